@@ -1,0 +1,97 @@
+"""Every error that misfit raises on purpose.
+
+    MisfitError(message, hint)
+    +- InvalidInput             the request cannot be understood or used
+    |  +- UndecodableImage      one image's bytes are not a readable image
+    |  +- UnsupportedMediaType  the body's or image's format is not one we read
+    |  +- ShapeMismatch         an array has the wrong rank, type or size
+    |  +- TooManyImages         more images than the limit
+    |  +- TooLarge              body or image over the limit
+    |  +- UnknownLatent         no latent of that name or index
+    |  +- InvalidOption         an option is unknown or out of its range
+    +- ContextTooSmall          too few usable images to form a context
+    +- Overloaded               too much work in flight: come again
+    +- Unauthenticated          no valid token
+    +- BundleError              start-up only: the bundle cannot be served
+       +- BundleMissing         a file or the whole directory is not there
+       +- BundleCorrupt         contents differ from what the manifest promises
+       +- BundleIncompatible    well-formed, but not for this version
+
+Domain errors know no status codes: `service/app.py` maps each type to one.
+"""
+
+from __future__ import annotations
+
+
+class MisfitError(Exception):
+    """`message` says what came and what was expected; `hint` how to mend it."""
+
+    code = "internal"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class InvalidInput(MisfitError):
+    code = "invalid_input"
+
+
+class UndecodableImage(InvalidInput):
+    code = "undecodable_image"
+
+
+class UnsupportedMediaType(InvalidInput):
+    code = "unsupported_media_type"
+
+
+class ShapeMismatch(InvalidInput):
+    code = "shape_mismatch"
+
+
+class TooManyImages(InvalidInput):
+    code = "too_many_images"
+
+
+class TooLarge(InvalidInput):
+    code = "too_large"
+
+
+class UnknownLatent(InvalidInput):
+    code = "unknown_latent"
+
+
+class InvalidOption(InvalidInput):
+    code = "invalid_option"
+
+
+class ContextTooSmall(MisfitError):
+    code = "context_too_small"
+
+
+class Overloaded(MisfitError):
+    code = "overloaded"
+
+
+class Unauthenticated(MisfitError):
+    code = "unauthenticated"
+
+
+class BundleError(MisfitError):
+    code = "bundle"
+
+
+class BundleMissing(BundleError):
+    code = "bundle_missing"
+
+
+class BundleCorrupt(BundleError):
+    code = "bundle_corrupt"
+
+
+class BundleIncompatible(BundleError):
+    code = "bundle_incompatible"
