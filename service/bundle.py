@@ -1,0 +1,276 @@
+"""The bundle: everything the service needs to know about one trained model, in one directory.
+
+    manifest.json    what the model is, and the sha256 of every other file
+    encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
+    decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
+    population.npz   moments of the latents of the training population
+
+`export` writes it, `service` reads it, and both sides use this module only. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+POPULATION = "population.npz"
+GRAPHS = ("encoder.onnx", "decoder.onnx")
+REQUIRED_FILES = (*GRAPHS, POPULATION)
+# A latent whose mean hardly moves over the population carries nothing: below this variance it is dead.
+DEAD_VARIANCE = 0.01
+
+Float64Array = NDArray[np.float64]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageSpec(_Record):
+    """The images that the encoder takes; the service converts and resizes to it."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    channels: Literal[1, 3]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class Latent(_Record):
+    """One latent dimension, named after the generative factor that it follows where that is known."""
+
+    index: int = Field(ge=0)
+    name: str
+    factor: str | None = None
+    mutual_information: float | None = None  # nats, with `factor`
+    dead: bool
+
+
+class Parity(_Record):
+    """The largest differences between PyTorch and ONNX Runtime that export found (it refuses larger ones)."""
+
+    batch_sizes: tuple[int, ...]
+    latents_relative: float
+    pixels_grey_levels: int
+
+
+class Manifest(_Record):
+    format_version: int
+    bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
+    model: str
+    image: ImageSpec
+    latent_dim: int = Field(gt=0)
+    latents: tuple[Latent, ...]
+    files: dict[str, str]
+    parity: Parity
+    metrics: dict[str, JsonValue]
+    training: dict[str, JsonValue]
+    data: dict[str, JsonValue]
+    licence: str
+
+    @model_validator(mode="after")
+    def _latents_are_complete(self) -> Self:
+        if [latent.index for latent in self.latents] != list(range(self.latent_dim)):
+            raise ValueError(f"latents must describe the dimensions 0..{self.latent_dim - 1} in order")
+        if len({latent.name for latent in self.latents}) != self.latent_dim:
+            raise ValueError("latent names must differ from each other")
+        return self
+
+    @property
+    def dead_dims(self) -> tuple[int, ...]:
+        return tuple(latent.index for latent in self.latents if latent.dead)
+
+    def content_hash(self) -> str:
+        content = self.model_dump(mode="json", exclude={"bundle_id"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Population:
+    """Moments of the latents over the training population: the broad background of every context.
+
+    location            (L,)    mean of the encoder's means
+    covariance          (L, L)  covariance of the encoder's means, ddof 1
+    posterior_variance  (L,)    mean of exp(logvar): how exactly the encoder knows each latent
+    size                        number of images that the moments were taken over
+    """
+
+    location: Float64Array
+    covariance: Float64Array
+    posterior_variance: Float64Array
+    size: int
+
+    @classmethod
+    def from_latents(cls, latents: NDArray[np.floating]) -> Self:
+        """Moments of `latents` (N, 2, L), N >= 2."""
+        mean, logvar = np.asarray(latents, dtype=np.float64).transpose(1, 0, 2)
+        return cls(
+            location=mean.mean(axis=0),
+            covariance=np.atleast_2d(np.cov(mean, rowvar=False)),
+            posterior_variance=np.exp(logvar).mean(axis=0),
+            size=len(mean),
+        )
+
+    @property
+    def live_dims(self) -> NDArray[np.intp]:
+        """Indices of the latents that vary over the population."""
+        return np.flatnonzero(np.diag(self.covariance) >= DEAD_VARIANCE)
+
+    def to_npz(self) -> bytes:
+        buffer = BytesIO()
+        np.savez(
+            buffer,
+            location=self.location,
+            covariance=self.covariance,
+            posterior_variance=self.posterior_variance,
+            size=np.int64(self.size),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_npz(cls, content: bytes, latent_dim: int) -> Self:
+        """Raises BundleCorrupt for anything but finite moments of `latent_dim` latents."""
+        try:
+            with np.load(BytesIO(content), allow_pickle=False) as arrays:
+                location = arrays["location"].astype(np.float64)
+                covariance = arrays["covariance"].astype(np.float64)
+                posterior_variance = arrays["posterior_variance"].astype(np.float64)
+                size = int(arrays["size"])
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise BundleCorrupt(
+                f"{POPULATION} cannot be read: {error}.", "Export the bundle again."
+            ) from error
+        shapes = {
+            "location": (location, (latent_dim,)),
+            "covariance": (covariance, (latent_dim, latent_dim)),
+            "posterior_variance": (posterior_variance, (latent_dim,)),
+        }
+        for name, (array, expected) in shapes.items():
+            if array.shape != expected or not np.isfinite(array).all():
+                raise BundleCorrupt(
+                    f"{POPULATION}: {name} has shape {array.shape}, or values that are not finite; "
+                    f"the manifest calls for finite values of shape {expected}.",
+                    "Export the bundle again.",
+                )
+        return cls(location, covariance, posterior_variance, size)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that passed every check of `load`."""
+
+    directory: Path
+    manifest: Manifest
+    population: Population
+
+
+def write(directory: Path, manifest: Manifest, graphs: Mapping[str, bytes], population: Population) -> Bundle:
+    """Write a bundle, complete or not at all, then read it back.
+
+    `manifest.files` and `manifest.bundle_id` are filled in here; `graphs` maps file names to ONNX bytes.
+    An existing bundle at `directory` is replaced; a README.md in it (the model card) is kept.
+    """
+    contents = {**graphs, POPULATION: population.to_npz()}
+    manifest = manifest.model_copy(
+        update={"files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}}
+    )
+    manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        for name, content in contents.items():
+            (scratch / name).write_bytes(content)
+        (scratch / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        scratch.chmod(0o755)
+        if (card := directory / "README.md").exists():
+            shutil.copy2(card, scratch)
+        load(scratch)
+        if directory.exists():
+            shutil.rmtree(directory)
+        scratch.rename(directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return load(directory)
+
+
+def load(directory: Path) -> Bundle:
+    """Read and verify the bundle at `directory`.
+
+    Raises BundleMissing, BundleCorrupt or BundleIncompatible, naming what is wrong and where.
+    The graphs' own tensors are checked where they are opened, in `service/runtime.py`.
+    """
+    manifest = _read_manifest(directory)
+    for name in REQUIRED_FILES:
+        if name not in manifest.files:
+            raise BundleCorrupt(
+                f"{directory / MANIFEST} does not list {name}.",
+                f"A bundle of version {FORMAT_VERSION} lists {', '.join(REQUIRED_FILES)}: export it again.",
+            )
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise BundleCorrupt(f"{directory / MANIFEST} lists {name!r}, which is not a plain file name.")
+        found = hashlib.sha256(_read(directory / name)).hexdigest()
+        if found != expected:
+            raise BundleCorrupt(
+                f"{directory / name} has sha256 {found}, but the manifest promises {expected}.",
+                "The file was changed or cut short after the export: copy the bundle again.",
+            )
+    if manifest.content_hash() != manifest.bundle_id:
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} says bundle_id {manifest.bundle_id!r}, but its content hashes to "
+            f"{manifest.content_hash()!r}.",
+            "The manifest was edited after the export: copy the bundle again.",
+        )
+    population = Population.from_npz(_read(directory / POPULATION), manifest.latent_dim)
+    return Bundle(directory, manifest, population)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleMissing(
+            f"{path} cannot be read: {error.strerror}.",
+            "Point MISFIT_BUNDLE at a directory that `python -m export` has written.",
+        ) from error
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    content = _read(directory / MANIFEST)
+    try:
+        fields = json.loads(content)
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} is not a JSON object with a format_version: {error}.",
+            "Export the bundle again.",
+        ) from error
+    if version != FORMAT_VERSION:
+        raise BundleIncompatible(
+            f"{directory / MANIFEST} has format_version {version!r}; this misfit reads {FORMAT_VERSION}.",
+            "Export the model again with this version, or serve it with the version that wrote it.",
+        )
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} is not a valid manifest: {error}.", "Export the bundle again."
+        ) from error
