@@ -1,0 +1,114 @@
+"""PyTorch against ONNX Runtime: a graph that computes something else than the trained network is refused.
+
+The reference is written out here once more, in numpy around the bare network, so that a mistake in
+the graph's scaling, layout or rounding shows as well as one in its weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from service.bundle import Parity, Population
+from train.networks import VAE
+
+BATCH_SIZES = (1, 2, 7, 350)
+LATENTS_RELATIVE = 1e-4
+PIXELS_GREY_LEVELS = 1
+
+Images = NDArray[np.uint8]
+Latents = NDArray[np.float32]
+
+
+class ParityError(Exception):
+    """ONNX Runtime computes something else than PyTorch: the bundle must not be written."""
+
+
+def check(vae: VAE, encoder: bytes, decoder: bytes, population: Population, seed: int = 0) -> Parity:
+    """Compare both graphs with `vae` (float32) on the CPU and return the largest differences.
+
+    The encoder sees noise, smooth colour fields and the network's own images at every batch size; the decoder sees
+    latents drawn from the population. Latents differ relative to the scale of the tensor that
+    they are part of, max|onnx - torch| / max|torch|, for mean and logvar apart; pixels in grey levels.
+
+    Raises ParityError where a graph has another output shape or type, or differs by more than
+    LATENTS_RELATIVE or PIXELS_GREY_LEVELS.
+    """
+    encode = ort.InferenceSession(encoder, providers=["CPUExecutionProvider"])
+    decode = ort.InferenceSession(decoder, providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(seed)
+    latents_relative, pixels = 0.0, 0
+    for batch in BATCH_SIZES:
+        latents = _population_latents(population, batch, random)
+        decoded = _torch_decode(vae, latents)
+        (found,) = decode.run(["images"], {"latents": latents})
+        pixels = max(pixels, _pixel_difference(found, decoded))
+        for images in (_noise(vae, batch, random), _smooth(vae, batch, random), decoded):
+            (found,) = encode.run(["latents"], {"images": images})
+            latents_relative = max(latents_relative, _latent_difference(found, _torch_encode(vae, images)))
+    return Parity(
+        batch_sizes=BATCH_SIZES, latents_relative=latents_relative, pixels_grey_levels=pixels
+    )
+
+
+def _torch_encode(vae: VAE, images: Images) -> Latents:
+    scaled = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    with torch.inference_mode():
+        mean, logvar = vae.encode(torch.from_numpy(scaled))
+    return np.stack((mean.numpy(), logvar.numpy()), axis=1)
+
+
+def _torch_decode(vae: VAE, latents: Latents) -> Images:
+    with torch.inference_mode():
+        expected = torch.sigmoid(vae.decode(torch.from_numpy(latents))).numpy()
+    return np.ascontiguousarray(np.rint(expected * 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def _latent_difference(found: Latents, expected: Latents) -> float:
+    _same_kind("encoder", found, expected)
+    difference = np.abs(found - expected).max(axis=(0, 2))  # (2,): mean, logvar
+    relative = float((difference / np.abs(expected).max(axis=(0, 2))).max())
+    if not relative <= LATENTS_RELATIVE:  # "not" also refuses nan
+        raise ParityError(
+            f"latents of {len(found)} images differ by {relative:.2e} of their scale between PyTorch and "
+            f"ONNX Runtime; at most {LATENTS_RELATIVE:.0e} is allowed"
+        )
+    return relative
+
+
+def _pixel_difference(found: Images, expected: Images) -> int:
+    _same_kind("decoder", found, expected)
+    difference = int(np.abs(found.astype(np.int16) - expected).max())
+    if difference > PIXELS_GREY_LEVELS:
+        raise ParityError(
+            f"{len(found)} decoded images differ by up to {difference} grey levels between PyTorch and "
+            f"ONNX Runtime; at most {PIXELS_GREY_LEVELS} is allowed"
+        )
+    return difference
+
+
+def _same_kind(graph: str, found: NDArray[np.generic], expected: NDArray[np.generic]) -> None:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ParityError(
+            f"the {graph} graph gave {found.dtype} {found.shape}; PyTorch gives {expected.dtype} {expected.shape}"
+        )
+
+
+def _population_latents(population: Population, batch: int, random: np.random.Generator) -> Latents:
+    covariance = population.covariance + np.diag(population.posterior_variance)
+    return random.multivariate_normal(population.location, covariance, size=batch).astype(np.float32)
+
+
+def _noise(vae: VAE, batch: int, random: np.random.Generator) -> Images:
+    return random.integers(0, 256, size=(batch, *vae.image_shape), dtype=np.uint8)
+
+
+def _smooth(vae: VAE, batch: int, random: np.random.Generator) -> Images:
+    """A colour in each corner and a smooth passage between them."""
+    height, width, channels = vae.image_shape
+    down, across = np.linspace(0, 1, height), np.linspace(0, 1, width)
+    corners = random.uniform(0, 255, size=(batch, 2, 2, channels))
+    weights = [np.stack((1 - position, position)) for position in (down, across)]
+    return np.einsum("nabc,ah,bw->nhwc", corners, *weights).astype(np.uint8)
