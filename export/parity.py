@@ -48,9 +48,7 @@ def check(vae: VAE, encoder: bytes, decoder: bytes, population: Population, seed
         for images in (_noise(vae, batch, random), _smooth(vae, batch, random), decoded):
             (found,) = encode.run(["latents"], {"images": images})
             latents_relative = max(latents_relative, _latent_difference(found, _torch_encode(vae, images)))
-    return Parity(
-        batch_sizes=BATCH_SIZES, latents_relative=latents_relative, pixels_grey_levels=pixels
-    )
+    return Parity(batch_sizes=BATCH_SIZES, latents_relative=latents_relative, pixels_grey_levels=pixels)
 
 
 def _torch_encode(vae: VAE, images: Images) -> Latents:
@@ -111,4 +109,5 @@ def _smooth(vae: VAE, batch: int, random: np.random.Generator) -> Images:
     down, across = np.linspace(0, 1, height), np.linspace(0, 1, width)
     corners = random.uniform(0, 255, size=(batch, 2, 2, channels))
     weights = [np.stack((1 - position, position)) for position in (down, across)]
-    return np.einsum("nabc,ah,bw->nhwc", corners, *weights).astype(np.uint8)
+    images: Images = np.einsum("nabc,ah,bw->nhwc", corners, *weights).astype(np.uint8)
+    return images

@@ -4,6 +4,7 @@
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
     population.npz   moments of the latents of the training population
+    README.md        the model card, for people: not part of the contract, free to be edited
 
 `export` writes it, `service` reads it, and both sides use this module only. Nothing in it is pickled.
 """
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+CARD = "README.md"
 POPULATION = "population.npz"
 GRAPHS = ("encoder.onnx", "decoder.onnx")
 REQUIRED_FILES = (*GRAPHS, POPULATION)
@@ -35,10 +37,17 @@ REQUIRED_FILES = (*GRAPHS, POPULATION)
 DEAD_VARIANCE = 0.01
 
 Float64Array = NDArray[np.float64]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Finite numbers only: JSON has no nan, so one would come back as something else.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Version(BaseModel):
+    format_version: int
 
 
 class ImageSpec(_Record):
@@ -67,8 +76,8 @@ class Parity(_Record):
     """The largest differences between PyTorch and ONNX Runtime that export found (it refuses larger ones)."""
 
     batch_sizes: tuple[int, ...]
-    latents_relative: float
-    pixels_grey_levels: int
+    latents_relative: float = Field(ge=0)  # to the scale of the mean or logvar tensor
+    pixels_grey_levels: int = Field(ge=0)
 
 
 class Manifest(_Record):
@@ -78,7 +87,7 @@ class Manifest(_Record):
     image: ImageSpec
     latent_dim: int = Field(gt=0)
     latents: tuple[Latent, ...]
-    files: dict[str, str]
+    files: dict[FileName, Sha256] = {}  # sha256 by name; `write` fills it in
     parity: Parity
     metrics: dict[str, JsonValue]
     training: dict[str, JsonValue]
@@ -154,7 +163,7 @@ class Population:
                 covariance = arrays["covariance"].astype(np.float64)
                 posterior_variance = arrays["posterior_variance"].astype(np.float64)
                 size = int(arrays["size"])
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise BundleCorrupt(
                 f"{POPULATION} cannot be read: {error}.", "Export the bundle again."
             ) from error
@@ -170,6 +179,12 @@ class Population:
                     f"the manifest calls for finite values of shape {expected}.",
                     "Export the bundle again.",
                 )
+        if size < 2 or not np.allclose(covariance, covariance.T) or (posterior_variance <= 0).any():
+            raise BundleCorrupt(
+                f"{POPULATION} does not hold moments: it needs a size of at least 2 (it has {size}), a "
+                "symmetric covariance and positive posterior variances.",
+                "Export the bundle again.",
+            )
         return cls(location, covariance, posterior_variance, size)
 
 
@@ -182,33 +197,43 @@ class Bundle:
     population: Population
 
 
-def write(directory: Path, manifest: Manifest, graphs: Mapping[str, bytes], population: Population) -> Bundle:
-    """Write a bundle, complete or not at all, then read it back.
+def write(
+    directory: Path,
+    manifest: Manifest,
+    graphs: Mapping[str, bytes],
+    population: Population,
+    card: str = "",
+) -> Bundle:
+    """Write a bundle, complete or not at all, after reading it back.
 
-    `manifest.files` and `manifest.bundle_id` are filled in here; `graphs` maps file names to ONNX bytes.
-    An existing bundle at `directory` is replaced; a README.md in it (the model card) is kept.
+    `manifest.files` and `manifest.bundle_id` are filled in here; `graphs` maps file names to ONNX bytes. An
+    existing bundle at `directory` is replaced, its model card too.
+    Raises FileExistsError where `directory` holds anything but a bundle, and what `load` raises.
     """
+    directory = directory.resolve()
+    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
+        raise FileExistsError(
+            f"{directory} holds files but no {MANIFEST}: it is not a bundle and is left alone. "
+            "Name a new or empty directory, or an older bundle to replace."
+        )
     contents = {**graphs, POPULATION: population.to_npz()}
-    manifest = manifest.model_copy(
-        update={"files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}}
-    )
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = manifest.model_copy(update={"files": hashes})
     manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
+    contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
+    if card:
+        contents[CARD] = card.encode()
     directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        complete = Path(scratch, "complete")
+        complete.mkdir()
         for name, content in contents.items():
-            (scratch / name).write_bytes(content)
-        (scratch / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-        scratch.chmod(0o755)
-        if (card := directory / "README.md").exists():
-            shutil.copy2(card, scratch)
-        load(scratch)
+            (complete / name).write_bytes(content)
+        bundle = load(complete)
         if directory.exists():
-            shutil.rmtree(directory)
-        scratch.rename(directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return load(directory)
+            directory.rename(Path(scratch, "replaced"))
+        complete.rename(directory)
+    return replace(bundle, directory=directory)
 
 
 def load(directory: Path) -> Bundle:
@@ -225,8 +250,6 @@ def load(directory: Path) -> Bundle:
                 f"A bundle of version {FORMAT_VERSION} lists {', '.join(REQUIRED_FILES)}: export it again.",
             )
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
-            raise BundleCorrupt(f"{directory / MANIFEST} lists {name!r}, which is not a plain file name.")
         found = hashlib.sha256(_read(directory / name)).hexdigest()
         if found != expected:
             raise BundleCorrupt(
@@ -240,6 +263,13 @@ def load(directory: Path) -> Bundle:
             "The manifest was edited after the export: copy the bundle again.",
         )
     population = Population.from_npz(_read(directory / POPULATION), manifest.latent_dim)
+    dead = sorted(set(range(manifest.latent_dim)) - set(population.live_dims.tolist()))
+    if dead != list(manifest.dead_dims):
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} calls the latents {list(manifest.dead_dims)} dead, but over the "
+            f"{POPULATION} it is {dead} that vary by less than {DEAD_VARIANCE}.",
+            "Export the bundle again.",
+        )
     return Bundle(directory, manifest, population)
 
 
@@ -256,21 +286,17 @@ def _read(path: Path) -> bytes:
 def _read_manifest(directory: Path) -> Manifest:
     content = _read(directory / MANIFEST)
     try:
-        fields = json.loads(content)
-        version = fields["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleCorrupt(
-            f"{directory / MANIFEST} is not a JSON object with a format_version: {error}.",
-            "Export the bundle again.",
-        ) from error
-    if version != FORMAT_VERSION:
-        raise BundleIncompatible(
-            f"{directory / MANIFEST} has format_version {version!r}; this misfit reads {FORMAT_VERSION}.",
-            "Export the model again with this version, or serve it with the version that wrote it.",
-        )
-    try:
+        version = _Version.model_validate_json(content).format_version
+        if version != FORMAT_VERSION:
+            raise BundleIncompatible(
+                f"{directory / MANIFEST} has format_version {version}; this misfit reads {FORMAT_VERSION}.",
+                "Export the model again with this version, or serve it with the version that wrote it.",
+            )
         return Manifest.model_validate_json(content)
     except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "its content"
         raise BundleCorrupt(
-            f"{directory / MANIFEST} is not a valid manifest: {error}.", "Export the bundle again."
+            f"{directory / MANIFEST} is not a valid manifest: {where}: {fault['msg']}.",
+            "Export the bundle again.",
         ) from error
