@@ -1,0 +1,329 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from service.bundle import Population
+from service.context import Estimator
+from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
+from service.estimators import leave_one_out_distances
+from service.scoring import DEFAULT_ESTIMATOR, false_discovery_flags, score
+
+ESTIMATORS = get_args(Estimator)
+LIVE, DEAD = 5, 2
+
+
+def as_latents(mean, variance=0.01):
+    """Latents (n, 2, L) of encoder means (n, L) and one posterior variance."""
+    mean = np.asarray(mean)
+    return np.stack([mean, np.full_like(mean, np.log(variance))], axis=1).astype(np.float32)
+
+
+def population_latents(n=4000, seed=0):
+    mean = np.random.default_rng(seed).standard_normal((n, LIVE + DEAD))
+    mean[:, LIVE:] *= 0.03
+    return as_latents(mean)
+
+
+def labelled_batch(n=200, outliers=12, seed=1):
+    """Normal: the first two latents fixed near (1, -1); outliers come from the population."""
+    latents = population_latents(n, seed)
+    rng = np.random.default_rng(seed)
+    latents[outliers:, 0, :2] = [1.0, -1.0] + 0.05 * rng.standard_normal((n - outliers, 2))
+    truth = np.arange(n) < outliers
+    order = rng.permutation(n)
+    return latents[order], truth[order]
+
+
+@pytest.fixture(scope="module")
+def population():
+    return Population.from_latents(population_latents())
+
+
+def assert_valid(scores, n):
+    for values in (scores.outlier_score, scores.mahalanobis_squared, scores.outlier_probability):
+        assert values.shape == (n,) and values.dtype == np.float64
+        assert np.isfinite(values).all()
+    assert (scores.mahalanobis_squared >= 0).all()
+    assert ((scores.outlier_probability >= 0) & (scores.outlier_probability <= 1)).all()
+    assert sorted(scores.rank) == list(range(1, n + 1))
+    assert (np.diff(scores.outlier_score[np.argsort(scores.rank)]) <= 0).all()
+    assert np.isfinite(scores.context.covariance).all()
+    np.linalg.cholesky(scores.context.covariance)
+
+
+# --- leave one out -------------------------------------------------------------------------------
+
+
+def naive_leave_one_out(points, floor):
+    distances = []
+    for i, point in enumerate(points):
+        others = np.delete(points, i, axis=0)
+        delta = point - others.mean(axis=0)
+        covariance = np.cov(others, rowvar=False) + np.diag(floor)
+        distances.append(delta @ np.linalg.solve(covariance, delta))
+    return np.array(distances)
+
+
+@pytest.mark.parametrize("n, d", [(350, 10), (13, 12), (20, 1), (8, 6)])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_leave_one_out_equals_the_naive_loop(n, d, noise):
+    rng = np.random.default_rng(n + d)
+    points = rng.standard_normal((n, d)) @ rng.standard_normal((d, d)) + 3
+    if n - 2 < d:
+        noise = 0.01
+    floor = np.full(d, noise)
+    fast, naive = leave_one_out_distances(points, floor), naive_leave_one_out(points.reshape(n, d), floor)
+    np.testing.assert_allclose(fast, naive, rtol=1e-9)
+
+
+def test_leave_one_out_without_a_floor_is_the_published_closed_form():
+    points = np.random.default_rng(3).standard_normal((60, 7))
+    n, delta = 60, points - points.mean(axis=0)
+    d2 = np.einsum("ij,jk,ik->i", delta, np.linalg.inv(np.cov(points, rowvar=False)), delta)
+    published = (n / (n - 1)) ** 2 * ((n - 2) / (n - 1)) * d2 / (1 - n * d2 / (n - 1) ** 2)
+    np.testing.assert_allclose(leave_one_out_distances(points, np.zeros(7)), published, rtol=1e-9)
+
+
+def test_leave_one_out_does_not_saturate(population):
+    latents, _ = labelled_batch(50, 0)
+    latents[0, 0, 0] = 40.0
+    scores = score(latents, population, estimator="leave_one_out")
+    assert scores.rank[0] == 1
+    assert scores.mahalanobis_squared[0] > 49**2 / 50  # the bound of a distance that includes its own image
+
+
+# --- finding outliers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_outliers_rank_first(population, estimator):
+    latents, truth = labelled_batch()
+    scores = score(latents, population, estimator=estimator)
+    assert_valid(scores, len(latents))
+    assert scores.context.source == "batch" and scores.context.size == len(latents)
+    assert scores.context.estimator == estimator
+    assert scores.context.reliability == "high" and scores.context.warnings == ()
+    found = scores.rank[truth] <= truth.sum()
+    assert found.mean() >= (1.0 if estimator in ("mixture", "robust", "mcd") else 0.75)
+
+
+def test_default_estimator_flags_the_outliers_and_little_else(population):
+    latents, truth = labelled_batch(400, 28)
+    scores = score(latents, population)
+    assert scores.context.estimator == DEFAULT_ESTIMATOR
+    assert scores.is_outlier[truth].mean() > 0.9
+    assert scores.is_outlier[~truth].mean() < 0.01
+    assert abs(scores.context.contamination - 0.07) < 0.03
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_clean_batch_is_hardly_flagged(population, estimator):
+    latents, _ = labelled_batch(350, 0)
+    assert score(latents, population, estimator=estimator).is_outlier.mean() <= 0.01
+
+
+def test_a_minority_that_hides_its_own_spread_is_still_found(population):
+    """Masking: at 30% contamination the plain moments are the outliers' own."""
+    latents, truth = labelled_batch(350, 105)
+    scores = score(latents, population)
+    assert scores.is_outlier[truth].mean() > 0.9
+    assert scores.is_outlier[~truth].mean() < 0.02
+
+
+def test_heavy_contamination_asks_for_a_reference(population):
+    latents, _ = labelled_batch(300, 150)
+    context = score(latents, population).context
+    assert context.contamination >= 0.4
+    assert context.reliability == "low"
+    assert any("reference" in warning for warning in context.warnings)
+
+
+# --- degenerate contexts -------------------------------------------------------------------------
+
+
+def test_zero_images_are_refused(population):
+    with pytest.raises(InvalidInput, match="0 images"):
+        score(population_latents(0), population)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_one_image_is_scored_against_the_population(population, estimator):
+    near, far = as_latents(np.zeros((1, LIVE + DEAD))), as_latents(np.full((1, LIVE + DEAD), 4.0))
+    first, second = (score(latents, population, estimator=estimator) for latents in (near, far))
+    assert_valid(first, 1)
+    assert first.context.source == "population" and first.context.size == 0
+    assert first.context.reliability == "low" and "population" in first.context.warnings[0]
+    assert second.outlier_score[0] > first.outlier_score[0]
+    assert not first.is_outlier[0]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_two_images_are_blended_with_the_population(population, estimator):
+    mean = np.zeros((2, LIVE + DEAD))
+    mean[1, :LIVE] = 5.0
+    scores = score(as_latents(mean), population, estimator=estimator)
+    assert_valid(scores, 2)
+    assert scores.context.reliability == "low" and "population" in scores.context.warnings[0]
+    assert scores.mahalanobis_squared[1] > scores.mahalanobis_squared[0]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("n", [3, 4, LIVE, LIVE + 1, LIVE + 2])
+def test_few_images_are_scored_with_low_reliability(population, estimator, n):
+    latents, _ = labelled_batch(n, 1)
+    scores = score(latents, population, estimator=estimator)
+    assert_valid(scores, n)
+    assert scores.context.reliability == "low"
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_constant_factor_is_informative(population, estimator):
+    latents = population_latents(100, 5)
+    latents[:, 0, 2] = 0.5
+    latents[7, 0, 2] = 1.5
+    scores = score(latents, population, estimator=estimator)
+    assert_valid(scores, 100)
+    # Shrinking towards a scaled identity inflates exactly the direction that tells.
+    assert scores.rank[7] <= (10 if estimator in ("ledoit_wolf", "oas") else 1)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_exact_duplicates_score_the_same(population, estimator):
+    latents, _ = labelled_batch(60, 4)
+    latents[10:30] = latents[9]
+    scores = score(latents, population, estimator=estimator)
+    assert_valid(scores, 60)
+    np.testing.assert_allclose(scores.outlier_score[10:30], scores.outlier_score[9], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_batch_of_one_image_repeated(population, estimator):
+    scores = score(np.repeat(population_latents(1), 30, axis=0), population, estimator=estimator)
+    assert_valid(scores, 30)
+    assert list(scores.rank) == list(range(1, 31))
+    assert not scores.is_outlier.any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_dead_latents_never_drive_a_score(population, estimator):
+    latents, _ = labelled_batch(80, 5)
+    moved = latents.copy()
+    moved[3, :, LIVE:] = 100.0
+    np.testing.assert_array_equal(
+        score(moved, population, estimator=estimator).outlier_score,
+        score(latents, population, estimator=estimator).outlier_score,
+    )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_model_without_live_latents_scores_all_alike(estimator):
+    dead = as_latents(np.zeros((10, 3)))
+    scores = score(dead, Population.from_latents(dead), estimator=estimator)
+    assert len(np.unique(scores.outlier_score)) == 1
+    assert list(scores.rank) == list(range(1, 11))
+    assert not scores.is_outlier.any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_absurd_latents_stay_finite(population, estimator):
+    latents, _ = labelled_batch(40, 2)
+    latents[0] = 3e38
+    latents[1] = -3e38
+    assert_valid(score(latents, population, estimator=estimator), 40)
+
+
+# --- reference contexts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("m", [1, 2, 4, 9, 100])
+def test_against_a_reference_the_batch_does_not_matter(population, estimator, m):
+    reference, _ = labelled_batch(m, 0, seed=3)
+    latents, _ = labelled_batch(40, 20)
+    whole = score(latents, population, estimator=estimator, reference=reference)
+    assert_valid(whole, 40)
+    assert whole.context.source == "reference" and whole.context.size == m
+    alone = score(latents[[7]], population, estimator=estimator, reference=reference)
+    np.testing.assert_allclose(alone.outlier_score, whole.outlier_score[[7]], rtol=1e-9)
+    np.testing.assert_allclose(alone.outlier_probability, whole.outlier_probability[[7]], rtol=1e-9)
+    shuffled = score(latents, population, estimator=estimator, reference=reference[::-1])
+    np.testing.assert_allclose(shuffled.outlier_score, whole.outlier_score, rtol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_reference_mends_a_batch_of_mostly_outliers(population, estimator):
+    reference, _ = labelled_batch(100, 0, seed=3)
+    latents, truth = labelled_batch(100, 80)
+    scores = score(latents, population, estimator=estimator, reference=reference)
+    assert scores.outlier_score[truth].min() > np.median(scores.outlier_score[~truth])
+    caught = 0.7 if estimator in ("ledoit_wolf", "oas") else 0.9
+    assert scores.is_outlier[truth].mean() > caught and scores.is_outlier[~truth].mean() <= 0.05
+
+
+def test_an_empty_reference_is_refused(population):
+    with pytest.raises(ContextTooSmall, match="0 images"):
+        score(population_latents(3), population, reference=population_latents(0))
+
+
+# --- flags and options ---------------------------------------------------------------------------
+
+
+def test_the_threshold_decides_the_flags(population):
+    latents, _ = labelled_batch()
+    scores = score(latents, population, threshold=0.9)
+    np.testing.assert_array_equal(scores.is_outlier, scores.outlier_probability > 0.9)
+
+
+def test_false_discovery_flags_take_the_largest_set_within_the_rate():
+    probability = np.array([0.2, 0.99, 0.9, 0.8, 0.97])
+    rank = np.array([5, 1, 3, 4, 2])
+    # running means of 1 - p down the ranks: .01, .02, .0467, .085, .228
+    assert false_discovery_flags(probability, rank, 0.05).tolist() == [False, True, True, False, True]
+    assert false_discovery_flags(probability, rank, 0.1).sum() == 4
+    assert false_discovery_flags(probability, rank, 0.001).sum() == 0
+    assert false_discovery_flags(probability, rank, 1.0).all()
+
+
+def test_fdr_replaces_the_threshold(population):
+    latents, truth = labelled_batch()
+    scores = score(latents, population, fdr=0.1, threshold=1.0)
+    assert scores.is_outlier[truth].mean() > 0.8
+    flagged = scores.rank[scores.is_outlier]
+    assert sorted(flagged) == list(range(1, len(flagged) + 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"estimator": "chi2"},
+        {"threshold": 1.5},
+        {"threshold": float("nan")},
+        {"fdr": 0.0},
+        {"fdr": 2.0},
+        {"fdr": float("nan")},
+    ],
+)
+def test_options_out_of_range_are_refused(population, options):
+    with pytest.raises(InvalidOption, match=next(iter(options))):
+        score(population_latents(5), population, **options)
+
+
+def test_wrong_shapes_and_values_are_refused(population):
+    with pytest.raises(ShapeMismatch, match="latents"):
+        score(np.zeros((4, 2, 3), np.float32), population)
+    with pytest.raises(ShapeMismatch, match="reference"):
+        score(population_latents(4), population, reference=np.zeros((4, 7), np.float32))
+    broken = population_latents(4)
+    broken[2, 0, 0] = np.nan
+    with pytest.raises(InvalidInput, match="finite"):
+        score(broken, population)
+
+
+def test_inputs_are_left_alone(population):
+    latents, _ = labelled_batch()
+    before = latents.copy()
+    location = population.location.copy()
+    score(latents, population)
+    np.testing.assert_array_equal(latents, before)
+    np.testing.assert_array_equal(population.location, location)
