@@ -6,9 +6,10 @@ fields are defined, so a bad value fails before any data is read.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Preset:
     final_learning_rate: float  # reached by a cosine from `decay_from` (a share of the steps) to the end
     decay_from: float = 0.0
     gradient_norm: float | None = None  # clip the gradient's norm to this
+    narrow_steps: int = 0  # train at half the width for so long, then double it (train/networks.py)
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -66,6 +68,8 @@ class Preset:
             raise ValueError(f"{self.name}: needs at least 1 step and 2 images a training batch")
         if not 0 < self.final_learning_rate <= self.learning_rate:
             raise ValueError(f"{self.name}: needs 0 < final_learning_rate <= learning_rate")
+        if not 0 <= self.narrow_steps < self.steps:
+            raise ValueError(f"{self.name}: narrow_steps must leave steps for the full width")
         if not 0 <= self.decay_from < 1:
             raise ValueError(f"{self.name}: decay_from is a share of the steps, in [0, 1)")
 
@@ -103,3 +107,26 @@ def shapes3d_beta_tcvae_plain() -> Preset:
 PRESETS: dict[str, Callable[[], Preset]] = {
     make.__name__: make for make in (shapes3d_beta_tcvae, shapes3d_beta_tcvae_plain)
 }
+
+
+def from_record(record: dict[str, Any]) -> Preset:
+    """The preset that `dataclasses.asdict` and JSON made `record` of."""
+    network = ConvNetwork(**{**record["network"], "channels": tuple(record["network"]["channels"])})
+    return Preset(**{**record, "network": network, "objective": BetaTCVAE(**record["objective"])})
+
+
+def override(preset: Preset, setting: str) -> Preset:
+    """`preset` with one field changed, given as "steps=5000" or "objective.beta=8"."""
+    path, separator, text = setting.partition("=")
+    owner, _, name = path.rpartition(".")
+    target = getattr(preset, owner, None) if owner else preset
+    if not separator or not is_dataclass(target) or name not in {field.name for field in fields(target)}:
+        known = [field.name for field in fields(preset)]
+        known += [f"{part}.{field.name}" for part in ("network", "objective") for field in fields(getattr(preset, part))]
+        raise ValueError(f"{setting!r} is not FIELD=VALUE with one of the fields {', '.join(known)}")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    changed: Any = replace(target, **{name: value})
+    return replace(preset, **{owner: changed}) if owner else changed

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 IMAGE_SIZE = 64
-ORBIT_RADIUS, CAMERA_HEIGHT, FOCAL, PRINCIPAL = 0.746, 0.2176, 69.39, 31.5  # the last two in pixels
-WALL_HEIGHT = 0.5771
+ORBIT_RADIUS, CAMERA_HEIGHT, FOCAL, PRINCIPAL = 0.74755, 0.22058, 69.81181, 31.51287  # the last two in pixels
+WALL_HEIGHT = 0.57727
+PROW = 31.46201
 # per unit of scale, in half room widths
-CUBE_HALF_SIDE = 0.1007
-CYLINDER_RADIUS, CYLINDER_HEIGHT = 0.1066, 0.2133
-SPHERE_RADIUS = 0.1302
-CAPSULE_RADIUS, CAPSULE_STRAIGHT = 0.095, 0.1845
+CUBE_HALF_SIDE = 0.10293
+CYLINDER_RADIUS, CYLINDER_HEIGHT = 0.11053, 0.21953
+SPHERE_RADIUS = 0.13322
+CAPSULE_RADIUS, CAPSULE_STRAIGHT = 0.09599, 0.18918
 
 SCALES = np.linspace(0.75, 1.25, 8)
 ORIENTATIONS = np.linspace(-30.0, 30.0, 15)  # degrees
@@ -45,8 +46,8 @@ def camera(orientation: int, supersampling: int) -> tuple[Floats, Floats]:
     position = np.array([ORBIT_RADIUS * np.sin(yaw), CAMERA_HEIGHT, ORBIT_RADIUS * np.cos(yaw)])
     right = np.array([np.cos(yaw), 0.0, -np.sin(yaw)])
     ahead = np.array([-np.sin(yaw), 0.0, -np.cos(yaw)])
-    at = ((np.arange(IMAGE_SIZE * supersampling) + 0.5) / supersampling - 0.5 - PRINCIPAL) / FOCAL
-    rows, columns = np.meshgrid(at, at, indexing="ij")
+    at = (np.arange(IMAGE_SIZE * supersampling) + 0.5) / supersampling - 0.5
+    rows, columns = np.meshgrid((at - PROW) / FOCAL, (at - PRINCIPAL) / FOCAL, indexing="ij")
     rays = ahead + columns[..., None] * right - rows[..., None] * np.array([0.0, 1.0, 0.0])
     rays = rays.reshape(-1, 3)
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
@@ -157,3 +158,71 @@ def trace(scale: int, shape: int, orientation: int, supersampling: int = 4) -> H
     normal = np.where(front[:, None], n, normal)
     point = position + distance[:, None] * ray
     return Hits(surface, point.astype(np.float32), normal.astype(np.float32), ray)
+
+
+
+# by surface: sky, floor, wall, object
+LIGHT: dict = dict(
+    ambient=[0, 0.3392, 0.3467, 0.3496], head=[0, 0.0, 0.5837, 0.5996], lamp=[0, 0.9644, 0.9162, 1.013], gloss=0.1502,
+    position=[-0.42, 2.17, -0.155], aim=[0, -1, 0], exponent=10.0,
+)
+SHX, SHY, SHZ = -0.42, 2.17, -0.155
+SLICE, STACK = 2 * np.pi / 28, np.pi / 16
+
+
+def _unit(a):
+    return a / np.linalg.norm(a, axis=-1, keepdims=True)
+
+
+def lamp_light(point, normal):
+    """diffuse and gloss factor of lamp"""
+    to = _unit(np.array(LIGHT["position"], np.float32) - point)
+    aim = _unit(np.array(LIGHT["aim"], np.float32))
+    cosine = (normal * to).sum(1)
+    spot = np.maximum(-(to @ aim), 0) ** LIGHT["exponent"]
+    return np.maximum(cosine, 0) * spot, (cosine > 0) * spot
+
+
+def head_light(normal, eye):
+    return np.maximum(normal @ eye, 0)
+
+
+def gouraud(point, normal, eye, shape, scale):
+    """(lamp diffuse, lamp gloss, head) interpolated over the facets"""
+    azimuth, elevation = np.arctan2(normal[:, 2], normal[:, 0]), np.arcsin(np.clip(normal[:, 1], -1, 1))
+    radius = {CYLINDER: CYLINDER_RADIUS, SPHERE: SPHERE_RADIUS, CAPSULE: CAPSULE_RADIUS}[shape] * scale
+    centre = point - radius * normal
+    a, e = azimuth / SLICE, elevation / STACK
+    if shape == CYLINDER:
+        e = e * 0
+    a0, e0 = np.floor(a), np.floor(e)
+    total = 0
+    for da in (0, 1):
+        for de in (0, 1):
+            weight = np.abs(1 - da - (a - a0)) * np.abs(1 - de - (e - e0))
+            aa, ee = (a0 + da) * SLICE, (e0 + de) * STACK
+            n = np.stack([np.cos(ee) * np.cos(aa), np.sin(ee), np.cos(ee) * np.sin(aa)], 1).astype(np.float32)
+            d, g = lamp_light(centre + radius * n, n)
+            total = total + weight * np.stack([d, g, head_light(n, eye)])
+    return total
+
+
+def shade(surface, point, normal, eye, shape, scale, lit):
+    d, g = lamp_light(point, normal)
+    factors = np.stack([d, g, head_light(normal, eye)])
+    if shape != CUBE:
+        m = (surface == OBJECT) & ~((shape == CYLINDER) & (normal[:, 1] > 0.5))
+        factors[:, m] = gouraud(point[m], normal[m], eye, shape, scale)
+    ambient, head, lamp = (np.array(LIGHT[k], np.float32)[surface] for k in ("ambient", "head", "lamp"))
+    intensity = ambient + head * factors[2] + lamp * factors[0] * lit
+    gloss = LIGHT["gloss"] * factors[1] * (surface == OBJECT)
+    return intensity.astype(np.float32), gloss.astype(np.float32)
+
+
+def light(hits: Hits, orientation: int, shape: int, scale: int) -> tuple[Floats, Floats]:
+    yaw = np.deg2rad(ORIENTATIONS[orientation])
+    eye = np.array([np.sin(yaw), 0, np.cos(yaw)], np.float32)
+    to = _unit(np.array([SHX, SHY, SHZ], np.float32) - hits.point)
+    t, _ = meet_object(hits.point + 1e-3 * hits.normal, to, shape, float(SCALES[scale]))
+    lit = ~np.isfinite(t) | (hits.surface == OBJECT)
+    return shade(hits.surface, hits.point, hits.normal, eye, shape, float(SCALES[scale]), lit)

@@ -1,0 +1,53 @@
+"""What every data set looks like to the training loop, and how it is split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The split belongs to the data set, not to a run: every seed trains and is judged on the same images.
+SPLIT_SEED = 0
+HELD_OUT_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with the generative factors behind them, where those are known.
+
+    images        uint8 (N, H, W, C)
+    factors       int64 (N, K), the class of each factor; K is 0 where nothing is known
+    factor_names  K names
+    factor_sizes  K numbers of classes
+    name          of the data set
+    source        where these images come from: "official" or "rendered"
+    """
+
+    images: NDArray[np.uint8]
+    factors: NDArray[np.int64]
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+    name: str
+    source: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+
+class Split(NamedTuple):
+    """Disjoint, shuffled index arrays. Recipes are chosen on `validation`; `test` is only ever reported on."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split(size: int) -> Split:
+    """90% train, 5% validation, 5% test of `size` images, the same in every run."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(size).astype(np.int64)
+    held_out = max(1, round(size * HELD_OUT_SHARE))
+    return Split(order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out])

@@ -1,0 +1,130 @@
+"""What a trained run is worth: measured on images it was not trained on, and left in its directory.
+
+    evaluation.json   metrics, mutual information matrix, where the data came from, command and commit
+    population.npz    moments of the latents over training images: the bundle's background
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.bundle import Population
+from train.data.dataset import Dataset, split
+from train.loop import commit, load_config, load_model
+from train.losses import Terms, kl_terms, reconstruction_nll
+from train.metrics import information_gap, sampled_information_gap, ssim
+from train.networks import VAE
+
+HELD_OUT_IMAGES = 20_000
+POPULATION_IMAGES = 50_000
+SSIM_IMAGES = 2_000
+ELBO_IMAGES = 2_000
+CHUNK = 500
+
+
+def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validation"] = "test") -> dict[str, Any]:
+    """Measure the run in `directory` on the held-out `part` of `dataset`; see the module's docstring."""
+    torch.manual_seed(0)
+    config, model = load_config(directory), load_model(directory)
+    parts = split(len(dataset.images))
+    held_out = np.sort(getattr(parts, part)[:HELD_OUT_IMAGES])
+    population_rows = np.sort(parts.train[:POPULATION_IMAGES])
+
+    latents = encode(model, dataset.images, held_out)
+    mean, logvar = latents.transpose(1, 0, 2)
+    originals = dataset.images[held_out[:SSIM_IMAGES]]
+    similarity = ssim(originals, decode(model, mean[:SSIM_IMAGES]))
+    metrics: dict[str, Any] = {
+        "ssim": float(similarity.mean()),
+        **_elbo_terms(model, originals[:ELBO_IMAGES], latents[:ELBO_IMAGES], len(parts.train)),
+    }
+    result: dict[str, Any] = {
+        "factors": list(dataset.factor_names),
+        "factor_sizes": list(dataset.factor_sizes),
+        "mutual_information": [],
+        "factor_entropy": [],
+        "metrics": metrics,
+    }
+    if dataset.factor_names:
+        factors = dataset.factors[held_out]
+        gap = information_gap(mean, factors)
+        sampled = sampled_information_gap(mean, logvar, factors)
+        metrics |= {
+            "mig": gap.gap,
+            "mig_sampled": sampled.gap,
+            "mig_per_factor": dict(zip(dataset.factor_names, gap.per_factor.tolist(), strict=True)),
+            "mig_sampled_per_factor": dict(zip(dataset.factor_names, sampled.per_factor.tolist(), strict=True)),
+        }
+        result["mutual_information"] = gap.mutual_information.tolist()
+        result["factor_entropy"] = gap.factor_entropy.tolist()
+    result |= {
+        "step": torch.load(directory / "checkpoint.pt", weights_only=True)["step"],
+        "data": {
+            **config["data"],
+            "split": part,
+            "train_images": len(parts.train),
+            "held_out_images": len(held_out),
+            "ssim_images": len(originals),
+            "population_images": len(population_rows),
+        },
+        "commit": commit(),
+        "command": " ".join(["python -m train", *sys.argv[1:]]),
+    }
+    population = Population.from_latents(encode(model, dataset.images, population_rows))
+    (directory / "population.npz").write_bytes(population.to_npz())
+    (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+@torch.inference_mode()
+def encode(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Latents (len(rows), 2, L), mean and logvar, of the chosen rows of images (N, H, W, C)."""
+    chunks = [
+        torch.stack(model.encode(to_tensor(images[rows[start : start + CHUNK]])), dim=1).numpy()
+        for start in range(0, len(rows), CHUNK)
+    ]
+    return np.concatenate(chunks)
+
+
+@torch.inference_mode()
+def decode(model: VAE, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Images (N, H, W, C) of latents (N, L): the expected pixels, rounded to grey levels."""
+    chunks = [
+        (torch.sigmoid(model.decode(torch.from_numpy(latents[start : start + CHUNK]))) * 255)
+        .round()
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .numpy()
+        for start in range(0, len(latents), CHUNK)
+    ]
+    return np.concatenate(chunks)
+
+
+def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (N, H, W, C) -> float (N, C, H, W) in [0, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.inference_mode()
+def _elbo_terms(
+    model: VAE, images: NDArray[np.uint8], latents: NDArray[np.float32], population: int
+) -> dict[str, float]:
+    """The training objective's terms on held-out images, and the ELBO that they give, nats per image."""
+    mean, logvar = torch.from_numpy(latents).unbind(1)
+    sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+    nll = sum(
+        reconstruction_nll(model.decode(sampled[start : start + CHUNK]), to_tensor(images[start : start + CHUNK]))
+        * len(images[start : start + CHUNK])
+        for start in range(0, len(images), CHUNK)
+    ) / len(images)
+    kls = [kl_terms(*(part[start : start + CHUNK] for part in (sampled, mean, logvar)), population)
+           for start in range(0, len(images), CHUNK)]
+    terms = Terms(torch.as_tensor(nll), *(torch.stack(values).mean() for values in zip(*kls, strict=True)))
+    return {**{name: value.item() for name, value in terms._asdict().items()}, "elbo": -sum(terms).item()}
