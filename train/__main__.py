@@ -1,0 +1,120 @@
+"""Command line: python -m train {list,run,evaluate,figures,render,fidelity,seed-case}."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from train.presets import PRESETS, override
+
+RUNS = Path("runs")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def list_presets(options: argparse.Namespace) -> None:
+    for name, make in PRESETS.items():
+        preset = make()
+        print(f"{name:28} {preset.steps:>7,} steps of {preset.training_batch:>3}   {preset.description}")
+
+
+def run(options: argparse.Namespace) -> None:
+    from train import loop  # torch takes seconds to import: only where it is needed
+
+    preset = PRESETS[options.preset]()
+    for setting in options.set:
+        preset = override(preset, setting)
+    directory = options.out or RUNS / preset.name
+    loop.run(
+        preset,
+        _dataset(preset.dataset, options.data),
+        directory,
+        seed=options.seed,
+        precision=options.precision,
+        until=options.until,
+        resume=options.resume,
+    )
+    print(f"run in {directory}; next: python -m train evaluate {directory}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from train.evaluate import evaluate as measure
+
+    result = measure(options.run, _dataset_of(options), options.split)
+    print(json.dumps(result["metrics"], indent=2))
+
+
+def figures(options: argparse.Namespace) -> None:
+    from train.figures import draw
+
+    for path in draw(options.run, _dataset_of(options)):
+        print(path)
+
+
+def render(options: argparse.Namespace) -> None:
+    from train.data import shapes3d
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    shapes3d.render(options.out)
+
+
+def _dataset_of(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from train.loop import load_config
+
+    return _dataset(load_config(options.run)["data"]["name"], options.data)
+
+
+def _dataset(name: str, path: Path):  # type: ignore[no-untyped-def]
+    from train.data import shapes3d
+
+    return {"shapes3d": shapes3d.load}[name](path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train", description="Train and measure misfit's models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: object, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(command=function)
+        return added
+
+    command("list", list_presets, "list the presets")
+
+    run_parser = command("run", run, "train a preset")
+    run_parser.add_argument("preset", choices=PRESETS)
+    run_parser.add_argument("--seed", type=int, default=0)
+    run_parser.add_argument("--out", type=Path, help=f"the run's directory (default: {RUNS}/PRESET)")
+    run_parser.add_argument("--resume", action="store_true", help="continue the run that is there")
+    run_parser.add_argument("--until", type=int, metavar="STEP", help="stop at this step; --resume goes on")
+    run_parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    run_parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the preset"
+    )
+
+    evaluate_parser = command("evaluate", evaluate, "measure a run on images it was not trained on")
+    evaluate_parser.add_argument("--split", choices=["test", "validation"], default="test")
+    figures_parser = command("figures", figures, "draw the figures of an evaluated run")
+    for added in (evaluate_parser, figures_parser):
+        added.add_argument("run", type=Path, metavar="RUN")
+    for added in (run_parser, evaluate_parser, figures_parser):
+        added.add_argument("--data", type=Path, default=Path("data/3dshapes.h5"), help="the data set's file")
+
+    render_parser = command("render", render, "render a data set where it cannot be downloaded")
+    render_parser.add_argument("dataset", choices=["shapes3d"])
+    render_parser.add_argument("--out", type=Path, default=Path("data/3dshapes.h5"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The plots of a run, as PNG files in its `figures` directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from service.bundle import Population
+from train.data.dataset import Dataset, split
+from train.evaluate import decode, encode
+from train.loop import load_config, load_model
+from train.losses import Terms
+
+matplotlib.use("Agg")
+RECONSTRUCTIONS = 10
+TRAVERSAL_STEPS = 11
+TRAVERSAL_REACH = 2.0  # standard deviations of the population to either side
+
+
+def draw(directory: Path, dataset: Dataset) -> list[Path]:
+    """Draw every figure of the run in `directory`; the files written.
+
+    The mutual information matrix is drawn where `evaluation.json` has one.
+    """
+    output = directory / "figures"
+    output.mkdir(exist_ok=True)
+    model, config = load_model(directory), load_config(directory)
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = np.sort(split(len(dataset.images)).test[:RECONSTRUCTIONS])
+    originals = dataset.images[rows]
+    mean = encode(model, dataset.images, rows)[:, 0]
+    evaluation = json.loads((directory / "evaluation.json").read_text())
+    population = Population.from_npz((directory / "population.npz").read_bytes(), model.latent_dim)
+
+    title = f"{config['preset']['name']}, seed {config['seed']}"
+    figures = {
+        "losses": losses(records, title),
+        "reconstructions": reconstructions(originals, decode(model, mean), title),
+        "traversals": image_grid(
+            [decode(model, latents) for latents in traversals(mean[0], population)],
+            [f"latent {dim}" for dim in range(model.latent_dim)],
+            f"{title}: each latent over ±{TRAVERSAL_REACH:g} sd of the population",
+        ),
+    }
+    if evaluation["factors"]:
+        figures["mutual_information"] = mutual_information(evaluation, title)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(output / f"{name}.png")
+        figure.savefig(paths[-1], dpi=110, bbox_inches="tight")
+        plt.close(figure)
+    return paths
+
+
+def losses(records: list[dict[str, Any]], title: str) -> Figure:
+    """The terms of the objective and the negative ELBO over the steps, nats per image."""
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
+    steps = [record["step"] for record in records]
+    elbo = [-sum(record[name] for name in Terms._fields) for record in records]
+    panels = [
+        ("reconstruction nll", {"": [record["reconstruction_nll"] for record in records]}),
+        ("ELBO", {"": elbo}),
+        ("KL terms", {name.replace("_", " "): [record[name] for record in records] for name in Terms._fields[1:]}),
+        ("weights of the terms", {name: [record[name] for record in records] for name in ("alpha", "beta", "gamma")}),
+    ]
+    for axis, (name, curves) in zip(axes.flat, panels, strict=True):
+        for label, values in curves.items():
+            axis.plot(steps, values, label=label, linewidth=1)
+        axis.set_title(name)
+        axis.grid(alpha=0.3)
+        if "" in curves:
+            tail = np.sort(curves[""])
+            low, high = tail[len(tail) // 50], tail[-1 - len(tail) // 50]  # the first steps would flatten the rest
+            axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+        else:
+            axis.legend()
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    figure.suptitle(f"{title}: nats per image")
+    return figure
+
+
+def reconstructions(originals: NDArray[np.uint8], decoded: NDArray[np.uint8], title: str) -> Figure:
+    """Images over their reconstructions, both uint8 (N, H, W, C)."""
+    return image_grid([originals, decoded], ["image", "decoded"], f"{title}: held-out images, reconstructed")
+
+
+def traversals(mean: NDArray[np.float32], population: Population) -> list[NDArray[np.float32]]:
+    """For every latent, (TRAVERSAL_STEPS, L) copies of mean (L,) in which that latent alone moves."""
+    reach = TRAVERSAL_REACH * np.sqrt(np.diag(population.covariance))
+    rows = []
+    for dim in range(len(mean)):
+        latents = np.repeat(mean[None], TRAVERSAL_STEPS, axis=0).astype(np.float32)
+        latents[:, dim] = population.location[dim] + np.linspace(-reach[dim], reach[dim], TRAVERSAL_STEPS)
+        rows.append(latents)
+    return rows
+
+
+def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> Figure:
+    """A labelled row of images for each (N, H, W, C) of `rows`."""
+    figure, axes = plt.subplots(len(rows), figsize=(len(rows[0]), 1.05 * len(rows)), layout="constrained")
+    for axis, images, label in zip(np.atleast_1d(axes), rows, labels, strict=True):
+        strip = np.concatenate(list(images), axis=1)
+        axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.suptitle(title)
+    return figure
+
+
+def mutual_information(evaluation: dict[str, Any], title: str) -> Figure:
+    """Which latent follows which factor: mutual information as a share of the factor's entropy."""
+    share = np.array(evaluation["mutual_information"]) / np.array(evaluation["factor_entropy"])
+    figure, axis = plt.subplots(figsize=(1.1 * share.shape[1] + 2, 0.45 * share.shape[0] + 1.5), layout="constrained")
+    image = axis.imshow(share, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for (dim, factor), value in np.ndenumerate(share):
+        axis.text(factor, dim, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.6 else "white")
+    axis.set_xticks(range(share.shape[1]), evaluation["factors"], rotation=20)
+    axis.set_yticks(range(share.shape[0]), [f"latent {dim}" for dim in range(share.shape[0])])
+    figure.colorbar(image, label="share of the factor's entropy")
+    axis.set_title(f"{title}: MIG {evaluation['metrics']['mig']:.3f}")
+    return figure
