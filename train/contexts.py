@@ -70,9 +70,7 @@ def sample(
         example = factors[rng.integers(len(factors))]
         targets = [example[factor] for factor in chosen]
         if values is not None:
-            targets = [
-                target if value is None else value for value, target in zip(values, targets, strict=True)
-            ]
+            targets = [target if value is None else value for value, target in zip(values, targets, strict=True)]
         differs = factors[:, chosen] != targets
         wrong = differs.sum(axis=1)
         inlier_pool = np.flatnonzero(wrong == 0)

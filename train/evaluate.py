@@ -1,7 +1,7 @@
 """What a trained run is worth: measured on images it was not trained on, and left in its directory.
 
-    evaluation.json   metrics, mutual information matrix, where the data came from, command and commit
-    population.npz    moments of the latents over training images: the bundle's background
+evaluation.json   metrics, mutual information matrix, where the data came from, command and commit
+population.npz    moments of the latents over training images: the bundle's background
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     if dataset.factor_names:
         factors = dataset.factors[held_out]
         gap = information_gap(mean, factors)
-        sampled = sampled_information_gap(mean, logvar, factors)
+        sampled = sampled_information_gap(mean.astype(np.float64), logvar.astype(np.float64), factors)
         metrics |= {
             "mig": gap.gap,
             "mig_sampled": sampled.gap,
@@ -119,12 +119,14 @@ def _elbo_terms(
     """The training objective's terms on held-out images, and the ELBO that they give, nats per image."""
     mean, logvar = torch.from_numpy(latents).unbind(1)
     sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-    nll = sum(
-        reconstruction_nll(model.decode(sampled[start : start + CHUNK]), to_tensor(images[start : start + CHUNK]))
-        * len(images[start : start + CHUNK])
-        for start in range(0, len(images), CHUNK)
-    ) / len(images)
-    kls = [kl_terms(*(part[start : start + CHUNK] for part in (sampled, mean, logvar)), population)
-           for start in range(0, len(images), CHUNK)]
-    terms = Terms(torch.as_tensor(nll), *(torch.stack(values).mean() for values in zip(*kls, strict=True)))
-    return {**{name: value.item() for name, value in terms._asdict().items()}, "elbo": -sum(terms).item()}
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
+    terms = [
+        Terms(
+            reconstruction_nll(model.decode(sampled[rows]), to_tensor(images[rows])),
+            *kl_terms(sampled[rows], mean[rows], logvar[rows], population),
+        )
+        for rows in chunks
+    ]
+    sizes = [len(images[rows]) for rows in chunks]
+    means = np.average([[value.item() for value in chunk] for chunk in terms], axis=0, weights=sizes)
+    return {**dict(zip(Terms._fields, means.tolist(), strict=True)), "elbo": -float(means.sum())}

@@ -59,7 +59,7 @@ def run(
     images_of = torch.from_numpy(dataset.images)
 
     torch.manual_seed(seed)
-    model = VAE(dataset.image_shape, network_at(preset, step)).to(memory_format=torch.channels_last)
+    model = _channels_last(VAE(dataset.image_shape, network_at(preset, step)))
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.learning_rate, fused=True)
     if step:
         state = torch.load(directory / "checkpoint.pt", weights_only=True)
@@ -74,7 +74,7 @@ def run(
     with bar, (directory / "metrics.jsonl").open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
-                model = double_width(model, preset.network).to(memory_format=torch.channels_last)
+                model = _channels_last(double_width(model, preset.network))
                 optimizer = torch.optim.Adam(model.parameters(), lr=preset.learning_rate, fused=True)
             rate = learning_rate(preset, step)
             for group in optimizer.param_groups:
@@ -94,7 +94,7 @@ def run(
             )
             loss = beta_tcvae(terms, alpha, beta, gamma)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             limit = preset.gradient_norm if preset.gradient_norm is not None else math.inf
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit, error_if_nonfinite=True)
             optimizer.step()
@@ -120,7 +120,7 @@ def term_weights(objective: BetaTCVAE, step: int) -> tuple[float, float, float]:
     if objective.pressure_steps:
         pressure = objective.pressure ** max(0.0, 1 - step / objective.pressure_steps)
     opening = min(1.0, step / objective.gamma_steps) if objective.gamma_steps else 1.0
-    return objective.alpha * pressure, objective.beta, objective.gamma * pressure * opening
+    return objective.alpha * pressure, objective.beta * pressure, objective.gamma * pressure * opening
 
 
 def learning_rate(preset: Preset, step: int) -> float:
@@ -204,6 +204,12 @@ def _save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: i
     }
     torch.save(state, partial)
     os.replace(partial, directory / "checkpoint.pt")
+
+
+def _channels_last(model: VAE) -> VAE:
+    """Convolutions on the CPU run up to twice as fast when the channels lie innermost, as they do in uint8 images."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def _means(rows: list[tuple[float, ...]]) -> list[float]:

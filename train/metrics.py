@@ -43,8 +43,8 @@ def information_gap(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> I
 
 
 def sampled_information_gap(
-    mean: NDArray[np.floating],
-    logvar: NDArray[np.floating],
+    mean: Floats,
+    logvar: Floats,
     factors: NDArray[np.int64],
     *,
     samples: int = 2_000,
@@ -56,7 +56,6 @@ def sampled_information_gap(
     of the posteriors of all N images, or of those whose factor has the value v (Chen et al. 2018, sec. 4.1 and
     appendix C.3). mean and logvar are (N, L), factors (N, K); `samples` images are drawn.
     """
-    mean, logvar = mean.astype(np.float64), logvar.astype(np.float64)
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(mean), size=min(samples, len(mean)), replace=False)
     latents = mean[drawn] + np.exp(0.5 * logvar[drawn]) * rng.standard_normal(mean[drawn].shape)
@@ -77,7 +76,7 @@ def ssim(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8]) -> Float
     """(N,) structural similarity (Wang et al. 2004) of uint8 images (N, H, W, C), 7x7 uniform window."""
     return np.array(
         [
-            structural_similarity(image, reconstruction, channel_axis=-1, data_range=255)
+            structural_similarity(image, reconstruction, channel_axis=-1, data_range=255)  # type: ignore[no-untyped-call]
             for image, reconstruction in zip(images, reconstructions, strict=True)
         ]
     )
@@ -98,5 +97,4 @@ def _log_normal(latents: Floats, mean: Floats, logvar: Floats) -> Floats:
 
 
 def _log_mean(log_values: Floats) -> Floats:
-    means: Floats = logsumexp(log_values, axis=1) - np.log(log_values.shape[1])
-    return means
+    return np.asarray(logsumexp(log_values, axis=1), np.float64) - np.log(log_values.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class VAE(nn.Module):
 
         widths = (channels, *network.channels)
         convolutions: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             convolutions += [nn.Conv2d(inputs, outputs, KERNEL, STRIDE, PADDING), nn.LeakyReLU(LEAK)]
         self.encoder = nn.Sequential(
             *convolutions,
@@ -47,7 +48,7 @@ class VAE(nn.Module):
 
         widths = widths[::-1]
         deconvolutions: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             deconvolutions += [nn.LeakyReLU(LEAK), nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)]
         self.decoder = nn.Sequential(
             nn.Linear(network.latent_dim, network.hidden),
@@ -70,9 +71,7 @@ class VAE(nn.Module):
 
 def half_width(network: ConvNetwork) -> ConvNetwork:
     """The same network with half the features in every layer: about a third of the time a step."""
-    return replace(
-        network, channels=tuple(width // 2 for width in network.channels), hidden=network.hidden // 2
-    )
+    return replace(network, channels=tuple(width // 2 for width in network.channels), hidden=network.hidden // 2)
 
 
 def double_width(model: VAE, network: ConvNetwork) -> VAE:
@@ -84,16 +83,27 @@ def double_width(model: VAE, network: ConvNetwork) -> VAE:
     """
     wide = VAE(model.image_shape, network)
     for old_stack, new_stack in ((model.encoder, wide.encoder), (model.decoder, wide.decoder)):
-        old_layers = [layer for layer in old_stack if hasattr(layer, "weight")]
-        new_layers = [layer for layer in new_stack if hasattr(layer, "weight")]
+        old_layers, new_layers = _weighted(old_stack), _weighted(new_stack)
         for place, (old, new) in enumerate(zip(old_layers, new_layers, strict=True)):
             inputs, outputs = (0, 1) if isinstance(old, nn.ConvTranspose2d) else (1, 0)
-            weight, bias = old.weight.detach(), old.bias.detach()
+            weight, bias = old.weight.detach(), _bias(old).detach()
             if place < len(old_layers) - 1:
                 weight, bias = torch.cat([weight, weight], outputs), torch.cat([bias, bias])
             if place > 0:
                 difference = 0.25 * weight.std() * torch.randn_like(weight)
                 weight = torch.cat([weight / 2 + difference, weight / 2 - difference], inputs)
             new.weight.data.copy_(weight)
-            new.bias.data.copy_(bias)
+            _bias(new).data.copy_(bias)
     return wide
+
+
+Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
+
+def _weighted(stack: nn.Module) -> list[Weighted]:
+    return [layer for layer in stack.children() if isinstance(layer, Weighted)]
+
+
+def _bias(layer: Weighted) -> Tensor:
+    assert layer.bias is not None, "every layer here is built with a bias"
+    return layer.bias

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 
@@ -26,9 +26,9 @@ class BetaTCVAE:
     """Weights of the four terms of the beta-TCVAE objective (Chen et al. 2018, eq. 4).
 
     alpha, beta, gamma weight the index-code mutual information, the total correlation and the
-    dimension-wise KL. `pressure` multiplies alpha and gamma at the first step and falls geometrically to 1
-    over `pressure_steps`: a bottleneck that opens slowly lets the factors enter one at a time, each
-    into a dimension of its own. `gamma_steps` anneals gamma in linearly from 0, as the plain recipe does.
+    dimension-wise KL. `pressure` multiplies all three at the first step and falls geometrically to 1 over
+    `pressure_steps`: a bottleneck that opens slowly lets the factors enter one at a time, each into a
+    dimension of its own. `gamma_steps` anneals gamma in linearly from 0, as the plain recipe does.
     """
 
     alpha: float = 1.0
@@ -119,14 +119,13 @@ def override(preset: Preset, setting: str) -> Preset:
     """`preset` with one field changed, given as "steps=5000" or "objective.beta=8"."""
     path, separator, text = setting.partition("=")
     owner, _, name = path.rpartition(".")
-    target = getattr(preset, owner, None) if owner else preset
-    if not separator or not is_dataclass(target) or name not in {field.name for field in fields(target)}:
-        known = [field.name for field in fields(preset)]
-        known += [f"{part}.{field.name}" for part in ("network", "objective") for field in fields(getattr(preset, part))]
+    parts: dict[str, Any] = {"": preset, "network": preset.network, "objective": preset.objective}
+    known = [f"{part}.{field.name}".lstrip(".") for part, value in parts.items() for field in fields(value)]
+    if not separator or path not in known:
         raise ValueError(f"{setting!r} is not FIELD=VALUE with one of the fields {', '.join(known)}")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    changed: Any = replace(target, **{name: value})
+    changed = replace(parts[owner], **{name: value})
     return replace(preset, **{owner: changed}) if owner else changed
