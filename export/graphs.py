@@ -26,9 +26,7 @@ class _Encoder(nn.Module):
         self.vae = vae
 
     def forward(self, images: Tensor) -> Tensor:
-        mean, logvar = self.vae.encode(
-            images.permute(0, 3, 1, 2).float() / 255
-        )  # (N, H, W, C) -> (N, C, H, W)
+        mean, logvar = self.vae.encode(images.permute(0, 3, 1, 2).float() / 255)  # (N, H, W, C) -> (N, C, H, W)
         return torch.stack((mean, logvar), dim=1)
 
 
@@ -61,9 +59,7 @@ def _export(module: nn.Module, example: Tensor, input_name: str, output_name: st
             (example,),
             input_names=[input_name],
             output_names=[output_name],
-            dynamic_shapes=(
-                {0: torch.export.Dim("N")},
-            ),  # the example's batch of 2 keeps 1 from being special
+            dynamic_shapes=({0: torch.export.Dim("N")},),  # the example's batch of 2 keeps 1 from being special
             opset_version=OPSET,
             verbose=False,
         )

@@ -42,17 +42,14 @@ def describe(
             followed[index] = factor
 
     names = {
-        index: f"latent {index}" if index in live_dims else f"latent {index} (dead)"
-        for index in range(latent_dim)
+        index: f"latent {index}" if index in live_dims else f"latent {index} (dead)" for index in range(latent_dim)
     }
     for factor, name in enumerate(factors):
         followers = sorted(
             (index for index in followed if followed[index] == factor),
             key=lambda index: (-information[index, factor], index),
         )
-        names |= {
-            index: name if rank == 1 else f"{name} {rank}" for rank, index in enumerate(followers, start=1)
-        }
+        names |= {index: name if rank == 1 else f"{name} {rank}" for rank, index in enumerate(followers, start=1)}
 
     return tuple(
         Latent(

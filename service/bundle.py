@@ -164,9 +164,7 @@ class Population:
                 posterior_variance = arrays["posterior_variance"].astype(np.float64)
                 size = int(arrays["size"])
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleCorrupt(
-                f"{POPULATION} cannot be read: {error}.", "Export the bundle again."
-            ) from error
+            raise BundleCorrupt(f"{POPULATION} cannot be read: {error}.", "Export the bundle again.") from error
         shapes = {
             "location": (location, (latent_dim,)),
             "covariance": (covariance, (latent_dim, latent_dim)),

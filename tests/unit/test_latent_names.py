@@ -22,9 +22,7 @@ def test_each_latent_bears_the_factor_it_shares_most_information_with() -> None:
 
 
 def test_factor_and_information_are_recorded() -> None:
-    follows, none, dead = describe(
-        3, [0, 1], FACTORS, [[2.1, 0.0, 0.2], [0.0, 0.01, 0.0], [0.0, 0.0, 0.0]], ENTROPY
-    )
+    follows, none, dead = describe(3, [0, 1], FACTORS, [[2.1, 0.0, 0.2], [0.0, 0.01, 0.0], [0.0, 0.0, 0.0]], ENTROPY)
     assert (follows.factor, follows.mutual_information, follows.dead) == ("object hue", 2.1, False)
     assert (none.name, none.factor, none.mutual_information, none.dead) == ("latent 1", None, None, False)
     assert (dead.name, dead.factor, dead.mutual_information, dead.dead) == (

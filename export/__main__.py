@@ -1,0 +1,107 @@
+"""Command line: `python -m export RUN --out BUNDLE` turns a trained and evaluated run into a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from export import graphs, latents, parity
+from export.card import model_card
+from service import bundle
+from service.bundle import Bundle, ImageSpec, Manifest, Population
+from service.errors import MisfitError
+from train.loop import load_config, load_model
+
+# Weights trained on these data sets are published under the data's own licence.
+LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0"}
+
+
+def export_run(run: Path, out: Path, *, name: str | None = None, licence: str | None = None) -> Bundle:
+    """Write the model of `run` (trained, then evaluated) as a bundle to `out`.
+
+    Raises FileNotFoundError where the run is not trained and evaluated, ValueError where it was trained on after
+    its evaluation, ParityError where ONNX Runtime computes something else than PyTorch, FileExistsError where
+    `out` holds anything but a bundle; then nothing is written, and an older bundle stays as it is.
+    """
+    config = load_config(run)
+    evaluation = _evaluation(run)
+    vae = load_model(run)
+    population = Population.from_npz((run / bundle.POPULATION).read_bytes(), vae.latent_dim)
+
+    content = {"encoder.onnx": graphs.encoder(vae), "decoder.onnx": graphs.decoder(vae)}
+    reached = parity.check(vae, content["encoder.onnx"], content["decoder.onnx"], population)
+
+    height, width, channels = vae.image_shape
+    manifest = Manifest(
+        format_version=bundle.FORMAT_VERSION,
+        model=name or config["preset"]["name"],
+        image=ImageSpec.model_validate({"height": height, "width": width, "channels": channels}),
+        latent_dim=vae.latent_dim,
+        latents=latents.describe(
+            vae.latent_dim,
+            population.live_dims.tolist(),
+            evaluation["factors"],
+            evaluation["mutual_information"],
+            evaluation["factor_entropy"],
+        ),
+        parity=reached,
+        metrics={
+            **evaluation["metrics"],
+            "measured": {key: evaluation[key] for key in ("command", "commit")},
+        },
+        training=config,
+        data=evaluation["data"],
+        licence=licence or LICENCES.get(evaluation["data"]["name"], "not stated"),
+    )
+    return bundle.write(out, manifest, content, population, model_card(manifest, population, evaluation))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a trained and evaluated run")
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="directory to write")
+    parser.add_argument("--name", help="the model's name; by default the preset's")
+    parser.add_argument("--licence", help="licence of the weights; by default that of a known data set")
+    options = parser.parse_args(arguments)
+    # The exporter logs at warning level that an optional package, of no use here, is not installed.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        written = export_run(options.run, options.out, name=options.name, licence=options.licence)
+    except (MisfitError, parity.ParityError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    reached = written.manifest.parity
+    print(
+        f"{options.out}: bundle {written.manifest.bundle_id[:12]} of {written.manifest.model}\n"
+        f"parity at {reached.batch_sizes} images: latents {reached.latents_relative:.1e}, "
+        f"pixels {reached.pixels_grey_levels} grey level(s)\n"
+        f"latents: {', '.join(latent.name for latent in written.manifest.latents)}"
+    )
+    return 0
+
+
+def _evaluation(run: Path) -> dict[str, Any]:
+    try:
+        evaluation: dict[str, Any] = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{run} holds no evaluation.json: run `python -m train evaluate {run}` first"
+        ) from error
+    trained: int = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
+    if evaluation["step"] != trained:
+        raise ValueError(
+            f"{run} was evaluated at step {evaluation['step']} and trained to step {trained} since: its figures "
+            f"are another model's. Run `python -m train evaluate {run}` again"
+        )
+    return evaluation
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""The model card: what a bundle is, what it was measured to do, and what it cannot do.
+
+Every figure in it is read from the manifest or from the run's evaluation; none is written here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from service.bundle import Manifest, Population
+
+CARD = """\
+# {model}
+
+A variational autoencoder of {height} x {width} {colour} images with {latent_dim} latents, for misfit: the
+encoder places an image among the factors that it learned, the service compares the images of a request
+with each other there, and the decoder shows what an image would look like in another place.
+
+## Use
+
+Made for images like those that it was trained on: to find the ones that do not belong in their batch,
+to name the factor that sets them apart, and to draw their corrected versions. Images of another size are resized
+first. It has learned nothing about other kinds of image: it encodes a photograph all the same, and the
+latents that it gives then mean nothing. Whether an image is wrong is not for it to say; it measures how
+far an image stands from its context.
+
+## Data
+
+{data}
+
+## Figures
+
+Measured by `{command}` at commit `{commit}`.
+
+{figures}
+
+## Latents
+
+A latent bears the name of the factor that it shares most information with, where it holds a good part of
+that factor's entropy. Spread is the standard deviation of the posterior means over {population_size} training
+images, uncertainty the root of their mean posterior variance.
+
+{latents}
+{information}
+## Limits
+
+{limits}
+
+## Training
+
+```json
+{training}
+```
+
+## Graphs
+
+`encoder.onnx` takes `images`, uint8 (N, {height}, {width}, {channels}), and gives `latents`, float32
+(N, 2, {latent_dim}): mean, then logvar. `decoder.onnx` takes `latents`, float32 (N, {latent_dim}), and gives
+`images`, uint8 (N, {height}, {width}, {channels}). Scaling, layout and sigmoid are inside. ONNX Runtime on the CPU
+was compared with PyTorch in float32 at {parity_batches} images: the latents differed by at most
+{parity_latents} of their scale, the pixels by at most {parity_pixels} of 255 grey levels.
+
+## Licence
+
+The weights: {licence}.{origin}
+"""
+
+# What each figure means; one that is not listed appears under its own name.
+FIGURES = {
+    "ssim": "structural similarity of images and their reconstructions",
+    "reconstruction_nll": "Bernoulli cross-entropy of images given their reconstructions, nats per image",
+    "mutual_information": "of images and latents, nats per image",
+    "total_correlation": "of the latents, nats per image",
+    "dimension_wise_kl": "from the latents to the prior, dimension by dimension, nats per image",
+    "elbo": "evidence lower bound, nats per image",
+    "mig": "mutual information gap, on the posterior means",
+    "mig_sampled": "mutual information gap, on sampled latents (Chen et al. 2018)",
+}
+WIDE_GAP = 0.5  # of a factor's entropy: below it, the card says that the factor is spread over several latents
+
+SOURCES = {
+    ("shapes3d", "rendered"): """\
+The images are a re-rendering of 3D Shapes, made by `python -m train render shapes3d` in the layout of the
+official file: the same factors, with geometry, light and texture fitted to published frames. They are not the official
+images, and what is measured on them is not measured on the official data.""",
+    ("shapes3d", "official"): "The images are those of the official 3D Shapes file, 3dshapes.h5.",
+}
+ORIGINS = {
+    "shapes3d": "3D Shapes (Burgess and Kim 2018, google-deepmind/3d-shapes) is published under Apache-2.0.",
+    "dsprites": "dSprites (Matthey et al. 2017, google-deepmind/dsprites-dataset) is published under Apache-2.0.",
+}
+
+
+def model_card(manifest: Manifest, population: Population, evaluation: Mapping[str, Any]) -> str:
+    """The card as Markdown. `evaluation` is the run's evaluation.json."""
+    height, width, channels = manifest.image.shape
+    name, source = (str(manifest.data.get(key)) for key in ("name", "source"))
+    facts = _table(("", ""), [(key.replace("_", " "), _shown(value)) for key, value in manifest.data.items()])
+    return CARD.format(
+        model=manifest.model,
+        height=height,
+        width=width,
+        channels=channels,
+        colour="colour" if channels == 3 else "grey",
+        latent_dim=manifest.latent_dim,
+        data="\n\n".join(filter(None, (SOURCES.get((name, source)), facts))),
+        command=evaluation["command"],
+        commit=evaluation["commit"],
+        figures=_figures(evaluation["metrics"]),
+        population_size=f"{population.size:,}",
+        latents=_latents(manifest, population, evaluation),
+        information=_information(manifest, evaluation),
+        limits=_limits(manifest, evaluation),
+        training=json.dumps(manifest.training, indent=2, ensure_ascii=False),
+        parity_batches=_listed(map(str, manifest.parity.batch_sizes)),
+        parity_latents=f"{manifest.parity.latents_relative:.1e}",
+        parity_pixels=manifest.parity.pixels_grey_levels,
+        licence=manifest.licence,
+        origin=f" {ORIGINS[name]}" if name in ORIGINS else "",
+    )
+
+
+def _figures(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        (key, _shown(value), FIGURES.get(key, "")) for key, value in metrics.items() if not isinstance(value, Mapping)
+    ]
+    table = _table(("figure", "value", "meaning"), rows)
+    gaps: Mapping[str, float] = metrics.get("mig_per_factor", {})
+    if not gaps:
+        return table
+    per_factor = _table(tuple(gaps), [tuple(map(_shown, gaps.values()))])
+    return f"{table}\n\nThe mutual information gap of each factor:\n\n{per_factor}"
+
+
+def _latents(manifest: Manifest, population: Population, evaluation: Mapping[str, Any]) -> str:
+    entropy = dict(zip(evaluation["factors"], evaluation["factor_entropy"], strict=True))
+    spread = np.sqrt(np.diag(population.covariance))
+    uncertainty = np.sqrt(population.posterior_variance)
+    rows = []
+    for latent in manifest.latents:
+        information, share = "", ""
+        if latent.factor is not None and latent.mutual_information is not None:
+            information = f"{latent.mutual_information:.2f}"
+            share = f"{latent.mutual_information / entropy[latent.factor]:.0%}"
+        index = latent.index
+        rows.append((str(index), latent.name, information, share, f"{spread[index]:.2f}", f"{uncertainty[index]:.2f}"))
+    header = ("", "name", "information, nats", "of the factor's entropy", "spread", "uncertainty")
+    return _table(header, rows)
+
+
+def _information(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
+    if not evaluation["factors"]:
+        return ""
+    matrix: list[list[float]] = [*evaluation["mutual_information"], evaluation["factor_entropy"]]
+    names = [*(latent.name for latent in manifest.latents), "entropy of the factor"]
+    rows = [(name, *(f"{value:.2f}" for value in row)) for name, row in zip(names, matrix, strict=True)]
+    table = _table(("", *evaluation["factors"]), rows)
+    return f"\n## Mutual information of latents and factors, in nats\n\n{table}\n"
+
+
+def _limits(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
+    limits = ["It knows the factors of its training data and no others."]
+    followed = {latent.factor for latent in manifest.latents}
+    if unfollowed := [factor for factor in evaluation["factors"] if factor not in followed]:
+        limits.append(
+            f"No latent is named after {_listed(unfollowed)}: an image that differs in nothing else may pass unseen, "
+            "and no answer will name it."
+        )
+    gaps: Mapping[str, float] = evaluation["metrics"].get("mig_per_factor", {})
+    if spread := [f"{factor} ({gap:.2f})" for factor, gap in gaps.items() if gap < WIDE_GAP]:
+        limits.append(
+            f"The mutual information gap is below {WIDE_GAP} for {_listed(spread)}: no single latent stands for "
+            "such a factor. Either several share it, so that an image which differs in it is explained by several "
+            "names, or none knows much of it."
+        )
+    if manifest.dead_dims:
+        limits.append(f"Dead latents, which carry nothing: {_listed(map(str, manifest.dead_dims))}.")
+    if not evaluation["factors"]:
+        limits.append("Its latents are numbered: the data came without factors to name them after.")
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
