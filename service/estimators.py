@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.special import expit
 from scipy.stats import chi2, rankdata
 from sklearn.covariance import MinCovDet, ledoit_wolf, oas
 
@@ -21,9 +20,6 @@ from service.context import Float64Array, Moments
 
 ROBUST_SHARE = 0.75
 MAX_ITERATIONS = 100
-# Beta prior on the share of outliers: this many images seen, this share of them outliers.
-PRIOR_CONTAMINATION = 0.05
-PRIOR_STRENGTH = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,20 +32,20 @@ class Fit:
     warnings: tuple[str, ...] = ()
 
 
-def mahalanobis_squared(
-    points: Float64Array, location: Float64Array, covariance: Float64Array
-) -> Float64Array:
-    """Squared distance (n,) of every point (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
+def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
+    """Squared distance (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
     factor = np.linalg.cholesky(covariance)
-    whitened: Float64Array = solve_triangular(factor, (points - location).T, lower=True)
-    return np.square(whitened).sum(axis=0)
+    whitened = solve_triangular(factor, (points - location).T, lower=True)
+    distances: Float64Array = np.square(whitened).sum(axis=0)
+    return distances
 
 
 def log_density(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Gaussian log density (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
     factor = np.linalg.cholesky(covariance)
-    whitened: Float64Array = solve_triangular(factor, (points - location).T, lower=True)
-    return -0.5 * np.square(whitened).sum(axis=0) - np.log(np.diag(factor)).sum()
+    whitened = solve_triangular(factor, (points - location).T, lower=True)
+    density: Float64Array = -0.5 * np.square(whitened).sum(axis=0) - np.log(np.diag(factor)).sum()
+    return density
 
 
 def classical(points: Float64Array, floor: Float64Array) -> Fit:
@@ -61,8 +57,8 @@ def classical(points: Float64Array, floor: Float64Array) -> Fit:
 def leave_one_out_distances(points: Float64Array, floor: Float64Array) -> Float64Array:
     """Squared distance (n,) of every point to the moments (ddof 1) of the n - 1 others, n >= 3.
 
-    Leaving x_i out moves the mean by delta_i / (n-1) and takes n/(n-1) delta_i delta_i' from the scatter M, so
-    with A = M + (n-2) floor and q_i = delta_i' A^-1 delta_i the Sherman-Morrison formula gives
+    Leaving x_i out moves the mean by delta_i / (n-1) and takes n/(n-1) delta_i delta_i' from the scatter M,
+    so with A = M + (n-2) floor and q_i = delta_i' A^-1 delta_i the Sherman-Morrison formula gives
         D2_i = (n/(n-1))^2 (n-2) q_i / (1 - n/(n-1) q_i),
     which without a floor is scoring.md's expression in D2 = (n-1) q_i.
     """
@@ -84,7 +80,7 @@ def shrunk_oas(points: Float64Array, floor: Float64Array) -> Fit:
 
 
 def minimum_covariance_determinant(points: Float64Array, floor: Float64Array) -> Fit:
-    """FAST-MCD, Rousseeuw & Van Driessen (1999), reweighted; on too degenerate points the classical moments."""
+    """FAST-MCD, Rousseeuw & Van Driessen (1999), reweighted; on degenerate points the plain moments."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -140,26 +136,6 @@ def shrink_correlations(covariance: Float64Array, size: float) -> Float64Array:
     d = len(covariance)
     kept = size / (size + d)
     return kept * covariance + (1 - kept) * np.diag(np.diag(covariance))
-
-
-def mixture(points: Float64Array, floor: Float64Array, population: Fit) -> Fit:
-    """EM on (1 - eps) N(location, covariance) + eps N(population), started from the whole batch."""
-    fit = classical(points, floor)
-    eps = PRIOR_CONTAMINATION
-    background = log_density(points, population.location, population.covariance)
-    previous = np.full(len(points), np.inf)
-    for _ in range(MAX_ITERATIONS):
-        odds = background - log_density(points, fit.location, fit.covariance) + np.log(eps / (1 - eps))
-        inlier = expit(-odds)
-        if np.abs(inlier - previous).max() < 1e-6:
-            break
-        previous = inlier
-        moments = Moments.of(points, inlier)
-        covariance = shrink_correlations(moments.scatter / moments.size, moments.size) + np.diag(floor)
-        fit = Fit(moments.mean, covariance)
-        outliers = len(points) - moments.size
-        eps = (outliers + PRIOR_STRENGTH * PRIOR_CONTAMINATION) / (len(points) + PRIOR_STRENGTH)
-    return Fit(fit.location, fit.covariance, contamination=float(eps))
 
 
 FITS: dict[str, Callable[[Float64Array, Float64Array], Fit]] = {

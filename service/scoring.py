@@ -1,4 +1,4 @@
-"""From latents to scores: how far each image is from its context, how probably it is a misfit, and its rank."""
+"""From latents to scores: how far an image is from its context, how probably it is a misfit, and its rank."""
 
 from __future__ import annotations
 
@@ -11,38 +11,33 @@ from scipy.special import expit
 from scipy.stats import chi2, gamma
 
 from service.bundle import Population
-from service.context import Context, Estimator, Float64Array, Moments, Source
+from service.context import Context, Estimator, Float64Array, Moments, PopulationUnits, Source
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
-from service.estimators import (
-    FITS,
-    PRIOR_CONTAMINATION,
-    PRIOR_STRENGTH,
-    Fit,
-    leave_one_out_distances,
-    log_density,
-    mahalanobis_squared,
-    mixture,
-)
+from service.estimators import FITS, Fit, leave_one_out_distances, log_density, mahalanobis_squared
+from service.mixture import fit_mixture
 
 DEFAULT_ESTIMATOR: Estimator = "mixture"
-# The noise floor in units of the encoder's mean posterior variance.
+# The noise floor, in units of the encoder's mean posterior variance.
 FLOOR_SHARE = 0.25
+# The share of outliers before anything is seen, and how many images that guess is worth.
+PRIOR_CONTAMINATION, PRIOR_WEIGHT = 0.05, 5.0
 HEAVY_CONTAMINATION = 0.4
-# Population standard deviations beyond which a latent is no further out: it keeps every square finite.
-FURTHEST = 1e3
-SMALLEST_SCALE = 1e-6
+# Outliers follow the population, but this share of them lies anywhere within this many times its spread.
+FAR_SHARE, FAR = 1e-3, 5.0
 SHARE_ITERATIONS = 50
+SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
 class Scores:
     """One entry for every image, in input order.
 
-    outlier_score        (n,)  what ranks: log odds of being an outlier (`mixture`), else mahalanobis_squared
-    mahalanobis_squared  (n,)  squared distance to the context over the live latents (`leave_one_out` without a
-                               reference: to the moments of the other images)
+    outlier_score        (n,)  what ranks: log posterior odds of being an outlier (`mixture`), in every other
+                               estimator mahalanobis_squared
+    mahalanobis_squared  (n,)  squared distance to the context over the live latents (`leave_one_out` in a
+                               batch: to the moments of the other images)
     outlier_probability  (n,)  posterior probability in [0, 1] of having come from the population rather than
-                               from the context; `mixture`: of the full densities; the others: of their distances
+                               from the context, given its latents (`mixture`) or its distance (others)
     is_outlier           (n,)
     rank                 (n,)  1 = most outlying; ties go to the earlier image
     """
@@ -83,100 +78,88 @@ def score(
                 "The reference holds 0 images, expected at least 1.", "Send normal images, or no reference."
             )
 
-    live = population.live_dims
-    unit = np.sqrt(np.diag(population.covariance)[live])
-    points = _standardise(latents, population)
-    source: Source = "batch"
-    learned, learned_latents = points, latents
-    if reference is not None:
-        source, learned, learned_latents = "reference", _standardise(reference, population), reference
-    elif len(latents) == 1:
-        source = "population"
-    # The estimators see the points in a canonical order: sums then round alike however the batch is permuted.
-    order = np.lexsort(learned.T) if live.size else np.arange(len(learned))
+    units = PopulationUnits.of(population)
+    source: Source = "reference" if reference is not None else "population" if len(latents) == 1 else "batch"
+    learned = latents if reference is None else reference
+    # A canonical order, so that sums round alike however the images are permuted.
+    order = np.lexsort(np.vstack([np.zeros(len(learned)), units.points(learned).T]))
     learned = learned[order]
-    posterior_variance = np.exp(
-        np.clip(np.asarray(learned_latents, np.float64)[order][:, 1][:, live], -50, 50)
-    )
-    floor = FLOOR_SHARE * posterior_variance.mean(axis=0) / unit**2
-    background = Fit(
-        np.zeros(live.size),
-        population.covariance[np.ix_(live, live)] / np.outer(unit, unit) + np.diag(floor),
-    )
-    fit, notes = _fit(learned, floor, background, estimator, source)
+    context_points, points = units.points(learned), units.points(latents)
+    floor = FLOOR_SHARE * units.posterior_variance(learned)
+    background = Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
+    fit, warnings = fit_context(context_points, floor, background, estimator, source)
 
-    if estimator == "leave_one_out" and source == "batch" and len(points) > 2 and live.size:
+    if estimator == "leave_one_out" and source == "batch" and len(points) > 2:
         distances = np.empty(len(points))
-        distances[order] = leave_one_out_distances(learned, floor)
+        distances[order] = leave_one_out_distances(context_points, floor)
     else:
         distances = mahalanobis_squared(points, fit.location, fit.covariance)
-    if estimator == "mixture" and source != "population":
-        share = (
-            PRIOR_CONTAMINATION if source == "reference" or fit.contamination is None else fit.contamination
-        )
-        outlier_score = (
-            log_density(points, background.location, background.covariance)
-            - log_density(points, fit.location, fit.covariance)
-            + np.log(share / (1 - share))
-        )
-        probability = expit(outlier_score)
+    if estimator == "mixture" or source == "population" or units.live.size == 0:
+        known = fit.contamination if source == "batch" else None
+        odds = outlier_log_odds(points, fit, background, PRIOR_CONTAMINATION if known is None else known)
+        probability: Float64Array = expit(odds)
     else:
-        outlier_score = distances
-        probability = (
-            np.full(len(points), PRIOR_CONTAMINATION)
-            if live.size == 0
-            else two_group_posterior(distances, fit, background, source)
-        )
+        probability = two_group_posterior(distances, fit, background, source)
+    outlier_score = odds if estimator == "mixture" else distances
     rank = np.empty(len(points), dtype=np.int64)
     rank[np.argsort(-outlier_score, kind="stable")] = np.arange(1, len(points) + 1)
-    contamination = fit.contamination if source == "batch" else None
-    if source == "batch" and contamination is None:
-        contamination = float(probability.mean())
+    flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr)
+
+    contamination = float(probability.mean()) if source == "batch" else None
     if contamination is not None and contamination >= HEAVY_CONTAMINATION:
-        notes.append(
-            f"About {contamination:.0%} of the images look like outliers, so what is normal here is uncertain: "
-            "send a reference set of normal images."
+        warnings = (
+            *warnings,
+            f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
+            "send a reference set of normal images.",
         )
     context = Context(
-        location=_embed_location(fit, population, live, unit),
-        covariance=_embed_covariance(fit, population, live, unit),
+        location=units.location_in_latents(fit.location),
+        covariance=units.covariance_in_latents(fit.covariance),
         size=0 if source == "population" else len(learned),
         source=source,
         estimator=estimator,
         contamination=contamination,
-        reliability="low" if notes else "high",
-        warnings=tuple(notes),
+        reliability="low" if warnings else "high",
+        warnings=warnings,
     )
-    flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr)
     return Scores(context, outlier_score, distances, probability, flags, rank)
 
 
-def _fit(
+def fit_context(
     points: Float64Array, floor: Float64Array, background: Fit, estimator: Estimator, source: Source
-) -> tuple[Fit, list[str]]:
-    """Moments of the normal images, and what to warn the user of."""
+) -> tuple[Fit, tuple[str, ...]]:
+    """The normal images' moments, from points (n, d) in population units, and what to warn the user of."""
     n, d = points.shape
     if d == 0:
-        return background, ["No latent of this model varies over its population: every image scores alike."]
+        return background, ("No latent of this model varies over its population: every image scores alike.",)
     if source == "population":
-        return background, [
-            "A single image has no batch to differ from: scored against the model's population."
-        ]
+        return background, ("One image has no batch to differ from: scored against the model's population.",)
     if n <= 2:
-        blend = Moments.of(points)
-        location = blend.mean * n / (n + 1)
-        covariance = (blend.scatter + background.covariance) / n
-        noun = "image" if n == 1 else "images"
-        return Fit(location, covariance + np.diag(floor)), [
-            f"The {source} holds {n} {noun}: too few for a context, so it is blended with the model's population."
-        ]
-    notes = []
+        # The population counts as one more image: it breaks the tie of two, and gives a single one a spread.
+        moments = Moments.of(points)
+        covariance = (moments.scatter + background.covariance) / (n + 1) + np.diag(floor)
+        blend = Fit(moments.mean * n / (n + 1), covariance)
+        return blend, (f"A {source} of {n} is too small for a context: blended with the model's population.",)
+    fit = fit_mixture(points, floor, background) if estimator == "mixture" else FITS[estimator](points, floor)
     if n <= 2 * d:
-        notes.append(
-            f"{n} images are few for {d} live latents: scores are regularised and probabilities rough."
-        )
-    fit = mixture(points, floor, background) if estimator == "mixture" else FITS[estimator](points, floor)
-    return fit, [*notes, *fit.warnings]
+        few = f"{n} images are few for {d} live latents: the scores are regularised, the probabilities rough."
+        return fit, (few, *fit.warnings)
+    return fit, fit.warnings
+
+
+def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit, share: float) -> Float64Array:
+    """Log posterior odds (n,) of outlier against inlier, where `share` of the images are outliers.
+
+    Outliers follow the population's Gaussian. A few of them may lie far outside it: there both Gaussians
+    are nil and their ratio means nothing, so that tail takes over; within the population it is nil itself.
+    """
+    d = points.shape[1]
+    distance = mahalanobis_squared(points, background.location, background.covariance)
+    far = np.log(FAR_SHARE) - d * np.log(FAR) + 0.5 * distance * (1 - FAR**-2)
+    outlier = log_density(points, background.location, background.covariance) + np.logaddexp(0, far)
+    inlier = log_density(points, fit.location, fit.covariance)
+    odds: Float64Array = outlier - inlier + np.log(share / (1 - share))
+    return odds
 
 
 def two_group_posterior(distances: Float64Array, fit: Fit, background: Fit, source: Source) -> Float64Array:
@@ -203,20 +186,16 @@ def two_group_posterior(distances: Float64Array, fit: Fit, background: Fit, sour
         return np.full(len(distances), share)
     shape = mean**2 / variance
     distances = np.maximum(distances, max((d / 2 - shape) / tilt, SMALLEST_SCALE))
-    log_ratio = gamma.logpdf(distances, shape, scale=variance / mean) - gamma.logpdf(
-        distances, d / 2, scale=2 * scale
-    )
+    log_ratio = gamma.logpdf(distances, shape, scale=variance / mean) - gamma.logpdf(distances, d / 2, scale=2 * scale)
     if source == "batch":
         for _ in range(SHARE_ITERATIONS):
             found = expit(log_ratio + np.log(share / (1 - share))).sum()
-            share = (found + PRIOR_STRENGTH * PRIOR_CONTAMINATION) / (len(distances) + PRIOR_STRENGTH)
+            share = (found + PRIOR_WEIGHT * PRIOR_CONTAMINATION) / (len(distances) + PRIOR_WEIGHT)
     posterior: Float64Array = expit(log_ratio + np.log(share / (1 - share)))
     return posterior
 
 
-def false_discovery_flags(
-    probability: Float64Array, rank: NDArray[np.int64], fdr: float
-) -> NDArray[np.bool_]:
+def false_discovery_flags(probability: Float64Array, rank: NDArray[np.int64], fdr: float) -> NDArray[np.bool_]:
     """The largest top-ranked set whose mean local false discovery rate, 1 - probability, is at most `fdr`."""
     order = np.argsort(rank)
     running = np.cumsum(1 - probability[order]) / np.arange(1, len(rank) + 1)
@@ -239,26 +218,3 @@ def _check_latents(name: str, latents: NDArray[np.floating], population: Populat
         raise ShapeMismatch(f"{name} has shape {latents.shape}, expected (n, {expected[0]}, {expected[1]}).")
     if not np.isfinite(latents).all():
         raise InvalidInput(f"{name} holds values that are not finite.", "Check the encoder and its input.")
-
-
-def _standardise(latents: NDArray[np.floating], population: Population) -> Float64Array:
-    live = population.live_dims
-    mean = np.asarray(latents, dtype=np.float64)[:, 0][:, live]
-    unit = np.sqrt(np.diag(population.covariance)[live])
-    return np.clip((mean - population.location[live]) / unit, -FURTHEST, FURTHEST)
-
-
-def _embed_location(
-    fit: Fit, population: Population, live: NDArray[np.intp], unit: Float64Array
-) -> Float64Array:
-    location = population.location.copy()
-    location[live] += unit * fit.location
-    return location
-
-
-def _embed_covariance(
-    fit: Fit, population: Population, live: NDArray[np.intp], unit: Float64Array
-) -> Float64Array:
-    covariance = np.diag(np.diag(population.covariance))
-    covariance[np.ix_(live, live)] = fit.covariance * np.outer(unit, unit)
-    return covariance

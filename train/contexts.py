@@ -70,7 +70,8 @@ def sample(
         example = factors[rng.integers(len(factors))]
         targets = [example[factor] for factor in chosen]
         if values is not None:
-            targets = [target if value is None else value for value, target in zip(values, targets, strict=True)]
+            pinned = zip(values, targets, strict=True)
+            targets = [target if value is None else value for value, target in pinned]
         differs = factors[:, chosen] != targets
         wrong = differs.sum(axis=1)
         inlier_pool = np.flatnonzero(wrong == 0)
@@ -112,7 +113,7 @@ def sample_seed_case(factors: IntArray, rng: np.random.Generator) -> LabelledCon
 
 
 def oracle_odds(latents: FloatArray, context: LabelledContext, population: Population) -> FloatArray:
-    """Log odds (n,) of population against the inliers' true moments: what a Gaussian estimator could reach."""
+    """Log odds (n,) of population against the inliers' true moments: what a Gaussian fit could reach."""
     live = population.live_dims
     mean = latents[:, 0, live].astype(np.float64)
     inliers, images = mean[context.inlier_pool], mean[context.rows]

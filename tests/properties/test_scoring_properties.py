@@ -52,9 +52,7 @@ def test_scores_follow_the_images_through_any_permutation(estimator, latents, se
     plain = score(latents, POPULATION, estimator=estimator)
     permuted = score(latents[order], POPULATION, estimator=estimator)
     np.testing.assert_allclose(permuted.outlier_score, plain.outlier_score[order], rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(
-        permuted.outlier_probability, plain.outlier_probability[order], rtol=1e-6, atol=1e-8
-    )
+    np.testing.assert_allclose(permuted.outlier_probability, plain.outlier_probability[order], rtol=1e-6, atol=1e-8)
 
 
 @settings(deadline=None, max_examples=50)
