@@ -42,7 +42,7 @@ def log_normal(latents: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 def log_importance_weights(
-    batch: int, population: int, estimator: Literal["stratified", "weighted"], device: torch.device | None = None
+    batch: int, population: int, estimator: Literal["stratified", "weighted"], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """(M, M) log weights w_ij with which q(z_i) = sum_j w_ij q(z_i | x_j) is estimated from a training batch.
 
@@ -52,9 +52,9 @@ def log_importance_weights(
                 images takes the odd weight, so it is as unbiased and does not depend on the batch's order.
     """
     if estimator == "weighted":
-        return torch.full((batch, batch), -math.log(population * batch), device=device)
-    weights = torch.full((batch, batch), (population - 1) / (population * (batch - 1)), device=device)
-    return weights.fill_diagonal_(1 / population).log()
+        return torch.full((batch, batch), -math.log(population * batch), dtype=dtype)
+    others = math.log((population - 1) / (population * (batch - 1)))
+    return torch.full((batch, batch), others, dtype=dtype).fill_diagonal_(-math.log(population))
 
 
 def kl_terms(
@@ -72,7 +72,7 @@ def kl_terms(
     log_q_latents_given_image = log_normal(latents, mean, logvar).sum(1)  # (M,)
     log_prior = log_normal(latents, torch.zeros_like(mean), torch.zeros_like(mean)).sum(1)
     pairs = log_normal(latents[:, None], mean[None], logvar[None])  # (M, M, L): log q(z_i,l | x_j)
-    weights = log_importance_weights(len(latents), population, estimator, latents.device)
+    weights = log_importance_weights(len(latents), population, estimator, latents.dtype)
     log_q_latents = torch.logsumexp(pairs.sum(2) + weights, dim=1)  # (M,)
     log_q_product = torch.logsumexp(pairs + weights[..., None], dim=1).sum(1)
     return (

@@ -1,0 +1,124 @@
+"""The training loop on a data set of coloured squares: it learns, and resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from train import loop  # noqa: E402
+from train.data.dataset import Dataset  # noqa: E402
+from train.presets import BetaTCVAE, ConvNetwork, Preset  # noqa: E402
+
+PRESET = Preset(
+    name="tiny",
+    dataset="squares",
+    network=ConvNetwork(channels=(8, 8), hidden=16, latent_dim=3),
+    objective=BetaTCVAE(pressure=4, pressure_steps=20),
+    steps=60,
+    training_batch=16,
+    learning_rate=3e-3,
+    final_learning_rate=1e-3,
+    decay_from=0.5,
+    gradient_norm=1000.0,
+)
+
+
+@pytest.fixture(scope="module")
+def squares() -> Dataset:
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.integers(4, size=200), rng.integers(4, size=200)], axis=1)
+    images = np.zeros((200, 8, 8, 3), dtype=np.uint8)
+    for image, (place, shade) in zip(images, factors, strict=True):
+        image[2 * place : 2 * place + 2] = 60 * (shade + 1)
+    return Dataset(images, factors, ("place", "shade"), (4, 4), "squares", "rendered")
+
+
+@pytest.fixture(autouse=True)
+def frequent_checkpoints(monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 10)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 20)
+
+
+def records(directory):
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+
+
+def test_it_learns(squares, tmp_path):
+    loop.run(PRESET, squares, tmp_path, precision="fp32")
+    first, *_, last = records(tmp_path)
+    assert last["step"] == PRESET.steps
+    assert last["reconstruction_nll"] < 0.8 * first["reconstruction_nll"]
+
+
+@pytest.mark.parametrize("narrow_steps", [0, 40], ids=["full width", "doubled on the way"])
+@pytest.mark.parametrize("stop", [20, 40, 47])
+def test_a_resumed_run_equals_one_that_never_stopped(squares, tmp_path, narrow_steps, stop):
+    preset = replace(PRESET, narrow_steps=narrow_steps)
+    loop.run(preset, squares, tmp_path / "whole", precision="fp32", seed=5)
+    loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
+    torch.randn(100)  # whatever else the process draws must not matter
+    loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
+
+    whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts"))
+    assert parts["step"] == whole["step"] == preset.steps
+    for name, weight in whole["model"].items():
+        assert torch.equal(weight, parts["model"][name]), name
+    if stop % loop.LOG_EVERY == 0:
+        assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint_without_double_lines(squares, tmp_path):
+    loop.run(PRESET, squares, tmp_path, precision="fp32", until=40)
+    with (tmp_path / "metrics.jsonl").open("a") as log:  # written after the checkpoint, lost with the process
+        log.write(json.dumps({"step": 50}) + "\n")
+    loop.run(PRESET, squares, tmp_path, precision="fp32", resume=True)
+    assert [record["step"] for record in records(tmp_path)] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_run_is_never_overwritten(squares, tmp_path):
+    loop.run(PRESET, squares, tmp_path, until=20)
+    with pytest.raises(FileExistsError, match="--resume"):
+        loop.run(PRESET, squares, tmp_path)
+
+
+def test_another_configuration_is_not_resumed(squares, tmp_path):
+    loop.run(PRESET, squares, tmp_path, until=20)
+    with pytest.raises(ValueError, match="another seed"):
+        loop.run(PRESET, squares, tmp_path, seed=1, resume=True)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(squares, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        loop.run(PRESET, squares, tmp_path / name, precision="fp32", seed=seed, until=20)
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+    assert records(tmp_path / "a") != records(tmp_path / "c")
+
+
+def test_bf16_trains_too(squares, tmp_path):
+    loop.run(PRESET, squares, tmp_path, precision="bf16", until=20)
+    assert all(np.isfinite(record["loss"]) for record in records(tmp_path))
+
+
+def test_pressure_falls_geometrically_to_one():
+    objective = BetaTCVAE(alpha=1, beta=6, gamma=2, pressure=16, pressure_steps=100)
+    assert loop.term_weights(objective, 0) == pytest.approx((16, 96, 32))
+    assert loop.term_weights(objective, 50) == pytest.approx((4, 24, 8))
+    assert loop.term_weights(objective, 100) == loop.term_weights(objective, 900) == (1, 6, 2)
+
+
+def test_learning_rate_is_constant_then_a_cosine():
+    rates = [loop.learning_rate(PRESET, step) for step in (0, 30, 45, 60)]
+    assert rates == pytest.approx([3e-3, 3e-3, 2e-3, 1e-3])
+
+
+def test_load_model_gives_the_trained_weights_in_evaluation_mode(squares, tmp_path):
+    loop.run(replace(PRESET, narrow_steps=40), squares, tmp_path, until=20)
+    model = loop.load_model(tmp_path)
+    assert not model.training
+    assert model.encoder[0].out_channels == 4, "before it is doubled, the network is half as wide"
