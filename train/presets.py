@@ -79,13 +79,14 @@ def shapes3d_beta_tcvae() -> Preset:
         name="shapes3d_beta_tcvae",
         dataset="shapes3d",
         network=ConvNetwork(),
-        objective=BetaTCVAE(pressure=10, pressure_steps=5_000),
+        objective=BetaTCVAE(pressure=25, pressure_steps=8_000),
         steps=25_000,
         training_batch=128,
         learning_rate=1e-3,
         final_learning_rate=5e-5,
         decay_from=0.4,
-        gradient_norm=100.0,
+        gradient_norm=1_000.0,
+        narrow_steps=20_000,
         description="3D Shapes, beta-TCVAE with pressure annealed out: the shipped recipe",
     )
 
