@@ -11,13 +11,16 @@
     |  +- InvalidOption         an option is unknown or out of its range
     +- ContextTooSmall          too few usable images to form a context
     +- Overloaded               too much work in flight: come again
+    +- InferenceUnavailable     the process that runs the networks does not answer
+    +- DeadlineExceeded         the request took longer than it may
     +- Unauthenticated          no valid token
+    +- AcceleratorMissing       start-up only: a GPU is required and none works
     +- BundleError              start-up only: the bundle cannot be served
        +- BundleMissing         a file or the whole directory is not there
        +- BundleCorrupt         contents differ from what the manifest promises
        +- BundleIncompatible    well-formed, but not for this version
 
-Domain errors know no status codes: `service/app.py` maps each type to one.
+Domain errors know no status codes: `service/status.py` maps each type to one.
 """
 
 from __future__ import annotations
@@ -77,8 +80,20 @@ class Overloaded(MisfitError):
     code = "overloaded"
 
 
+class InferenceUnavailable(MisfitError):
+    code = "inference_unavailable"
+
+
+class DeadlineExceeded(MisfitError):
+    code = "deadline_exceeded"
+
+
 class Unauthenticated(MisfitError):
     code = "unauthenticated"
+
+
+class AcceleratorMissing(MisfitError):
+    code = "accelerator_missing"
 
 
 class BundleError(MisfitError):

@@ -1,0 +1,151 @@
+"""Arrays and archives in memory: npy, zip and tar, read without trusting what their headers claim."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from service.errors import InvalidInput, ShapeMismatch, TooLarge, TooManyImages, UndecodableImage
+from service.images import Uint8Array
+
+
+class Member(NamedTuple):
+    name: str
+    size: int  # bytes once unpacked
+    read: Callable[[], bytes | memoryview]
+
+
+def read_npy(content: bytes | memoryview) -> Uint8Array:
+    """The images in an npy file, uint8 (N, H, W) or (N, H, W, C), as a view of `content`.
+
+    Raises ShapeMismatch for any other rank or type, InvalidInput for what is not a complete npy file.
+    Nothing is unpickled, and no memory is set aside for a size that the header only claims.
+    """
+    header = BytesIO(content[: 64 * 1024])
+    try:
+        version = np.lib.format.read_magic(header)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(header)
+    except (ValueError, KeyError) as error:
+        raise InvalidInput(
+            f"{len(content)} bytes are not an npy file: {error}.", "Write it with numpy.save."
+        ) from error
+    _check_array(shape, dtype)
+    values = np.frombuffer(content, dtype=np.uint8, offset=header.tell())
+    if values.size != (expected := int(np.prod(shape, dtype=object))):
+        raise InvalidInput(
+            f"The npy file announces shape {shape}, which takes {expected} bytes, but holds {values.size}.",
+            "It was cut short, or the header was changed: write it again with numpy.save.",
+        )
+    return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _check_array(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    if dtype != np.uint8:
+        raise ShapeMismatch(
+            f"The array has dtype {dtype}, expected uint8.",
+            "Send grey levels 0..255: (images * 255).round().astype(numpy.uint8) if they are floats in 0..1.",
+        )
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
+        channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)
+        raise ShapeMismatch(
+            f"The array has shape {shape}, expected (N, H, W) or (N, H, W, C) with 1 to 4 channels.",
+            "Move the channels last: images.transpose(0, 2, 3, 1)." if channels_first else "",
+        )
+    if len(shape) == 3 and shape[2] <= 4:
+        raise ShapeMismatch(
+            f"The array has shape {shape}, which reads as {shape[0]} grey images {shape[2]} pixels wide.",
+            "For one colour image add the first axis: image[None].",
+        )
+    if shape[1] * shape[2] == 0:
+        raise ShapeMismatch(f"The array has shape {shape}: images without a pixel.")
+
+
+def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) -> list[Member]:
+    """The files of a zip or an uncompressed tar in its own order, each to be unpacked when it is read.
+
+    Raises InvalidInput for anything else, TooManyImages, or TooLarge where all of them together would
+    unpack to more than `max_bytes`.
+    """
+    is_tar = content[257:262] == b"ustar"
+    members = _tar_members(content, max_members) if is_tar else _zip_members(content, max_members)
+    members = [member for member in members if not any(map(_is_clutter, PurePosixPath(member.name).parts))]
+    _check_count(len(members), max_members)
+    if (total := sum(member.size for member in members)) > max_bytes:
+        raise TooLarge(
+            f"The archive unpacks to {total} bytes; at most {max_bytes} are taken.", "Send it in several requests."
+        )
+    return members
+
+
+def _zip_members(content: bytes | memoryview, max_members: int) -> list[Member]:
+    # zipfile makes an object of every directory entry: count their signatures before it gets that far.
+    _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
+    try:
+        archive = zipfile.ZipFile(BytesIO(content))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise InvalidInput(
+            f"{len(content)} bytes are not a complete zip, nor an uncompressed tar: {error}.",
+            "Send it uncompressed (tar -cf, not -czf) if it is a tar.",
+        ) from error
+    return [
+        Member(info.filename, info.file_size, partial(_unzip, archive, info))
+        for info in archive.infolist()
+        if not info.is_dir()
+    ]
+
+
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UndecodableImage(
+            f"{info.filename} is encrypted, or compressed by method {info.compress_type}.",
+            "Zip it without a password, stored or deflated.",
+        )
+    try:
+        with archive.open(info) as file:
+            return file.read(info.file_size)  # read() without a size unpacks past what the directory promised
+    except Exception as error:  # zlib.error, BadZipFile, EOFError, struct.error ... by the kind of damage
+        raise UndecodableImage(f"{info.filename} cannot be unpacked: {error}.") from error
+
+
+def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:
+    view = memoryview(content)
+    members = []
+    try:
+        with tarfile.open(fileobj=BytesIO(content), mode="r:") as archive:
+            for number, info in enumerate(archive, start=1):
+                _check_count(number, 2 * max_members)
+                if info.isreg() and not info.issparse():
+                    data = view[info.offset_data : info.offset_data + info.size]
+                    members.append(Member(info.name, info.size, partial(_whole, data, info)))
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
+    return members
+
+
+def _whole(data: memoryview, info: tarfile.TarInfo) -> memoryview:
+    if len(data) != info.size:
+        raise UndecodableImage(f"{info.name} has {info.size} bytes, of which {len(data)} came.")
+    return data
+
+
+def _is_clutter(part: str) -> bool:
+    """Whether macOS or a file manager added this to the archive."""
+    return part == "__MACOSX" or (part.startswith(".") and part != "..")
+
+
+def _check_count(count: int, limit: int) -> None:
+    if count > limit:
+        raise TooManyImages(
+            f"The archive has {count} members or more; at most {limit} are taken.", "Send it in several requests."
+        )

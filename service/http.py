@@ -1,0 +1,164 @@
+"""HTTP only translates: bodies in, JSON out, and every error in one shape."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Coroutine
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.admission import Ticket
+from service.errors import DeadlineExceeded, MisfitError, Overloaded, TooLarge, UnsupportedMediaType
+from service.schemas import ErrorDetail, ErrorResponse
+from service.status import STATUS
+
+T = TypeVar("T")
+REQUEST_ID = "x-request-id"
+RETRY_AFTER_SECONDS = "1"
+CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
+
+logger = logging.getLogger(__name__)
+
+
+async def read_body(request: Request, max_bytes: int, ticket: Ticket) -> bytes:
+    """The whole body. Raises TooLarge as soon as the header, or what has come, exceeds `max_bytes`."""
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {coding}.", "Send the body uncompressed, or as a zip.")
+    announced = request.headers.get("content-length", "0")
+    _check_length(int(announced) if announced.isdecimal() else 0, max_bytes)
+    chunks, length = [], 0
+    async for chunk in request.stream():
+        _check_length(length := length + len(chunk), max_bytes)
+        ticket.take_bytes(len(chunk))
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _check_length(length: int, max_bytes: int) -> None:
+    if length > max_bytes:
+        raise TooLarge(
+            f"The body has {length} bytes or more; at most {max_bytes} are taken.",
+            "Send it in several requests, with a reference set so that the context stays the same.",
+        )
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns, once the body is read; stopped with ClientDisconnect if the client goes away."""
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def answer(request: Request, work: Awaitable[BaseModel], timeout_seconds: float) -> Response:
+    """The response that `work` leads to, or the error in which it ends."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            model = await work
+            body = await asyncio.to_thread(model.model_dump_json, exclude_unset=True)
+        return Response(body, media_type="application/json", headers={REQUEST_ID: request_id(request.scope)})
+    except TimeoutError:
+        error: MisfitError = DeadlineExceeded(
+            f"The request took longer than {timeout_seconds:g} s.", "Send fewer images at a time."
+        )
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except MisfitError as known:
+        error = known
+    except Exception as unknown:
+        error = _internal(unknown)
+    return error_response(error, request_id(request.scope))
+
+
+def error_response(error: MisfitError, request_id: str) -> Response:
+    """`error` as a client sees it: of an internal one no more than where to look it up in the log."""
+    status = STATUS[type(error)].http
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s failed", request_id, exc_info=error)
+        error = MisfitError("Something went wrong inside.", f"The log tells more: look for request {request_id}.")
+    detail = ErrorDetail(code=error.code, message=error.message, hint=error.hint)
+    headers = {REQUEST_ID: request_id}
+    if isinstance(error, Overloaded):
+        headers["retry-after"] = RETRY_AFTER_SECONDS
+    body = ErrorResponse(error=detail, request_id=request_id).model_dump_json()
+    return Response(body, status, headers, media_type="application/json")
+
+
+def request_id(scope: Scope) -> str:
+    """The client's X-Request-ID if it is a plain word, else one of our own; the same for one request."""
+    if REQUEST_ID not in (state := scope.setdefault("state", {})):
+        given = Request(scope).headers.get(REQUEST_ID, "")
+        state[REQUEST_ID] = given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex
+    return str(state[REQUEST_ID])
+
+
+class ErrorBodies:
+    """ASGI middleware: what BentoML or Starlette refuse on their own gets our error body as well.
+
+    Our own responses are known by their X-Request-ID. An exception ends here: above it, BentoML's timeout
+    would wait for a response that never comes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = replaced = False
+
+        async def send_in_shape(message: Message) -> None:
+            nonlocal started, replaced
+            if message["type"] == "http.response.start":
+                started = True
+                ours = any(name.lower() == REQUEST_ID.encode() for name, _ in message["headers"])
+                if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not ours:
+                    await _foreign_error(scope, HTTPStatus(message["status"]))(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_in_shape)
+        except Exception as error:
+            if started:
+                raise
+            await error_response(_internal(error), request_id(scope))(scope, receive, send)
+
+
+def _internal(cause: Exception) -> MisfitError:
+    error = MisfitError(str(cause))
+    error.__cause__ = cause
+    return error
+
+
+def _foreign_error(scope: Scope, status: HTTPStatus) -> Response:
+    asked = f"{scope['method']} {scope['path']}"
+    message, hint = {
+        HTTPStatus.NOT_FOUND: (f"There is no {asked}.", "GET /docs.json lists what there is."),
+        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {asked}.", "GET /docs.json lists what there is."),
+        HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "Restart the service."),
+    }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
+    body = ErrorResponse(
+        error=ErrorDetail(code=status.name.lower(), message=message, hint=hint), request_id=request_id(scope)
+    )
+    headers = {REQUEST_ID: request_id(scope)}
+    return Response(body.model_dump_json(), status, headers, media_type="application/json")

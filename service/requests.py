@@ -1,0 +1,214 @@
+"""Request bodies to uploads and options: every wire format, one result. Nothing is decoded here.
+
+    multipart/form-data   repeated `images` files, repeated `reference` files, one `options` JSON part
+    application/x-npy     uint8 (N, H, W) or (N, H, W, C)
+    application/zip       image files, or arrays in npy files (an .npz of `images` and `reference` is one)
+    application/x-tar     the same in an uncompressed tar
+    application/json      {"images": [base64, ...], "reference": [base64, ...], "options": {...}}
+
+A multipart file may itself be an npy, a zip or a tar. In an archive, what lies in a folder `reference`
+or is called `reference.npy` belongs to the reference set. Options may also stand in the query, one by
+one (`?estimator=robust`) or together (`?options={"estimator": "robust"}`).
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from service import archives, multipart
+from service.errors import InvalidInput, InvalidOption, TooManyImages, UndecodableImage, UnsupportedMediaType
+from service.images import Uint8Array, Upload
+from service.schemas import ScoreOptions
+from service.settings import Settings
+
+FIELDS = ("images", "reference", "options")
+JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """`reference` None: the images are their own context."""
+
+    images: Sequence[Upload]
+    reference: Sequence[Upload] | None
+    options: ScoreOptions
+
+    @property
+    def size(self) -> int:
+        return len(self.images) + len(self.reference or ())
+
+
+def parse(content_type: str, query: Mapping[str, str], body: bytes, settings: Settings) -> ScoreRequest:
+    """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type not in _READERS:
+        raise UnsupportedMediaType(
+            f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
+            'With curl send files as -F "images=@a.png", or an array as '
+            '-H "Content-Type: application/x-npy" --data-binary @images.npy.',
+        )
+    gathered = _Gathered(settings)
+    _READERS[media_type](gathered, body, content_type)
+    options = _query_options(query)
+    if twice := options.keys() & gathered.options.keys():
+        raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
+    if not gathered.images or gathered.reference == []:
+        missing = "reference images" if gathered.images else "images"
+        raise InvalidInput(f"The request has 0 {missing}.", "Send at least one.")
+    return ScoreRequest(gathered.images, gathered.reference, score_options(options | gathered.options))
+
+
+def score_options(given: Mapping[str, object]) -> ScoreOptions:
+    """Raises InvalidOption, naming what is wrong and what there is."""
+    if unknown := given.keys() - ScoreOptions.model_fields.keys():
+        raise InvalidOption(
+            f"Unknown option: {', '.join(sorted(unknown))}.",
+            f"Known options are {', '.join(ScoreOptions.model_fields)}.",
+        )
+    try:
+        return ScoreOptions.model_validate(given)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
+        raise InvalidOption(f"{'; '.join(problems)}.", "GET /docs.json describes every option.") from error
+
+
+class _Gathered:
+    """What a body holds, gathered file by file and kept within the limits."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.images: list[Upload] = []
+        self.reference: list[Upload] | None = None
+        self.options: dict[str, object] = {}
+        self._max_images = settings.max_images
+        self._bytes_left = settings.max_body_bytes  # of what the archives unpack to, all together
+
+    def part(self, field: str) -> list[Upload]:
+        """The uploads of `images` or `reference`, which from now on is there even if nothing comes."""
+        if field == "reference" and self.reference is None:
+            self.reference = []
+        return self.images if self.reference is None or field == "images" else self.reference
+
+    def add_file(self, field: str, content: bytes | memoryview, name: str) -> None:
+        """Add one file: an image, or an npy, zip or tar of images."""
+        if content[:6] == b"\x93NUMPY":
+            self.add_rows(field, content, name)
+        elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
+            self.add_archive(field, content)
+        else:
+            self.add(field, Upload(name, _returning(content)))
+
+    def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
+        for row, pixels in enumerate(archives.read_npy(content)):
+            self.add(field, Upload(f"{name}[{row}]" if name else str(row), _returning(pixels)))
+
+    def add_archive(self, field: str, content: bytes | memoryview) -> None:
+        members = archives.read_archive(content, self._max_images, self._bytes_left)
+        self._bytes_left -= sum(member.size for member in members)
+        for member in members:
+            path = PurePosixPath(member.name)
+            own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
+            if path.suffix == ".npy":
+                self.add_rows(own_field, member.read(), member.name)
+            else:
+                self.add(own_field, Upload(member.name, member.read))
+
+    def add(self, field: str, upload: Upload) -> None:
+        self.part(field).append(upload)
+        if len(self.images) + len(self.reference or ()) > self._max_images:
+            raise TooManyImages(
+                f"The request has more than {self._max_images} images, reference included.",
+                "Send them in several requests, with a reference set so that the context stays the same.",
+            )
+
+
+def _returning(content: bytes | memoryview | Uint8Array) -> Callable[[], bytes | memoryview | Uint8Array]:
+    return lambda: content
+
+
+def _read_multipart(gathered: _Gathered, body: bytes, content_type: str) -> None:
+    for part in multipart.split(body, multipart.boundary_of(content_type)):
+        if part.name == "options":
+            gathered.options |= _options_object(part.content)
+        elif part.name in ("images", "reference"):
+            position = len(gathered.part(part.name))
+            gathered.add_file(part.name, part.content, part.filename or str(position))
+        else:
+            raise InvalidInput(
+                f"The form has a field {part.name!r}; known fields are {', '.join(FIELDS)}.",
+                'Write -F "images=@a.png" for every image, and the options as one JSON field.',
+            )
+
+
+def _read_npy(gathered: _Gathered, body: bytes, content_type: str) -> None:
+    gathered.add_rows("images", body)
+
+
+def _read_archive(gathered: _Gathered, body: bytes, content_type: str) -> None:
+    gathered.add_archive("images", body)
+
+
+def _read_json(gathered: _Gathered, body: bytes, content_type: str) -> None:
+    try:
+        given = from_json(body)
+    except ValueError as error:
+        raise InvalidInput(f"The body is not JSON: {error}.", JSON_EXAMPLE) from error
+    if not isinstance(given, dict) or (given.keys() - set(FIELDS)):
+        came = f"fields {', '.join(sorted(given))}" if isinstance(given, dict) else type(given).__name__
+        raise InvalidInput(f"The body has {came}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
+    for field in ("images", "reference"):
+        files = given.get(field)
+        if files is None:
+            continue
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+            raise InvalidInput(f"{field} is not a list of base64 strings.", JSON_EXAMPLE)
+        gathered.part(field)
+        for position, file in enumerate(files):
+            gathered.add(field, Upload(str(position), partial(_from_base64, file)))
+    options = given.get("options") or {}
+    if not isinstance(options, dict):
+        raise InvalidOption(f"options is {type(options).__name__}, expected an object.", JSON_EXAMPLE)
+    gathered.options |= options
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except ValueError as error:
+        raise UndecodableImage(
+            f"{text[:24]!r}... is not base64: {error}.",
+            "Send the base64 of the file's bytes and nothing else. URLs are never fetched.",
+        ) from error
+
+
+def _query_options(query: Mapping[str, str]) -> dict[str, object]:
+    given: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
+    if "options" in query:
+        given |= _options_object(query["options"].encode())
+    return given
+
+
+def _options_object(text: bytes | memoryview) -> dict[str, object]:
+    try:
+        given = from_json(bytes(text))
+    except ValueError as error:
+        raise InvalidOption(f"options is not JSON: {error}.", 'Write {"estimator": "robust"}.') from error
+    if not isinstance(given, dict):
+        raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
+    return given
+
+
+_READERS: dict[str, Callable[[_Gathered, bytes, str], None]] = {
+    "multipart/form-data": _read_multipart,
+    "application/x-npy": _read_npy,
+    "application/zip": _read_archive,
+    "application/x-tar": _read_archive,
+    "application/json": _read_json,
+}
+MEDIA_TYPES = tuple(_READERS)

@@ -1,0 +1,134 @@
+"""The networks: ONNX Runtime sessions over a bundle's graphs, and what their results depend on.
+
+Rows go through in tiles of one fixed size, the last one padded: an image's latents then depend neither
+on how many images come with it nor on which. CPU and GPU share every line but the provider's options.
+(What is particular to CUDA has not been run on a GPU yet.)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.bundle import Bundle, Manifest
+from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible
+
+Uint8Array = NDArray[np.uint8]
+Float32Array = NDArray[np.float32]
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+TILE_ROWS = {CPU: 32, CUDA: 256}
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+
+logger = logging.getLogger(__name__)
+
+
+class Networks:
+    """Encoder and decoder of one bundle, verified against its manifest and warmed up.
+
+    Raises BundleCorrupt, BundleIncompatible, or AcceleratorMissing (with `require_gpu` and no working GPU).
+    """
+
+    def __init__(self, bundle: Bundle, *, require_gpu: bool = False) -> None:
+        image, latent_dim = bundle.manifest.image, bundle.manifest.latent_dim
+        with_gpu = require_gpu or any(device.exists() for device in GPU_DEVICES)
+        self._encoder = _open(bundle.directory / "encoder.onnx", with_gpu)
+        self._decoder = _open(bundle.directory / "decoder.onnx", with_gpu)
+        self.provider: str = self._encoder.get_providers()[0]
+        if require_gpu and self.provider != CUDA:
+            raise AcceleratorMissing(
+                f"MISFIT_REQUIRE_GPU is set, but ONNX Runtime runs on {self.provider}.",
+                'Install the CUDA libraries (pip install "misfit[cuda]") and check the driver with nvidia-smi.',
+            )
+        _check_graph(self._encoder, "encoder.onnx", bundle.manifest)
+        _check_graph(self._decoder, "decoder.onnx", bundle.manifest)
+        self._tile_rows = TILE_ROWS[self.provider]
+        latents = self.encode(np.zeros((1, *image.shape), dtype=np.uint8))
+        self.decode(np.zeros((1, latent_dim), dtype=np.float32))
+        if not np.isfinite(latents).all():
+            raise BundleCorrupt(
+                f"{bundle.directory / 'encoder.onnx'} turns a black image into latents that are not finite.",
+                "The training has diverged: export another checkpoint.",
+            )
+        logger.info("%s (bundle %s) runs on %s", bundle.manifest.model, bundle.directory, self.provider)
+
+    def encode(self, images: Uint8Array) -> Float32Array:
+        """`images` uint8 (N, H, W, C) to latents float32 (N, 2, L): mean, logvar."""
+        return self._run(self._encoder, "images", images)
+
+    def decode(self, latents: Float32Array) -> Uint8Array:
+        """`latents` float32 (N, L) to images uint8 (N, H, W, C)."""
+        return self._run(self._decoder, "latents", latents)
+
+    def _run(self, session: ort.InferenceSession, name: str, rows: NDArray) -> NDArray:
+        tiles = []
+        for start in range(0, len(rows), self._tile_rows):
+            tile = rows[start : start + self._tile_rows]
+            padding = self._tile_rows - len(tile)
+            if padding:
+                tile = np.concatenate([tile, np.zeros((padding, *tile.shape[1:]), tile.dtype)])
+            (result,) = session.run(None, {name: tile})
+            tiles.append(result[: self._tile_rows - padding])
+        return np.concatenate(tiles)
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use: its affinity, and the quota of its cgroup where there is one."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _cgroup_cpus(Path("/sys/fs/cgroup")) or allowed)
+
+
+def _cgroup_cpus(root: Path) -> int | None:
+    """The CPU quota under `root`, of version 2 or 1, rounded up; None without one."""
+    for read in (
+        lambda: (root / "cpu.max").read_text().split(),
+        lambda: [(root / "cpu" / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period")],
+    ):
+        try:
+            quota, period = map(int, read())
+        except (OSError, ValueError):  # no such file, or "max" in place of a quota
+            continue
+        if quota > 0:
+            return math.ceil(quota / period)
+    return None
+
+
+def _open(path: Path, with_gpu: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cpu_count()
+    # A thread that spins while it waits takes CPU time from the other process, or from the cgroup's quota.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[object] = [CPU]
+    if with_gpu and CUDA in ort.get_available_providers():
+        ort.preload_dlls()
+        providers.insert(0, (CUDA, CUDA_OPTIONS))
+    try:
+        session = ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base but this
+        raise BundleCorrupt(f"{path} cannot be opened: {error}.", "Export the bundle again.") from error
+    session.disable_fallback()
+    return session
+
+
+def _check_graph(session: ort.InferenceSession, name: str, manifest: Manifest) -> None:
+    """Raises BundleIncompatible unless the graph's tensors are those that its manifest speaks of."""
+    image, latent_dim = manifest.image.shape, manifest.latent_dim
+    expected = {
+        "encoder.onnx": [("images", "tensor(uint8)", image), ("latents", "tensor(float)", (2, latent_dim))],
+        "decoder.onnx": [("latents", "tensor(float)", (latent_dim,)), ("images", "tensor(uint8)", image)],
+    }[name]
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    found = [(tensor.name, tensor.type, tuple(tensor.shape[1:])) for tensor in tensors]
+    if found != expected or any(isinstance(tensor.shape[0], int) for tensor in tensors):
+        raise BundleIncompatible(
+            f"{name} maps {[(*entry[:2], tensor.shape) for entry, tensor in zip(found, tensors, strict=True)]}; "
+            f"the manifest calls for {expected} after a free batch axis.",
+            "Graph and manifest are of different models, or of different versions: export the bundle again.",
+        )

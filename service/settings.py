@@ -1,0 +1,55 @@
+"""Settings: environment variables that start with MISFIT_, read once into one typed object."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "MISFIT_"
+BUNDLES = Path(__file__).parent / "bundles"
+MIB = 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    bundle: str = Field(default="shapes3d", description="a bundle shipped in service/bundles, or a path to one")
+    require_gpu: bool = Field(default=False, description="refuse to start unless the networks run on a GPU")
+    max_images: int = Field(default=10_000, gt=0, description="images in one request, reference included")
+    max_body_bytes: int = Field(default=256 * MIB, gt=0, description="bytes of one body, also once unpacked")
+    max_image_pixels: int = Field(default=64_000_000, gt=0, description="pixels of one image before resizing")
+    max_rows_in_flight: int = Field(default=20_000, gt=0, description="images being worked on in all requests")
+    max_bytes_in_flight: int = Field(default=1024 * MIB, gt=0, description="bytes of all bodies being worked on")
+    timeout_seconds: float = Field(default=300, gt=0, description="the longest that one request may take")
+
+    @model_validator(mode="after")
+    def _one_full_request_fits(self) -> Self:
+        if self.max_rows_in_flight < self.max_images or self.max_bytes_in_flight < self.max_body_bytes:
+            raise ValueError(
+                "what may be in flight is less than one request may hold: raise MISFIT_MAX_ROWS_IN_FLIGHT and "
+                "MISFIT_MAX_BYTES_IN_FLIGHT to at least MISFIT_MAX_IMAGES and MISFIT_MAX_BODY_BYTES"
+            )
+        return self
+
+    @property
+    def bundle_directory(self) -> Path:
+        shipped = BUNDLES / self.bundle
+        return shipped if Path(self.bundle).name == self.bundle and shipped.is_dir() else Path(self.bundle)
+
+
+def warn_of_unknown_variables() -> None:
+    """Log each MISFIT_ variable that means nothing: most likely it is misspelt, and silently ignored."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}."
+            logger.warning("%s is not a setting of misfit and has no effect; %s", name, hint)
