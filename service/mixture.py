@@ -30,7 +30,8 @@ OUTLIERS, INLIERS, RELUCTANCE = 1.0, 9.0, 0.3
 # Prior of a narrow axis' variance, worth NARROW_WEIGHT images; it may lie anywhere within exp(LOG_RANGE).
 NARROW_WEIGHT, NARROW_VARIANCE, LOG_RANGE = 1.0, 0.02, 4.0
 # Correlations count m / (m + this * d) for m inliers.
-CORRELATION_WEIGHT = 4.0
+CORRELATION_WEIGHT = 2.0
+CORRELATION_POWER = 2
 # Population standard deviations at which a point stops pulling on the moments.
 CLIP = 5.0
 # The search sees at most this many images; the last fit sees all.
@@ -130,7 +131,7 @@ def refine(points: Float64Array, floor: Float64Array, background: Fit, r: Float6
         gain = 0.5 * size * ((spread + mean**2) / wide + np.log(wide / variance) - spread / variance)
         narrow = expit(gain - _price(mean, variance, size))
         # With few inliers, correlations and free axes fall back on what each axis says by itself.
-        weight = size / (size + CORRELATION_WEIGHT * d)
+        weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** CORRELATION_POWER)
         alone = narrow * variance + (1 - narrow) * wide
         jitter = NARROW_WEIGHT * NARROW_VARIANCE / (size + NARROW_WEIGHT)
         covariance = weight * (scatter + np.diag(floor + jitter)) + (1 - weight) * np.diag(alone)
@@ -152,7 +153,9 @@ def refine(points: Float64Array, floor: Float64Array, background: Fit, r: Float6
         if settled:
             break
     back = population @ directions
-    fit = Fit(back @ centre, back * shrunk @ back.T, contamination=float(_share(np.array(size), n)))
+    # Reluctance is for choosing a mode; within the one chosen, the share is what it looks like.
+    contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
+    fit = Fit(back @ centre, back * shrunk @ back.T, contamination=contamination)
     return _Mode(fit, float(evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum()))
 
 

@@ -62,7 +62,10 @@ def sample(
     `fixed` names the factors that the inliers share: by default one to four at random, drawn again while
     the data holds too few such inliers or outliers. `values` pins their values, None leaving one to chance.
     Images are drawn without replacement, except where fixed factors that the caller chose leave too few.
+    Raises ValueError for more outliers than images.
     """
+    if not 0 <= outliers <= size:
+        raise ValueError(f"{outliers} outliers do not fit into {size} images")
     while True:
         chosen = fixed or tuple(rng.choice(len(LEVELS), size=rng.integers(1, 5), replace=False))
         if stratum == "shape_only" and SHAPE not in chosen:

@@ -38,7 +38,8 @@ def batches(values, most=40):
 def test_any_finite_latents_get_finite_scores(estimator, latents):
     scores = score(latents, POPULATION, estimator=estimator)
     assert np.isfinite(scores.outlier_score).all()
-    assert np.isfinite(scores.mahalanobis_squared).all() and (scores.mahalanobis_squared >= 0).all()
+    assert np.isfinite(scores.mahalanobis_squared).all()
+    assert (scores.mahalanobis_squared >= 0).all()
     assert ((scores.outlier_probability >= 0) & (scores.outlier_probability <= 1)).all()
     assert sorted(scores.rank) == list(range(1, len(latents) + 1))
     np.linalg.cholesky(scores.context.covariance)

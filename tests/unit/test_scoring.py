@@ -42,7 +42,8 @@ def population():
 
 def assert_valid(scores, n):
     for values in (scores.outlier_score, scores.mahalanobis_squared, scores.outlier_probability):
-        assert values.shape == (n,) and values.dtype == np.float64
+        assert values.shape == (n,)
+        assert values.dtype == np.float64
         assert np.isfinite(values).all()
     assert (scores.mahalanobis_squared >= 0).all()
     assert ((scores.outlier_probability >= 0) & (scores.outlier_probability <= 1)).all()
@@ -65,7 +66,7 @@ def naive_leave_one_out(points, floor):
     return np.array(distances)
 
 
-@pytest.mark.parametrize("n, d", [(350, 10), (13, 12), (20, 1), (8, 6)])
+@pytest.mark.parametrize(("n", "d"), [(350, 10), (13, 12), (20, 1), (8, 6)])
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_leave_one_out_equals_the_naive_loop(n, d, noise):
     rng = np.random.default_rng(n + d)
@@ -101,9 +102,11 @@ def test_outliers_rank_first(population, estimator):
     latents, truth = labelled_batch()
     scores = score(latents, population, estimator=estimator)
     assert_valid(scores, len(latents))
-    assert scores.context.source == "batch" and scores.context.size == len(latents)
+    assert scores.context.source == "batch"
+    assert scores.context.size == len(latents)
     assert scores.context.estimator == estimator
-    assert scores.context.reliability == "high" and scores.context.warnings == ()
+    assert scores.context.reliability == "high"
+    assert scores.context.warnings == ()
     found = scores.rank[truth] <= truth.sum()
     assert found.mean() >= (1.0 if estimator in ("mixture", "robust", "mcd") else 0.75)
 
@@ -152,8 +155,10 @@ def test_one_image_is_scored_against_the_population(population, estimator):
     near, far = as_latents(np.zeros((1, LIVE + DEAD))), as_latents(np.full((1, LIVE + DEAD), 4.0))
     first, second = (score(latents, population, estimator=estimator) for latents in (near, far))
     assert_valid(first, 1)
-    assert first.context.source == "population" and first.context.size == 0
-    assert first.context.reliability == "low" and "population" in first.context.warnings[0]
+    assert first.context.source == "population"
+    assert first.context.size == 0
+    assert first.context.reliability == "low"
+    assert "population" in first.context.warnings[0]
     assert second.outlier_score[0] > first.outlier_score[0]
     assert not first.is_outlier[0]
 
@@ -164,7 +169,8 @@ def test_two_images_are_blended_with_the_population(population, estimator):
     mean[1, :LIVE] = 5.0
     scores = score(as_latents(mean), population, estimator=estimator)
     assert_valid(scores, 2)
-    assert scores.context.reliability == "low" and "population" in scores.context.warnings[0]
+    assert scores.context.reliability == "low"
+    assert "population" in scores.context.warnings[0]
     assert scores.mahalanobis_squared[1] > scores.mahalanobis_squared[0]
 
 
@@ -243,7 +249,8 @@ def test_against_a_reference_the_batch_does_not_matter(population, estimator, m)
     latents, _ = labelled_batch(40, 20)
     whole = score(latents, population, estimator=estimator, reference=reference)
     assert_valid(whole, 40)
-    assert whole.context.source == "reference" and whole.context.size == m
+    assert whole.context.source == "reference"
+    assert whole.context.size == m
     alone = score(latents[[7]], population, estimator=estimator, reference=reference)
     np.testing.assert_allclose(alone.outlier_score, whole.outlier_score[[7]], rtol=1e-9)
     np.testing.assert_allclose(alone.outlier_probability, whole.outlier_probability[[7]], rtol=1e-9)
@@ -258,7 +265,8 @@ def test_a_reference_mends_a_batch_of_mostly_outliers(population, estimator):
     scores = score(latents, population, estimator=estimator, reference=reference)
     assert scores.outlier_score[truth].min() > np.median(scores.outlier_score[~truth])
     caught = 0.7 if estimator in ("ledoit_wolf", "oas") else 0.9
-    assert scores.is_outlier[truth].mean() > caught and scores.is_outlier[~truth].mean() <= 0.05
+    assert scores.is_outlier[truth].mean() > caught
+    assert scores.is_outlier[~truth].mean() <= 0.05
 
 
 def test_an_empty_reference_is_refused(population):
