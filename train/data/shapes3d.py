@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -75,29 +74,28 @@ def render(path: Path, workers: int | None = None) -> None:
     Datasets: `images` uint8 (480000, 64, 64, 3) and `labels` float64 (480000, 6), the last factor varying fastest.
     Takes a few minutes; `workers` threads, by default one per processor.
     """
-    workers = workers or os.cpu_count() or 1
     unfinished = path.with_name(path.name + ".part")
-    with ThreadPoolExecutor(workers) as pool:
-        lit = pool.map(lambda geometry: _surfaces(*geometry), GEOMETRIES)
-        layers = _tint(np.stack(list(tqdm(lit, "geometries", len(GEOMETRIES)))))
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        surfaces = pool.map(lambda geometry: _surfaces(*geometry), GEOMETRIES)
+        layers = _tint(np.stack(list(tqdm(surfaces, "geometries", len(GEOMETRIES)))))
         hues = list(product(range(HUE_COUNT), repeat=3))
         compressed = pool.map(lambda hue: _compressed(_compose(layers, *hue)), hues)
-        try:
-            with h5py.File(unfinished, "w") as file:
-                file.attrs[RENDERED_BY] = "misfit"
-                file.attrs["renderer version"] = RENDERER_VERSION
-                file["labels"] = np.array(list(product(*FACTOR_VALUES)))
-                count = len(hues) * len(GEOMETRIES)
-                images = file.create_dataset(
-                    "images", (count, *IMAGE_SHAPE), np.uint8, chunks=(CHUNK, *IMAGE_SHAPE), compression=COMPRESSION
-                )
-                chunks = (chunk for same_hues in tqdm(compressed, "hues", len(hues)) for chunk in same_hues)
-                for start, chunk in zip(range(0, count, CHUNK), chunks, strict=True):
-                    images.id.write_direct_chunk((start, 0, 0, 0), chunk)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-            pool.shutdown(cancel_futures=True)
+        with h5py.File(unfinished, "w") as file:
+            file.attrs[RENDERED_BY] = "misfit"
+            file.attrs["renderer version"] = RENDERER_VERSION
+            file["labels"] = np.array(list(product(*FACTOR_VALUES)))
+            count = len(hues) * len(GEOMETRIES)
+            images = file.create_dataset(
+                "images", (count, *IMAGE_SHAPE), np.uint8, chunks=(CHUNK, *IMAGE_SHAPE), compression=COMPRESSION
+            )
+            chunks = (chunk for same_hues in tqdm(compressed, "hues", len(hues)) for chunk in same_hues)
+            for start, chunk in zip(range(0, count, CHUNK), chunks, strict=True):
+                images.id.write_direct_chunk((start, 0, 0, 0), chunk)
+        unfinished.replace(path)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def frames(factors: ArrayLike) -> NDArray[np.uint8]:
@@ -133,15 +131,9 @@ def _surfaces(scale: int, shape: int, orientation: int) -> NDArray[np.float32]:
 
 
 def _downscale(large: NDArray[np.float32]) -> NDArray[np.float32]:
-    return _lanczos() @ large @ _lanczos().T
-
-
-@cache
-def _lanczos() -> NDArray[np.float32]:
-    """The Lanczos filter as a matrix (64, 64 * SUPERSAMPLING): the originals ring at edges as Pillow's does."""
-    side = scene.IMAGE_SIZE * scene.SUPERSAMPLING
-    every_impulse = Image.fromarray(np.eye(side, dtype=np.float32))
-    return np.asarray(every_impulse.resize((side, scene.IMAGE_SIZE), Image.Resampling.LANCZOS))
+    """Lanczos, as the originals were: it rings a little at edges."""
+    small = Image.fromarray(large).resize((scene.IMAGE_SIZE, scene.IMAGE_SIZE), Image.Resampling.LANCZOS)
+    return np.asarray(small, np.float32)
 
 
 def _tint(surfaces: NDArray[np.float32]) -> Layers:
@@ -162,7 +154,8 @@ def _compose(layers: Layers, floor_hue: int, wall_hue: int, object_hue: int) -> 
     total = layers[0, floor_hue] + layers[1, wall_hue]
     total += layers[2, object_hue]
     total >>= FRACTION_BITS
-    return np.clip(total, 0, 255, out=total).astype(np.uint8)
+    images: NDArray[np.uint8] = np.clip(total, 0, 255, out=total).astype(np.uint8)
+    return images
 
 
 def _compressed(images: NDArray[np.uint8]) -> list[bytes]:
@@ -191,10 +184,8 @@ def _classes(labels: NDArray[np.float64]) -> NDArray[np.int64]:
         classes[:, factor] = np.rint((labels[:, factor] - values[0]) / (values[1] - values[0]))
         known = np.isclose(values[classes[:, factor].clip(0, len(values) - 1)], labels[:, factor])
         if not known.all():
-            strange = labels[~known, factor][0]
-            raise ValueError(
-                f"{strange} is no {FACTOR_NAMES[factor]} of 3D Shapes, which has {values.round(4).tolist()}"
-            )
+            strange, name = labels[~known, factor][0], FACTOR_NAMES[factor]
+            raise ValueError(f"{strange} is no {name} of 3D Shapes, which has {values.round(4).tolist()}")
     return classes
 
 
@@ -218,7 +209,7 @@ def _read(images: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         places = order[first:last]
         if len(places):
             block = _block(images, part)
-            found[(places, *part[1:])] = block[rows[places] - part[0].start]
+            found[places, part[1], part[2], part[3]] = block[rows[places] - part[0].start]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(fetch, _parts(images)):

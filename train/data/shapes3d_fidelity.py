@@ -54,9 +54,10 @@ class FidelityReport:
 def fidelity(directory: Path) -> FidelityReport:
     """Compare each frame of `directory`/frames.csv with the rendering of its factors.
 
-    The table has the columns file, floor_hue, wall_hue, object_hue, scale, shape, orientation (classes); where the scale
-    is blank, the best of the eight counts. SSIM is scikit-image's with its default uniform 7 x 7 window, averaged over
-    the channels (Wang et al., 2004). Raises FileNotFoundError without the table, ValueError where it cannot be used.
+    The table has the columns file, floor_hue, wall_hue, object_hue, scale, shape, orientation (classes); where the
+    scale is blank, the best of the eight counts. SSIM is scikit-image's with its default uniform 7 x 7 window,
+    averaged over the channels (Wang et al., 2004). Raises FileNotFoundError without the table, ValueError where it
+    cannot be used.
     """
     table = directory / "frames.csv"
     if not table.is_file():
@@ -99,14 +100,18 @@ def _compare(path: Path, candidates: NDArray[np.int64]) -> FrameFidelity:
     if real.shape != IMAGE_SHAPE:
         raise ValueError(f"{path} has shape {real.shape}, expected {IMAGE_SHAPE}")
     rendered = frames(candidates)
-    similarity = [structural_similarity(real, other, channel_axis=-1, data_range=255) for other in rendered]
+    similarity = [_ssim(real, other) for other in rendered]
     best = int(np.argmax(similarity))
     error = np.abs(real.astype(float) - rendered[best]).mean()
     return FrameFidelity(
-        path.name, tuple(candidates[best].tolist()), float(similarity[best]), float(error), real, rendered[best]
+        path.name, tuple(candidates[best].tolist()), similarity[best], float(error), real, rendered[best]
     )
 
 
+def _ssim(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(structural_similarity(one, other, channel_axis=-1, data_range=255))  # type: ignore[no-untyped-call]
+
+
 def _difference(real: NDArray[np.uint8], rendered: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    difference = DIFFERENCE_GAIN * (real.astype(np.int16) - rendered)
-    return np.clip(128 + difference, 0, 255).astype(np.uint8)
+    difference: NDArray[np.int16] = DIFFERENCE_GAIN * (real.astype(np.int16) - rendered)
+    return (128 + difference).clip(0, 255).astype(np.uint8)

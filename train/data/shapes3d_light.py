@@ -89,9 +89,10 @@ def _in_shadow(point: Floats, normal: Floats, shape: int, size: float) -> NDArra
 
 def _passes_near_object(origin: Floats, rays: Floats, size: float) -> NDArray[np.bool_]:
     """Whether rays (P, 3) touch a sphere that holds an object of any shape: most do not, and need no exact test."""
-    offset = np.array([0, scene.ENCLOSING_HEIGHT * size, 0], np.float32) - origin
-    along = np.sum(offset * rays, axis=1)
-    near: NDArray[np.bool_] = np.sum(offset * offset, axis=-1) - along**2 < (scene.ENCLOSING_RADIUS * size) ** 2
+    centre = np.array([0, scene.ENCLOSING_HEIGHT * size, 0], np.float32)
+    offset = np.broadcast_to(centre - origin, rays.shape)
+    along = scene.dot(offset, rays)
+    near: NDArray[np.bool_] = scene.dot(offset, offset) - along**2 < (scene.ENCLOSING_RADIUS * size) ** 2
     return near
 
 
@@ -139,7 +140,7 @@ def _interpolated_terms(point: Floats, normal: Floats, towards_camera: Floats, s
             slice_, stack = np.floor(azimuth) + along, np.floor(elevation) + above
             weight = (1 - np.abs(azimuth - slice_)) * (1 - np.abs(elevation - stack))
             a, e = slice_ * SLICE, stack * STACK
-            vertex = np.stack([np.cos(e) * np.cos(a), np.sin(e), np.cos(e) * np.sin(a)], axis=1)
+            vertex = np.stack([np.cos(e) * np.cos(a), np.sin(e), np.cos(e) * np.sin(a)], axis=1).astype(np.float32)
             total += weight * _terms(centre + radius * vertex, vertex, towards_camera)
     return total
 
@@ -152,13 +153,13 @@ def _terms(point: Floats, normal: Floats, towards_camera: Floats) -> Floats:
 def _lamp(point: Floats, normal: Floats) -> tuple[Floats, Floats]:
     """The diffuse term spot * max(0, n.l) and the glossy one, spot where n.l > 0, each (P,)."""
     direction = scene.unit(LAMP - point)
-    cosine = np.sum(normal * direction, axis=1)
+    cosine = scene.dot(normal, direction)
     spot = np.maximum(direction[:, 1], 0) ** SPOT_EXPONENT
     return np.maximum(cosine, 0) * spot, (cosine > 0) * spot
 
 
 def _head(normal: Floats, towards_camera: Floats) -> Floats:
-    facing: Floats = np.maximum(normal @ towards_camera, 0)
+    facing: Floats = np.maximum(scene.dot(normal, np.broadcast_to(towards_camera, normal.shape)), 0)
     return facing
 
 

@@ -63,6 +63,12 @@ def unit(vectors: Floats) -> Floats:
     return vectors / lengths
 
 
+def dot(one: Floats, other: Floats) -> Floats:
+    """Inner products (P,) of vectors (P, 3)."""
+    products: Floats = np.einsum("ij,ij->i", one, other)
+    return products
+
+
 def view(orientation: int) -> View:
     """The camera of an orientation class, 0 to 14."""
     yaw = np.deg2rad(ORIENTATIONS[orientation])
@@ -120,8 +126,8 @@ def meet_object(origin: Floats, rays: Floats, shape: int, scale: float) -> tuple
 
 def _sphere(origin: Floats, rays: Floats, centre_height: float, radius: float) -> tuple[Floats, Floats]:
     offset = origin - np.float32(centre_height) * UP
-    b = np.sum(offset * rays, axis=1)
-    discriminant = b * b - (np.sum(offset * offset, axis=1) - radius**2)
+    b = dot(offset, rays)
+    discriminant = b * b - (dot(offset, offset) - radius**2)
     nearest = -b - np.sqrt(np.maximum(discriminant, 0))
     return np.where(discriminant > 0, nearest, np.inf), (offset + nearest[:, None] * rays) / np.float32(radius)
 
