@@ -1,4 +1,4 @@
-"""Command line: python -m train {list,run,evaluate,figures,render,fidelity,seed-case}."""
+"""Command line: python -m train {list,run,evaluate,figures,render,fidelity,sample,seed-case}."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from train.data.dataset import Dataset
 from train.presets import PRESETS, override
 
 RUNS = Path("runs")
+DATA = Path("data/3dshapes.h5")
+REFERENCE_FRAMES = Path("tests/data/shapes3d_reference")
+SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
+ENCODED_AT_A_TIME = 4_096
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,13 +75,44 @@ def render(options: argparse.Namespace) -> None:
     shapes3d.render(options.out)
 
 
-def _dataset_of(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def fidelity(options: argparse.Namespace) -> None:
+    from train.data.shapes3d_fidelity import fidelity as measure
+    from train.data.shapes3d_fidelity import save_comparison
+
+    report = measure(options.frames)
+    print(report)
+    if options.out:
+        save_comparison(report, options.out)
+
+
+def sample(options: argparse.Namespace) -> None:
+    from train.sample_batch import write_sample_batch
+
+    write_sample_batch(options.out)
+
+
+def seed_case(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from service import bundle, runtime
+    from train import contexts
+
+    served = bundle.load(options.bundle)
+    networks = runtime.Networks(served)
+    data = _dataset("shapes3d", options.data)
+    starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
+    latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
+    report = contexts.seed_case(latents, data.factors, served.population, draws=options.draws, seed=options.seed)
+    print(json.dumps({"bundle_id": served.manifest.bundle_id, **report}, indent=2))
+
+
+def _dataset_of(options: argparse.Namespace) -> Dataset:
     from train.loop import load_config
 
     return _dataset(load_config(options.run)["data"]["name"], options.data)
 
 
-def _dataset(name: str, path: Path):  # type: ignore[no-untyped-def]
+def _dataset(name: str, path: Path) -> Dataset:
     from train.data import shapes3d
 
     return {"shapes3d": shapes3d.load}[name](path)
@@ -108,11 +146,25 @@ def _parser() -> argparse.ArgumentParser:
     for added in (evaluate_parser, figures_parser):
         added.add_argument("run", type=Path, metavar="RUN")
     for added in (run_parser, evaluate_parser, figures_parser):
-        added.add_argument("--data", type=Path, default=Path("data/3dshapes.h5"), help="the data set's file")
+        added.add_argument("--data", type=Path, default=DATA, help=f"the data set's file (default: {DATA})")
 
     render_parser = command("render", render, "render a data set where it cannot be downloaded")
     render_parser.add_argument("dataset", choices=["shapes3d"])
-    render_parser.add_argument("--out", type=Path, default=Path("data/3dshapes.h5"))
+    render_parser.add_argument("--out", type=Path, default=DATA)
+
+    fidelity_parser = command("fidelity", fidelity, "compare rendered 3D Shapes with real frames")
+    fidelity_parser.add_argument("dataset", choices=["shapes3d"])
+    fidelity_parser.add_argument("--frames", type=Path, default=REFERENCE_FRAMES, help="directory with frames.csv")
+    fidelity_parser.add_argument("--out", type=Path, metavar="PNG", help="also draw both side by side")
+
+    sample_parser = command("sample", sample, "write the sample batch of the README and the tests")
+    sample_parser.add_argument("--out", type=Path, default=SAMPLE_BATCH)
+
+    seed_parser = command("seed-case", seed_case, "the seed's outlier case on a bundle, over many random draws")
+    seed_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    seed_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
+    seed_parser.add_argument("--draws", type=int, default=100)
+    seed_parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
