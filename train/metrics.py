@@ -93,8 +93,10 @@ def _entropies(factors: NDArray[np.int64]) -> Floats:
 
 
 def _log_normal(latents: Floats, mean: Floats, logvar: Floats) -> Floats:
-    return -0.5 * (np.log(2 * np.pi) + logvar + (latents - mean) ** 2 * np.exp(-logvar))
+    density: Floats = -0.5 * (np.log(2 * np.pi) + logvar + (latents - mean) ** 2 * np.exp(-logvar))
+    return density
 
 
 def _log_mean(log_values: Floats) -> Floats:
-    return np.asarray(logsumexp(log_values, axis=1), np.float64) - np.log(log_values.shape[1])
+    means: Floats = logsumexp(log_values, axis=1) - np.log(log_values.shape[1])
+    return means
