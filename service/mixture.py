@@ -26,19 +26,21 @@ from service.context import Float64Array, Moments
 from service.estimators import Fit, log_density
 
 # Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). What grows with n holds off small tight modes.
-OUTLIERS, INLIERS, RELUCTANCE = 1.0, 9.0, 0.3
+OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 0.25
 # Prior of a narrow axis' variance, worth NARROW_WEIGHT images; it may lie anywhere within exp(LOG_RANGE).
 NARROW_WEIGHT, NARROW_VARIANCE, LOG_RANGE = 1.0, 0.02, 4.0
-# Correlations count m / (m + this * d) for m inliers.
+# Correlations of m inliers on d axes count by half at m = CORRELATION_WEIGHT * d, and soon fully above it.
 CORRELATION_WEIGHT = 2.0
-CORRELATION_POWER = 2
 # Population standard deviations at which a point stops pulling on the moments.
 CLIP = 5.0
 # The search sees at most this many images; the last fit sees all.
 SEARCH_SIZE = 400
 START_SHARES = (0.3, 0.5, 0.8)
+# Iterations of the search over all starts, of that over the survivors, and of the fit with correlations.
 SHORT_RUN, LONG_RUN, REFINEMENTS = 6, 20, 30
+# How many starts survive the short run; how many modes beside the whole batch's are fitted with correlations.
 SURVIVORS, CANDIDATES = 6, 3
+# Modes whose responsibilities differ by less than this on average are one; EM stops where none moves further.
 SAME_MODE = 0.01
 TOLERANCE = 1e-3
 
@@ -131,7 +133,7 @@ def refine(points: Float64Array, floor: Float64Array, background: Fit, r: Float6
         gain = 0.5 * size * ((spread + mean**2) / wide + np.log(wide / variance) - spread / variance)
         narrow = expit(gain - _price(mean, variance, size))
         # With few inliers, correlations and free axes fall back on what each axis says by itself.
-        weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** CORRELATION_POWER)
+        weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** 2)
         alone = narrow * variance + (1 - narrow) * wide
         jitter = NARROW_WEIGHT * NARROW_VARIANCE / (size + NARROW_WEIGHT)
         covariance = weight * (scatter + np.diag(floor + jitter)) + (1 - weight) * np.diag(alone)
