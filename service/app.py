@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import bentoml
-import httpx
 import numpy as np
 from bentoml.exceptions import BentoMLException
 from numpy.typing import NDArray
@@ -35,9 +36,17 @@ MAX_ADAPTIVE_BATCH = 1024
 # Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
 TRANSPORT_TIMEOUT = 3600
 PROBE_TIMEOUT = 5
+# By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
+NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
 
-@bentoml.service(workers=1, threads=1, traffic={"timeout": TRANSPORT_TIMEOUT})
+@bentoml.service(
+    workers=1,
+    threads=1,
+    traffic={"timeout": TRANSPORT_TIMEOUT},
+    runner_connection=NEVER_RECONNECT,
+    logging={"access": {"enabled": False}},
+)
 class Inference:
     """The networks of one bundle, batching the rows of all requests."""
 
@@ -64,6 +73,14 @@ class _Unread(bentoml.IODescriptor):
     request: Any
 
 
+class DocumentedService(bentoml.Service[Any]):
+    """A BentoML service that publishes our OpenAPI document in place of BentoML's."""
+
+    @property
+    def openapi_spec(self) -> SimpleNamespace:
+        return SimpleNamespace(asdict=openapi.document)
+
+
 class ScoreForm(bentoml.IODescriptor):
     """The multipart form of /score: its fields are declared so that BentoML's own clients can fill it in.
 
@@ -87,7 +104,7 @@ class DescribeForm(bentoml.IODescriptor):
         return _Unread.model_construct(request=request)
 
 
-@bentoml.service(workers=1, traffic={"timeout": TRANSPORT_TIMEOUT}, service_class=openapi.DocumentedService)
+@bentoml.service(workers=1, traffic={"timeout": TRANSPORT_TIMEOUT}, service_class=DocumentedService)
 class Misfit:
     """Finds the images that do not belong in their batch."""
 
@@ -123,13 +140,18 @@ class Misfit:
         return self.pipeline.describe(await self._ask("provider"))
 
     async def _encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return await self._ask("encode", images)
+        latents: NDArray[np.float32] = await self._ask("encode", images)
+        return latents
 
     async def _ask(self, method: str, *arguments: object) -> Any:
-        """The result of one of Inference's methods. Raises InferenceUnavailable."""
+        """The result of one of Inference's methods, all of them pure. Raises InferenceUnavailable."""
+        call = getattr(self.inference.to_async, method)
         try:
-            return await getattr(self.inference.to_async, method)(*arguments)
-        except (httpx.HTTPError, BentoMLException) as error:
+            try:
+                return await call(*arguments)
+            except aiohttp.ServerDisconnectedError:  # an idle connection that was just being closed: use another
+                return await call(*arguments)
+        except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
             raise InferenceUnavailable(
                 f"The networks' process does not answer: {type(error).__name__}.",
                 "It may be starting, or gone: GET /readyz tells when it is back.",
@@ -142,8 +164,8 @@ class Misfit:
     async def __is_ready__(self) -> bool:
         try:
             return bool(await self.inference.to_async.is_ready(timeout=PROBE_TIMEOUT))
-        except httpx.HTTPError:
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
 
-Misfit.add_asgi_middleware(ErrorBodies)
+Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]

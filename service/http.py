@@ -76,31 +76,32 @@ async def answer(request: Request, work: Awaitable[BaseModel], timeout_seconds: 
             model = await work
             body = await asyncio.to_thread(model.model_dump_json, exclude_unset=True)
         return Response(body, media_type="application/json", headers={REQUEST_ID: request_id(request.scope)})
-    except TimeoutError:
-        error: MisfitError = DeadlineExceeded(
-            f"The request took longer than {timeout_seconds:g} s.", "Send fewer images at a time."
-        )
     except ClientDisconnect:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-    except MisfitError as known:
-        error = known
-    except Exception as unknown:
-        error = _internal(unknown)
-    return error_response(error, request_id(request.scope))
+        return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
+    except TimeoutError:
+        late = DeadlineExceeded(f"The request took longer than {timeout_seconds:g} s.", "Send fewer images at a time.")
+        return error_response(late, request.scope)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
+        return error_response(error, request.scope)
 
 
-def error_response(error: MisfitError, request_id: str) -> Response:
-    """`error` as a client sees it: of an internal one no more than where to look it up in the log."""
-    status = STATUS[type(error)].http
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("request %s failed", request_id, exc_info=error)
-        error = MisfitError("Something went wrong inside.", f"The log tells more: look for request {request_id}.")
-    detail = ErrorDetail(code=error.code, message=error.message, hint=error.hint)
-    headers = {REQUEST_ID: request_id}
-    if isinstance(error, Overloaded):
-        headers["retry-after"] = RETRY_AFTER_SECONDS
-    body = ErrorResponse(error=detail, request_id=request_id).model_dump_json()
-    return Response(body, status, headers, media_type="application/json")
+def error_response(error: Exception, scope: Scope) -> Response:
+    """`error` as the client sees it; of one that is not meant for clients, no more than where to look it up."""
+    number = request_id(scope)
+    if not isinstance(error, MisfitError) or type(error) is MisfitError:
+        logger.error("request %s failed", number, exc_info=error)
+        error = MisfitError("Something went wrong inside.", f"The log tells more: look for request {number}.")
+    headers = {"retry-after": RETRY_AFTER_SECONDS} if isinstance(error, Overloaded) else {}
+    return _error_body(STATUS[type(error)].http, error.code, error.message, error.hint, scope, headers)
+
+
+def _error_body(
+    status: HTTPStatus, code: str, message: str, hint: str, scope: Scope, headers: dict[str, str] | None = None
+) -> Response:
+    number = request_id(scope)
+    body = ErrorResponse(error=ErrorDetail(code=code, message=message, hint=hint), request_id=number)
+    headers = {REQUEST_ID: number, **(headers or {})}
+    return Response(body.model_dump_json(), status, headers, media_type="application/json")
 
 
 def request_id(scope: Scope) -> str:
@@ -141,13 +142,7 @@ class ErrorBodies:
         except Exception as error:
             if started:
                 raise
-            await error_response(_internal(error), request_id(scope))(scope, receive, send)
-
-
-def _internal(cause: Exception) -> MisfitError:
-    error = MisfitError(str(cause))
-    error.__cause__ = cause
-    return error
+            await error_response(error, scope)(scope, receive, send)
 
 
 def _foreign_error(scope: Scope, status: HTTPStatus) -> Response:
@@ -155,10 +150,6 @@ def _foreign_error(scope: Scope, status: HTTPStatus) -> Response:
     message, hint = {
         HTTPStatus.NOT_FOUND: (f"There is no {asked}.", "GET /docs.json lists what there is."),
         HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {asked}.", "GET /docs.json lists what there is."),
-        HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "Restart the service."),
+        HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
-    body = ErrorResponse(
-        error=ErrorDetail(code=status.name.lower(), message=message, hint=hint), request_id=request_id(scope)
-    )
-    headers = {REQUEST_ID: request_id(scope)}
-    return Response(body.model_dump_json(), status, headers, media_type="application/json")
+    return _error_body(status, status.name.lower(), message, hint, scope)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from service.bundle import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
@@ -84,7 +84,7 @@ def to_row(content: bytes | memoryview | Uint8Array, spec: ImageSpec, resize: Re
 def _decode(content: bytes | memoryview, spec: ImageSpec, resize: Resize, max_pixels: int) -> Uint8Array:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UndecodableImage(
             f"{len(content)} bytes that begin with {bytes(content[:12])!r} cannot be read as an image; "
             f"expected {', '.join(FORMATS)}.",

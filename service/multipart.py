@@ -38,10 +38,9 @@ def split(body: bytes, boundary: bytes) -> Iterator[Part]:
     """The parts of `body` in order (RFC 7578, RFC 2046). Raises InvalidInput where it is malformed."""
     view = memoryview(body)
     delimiter = b"\r\n--" + boundary
-    if body.startswith(delimiter[2:]):
-        position = len(delimiter) - 2
-    else:
-        position = _find(body, delimiter, 0) + len(delimiter)
+    # Only the first delimiter may stand without a line break before it.
+    start = -2 if body.startswith(delimiter[2:]) else _find(body, delimiter, 0)
+    position = start + len(delimiter)
     while body[position : position + 2] != b"--":
         header_start = _find(body, b"\r\n", position)
         header_end = _find(body, b"\r\n\r\n", header_start)

@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from service import scoring
 from service.bundle import Bundle
@@ -46,6 +47,10 @@ class Pipeline:
     bundle: Bundle
     encode: Encode
     settings: Settings
+
+    def __post_init__(self) -> None:
+        # The matrices are tiny: BLAS threads would wait for each other longer than they compute.
+        threadpool_limits(limits=1, user_api="blas")
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Raises InvalidInput where no image, or no reference image, can be used."""
@@ -142,10 +147,10 @@ def _items(uploads: Sequence[Upload], errors: dict[int, MisfitError], scores: sc
     for index, upload in enumerate(uploads):
         if error := errors.get(index):
             detail = ErrorDetail(code=error.code, message=error.message, hint=error.hint)
-            outcome = dict.fromkeys(columns) | {"status": "error", "error": detail}
+            nothing = dict.fromkeys(columns)
+            items.append(ScoredItem(index=index, id=upload.id, status="error", error=detail, **nothing))
         else:
-            outcome = next(scored) | {"status": "ok"}
-        items.append(ScoredItem.model_construct(index=index, id=upload.id, **outcome))
+            items.append(ScoredItem(index=index, id=upload.id, status="ok", **next(scored)))
     return items
 
 

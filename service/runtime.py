@@ -11,6 +11,7 @@ import logging
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -67,7 +68,7 @@ class Networks:
         """`latents` float32 (N, L) to images uint8 (N, H, W, C)."""
         return self._run(self._decoder, "latents", latents)
 
-    def _run(self, session: ort.InferenceSession, name: str, rows: NDArray) -> NDArray:
+    def _run(self, session: ort.InferenceSession, name: str, rows: NDArray[Any]) -> NDArray[Any]:
         tiles = []
         for start in range(0, len(rows), self._tile_rows):
             tile = rows[start : start + self._tile_rows]
@@ -86,13 +87,10 @@ def cpu_count() -> int:
 
 
 def _cgroup_cpus(root: Path) -> int | None:
-    """The CPU quota under `root`, of version 2 or 1, rounded up; None without one."""
-    for read in (
-        lambda: (root / "cpu.max").read_text().split(),
-        lambda: [(root / "cpu" / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period")],
-    ):
+    """The CPU quota under `root`, of cgroup version 2 or 1, rounded up; None without one."""
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            quota, period = map(int, read())
+            quota, period = map(int, " ".join((root / file).read_text() for file in files).split())
         except (OSError, ValueError):  # no such file, or "max" in place of a quota
             continue
         if quota > 0:

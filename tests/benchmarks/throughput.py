@@ -1,0 +1,143 @@
+"""Images a second through /score, beside the same pipeline called in this process, in one run.
+
+    python tests/benchmarks/throughput.py
+
+Every round measures each way once, so that whatever else the machine does weighs on all of them alike;
+each ratio is the median over the rounds. The in-process pipeline starts from the npy body, or from the
+multipart body, just as the service does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.client import HTTPConnection
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1]))
+from serving import Served, serve
+
+from service import bundle
+from service.pipeline import Pipeline
+from service.requests import parse
+from service.runtime import Networks
+from service.settings import Settings
+
+IMAGES = 350
+BOUNDARY = "misfit-benchmark"
+REFERENCE_FRAMES = Path(__file__).parents[1] / "data" / "shapes3d_reference"
+Body = tuple[str, bytes]  # content type, content
+
+
+def make_images(shape: tuple[int, int, int]) -> np.ndarray:
+    """The real frames over and over, each shifted sideways by its own number of pixels."""
+    height, width, channels = shape
+    mode = "RGB" if channels == 3 else "L"
+    frames = []
+    for path in sorted(REFERENCE_FRAMES.glob("*.png")):
+        frames.append(np.asarray(Image.open(path).convert(mode).resize((width, height))).reshape(shape))
+    return np.stack([np.roll(frames[i % len(frames)], i, axis=1) for i in range(IMAGES)])
+
+
+def npy_body(images: np.ndarray) -> Body:
+    buffer = BytesIO()
+    np.save(buffer, images)
+    return "application/x-npy", buffer.getvalue()
+
+
+def png_body(images: np.ndarray) -> Body:
+    body = BytesIO()
+    for number, pixels in enumerate(images):
+        disposition = f'form-data; name="images"; filename="{number}.png"'
+        body.write(f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode())
+        Image.fromarray(pixels.squeeze()).save(body, "PNG")
+        body.write(b"\r\n")
+    body.write(f"--{BOUNDARY}--\r\n".encode())
+    return f"multipart/form-data; boundary={BOUNDARY}", body.getvalue()
+
+
+def post(served: Served, body: Body, requests: int) -> None:
+    connection = HTTPConnection("127.0.0.1", served.port)
+    for _ in range(requests):
+        connection.request("POST", "/score", body[1], {"Content-Type": body[0]})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise RuntimeError(response.read().decode())
+        response.read()
+    connection.close()
+
+
+def over_http(served: Served, body: Body, clients: int, requests: int) -> float:
+    with ThreadPoolExecutor(clients) as pool:
+        start = time.perf_counter()
+        list(pool.map(lambda _: post(served, body, requests), range(clients)))
+        return clients * requests * IMAGES / (time.perf_counter() - start)
+
+
+async def in_process(pipeline: Pipeline, body: Body, clients: int, requests: int) -> float:
+    async def client() -> None:
+        for _ in range(requests):
+            await pipeline.score(await asyncio.to_thread(parse, body[0], {}, body[1], pipeline.settings))
+
+    start = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return clients * requests * IMAGES / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=4, help="requests of each client in a round")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4], help="requests under way at a time")
+    arguments = parser.parse_args()
+
+    settings = Settings()
+    loaded = bundle.load(settings.bundle_directory)
+    networks = Networks(loaded)
+
+    async def encode(images: np.ndarray) -> np.ndarray:
+        return await asyncio.to_thread(networks.encode, images)
+
+    pipeline = Pipeline(loaded, encode, settings)
+    images = make_images(loaded.manifest.image.shape)
+    bodies = {"npy": npy_body(images), "png": png_body(images)}
+    with tempfile.TemporaryDirectory() as scratch, serve(Path(scratch) / "log") as served:
+        ways: dict[str, Callable[[int, int], Awaitable[float]]] = {}
+        for name, body in bodies.items():
+            ways[f"in process, {name}"] = partial(in_process, pipeline, body)
+            ways[f"/score, {name}"] = partial(asyncio.to_thread, over_http, served, body)
+        for clients in arguments.clients:
+            rates = asyncio.run(measure(ways, clients, arguments.requests, arguments.rounds))
+            print(f"\n{clients} request(s) of {IMAGES} images under way at a time")
+            for way, measured in rates.items():
+                print(f"  {way:<18} {median(measured):7.0f} images/s")
+            for name, base in (("npy", "npy"), ("png", "png"), ("png", "npy")):
+                ratios = np.divide(rates[f"/score, {name}"], rates[f"in process, {base}"])
+                print(f"  /score {name} : in process {base} = {median(ratios):.2f}")
+
+
+async def measure(
+    ways: dict[str, Callable[[int, int], Awaitable[float]]], clients: int, requests: int, rounds: int
+) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ways.values():
+        await way(clients, 2)  # connections, caches and BentoML's own tuning settle
+    for _ in range(rounds):
+        for name, way in ways.items():
+            rates[name].append(await way(clients, requests))
+    return rates
+
+
+if __name__ == "__main__":
+    main()

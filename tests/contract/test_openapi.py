@@ -1,0 +1,30 @@
+"""The OpenAPI document: valid for an independent validator, and about what the service really takes."""
+
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from service import openapi
+from service.requests import MEDIA_TYPES
+from service.schemas import ScoredItem, ScoreOptions
+
+
+def test_the_document_is_valid():
+    OpenAPIV31SpecValidator(openapi.document()).validate()
+
+
+def test_every_media_type_and_option_is_published():
+    score = openapi.document()["paths"]["/score"]["post"]
+    assert set(score["requestBody"]["content"]) == set(MEDIA_TYPES)
+    assert {parameter["name"] for parameter in score["parameters"]} == set(ScoreOptions.model_fields)
+
+
+def test_only_an_items_error_may_be_missing():
+    item = openapi.document()["components"]["schemas"]["ScoredItem"]
+    assert set(ScoredItem.model_fields) - set(item["required"]) == {"error"}
+
+
+def test_the_error_body_is_published_for_every_refusal():
+    responses = openapi.document()["paths"]["/score"]["post"]["responses"]
+    refusals = {status: answer for status, answer in responses.items() if int(status) >= 400}
+    assert {"400", "413", "415", "422", "429", "500", "503", "504"} <= refusals.keys()
+    for answer in refusals.values():
+        assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}

@@ -1,0 +1,78 @@
+"""A real `bentoml serve` for tests and benchmarks: booted on a free port, stopped with all its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BOOT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Served:
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def status(self, path: str) -> int:
+        """The status of GET `path`, 0 where nobody answers."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            connection.close()
+
+    def wait_for(self, path: str, status: int) -> None:
+        """Poll until GET `path` has `status`. Raises TimeoutError, with the end of the log."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while self.status(path) != status:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise TimeoutError(f"no {status} from {path}; the log ends in\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.1)
+
+
+@contextmanager
+def serve(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """The service, ready, with `settings` as environment variables."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service.app:Misfit"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", **(settings or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        served = Served(port, process, log)
+        served.wait_for("/readyz", 200)
+        yield served
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
