@@ -1,19 +1,20 @@
 """Split a multipart/form-data body that is already in memory, without copying its parts.
 
-Starlette's parser works on a stream, in Python, and spools each part to a file: for a few hundred small
-images that took as long as encoding a third of them. Here each part is a view of the body.
+python-multipart parses; Starlette's form reader around it would spool every part to a file of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from python_multipart.multipart import parse_options_header
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
-from service.errors import InvalidInput
+from service.errors import InvalidInput, TooManyImages
 
-MAX_HEADER_BYTES = 8192
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 
 @dataclass(frozen=True)
@@ -34,42 +35,80 @@ def boundary_of(content_type: str) -> bytes:
     return boundary
 
 
-def split(body: bytes, boundary: bytes) -> Iterator[Part]:
-    """The parts of `body` in order (RFC 7578, RFC 2046). Raises InvalidInput where it is malformed."""
-    view = memoryview(body)
-    delimiter = b"\r\n--" + boundary
-    # Only the first delimiter may stand without a line break before it.
-    start = -2 if body.startswith(delimiter[2:]) else _find(body, delimiter, 0)
-    position = start + len(delimiter)
-    while body[position : position + 2] != b"--":
-        header_start = _find(body, b"\r\n", position)
-        header_end = _find(body, b"\r\n\r\n", header_start)
-        if header_end - header_start > MAX_HEADER_BYTES:
-            raise InvalidInput(f"A part's headers are longer than {MAX_HEADER_BYTES} bytes.")
-        content_end = _find(body, delimiter, header_end + 2)
-        name, filename = _disposition(body[header_start:header_end])
-        yield Part(name, filename, view[header_end + 4 : max(content_end, header_end + 4)])
-        position = content_end + len(delimiter)
+def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
+    """The parts of `body` in order (RFC 7578).
 
-
-def _find(body: bytes, token: bytes, start: int) -> int:
-    if (position := body.find(token, start)) < 0:
+    Raises InvalidInput where it is malformed or cut short, TooManyImages beyond `max_parts`.
+    """
+    collector = _Collector(max_parts)
+    try:
+        parser = MultipartParser(boundary, collector.callbacks())
+        parser.write(body)
+    except MultipartParseError as error:
+        raise InvalidInput(
+            f"The multipart body of {len(body)} bytes is malformed: {error}.",
+            "Let an HTTP library or curl -F build it.",
+        ) from error
+    if parser.state != MultipartState.END:
         raise InvalidInput(
             f"The multipart body of {len(body)} bytes ends before its closing boundary.",
             "It was cut short, or its boundary is not the one in Content-Type.",
         )
-    return position
+    return collector.parts
 
 
-def _disposition(headers: bytes) -> tuple[str, str | None]:
-    for header in headers.split(b"\r\n"):
-        key, _, value = header.partition(b":")
-        if key.strip().lower() == b"content-disposition":
-            _, options = parse_options_header(value.strip())
-            if b"name" in options:
-                filename = options.get(b"filename")
-                return (
-                    options[b"name"].decode(errors="replace"),
-                    None if filename is None else filename.decode(errors="replace"),
-                )
-    raise InvalidInput("A part of the multipart body has no Content-Disposition with a name.")
+@dataclass
+class _Collector:
+    """What the parser has called out so far: header pieces and views of the body, part by part."""
+
+    max_parts: int
+    parts: list[Part] = field(default_factory=list)
+    _name: bytes = b""
+    _value: bytes = b""
+    _headers: dict[bytes, bytes] = field(default_factory=dict)
+    _views: list[memoryview] = field(default_factory=list)
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        if len(self.parts) >= self.max_parts:
+            raise TooManyImages(
+                f"The form has more than {self.max_parts} parts.",
+                "Send them in several requests, with a reference set so that the context stays the same.",
+            )
+        self._headers, self._views = {}, []
+
+    def _header_name(self, body: bytes, start: int, end: int) -> None:
+        self._name += body[start:end]
+
+    def _header_value(self, body: bytes, start: int, end: int) -> None:
+        self._value += body[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _data(self, body: bytes, start: int, end: int) -> None:
+        self._views.append(memoryview(body)[start:end])
+
+    def _end(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if b"name" not in options:
+            raise InvalidInput("A part of the multipart body has no Content-Disposition with a name.")
+        filename = options.get(b"filename")
+        self.parts.append(
+            Part(
+                options[b"name"].decode(errors="replace"),
+                None if filename is None else filename.decode(errors="replace"),
+                # Nearly always one view: the parser pauses only where the data looks like a boundary.
+                self._views[0] if len(self._views) == 1 else memoryview(b"".join(self._views)),
+            )
+        )
