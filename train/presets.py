@@ -86,7 +86,7 @@ def shapes3d_beta_tcvae() -> Preset:
         final_learning_rate=5e-5,
         decay_from=0.4,
         gradient_norm=1_000.0,
-        narrow_steps=20_000,
+        narrow_steps=17_000,
         description="3D Shapes, beta-TCVAE with pressure annealed out: the shipped recipe",
     )
 
