@@ -7,6 +7,7 @@ every statistic is computed in `Misfit`, per request, once its rows are back.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ MAX_LATENCY_MS = 60_000
 MAX_ADAPTIVE_BATCH = 1024
 # Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
 TRANSPORT_TIMEOUT = 3600
-PROBE_TIMEOUT = 5
+PROBE_SECONDS = 5
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
@@ -148,14 +149,25 @@ class Misfit:
         call = getattr(self.inference.to_async, method)
         try:
             try:
-                return await call(*arguments)
+                return await self._while_ready(call(*arguments))
             except aiohttp.ServerDisconnectedError:  # an idle connection that was just being closed: use another
-                return await call(*arguments)
+                return await self._while_ready(call(*arguments))
         except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
             raise InferenceUnavailable(
                 f"The networks' process does not answer: {type(error).__name__}.",
                 "It may be starting, or gone: GET /readyz tells when it is back.",
             ) from error
+
+    async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
+        task = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
+                if not await self.__is_ready__():
+                    raise TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
 
     async def __is_alive__(self) -> bool:
         """Misfit without Inference is of no use: liveness fails, so that both are restarted."""
@@ -163,7 +175,7 @@ class Misfit:
 
     async def __is_ready__(self) -> bool:
         try:
-            return bool(await self.inference.to_async.is_ready(timeout=PROBE_TIMEOUT))
+            return bool(await self.inference.to_async.is_ready(timeout=PROBE_SECONDS))
         except (aiohttp.ClientError, TimeoutError):
             return False
 

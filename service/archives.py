@@ -127,16 +127,10 @@ def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:
                 _check_count(number, 2 * max_members)
                 if info.isreg() and not info.issparse():
                     data = view[info.offset_data : info.offset_data + info.size]
-                    members.append(Member(info.name, info.size, partial(_whole, data, info)))
+                    members.append(Member(info.name, info.size, partial(bytes, data)))
     except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
         raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
     return members
-
-
-def _whole(data: memoryview, info: tarfile.TarInfo) -> memoryview:
-    if len(data) != info.size:
-        raise UndecodableImage(f"{info.name} has {info.size} bytes, of which {len(data)} came.")
-    return data
 
 
 def _is_clutter(part: str) -> bool:

@@ -10,8 +10,11 @@ and every other direction must say nothing. That calls for two decisions that pl
   from the whole batch and from the densest stretches of every axis, and the evidence picks among the ends,
   with a prior that prefers the least contamination which explains the batch.
 
-Points are (n, d) in population units (mean 0, standard deviation 1 on every axis); responsibilities r are
-each image's posterior probability of being an inlier.
+Inside, points (n, d) are whitened by the population's Cholesky factor, so that the population is N(0, I): an
+axis stays itself but for what the axes before it already tell, and two latents that follow one factor count
+once. An axis that the others all but determine is dead, like a latent that never moves: what shifts a whole
+batch a little (another camera, another renderer) would be many of its deviations. Responsibilities r are each
+image's posterior probability of being an inlier.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import solve_triangular
 from scipy.special import entr, expit
 
 from service.context import Float64Array, Moments
@@ -31,6 +34,8 @@ OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 0.25
 NARROW_WEIGHT, NARROW_VARIANCE, LOG_RANGE = 1.0, 0.02, 4.0
 # Correlations of m inliers on d axes count by half at m = CORRELATION_WEIGHT * d, and soon fully above it.
 CORRELATION_WEIGHT = 2.0
+# Share of an axis' variance that the axes before it must leave over.
+REDUNDANT = 0.05
 # Population standard deviations at which a point stops pulling on the moments.
 CLIP = 5.0
 # The search sees at most this many images; the last fit sees all.
@@ -39,27 +44,39 @@ START_SHARES = (0.3, 0.5, 0.8)
 # Iterations of the search over all starts, of that over the survivors, and of the fit with correlations.
 SHORT_RUN, LONG_RUN, REFINEMENTS = 6, 20, 30
 # How many starts survive the short run; how many modes beside the whole batch's are fitted with correlations.
-SURVIVORS, CANDIDATES = 6, 3
+SURVIVORS, CANDIDATES = 8, 4
 # Modes whose responsibilities differ by less than this on average are one; EM stops where none moves further.
 SAME_MODE = 0.01
+SMALLEST_RATIO = 1e-9
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class _Mode:
-    fit: Fit
+    """An end of EM: the inliers' moments in whitened points, the share of outliers, and how well it explains."""
+
+    location: Float64Array
+    covariance: Float64Array
+    contamination: float
     evidence: float
 
 
 def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
-    """Fit the inliers' moments and eps (`contamination`) to points (n, d), n >= 3, d >= 1."""
-    points = np.clip(points, -CLIP, CLIP)
-    sample = points[:: -(-len(points) // SEARCH_SIZE)]
-    modes = [refine(sample, floor, background, r) for r in _search(sample, floor)]
+    """The inliers' moments and the share of outliers of points (n, d) in population units, n >= 3, d >= 1."""
+    factor = np.linalg.cholesky(background.covariance)
+    white = solve_triangular(factor, np.clip(points, -CLIP, CLIP).T, lower=True).T
+    noise = solve_triangular(factor, np.diag(np.sqrt(floor)), lower=True)
+    noise = noise @ noise.T
+    own = np.flatnonzero(np.square(np.diag(factor)) >= REDUNDANT)
+    white, noise = white[:, own], noise[np.ix_(own, own)]
+    sample = white[:: -(-len(white) // SEARCH_SIZE)]
+    modes = [refine(sample, noise, r) for r in search(sample, np.diag(noise))]
     best = max(modes, key=lambda mode: mode.evidence)
-    if len(sample) < len(points):
-        best = refine(points, floor, background, _responsibilities(points, best.fit, background))
-    return best.fit
+    if len(sample) < len(white):
+        best = refine(white, noise, _responsibilities(white, best))
+    location, covariance = np.zeros(len(factor)), np.eye(len(factor))
+    location[own], covariance[np.ix_(own, own)] = best.location, best.covariance
+    return Fit(factor @ location, factor @ covariance @ factor.T, best.contamination)
 
 
 def starts(points: Float64Array) -> Float64Array:
@@ -78,69 +95,72 @@ def starts(points: Float64Array) -> Float64Array:
     return np.array(responsibilities)
 
 
-def _search(points: Float64Array, floor: Float64Array) -> list[Float64Array]:
+def search(points: Float64Array, noise: Float64Array) -> list[Float64Array]:
     """Responsibilities (n,) of the whole batch's mode and of the best modes that differ from it."""
-    responsibilities, evidence = fit_axes(points, floor, starts(points), SHORT_RUN)
-    survivors = np.unique(np.append(np.argsort(-evidence, kind="stable")[:SURVIVORS], 0))
-    responsibilities, evidence = fit_axes(points, floor, responsibilities[survivors], LONG_RUN)
-    modes = [responsibilities[0]]
-    for candidate in responsibilities[np.argsort(-evidence, kind="stable")]:
-        if len(modes) > CANDIDATES:
+    responsibilities, evidence = fit_axes(points, noise, starts(points), SHORT_RUN)
+    survivors = _distinct(responsibilities, evidence, SURVIVORS)
+    responsibilities, evidence = fit_axes(points, noise, responsibilities[survivors], LONG_RUN)
+    return [responsibilities[mode] for mode in _distinct(responsibilities, evidence, CANDIDATES)]
+
+
+def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int) -> list[int]:
+    """The first mode, and up to `most` others in the order of their evidence that differ from all before."""
+    chosen = [0]
+    for mode in np.argsort(-evidence, kind="stable"):
+        if len(chosen) > most:
             break
-        if all(np.abs(candidate - mode).mean() > SAME_MODE for mode in modes):
-            modes.append(candidate)
-    return modes
+        if np.abs(responsibilities[chosen] - responsibilities[mode]).mean(axis=1).min() > SAME_MODE:
+            chosen.append(int(mode))
+    return chosen
 
 
 def fit_axes(
-    points: Float64Array, floor: Float64Array, r: Float64Array, iterations: int
+    points: Float64Array, noise: Float64Array, r: Float64Array, iterations: int
 ) -> tuple[Float64Array, Float64Array]:
     """Variational EM with independent axes, from s starts at once: responsibilities (s, n), evidence (s,)."""
     n = len(points)
     squares = np.square(points)
-    wide = 1 + floor
     for _ in range(iterations):
         size = r.sum(axis=1, keepdims=True) + 1e-9  # (s, 1)
         mean = r @ points / size  # (s, d)
         second = r @ squares / size
         spread = np.maximum(second - mean**2, 0)
-        variance = _narrow_variance(spread, size) + floor
-        gain = 0.5 * size * (second / wide + np.log(wide / variance) - spread / variance)
+        variance = _narrow_variance(spread, size) + noise
+        gain = 0.5 * size * (second - np.log(variance) - spread / variance)
         price = _price(mean, variance, size)
         narrow = expit(gain - price)
-        # sum over axes of narrow * (log N(x; mean, variance) - log N(x; 0, wide)), as a quadratic in x
-        quadratic = 0.5 * narrow * (1 / wide - 1 / variance)
+        # sum over axes of narrow * (log N(x; mean, variance) - log N(x; 0, 1)), as a quadratic in x
+        quadratic = 0.5 * narrow * (1 - 1 / variance)
         linear = narrow * mean / variance
-        constant = (0.5 * narrow * (np.log(wide / variance) - mean**2 / variance)).sum(axis=1, keepdims=True)
+        constant = -0.5 * (narrow * (np.log(variance) + mean**2 / variance)).sum(axis=1, keepdims=True)
         ratio = quadratic @ squares.T + linear @ points.T + constant  # (s, n)
         r, evidence = _expectation(ratio, size, n)
         evidence = evidence + (entr(narrow) + entr(1 - narrow) - narrow * price).sum(axis=1)
     return r, evidence
 
 
-def refine(points: Float64Array, floor: Float64Array, background: Fit, r: Float64Array) -> _Mode:
-    """EM with correlations from responsibilities r (n,), over the directions v in which context and
-    population compare: S v = lambda P v. One that is not narrow takes the population's moments: it says nothing.
+def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
+    """EM with correlations from responsibilities r (n,), over the principal directions of the inliers.
+
+    One that is not narrow takes the population's moments, so that it says nothing. noise (d, d).
     """
     n, d = points.shape
-    wide = 1 + floor
-    population = background.covariance
     for _ in range(REFINEMENTS):
         moments = Moments.of(points, r)
         size, mean, scatter = moments.size, moments.mean, moments.scatter / moments.size
         spread = np.diag(scatter)
-        variance = _narrow_variance(spread, size) + floor
-        gain = 0.5 * size * ((spread + mean**2) / wide + np.log(wide / variance) - spread / variance)
+        variance = _narrow_variance(spread, size) + np.diag(noise)
+        gain = 0.5 * size * (spread + mean**2 - np.log(variance) - spread / variance)
         narrow = expit(gain - _price(mean, variance, size))
         # With few inliers, correlations and free axes fall back on what each axis says by itself.
         weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** 2)
-        alone = narrow * variance + (1 - narrow) * wide
+        alone = narrow * variance + 1 - narrow
         jitter = NARROW_WEIGHT * NARROW_VARIANCE / (size + NARROW_WEIGHT)
-        covariance = weight * (scatter + np.diag(floor + jitter)) + (1 - weight) * np.diag(alone)
+        covariance = weight * (scatter + noise + jitter * np.eye(d)) + (1 - weight) * np.diag(alone)
         mean = mean * (narrow + (1 - narrow) * weight)
 
-        ratio, directions = eigh(covariance, population)
-        ratio = np.minimum(ratio, 1)
+        ratio, directions = np.linalg.eigh(covariance)
+        ratio = np.clip(ratio, SMALLEST_RATIO, 1)
         along, centre = points @ directions, mean @ directions
         gain = 0.5 * (r @ (along**2 - np.square(along - centre) / ratio) - size * np.log(ratio))
         price = _price(centre, ratio, size)
@@ -154,11 +174,10 @@ def refine(points: Float64Array, floor: Float64Array, background: Fit, r: Float6
         r = updated[0]
         if settled:
             break
-    back = population @ directions
     # Reluctance is for choosing a mode; within the one chosen, the share is what it looks like.
     contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
-    fit = Fit(back @ centre, back * shrunk @ back.T, contamination=contamination)
-    return _Mode(fit, float(evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum()))
+    fits = evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum()
+    return _Mode(directions @ centre, directions * shrunk @ directions.T, contamination, float(fits))
 
 
 def _narrow_variance(spread: Float64Array, size: Float64Array | float) -> Float64Array:
@@ -195,10 +214,8 @@ def _expectation(log_ratio: Float64Array, size: Float64Array, n: int) -> tuple[F
     return np.exp(inlier - total), total.sum(axis=1) + prior[:, 0]
 
 
-def _responsibilities(points: Float64Array, fit: Fit, background: Fit) -> Float64Array:
-    log_ratio = log_density(points, fit.location, fit.covariance) - log_density(
-        points, background.location, background.covariance
-    )
-    assert fit.contamination is not None
-    inlier: Float64Array = expit(log_ratio + np.log(1 / fit.contamination - 1))
+def _responsibilities(points: Float64Array, mode: _Mode) -> Float64Array:
+    population = log_density(points, np.zeros_like(mode.location), np.eye(len(mode.location)))
+    log_ratio = log_density(points, mode.location, mode.covariance) - population
+    inlier: Float64Array = expit(log_ratio + np.log(1 / mode.contamination - 1))
     return inlier

@@ -86,7 +86,7 @@ class _Gathered:
         self.images: list[Upload] = []
         self.reference: list[Upload] | None = None
         self.options: dict[str, object] = {}
-        self._max_images = settings.max_images
+        self.max_images = settings.max_images
         self._bytes_left = settings.max_body_bytes  # of what the archives unpack to, all together
 
     def part(self, field: str) -> list[Upload]:
@@ -109,7 +109,7 @@ class _Gathered:
             self.add(field, Upload(f"{name}[{row}]" if name else str(row), _returning(pixels)))
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
-        members = archives.read_archive(content, self._max_images, self._bytes_left)
+        members = archives.read_archive(content, self.max_images, self._bytes_left)
         self._bytes_left -= sum(member.size for member in members)
         for member in members:
             path = PurePosixPath(member.name)
@@ -121,9 +121,9 @@ class _Gathered:
 
     def add(self, field: str, upload: Upload) -> None:
         self.part(field).append(upload)
-        if len(self.images) + len(self.reference or ()) > self._max_images:
+        if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
-                f"The request has more than {self._max_images} images, reference included.",
+                f"The request has more than {self.max_images} images, reference included.",
                 "Send them in several requests, with a reference set so that the context stays the same.",
             )
 
@@ -133,7 +133,8 @@ def _returning(content: bytes | memoryview | Uint8Array) -> Callable[[], bytes |
 
 
 def _read_multipart(gathered: _Gathered, body: bytes, content_type: str) -> None:
-    for part in multipart.split(body, multipart.boundary_of(content_type)):
+    max_parts = gathered.max_images + 1  # and the options
+    for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
         if part.name == "options":
             gathered.options |= _options_object(part.content)
         elif part.name in ("images", "reference"):

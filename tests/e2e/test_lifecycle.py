@@ -1,0 +1,34 @@
+"""Starting and dying: readiness, liveness, and bundles that cannot be served."""
+
+import signal
+
+import bodies
+import httpx
+import numpy as np
+import psutil
+from serving import serve
+
+
+def test_alive_and_ready(served):
+    assert served.status("/livez") == 200
+    assert served.status("/readyz") == 200
+
+
+def test_without_inference_the_service_is_neither_alive_nor_ready(tmp_path):
+    with serve(tmp_path / "log") as served:
+        arbiter = psutil.Process(served.process.pid)
+        arbiter.suspend()  # it would start another one; a container has nobody who does
+        (inference,) = (child for child in arbiter.children() if "Inference" in child.cmdline())
+        inference.send_signal(signal.SIGKILL)
+        try:
+            served.wait_for("/livez", 503)
+            served.wait_for("/readyz", 503)
+            content_type, content = bodies.as_npy(np.zeros((2, 64, 64, 3), dtype=np.uint8))
+            answer = httpx.post(
+                f"{served.url}/score", content=content, headers={"Content-Type": content_type}, timeout=60
+            )
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "inference_unavailable"
+            assert httpx.get(f"{served.url}/livez").json()["error"]["code"] == "service_unavailable"
+        finally:
+            arbiter.resume()

@@ -1,0 +1,204 @@
+"""What HTTP makes of bodies, errors, and clients that go away; over ASGI, without a server."""
+
+import asyncio
+import json
+import logging
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from service.admission import Admission
+from service.errors import MisfitError, Overloaded, ShapeMismatch
+from service.http import ErrorBodies, answer, read_body, while_connected
+from service.schemas import ErrorDetail
+
+ANSWER = ErrorDetail(code="a", message="b", hint="c")  # any model
+
+
+def client_of(work, *, timeout: float = 10) -> httpx.AsyncClient:
+    """A client of an application whose POST / answers with what `work(request)` returns."""
+
+    async def endpoint(request: Request):
+        return await answer(request, work(request), timeout)
+
+    async def explode(request: Request):
+        raise RuntimeError("secret detail")
+
+    async def own_refusal(request: Request):
+        return PlainTextResponse("not ours", 503)
+
+    routes = [
+        Route("/", endpoint, methods=["POST"]),
+        Route("/explode", explode),
+        Route("/refuse", own_refusal),
+    ]
+    application = ErrorBodies(Starlette(routes=routes))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test")
+
+
+def error_of(response: httpx.Response) -> dict[str, str]:
+    body = response.json()
+    assert body.keys() == {"error", "request_id"}
+    assert body["error"].keys() == {"code", "message", "hint"}
+    assert response.headers["x-request-id"] == body["request_id"]
+    assert response.headers["content-type"] == "application/json"
+    return body["error"]
+
+
+async def test_a_model_becomes_json_with_a_request_id():
+    async def work(request):
+        return ANSWER
+
+    async with client_of(work) as client:
+        response = await client.post("/", headers={"X-Request-ID": "mine-1"})
+        assert (response.status_code, response.json()) == (200, ANSWER.model_dump())
+        assert response.headers["x-request-id"] == "mine-1"
+        odd = await client.post("/", headers={"X-Request-ID": "a b\tc"})
+        assert odd.headers["x-request-id"] != "a b\tc"
+
+
+async def test_a_known_error_is_told_with_its_status():
+    async def work(request):
+        raise ShapeMismatch("the message", "the hint")
+
+    async with client_of(work) as client:
+        response = await client.post("/")
+    assert response.status_code == 422
+    assert error_of(response) == {"code": "shape_mismatch", "message": "the message", "hint": "the hint"}
+
+
+async def test_overloaded_says_when_to_come_again():
+    async def work(request):
+        raise Overloaded("full")
+
+    async with client_of(work) as client:
+        response = await client.post("/")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret detail"), MisfitError("secret detail")])
+async def test_an_internal_error_is_in_the_log_and_not_in_the_answer(error, caplog):
+    async def work(request):
+        raise error
+
+    with caplog.at_level(logging.ERROR):
+        async with client_of(work) as client:
+            response = await client.post("/")
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert response.json()["request_id"] in response.json()["error"]["hint"]
+    assert response.json()["request_id"] in caplog.text
+    assert "secret detail" in caplog.text
+
+
+async def test_what_takes_too_long_is_stopped():
+    stopped = asyncio.Event()
+
+    async def work(request):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with client_of(work, timeout=0.01) as client:
+        response = await client.post("/")
+    assert response.status_code == 504
+    assert error_of(response)["code"] == "deadline_exceeded"
+    assert stopped.is_set()
+
+
+async def test_refusals_of_others_get_our_body():
+    async def work(request):
+        return ANSWER
+
+    async with client_of(work) as client:
+        missing = await client.get("/nowhere")
+        assert (missing.status_code, error_of(missing)["code"]) == (404, "not_found")
+        wrong = await client.get("/")
+        assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
+        refused = await client.get("/refuse")
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "service_unavailable")
+
+
+async def test_an_exception_that_leaves_the_application_is_answered():
+    sent = []
+
+    async def broken(scope, receive, send):
+        raise RuntimeError("secret detail")
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await ErrorBodies(broken)(scope, None, send)
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["code"] == "internal"
+
+
+def body_reader(max_bytes: int, admission: Admission):
+    async def work(request):
+        with admission.ticket() as ticket:
+            body = await read_body(request, max_bytes, ticket)
+        return ErrorDetail(code=str(len(body)), message="", hint="")
+
+    return work
+
+
+async def test_bodies_up_to_the_limit_are_read_and_no_further():
+    admission = Admission(1, 10_000)
+    async with client_of(body_reader(1000, admission)) as client:
+        assert (await client.post("/", content=bytes(1000))).json()["code"] == "1000"
+        announced = await client.post("/", content=bytes(1001))
+        assert (announced.status_code, error_of(announced)["code"]) == (413, "too_large")
+
+        async def endless():
+            while True:
+                yield bytes(100)
+
+        chunked = await client.post("/", content=endless())
+        assert (chunked.status_code, error_of(chunked)["code"]) == (413, "too_large")
+    assert admission.in_flight["bytes"] == 0
+
+
+async def test_a_body_with_no_room_left_is_refused():
+    async with client_of(body_reader(1000, Admission(1, 500))) as client:
+        response = await client.post("/", content=bytes(501))
+    assert response.status_code == 429
+
+
+async def test_compressed_bodies_are_refused_rather_than_misread():
+    async with client_of(body_reader(1000, Admission(1, 1000))) as client:
+        response = await client.post("/", content=b"abc", headers={"Content-Encoding": "gzip"})
+    assert response.status_code == 415
+
+
+async def test_work_is_stopped_when_the_client_goes_away():
+    started, stopped = asyncio.Event(), asyncio.Event()
+    admission = Admission(10, 10)
+
+    async def forever():
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async def receive():
+        await started.wait()
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+
+    async def work():
+        with admission.ticket() as ticket:
+            ticket.take_images(7)
+            return await while_connected(request, forever())
+
+    response = await answer(request, work(), 10)
+    await asyncio.wait_for(stopped.wait(), 10)
+    assert response.status_code == 499
+    assert admission.in_flight["images"] == 0

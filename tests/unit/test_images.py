@@ -1,0 +1,207 @@
+"""Image files and pixels of every kind, to rows as the encoder takes them."""
+
+import contextlib
+import io
+
+import bodies
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.bundle import ImageSpec
+from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
+from service.images import Upload, read_rows, to_row
+
+COLOUR = ImageSpec(height=64, width=64, channels=3)
+GREY = ImageSpec(height=28, width=28, channels=1)
+MAX_PIXELS = 1_000_000
+
+
+def row(content, spec=COLOUR, resize="fit"):
+    return to_row(content, spec, resize, MAX_PIXELS)
+
+
+def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def flat(mode: str, colour: object, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
+def test_an_image_of_the_right_size_passes_unchanged(images, format):
+    assert np.array_equal(row(bodies.encoded(images[0], format)), images[0])
+
+
+def test_lossless_webp_passes_unchanged(images):
+    assert np.array_equal(row(saved(Image.fromarray(images[0]), "WEBP", lossless=True)), images[0])
+
+
+def test_jpeg_comes_close(images):
+    error = np.abs(row(saved(Image.fromarray(images[0]), "JPEG", quality=95)).astype(int) - images[0])
+    assert error.mean() < 10
+
+
+def test_pixels_of_the_right_shape_are_not_even_copied(images):
+    assert np.shares_memory(row(images[0]), images[0])
+    assert np.array_equal(row(images[0]), images[0])
+
+
+def test_grey_pixels_may_leave_the_channel_axis_out():
+    pixels = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)
+    assert np.array_equal(row(pixels, GREY), pixels[..., None])
+
+
+def test_exif_turn_is_applied():
+    upright = np.zeros((64, 64, 3), dtype=np.uint8)
+    upright[:32] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    lying = Image.fromarray(np.rot90(upright, 1))
+    assert np.array_equal(row(saved(lying, exif=exif)), upright)
+
+
+def test_transparency_is_laid_on_white():
+    assert (row(saved(flat("RGBA", (10, 20, 30, 0)))) == 255).all()
+    assert (row(saved(flat("LA", (7, 255)))) == 7).all()
+
+
+def test_transparent_palette_entry_is_laid_on_white():
+    image = flat("P", 0)
+    image.putpalette([10, 20, 30])
+    assert (row(saved(image, transparency=0)) == 255).all()
+    assert (row(saved(image))[0, 0] == [10, 20, 30]).all()
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte():
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    assert np.array_equal(row(saved(Image.fromarray(levels)))[..., 0], (levels >> 8).astype(np.uint8))
+
+
+def test_bilevel_grey_and_cmyk_become_colours():
+    assert (row(saved(flat("1", 1))) == 255).all()
+    assert (row(saved(flat("L", 99))) == 99).all()
+    assert (row(saved(flat("CMYK", (0, 0, 0, 0)), "TIFF")) == 255).all()
+
+
+def test_colour_becomes_grey_where_the_bundle_is():
+    assert (row(saved(flat("RGB", (255, 255, 255), (28, 28))), GREY) == 255).all()
+
+
+def test_first_frame_of_an_animation_is_taken():
+    frames = [flat("RGB", colour) for colour in ("red", "blue")]
+    for format in ("GIF", "WEBP"):
+        animation = saved(frames[0], format, save_all=True, append_images=frames[1:])
+        red, _, blue = row(animation)[32, 32]
+        assert red > 200 > 50 > blue
+
+
+@pytest.mark.parametrize("size", [(640, 480), (10, 20), (1, 1), (3000, 300)])
+def test_other_sizes_are_resized(size):
+    pixels = row(saved(flat("RGB", (50, 100, 150), size)))
+    assert pixels.shape == (64, 64, 3)
+    assert (pixels == [50, 100, 150]).all()
+
+
+def test_large_jpeg_is_read_at_a_fraction_and_still_right():
+    left_dark = np.zeros((900, 900), dtype=np.uint8)
+    left_dark[:, 450:] = 255
+    pixels = row(saved(Image.fromarray(left_dark), "JPEG"))
+    assert pixels[:, :30].max() < 20
+    assert pixels[:, 34:].min() > 235
+
+
+def test_pixels_of_another_size_are_resized_like_files(images):
+    wide = np.repeat(images[0], 2, axis=1)
+    assert np.array_equal(row(wide), row(bodies.encoded(wide)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_pixels_of_other_channels_are_converted(channels):
+    pixels = np.full((64, 64, channels), 255, dtype=np.uint8)
+    assert (row(pixels) == 255).all()
+
+
+def test_resize_reject_refuses_another_size():
+    with pytest.raises(ShapeMismatch, match="65 x 64"):
+        row(saved(flat("RGB", "red", (65, 64))), resize="reject")
+    assert row(saved(flat("RGB", "red")), resize="reject").shape == (64, 64, 3)
+
+
+def test_a_huge_header_is_refused_before_decoding():
+    with pytest.raises(TooLarge, match="20000 x 20000"):
+        row(huge_png_header())
+
+
+def huge_png_header() -> bytes:
+    """A PNG that announces 20,000 x 20,000 pixels, and holds none of them."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello, this is text",
+        b"http://example.com/image.png",
+        b"\x89PNG\r\n\x1a\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0",
+        b"P6 1 1 255 abc",  # a format that Pillow reads and we do not
+    ],
+)
+def test_what_is_no_image_is_refused(content):
+    with pytest.raises(UndecodableImage) as caught:
+        row(content)
+    assert caught.value.hint
+
+
+def test_every_truncation_is_refused_with_its_own_error(images):
+    for format in ("PNG", "JPEG", "WEBP", "BMP", "GIF"):
+        whole = saved(Image.fromarray(images[0]), format)
+        for length in range(0, len(whole) - 40, max(1, len(whole) // 25)):
+            with pytest.raises(InvalidInput):
+                row(whole[:length])
+
+
+def test_flipped_bytes_raise_nothing_but_our_own_errors(images):
+    rng = np.random.default_rng(1)
+    for format in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"):
+        whole = np.frombuffer(saved(Image.fromarray(images[0]), format), dtype=np.uint8)
+        for _ in range(30):
+            damaged = whole.copy()
+            damaged[rng.integers(0, len(whole), 5)] = rng.integers(0, 256, 5)
+            with contextlib.suppress(InvalidInput):
+                assert row(damaged.tobytes()).shape == (64, 64, 3)
+
+
+def test_float_tiff_is_refused_rather_than_guessed():
+    with pytest.raises(UndecodableImage, match="32 bits"):
+        row(saved(flat("F", 0.5), "TIFF"))
+
+
+def test_one_bad_upload_among_good_ones_is_left_out_alone(images):
+    contents = [images[0], b"broken", images[2]]
+    rows = read_rows([Upload(str(i), lambda c=c: c) for i, c in enumerate(contents)], COLOUR, "fit", MAX_PIXELS)
+    assert np.array_equal(rows.pixels, images[[0, 2]])
+    assert list(rows.errors) == [1]
+    assert isinstance(rows.errors[1], UndecodableImage)
+
+
+def test_an_upload_that_cannot_be_read_is_left_out_too(images):
+    def fail():
+        raise UndecodableImage("gone")
+
+    rows = read_rows([Upload("a", fail), Upload("b", lambda: images[0])], COLOUR, "fit", MAX_PIXELS)
+    assert len(rows.pixels) == 1
+    assert isinstance(rows.errors[0], MisfitError)

@@ -1,0 +1,66 @@
+"""The multipart splitter, beside Starlette's parser."""
+
+import bodies
+import pytest
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartParser
+
+from service.errors import InvalidInput, TooManyImages
+from service.multipart import boundary_of, split
+
+BOUNDARY = bodies.BOUNDARY.encode()
+PARTS = [
+    ("images", "a.png", b"\x00\r\n--misfit\r\n\r\nalmost a boundary"),
+    ("images", "empty.png", b""),
+    ("images", 'quo"ted ümlaut.png'.replace('"', '\\"'), b"x" * 1000),
+    ("images", "ends in a line break.png", b"abc\r\n"),
+    ("options", None, b'{"fdr": 0.1}'),
+]
+
+
+async def test_parts_are_those_that_starlette_finds():
+    content_type, body = bodies.as_form(PARTS)
+
+    async def stream():
+        yield body
+        yield b""
+
+    form = await MultiPartParser(Headers({"content-type": content_type}), stream()).parse()
+    expected = []
+    for name, value in form.multi_items():
+        expected.append(
+            (name, None, value.encode()) if isinstance(value, str) else (name, value.filename, await value.read())
+        )
+    found = [(part.name, part.filename, bytes(part.content)) for part in split(body, BOUNDARY, 10)]
+    assert found == expected
+    await form.close()
+
+
+def test_every_truncation_is_refused():
+    _, body = bodies.as_form(PARTS)
+    for length in range(len(body) - len(b"--\r\n")):
+        with pytest.raises(InvalidInput):
+            split(body[:length], BOUNDARY, 10)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"", b"Content-Type: image/png", b"Content-Disposition: form-data", b"X: " + b"y" * 9000],
+)
+def test_parts_without_a_name_are_refused(headers):
+    body = b"--" + BOUNDARY + b"\r\n" + headers + b"\r\n\r\ncontent\r\n--" + BOUNDARY + b"--"
+    with pytest.raises(InvalidInput):
+        split(body, BOUNDARY, 10)
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
+def test_a_missing_boundary_is_refused(content_type):
+    with pytest.raises(InvalidInput, match="no boundary"):
+        boundary_of(content_type)
+
+
+def test_more_parts_than_allowed_are_refused():
+    _, body = bodies.as_form(PARTS)
+    assert len(split(body, BOUNDARY, len(PARTS))) == len(PARTS)
+    with pytest.raises(TooManyImages):
+        split(body, BOUNDARY, len(PARTS) - 1)

@@ -1,0 +1,331 @@
+"""Bodies in every wire format to the same uploads, and every malformed one to its own error."""
+
+import base64
+import io
+import json
+import tarfile
+import zipfile
+
+import bodies
+import numpy as np
+import pytest
+
+from service.errors import (
+    InvalidInput,
+    InvalidOption,
+    ShapeMismatch,
+    TooLarge,
+    TooManyImages,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
+from service.requests import parse
+from service.settings import Settings
+
+SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10, max_bytes_in_flight=1_000_000)
+
+
+def parsed(body: bodies.Body, settings: Settings = SMALL, **query: str):
+    return parse(body[0], query, body[1], settings)
+
+
+def contents(uploads):
+    return [bytes(upload.read()) for upload in uploads]
+
+
+@pytest.fixture
+def files(images):
+    return bodies.image_files(images[:4])
+
+
+def test_every_format_gives_the_same_files(files):
+    names, whole = list(files), list(files.values())
+    for body in (bodies.as_form(bodies.form_of(files)), bodies.as_zip(files), bodies.as_tar(files)):
+        request = parsed(body)
+        assert [upload.id for upload in request.images] == names
+        assert contents(request.images) == whole
+        assert request.reference is None
+    request = parsed(bodies.as_json(whole))
+    assert [upload.id for upload in request.images] == ["0", "1", "2", "3"]
+    assert contents(request.images) == whole
+
+
+def test_npy_gives_rows(images):
+    for array in (images[:3], images[:3, ..., 0], np.asfortranarray(images[:3])):
+        request = parsed(bodies.as_npy(array))
+        assert [upload.id for upload in request.images] == ["0", "1", "2"]
+        assert np.array_equal(np.stack([upload.read() for upload in request.images]), array)
+
+
+def test_reference_comes_in_every_format(images, files):
+    more = {f"reference/{name}": content for name, content in files.items()}
+    arrays = {"images.npy": bodies.npy(images[:4]), "reference.npy": bodies.npy(images[4:6])}
+    for body, size in (
+        (bodies.as_form(bodies.form_of(files) + bodies.form_of(files, "reference")), 4),
+        (bodies.as_zip(files | more), 4),
+        (bodies.as_tar(files | more), 4),
+        (bodies.as_json(files.values(), reference=[base64.b64encode(b).decode() for b in files.values()]), 4),
+        (bodies.as_zip(arrays), 2),
+        (
+            bodies.as_form(
+                [("images", "a.npy", arrays["images.npy"]), ("reference", "b.npy", arrays["reference.npy"])]
+            ),
+            2,
+        ),
+        (bodies.as_form([("images", "a.zip", bodies.zipped(files)), ("reference", "b.tar", bodies.tarred(files))]), 4),
+    ):
+        request = parsed(body)
+        assert len(request.images) == 4
+        assert request.reference is not None
+        assert len(request.reference) == size
+
+
+def test_savez_is_a_zip_of_arrays(images):
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images[:5], reference=images[5:8])
+    request = parsed(("application/zip", buffer.getvalue()))
+    assert (len(request.images), len(request.reference or ())) == (5, 3)
+
+
+def test_what_file_managers_add_to_an_archive_is_left_out(files):
+    clutter = {"__MACOSX/0000.png": b"x", ".DS_Store": b"x", "./0001/.hidden.png": b"x"}
+    assert len(parsed(bodies.as_zip(files | clutter)).images) == 4
+    assert len(parsed(bodies.as_tar(files | clutter)).images) == 4
+
+
+def test_options_come_in_the_body_or_in_the_query(files):
+    given = {"estimator": "robust", "threshold": 0.9}
+    for body, query in (
+        (bodies.as_form([*bodies.form_of(files), ("options", None, json.dumps(given).encode())]), {}),
+        (bodies.as_json(files.values(), options=given), {}),
+        (bodies.as_zip(files), {"options": json.dumps(given)}),
+        (bodies.as_zip(files), {"estimator": "robust", "threshold": "0.9"}),
+        (bodies.as_json(files.values(), options={"threshold": 0.9}), {"estimator": "robust"}),
+    ):
+        options = parsed(body, **query).options
+        assert (options.estimator, options.threshold, options.fdr, options.resize) == ("robust", 0.9, None, "fit")
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"estimatr": "robust"}, "Known options are estimator, threshold, fdr, resize"),
+        ({"estimator": "kmeans"}, "leave_one_out"),
+        ({"threshold": "2"}, "threshold"),
+        ({"threshold": "nan"}, "threshold"),
+        ({"fdr": "0"}, "fdr"),
+        ({"fdr": "0.1", "threshold": "0.5"}, "give one of them"),
+        ({"options": "{"}, "not JSON"),
+        ({"options": "[1]"}, "not a JSON object"),
+        ({"options": '{"threshold": 0.1}', "threshold": "0.2"}, None),
+    ],
+)
+def test_bad_options_are_refused_by_name(files, query, named):
+    if named is None:
+        assert parsed(bodies.as_zip(files), **query).options.threshold == 0.1
+        return
+    with pytest.raises(InvalidOption) as caught:
+        parsed(bodies.as_zip(files), **query)
+    assert named in str(caught.value)
+
+
+def test_an_option_both_in_query_and_body_is_refused(files):
+    with pytest.raises(InvalidOption, match="both"):
+        parsed(bodies.as_json(files.values(), options={"fdr": 0.1}), fdr="0.2")
+
+
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (np.zeros((2, 64, 64, 3)), "astype"),
+        (np.zeros((2, 64, 64), dtype=bool), "astype"),
+        (np.zeros((64, 64), dtype=np.uint8), ""),
+        (np.zeros((1, 2, 64, 64, 3), dtype=np.uint8), ""),
+        (np.zeros((2, 3, 64, 64), dtype=np.uint8), "transpose"),
+        (np.zeros((64, 64, 3), dtype=np.uint8), "None"),
+        (np.zeros((2, 0, 64, 3), dtype=np.uint8), ""),
+        (np.array([{}, []], dtype=object), "astype"),
+        (np.zeros(3, dtype=[("a", "u1")]), "astype"),
+    ],
+)
+def test_arrays_of_the_wrong_rank_or_type_are_refused(array, hint):
+    with pytest.raises(ShapeMismatch) as caught:
+        parsed(("application/x-npy", bodies.npy(array)))
+    assert hint in caught.value.hint
+
+
+def test_npy_that_promises_more_than_it_holds_is_refused():
+    whole = bodies.npy(np.zeros((2, 64, 64, 3), dtype=np.uint8))
+    for body in (
+        whole[:-1],
+        whole + b"x",
+        whole[:20],
+        whole[:6],
+        b"",
+        b"no npy",
+        whole.replace(b"(2, ", b"(9999999, "),
+    ):
+        with pytest.raises(InvalidInput):
+            parsed(("application/x-npy", body))
+
+
+def test_zero_images_are_refused(images):
+    for body in (
+        bodies.as_form([]),
+        bodies.as_form([("options", None, b"{}")]),
+        bodies.as_npy(images[:0]),
+        bodies.as_zip({}),
+        bodies.as_json([]),
+        ("application/json", b"{}"),
+        bodies.as_tar({"folder/.keep": b""}),
+    ):
+        with pytest.raises(InvalidInput, match="0 images"):
+            parsed(body)
+
+
+def test_an_empty_reference_is_refused_rather_than_ignored(files):
+    for body in (
+        bodies.as_json(files.values(), reference=[]),
+        bodies.as_form([*bodies.form_of(files), ("reference", "r.zip", bodies.zipped({}))]),
+    ):
+        with pytest.raises(InvalidInput, match="0 reference images"):
+            parsed(body)
+
+
+def test_more_images_than_the_limit_are_refused_in_every_format(images):
+    eleven = images[:11]
+    files = bodies.image_files(eleven)
+    half = bodies.form_of(bodies.image_files(images[:6]))
+    for body in (
+        bodies.as_form(bodies.form_of(files)),
+        bodies.as_form(half + bodies.form_of(bodies.image_files(images[:5]), "reference")),
+        bodies.as_npy(eleven),
+        bodies.as_zip(files),
+        bodies.as_tar(files),
+        bodies.as_json(files.values()),
+        bodies.as_zip({str(number): b"" for number in range(5000)}),
+        bodies.as_tar({str(number): b"" for number in range(500)}),
+    ):
+        with pytest.raises(TooManyImages):
+            parsed(body)
+    assert len(parsed(bodies.as_npy(images[:10])).images) == 10
+
+
+def test_zip_bomb_is_refused_before_it_unpacks():
+    bomb = bodies.as_zip({"a.png": bytes(50_000_000)})
+    assert len(bomb[1]) < 100_000
+    with pytest.raises(TooLarge, match="50000000"):
+        parsed(bomb)
+
+
+def test_zip_bombs_in_several_parts_share_one_limit():
+    part = bodies.zipped({"a.png": bytes(600_000)})
+    with pytest.raises(TooLarge):
+        parsed(bodies.as_form([("images", "a.zip", part), ("images", "b.zip", part)]))
+
+
+def test_a_zip_that_lies_about_its_sizes_unpacks_no_further():
+    honest = bodies.zipped({"a.png": bytes(50_000_000)})
+    lying = honest.replace((50_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    (upload,) = parsed(("application/zip", lying)).images
+    with pytest.raises(UndecodableImage):
+        upload.read()
+
+
+def test_an_archive_in_an_archive_is_not_unpacked(files):
+    (upload,) = parsed(bodies.as_zip({"inner.zip": bodies.zipped(files)})).images
+    assert bytes(upload.read()).startswith(b"PK")
+
+
+def test_members_that_cannot_be_unpacked_fail_alone(files):
+    content = bytearray(bodies.zipped(files, zipfile.ZIP_STORED))
+    first = content.find(b"\x89PNG")
+    content[first + 30] ^= 1
+    uploads = parsed(("application/zip", bytes(content))).images
+    with pytest.raises(UndecodableImage, match=r"0000\.png"):
+        uploads[0].read()
+    assert contents(uploads[1:]) == list(files.values())[1:]
+
+
+def test_exotic_compression_is_refused(files):
+    (upload, *_) = parsed(("application/zip", bodies.zipped(files, zipfile.ZIP_BZIP2))).images
+    with pytest.raises(UndecodableImage, match="method 12"):
+        upload.read()
+
+
+@pytest.mark.parametrize("media_type", ["application/zip", "application/x-tar"])
+def test_what_is_no_archive_is_refused(files, media_type):
+    for body in (b"", b"text", bodies.zipped(files)[:100], b"PK\x05\x06" + bytes(30), b"\x1f\x8b" + bytes(600)):
+        with pytest.raises(InvalidInput):
+            parsed((media_type, body))
+
+
+def test_truncated_tar_is_refused(files):
+    whole = bodies.tarred(files)
+    with pytest.raises(InvalidInput, match="complete tar"):
+        parsed(("application/x-tar", whole[: whole.rfind(b"\x89PNG") + 20]))
+
+
+def test_links_and_devices_in_a_tar_are_left_out(files):
+    buffer = io.BytesIO(bodies.tarred(files))
+    with tarfile.open(fileobj=buffer, mode="a") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+            link = tarfile.TarInfo("link.png")
+            link.type, link.linkname = kind, "/etc/passwd"
+            archive.addfile(link)
+    assert len(parsed(("application/x-tar", buffer.getvalue())).images) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        "3",
+        '{"images": "abc"}',
+        '{"images": [1]}',
+        '{"images": ["aGk="], "extra": 1}',
+        '{"images": [[0, 1]]}',
+        "[" * 100_000,
+    ],
+)
+def test_json_of_another_form_is_refused(text):
+    with pytest.raises(InvalidInput):
+        parsed(("application/json", text.encode()))
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1/a.png", "data:image/png;base64,aGk=", "a", "é"])
+def test_what_is_no_base64_fails_alone(text, files):
+    good = base64.b64encode(files["0000.png"]).decode()
+    uploads = parsed(("application/json", json.dumps({"images": [good, text]}).encode())).images
+    assert bytes(uploads[0].read()) == files["0000.png"]
+    with pytest.raises(UndecodableImage, match="not base64"):
+        uploads[1].read()
+
+
+def test_wrapped_base64_is_taken(files):
+    wrapped = base64.encodebytes(files["0000.png"]).decode()
+    (upload,) = parsed(("application/json", json.dumps({"images": [wrapped]}).encode())).images
+    assert upload.read() == files["0000.png"]
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "image/png", "application/x-www-form-urlencoded", "a/b/c"])
+def test_other_media_types_are_refused_with_the_list(media_type):
+    with pytest.raises(UnsupportedMediaType, match="application/x-npy"):
+        parsed((media_type, b"abc"))
+
+
+def test_media_type_is_read_as_http_has_it(images):
+    request = parse("Application/X-NPY; charset=binary", {}, bodies.npy(images[:2]), SMALL)
+    assert len(request.images) == 2
+
+
+def test_unknown_form_field_is_refused(files):
+    with pytest.raises(InvalidInput, match="'image'"):
+        parsed(bodies.as_form(bodies.form_of(files, "image")))
+
+
+def test_form_files_without_a_name_get_their_position(files):
+    request = parsed(bodies.as_form([("images", None, content) for content in files.values()]))
+    assert [upload.id for upload in request.images] == ["0", "1", "2", "3"]

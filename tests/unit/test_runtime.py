@@ -1,0 +1,99 @@
+"""ONNX Runtime sessions: what they refuse, and that a row's result does not depend on its neighbours."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from service.bundle import ImageSpec
+from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible
+from service.runtime import Networks, _cgroup_cpus, cpu_count
+
+
+@pytest.fixture(scope="module")
+def networks(served_bundle):
+    return Networks(served_bundle)
+
+
+@pytest.fixture(scope="module")
+def rows(served_bundle):
+    shape = (40, *served_bundle.manifest.image.shape)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [1, 32, 33])
+def test_shapes_and_types(networks, served_bundle, rows, size):
+    latent_dim = served_bundle.manifest.latent_dim
+    latents = networks.encode(rows[:size])
+    assert (latents.shape, latents.dtype) == ((size, 2, latent_dim), np.float32)
+    images = networks.decode(latents[:, 0])
+    assert (images.shape, images.dtype) == ((size, *served_bundle.manifest.image.shape), np.uint8)
+
+
+def test_a_row_is_encoded_to_the_same_bits_whatever_its_neighbours(networks, rows):
+    together = networks.encode(rows)
+    for position in (0, 13, 31, 32, 39):
+        assert np.array_equal(networks.encode(rows[position : position + 1])[0], together[position])
+    order = np.random.default_rng(1).permutation(len(rows))
+    assert np.array_equal(networks.encode(rows[order]), together[order])
+
+
+def test_a_row_is_decoded_to_the_same_bytes_whatever_its_neighbours(networks, served_bundle):
+    latents = np.random.default_rng(2).standard_normal((40, served_bundle.manifest.latent_dim)).astype(np.float32)
+    together = networks.decode(latents)
+    for position in (0, 31, 32, 39):
+        assert np.array_equal(networks.decode(latents[position : position + 1])[0], together[position])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": ImageSpec(height=32, width=64, channels=3)},
+        {"image": ImageSpec(height=64, width=64, channels=1)},
+        {"latent_dim": 3},
+    ],
+)
+def test_graphs_of_another_shape_than_the_manifests_are_refused(served_bundle, change):
+    other = dataclasses.replace(served_bundle, manifest=served_bundle.manifest.model_copy(update=change))
+    with pytest.raises(BundleIncompatible, match=r"encoder\.onnx"):
+        Networks(other)
+
+
+def test_exchanged_graphs_are_refused(served_bundle, tmp_path):
+    shutil.copy(served_bundle.directory / "encoder.onnx", tmp_path / "decoder.onnx")
+    shutil.copy(served_bundle.directory / "decoder.onnx", tmp_path / "encoder.onnx")
+    with pytest.raises(BundleIncompatible):
+        Networks(dataclasses.replace(served_bundle, directory=tmp_path))
+
+
+def test_a_graph_that_is_none_is_refused(served_bundle, tmp_path):
+    (tmp_path / "encoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleCorrupt, match=r"encoder\.onnx"):
+        Networks(dataclasses.replace(served_bundle, directory=tmp_path))
+
+
+def test_a_required_gpu_that_is_missing_is_an_error(served_bundle, networks):
+    if networks.provider != "CPUExecutionProvider":
+        pytest.skip("there is a GPU")
+    with pytest.raises(AcceleratorMissing, match="CPUExecutionProvider"):
+        Networks(served_bundle, require_gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_the_cgroups_quota_counts(tmp_path, files, cpus):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert _cgroup_cpus(tmp_path) == cpus
+    assert cpu_count() >= 1

@@ -1,0 +1,55 @@
+"""Settings from the environment."""
+
+import logging
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import BUNDLES, Settings, warn_of_unknown_variables
+
+
+def test_defaults_are_the_published_limits(monkeypatch):
+    monkeypatch.delenv("MISFIT_BUNDLE", raising=False)
+    settings = Settings()
+    assert settings.bundle == "shapes3d"
+    assert settings.max_images == 10_000
+    assert settings.max_body_bytes == 256 * 1024 * 1024
+    assert settings.max_image_pixels == 64_000_000
+    assert not settings.require_gpu
+
+
+def test_variables_are_read(monkeypatch):
+    monkeypatch.setenv("MISFIT_MAX_IMAGES", "5")
+    monkeypatch.setenv("MISFIT_REQUIRE_GPU", "1")
+    assert Settings().max_images == 5
+    assert Settings().require_gpu
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_senseless_values_are_refused(monkeypatch, value):
+    monkeypatch.setenv("MISFIT_MAX_IMAGES", value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_less_in_flight_than_one_request_may_hold_is_refused():
+    with pytest.raises(ValidationError, match="MISFIT_MAX_ROWS_IN_FLIGHT"):
+        Settings(max_images=10, max_rows_in_flight=9)
+
+
+def test_unknown_variable_is_warned_of_with_the_nearest_known(monkeypatch, caplog):
+    monkeypatch.setenv("MISFIT_MAX_IMAGE", "5")
+    monkeypatch.setenv("MISFIT_MAX_IMAGES", "5")
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_variables()
+    (record,) = caplog.records
+    assert "MISFIT_MAX_IMAGE is not a setting" in record.getMessage()
+    assert "MISFIT_MAX_IMAGES?" in record.getMessage()
+
+
+def test_a_name_is_a_shipped_bundle_and_anything_else_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Settings(bundle=str(tmp_path)).bundle_directory == tmp_path
+    assert Settings(bundle="nowhere").bundle_directory.name == "nowhere"
+    if (BUNDLES / "shapes3d").is_dir():
+        assert Settings(bundle="shapes3d").bundle_directory == BUNDLES / "shapes3d"
