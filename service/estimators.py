@@ -69,6 +69,15 @@ def leave_one_out_distances(points: Float64Array, floor: Float64Array) -> Float6
     return ratio**2 * (n - 2) * q / np.maximum(1 - ratio * q, np.finfo(np.float64).eps)
 
 
+def is_degenerate(points: Float64Array) -> bool:
+    """Whether the covariance of n - 1 of the points (n, d) may be singular, to working precision."""
+    n, d = points.shape
+    if d == 0 or n < d + 2:
+        return True
+    spread = np.linalg.eigvalsh(np.atleast_2d(np.cov(points, rowvar=False)))
+    return bool(spread[0] <= n * np.finfo(np.float64).eps ** 0.5 * spread[-1])
+
+
 def shrunk_ledoit_wolf(points: Float64Array, floor: Float64Array) -> Fit:
     """Ledoit & Wolf (2004): towards a scaled identity."""
     return Fit(points.mean(axis=0), ledoit_wolf(points)[0] + np.diag(floor))

@@ -13,7 +13,7 @@ from scipy.stats import chi2, gamma
 from service.bundle import Population
 from service.context import Context, Estimator, Float64Array, Moments, PopulationUnits, Source
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
-from service.estimators import FITS, Fit, leave_one_out_distances, log_density, mahalanobis_squared
+from service.estimators import FITS, Fit, is_degenerate, leave_one_out_distances, log_density, mahalanobis_squared
 from service.mixture import fit_mixture
 
 DEFAULT_ESTIMATOR: Estimator = "mixture"
@@ -91,7 +91,9 @@ def score(
 
     if estimator == "leave_one_out" and source == "batch" and len(points) > 2:
         distances = np.empty(len(points))
-        distances[order] = leave_one_out_distances(context_points, floor)
+        # The published formula has no floor: it stays exact wherever the others' covariance can be inverted.
+        needed = floor if is_degenerate(context_points) else np.zeros_like(floor)
+        distances[order] = leave_one_out_distances(context_points, needed)
     else:
         distances = mahalanobis_squared(points, fit.location, fit.covariance)
     if estimator == "mixture" or source == "population" or units.live.size == 0:

@@ -76,7 +76,7 @@ def test_stratified_weights_have_the_sample_itself_on_the_diagonal_and_rows_that
 
 
 def test_stratified_weights_average_the_published_ones():
-    """Chen et al., appendix C.2: 1/N for the sample, (N-M)/(NM) for one other image, 1/M for the rest, M = batch - 1."""
+    """Chen et al., appendix C.2: 1/N for the sample, (N-M)/(NM) for one other, 1/M for the rest; M = batch - 1."""
     others = BATCH - 1
     odd, rest = (POPULATION - others) / (POPULATION * others), 1 / others
     average = (odd + (others - 1) * rest) / others

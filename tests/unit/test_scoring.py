@@ -335,3 +335,19 @@ def test_inputs_are_left_alone(population):
     score(latents, population)
     np.testing.assert_array_equal(latents, before)
     np.testing.assert_array_equal(population.location, location)
+
+
+def test_leave_one_out_in_a_response_is_the_seed_s_formula_to_the_last_digit(population):
+    """Each image against mean and covariance (ddof 1) of the others, over the live latents, nothing added."""
+    rng = np.random.default_rng(3)
+    live = population.live_dims
+    latents = np.zeros((60, 2, len(population.location)), dtype=np.float32)
+    latents[:, 0] = rng.multivariate_normal(population.location, population.covariance, 60)
+    mean = latents[:, 0, live].astype(np.float64)
+    expected = []
+    for row in range(60):
+        others = np.delete(mean, row, axis=0)
+        delta = mean[row] - others.mean(axis=0)
+        expected.append(delta @ np.linalg.solve(np.cov(others, rowvar=False), delta))
+    found = score(latents, population, estimator="leave_one_out").mahalanobis_squared
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
