@@ -12,7 +12,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check test-service test-all benchmark train data clean
+.PHONY: help serve test check test-service test-all benchmark data train results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,10 +43,17 @@ data: $(DATA)  ## render 3D Shapes (all 480,000 images) to DATA
 $(DATA): | .venv-train/installed
 	$(TRAIN)/python -m train render shapes3d --out $@
 
-train: .venv-train/installed $(DATA)  ## train, evaluate and draw the shipped preset (hours)
-	$(TRAIN)/python -m train run shapes3d_beta_tcvae --data $(DATA) --out $(RUN) --resume
+train: .venv-train/installed $(DATA)  ## train, evaluate and draw the shipped preset (hours; interrupt and repeat freely)
+	$(TRAIN)/python -m train run shapes3d_beta_tcvae --seed 1 --data $(DATA) --out $(RUN) --resume
 	$(TRAIN)/python -m train evaluate $(RUN) --data $(DATA)
 	$(TRAIN)/python -m train figures $(RUN) --data $(DATA)
+
+results: .venv-train/installed  ## keep the measured results and figures of RUN in train/results
+	mkdir -p train/results/$(notdir $(RUN))
+	cp $(RUN)/config.json $(RUN)/evaluation.json $(RUN)/metrics.jsonl $(RUN)/figures/*.png train/results/$(notdir $(RUN))
+
+bundle: .venv-train/installed  ## export RUN as the bundle that ships
+	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
 
 clean:  ## remove both environments and every cache
 	rm -rf .venv .venv-train .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
