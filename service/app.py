@@ -17,13 +17,13 @@ import bentoml
 import numpy as np
 from bentoml.exceptions import BentoMLException
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import bundle, openapi
 from service.admission import Admission
-from service.errors import InferenceUnavailable
+from service.errors import BundleError, InferenceUnavailable
 from service.http import ErrorBodies, answer, read_body, while_connected
 from service.pipeline import Pipeline
 from service.requests import ScoreRequest, parse
@@ -36,7 +36,7 @@ MAX_LATENCY_MS = 60_000
 MAX_ADAPTIVE_BATCH = 1024
 # Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
 TRANSPORT_TIMEOUT = 3600
-PROBE_SECONDS = 5
+PROBE_SECONDS = 3
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
@@ -89,7 +89,7 @@ class ScoreForm(bentoml.IODescriptor):
     """
 
     images: list[Path] = Field(description="image files, or npy, zip or tar files of images")
-    reference: list[Path] | None = Field(default=None, description="normal images to compare with, in the same forms")
+    reference: list[Path] = Field(default=[], description="normal images to compare with, in the same forms")
     options: ScoreOptions = Field(default=ScoreOptions(), description="how to score")
 
     @classmethod
@@ -111,8 +111,16 @@ class Misfit:
 
     inference = bentoml.depends(Inference)
 
-    def __init__(self) -> None:
+    @bentoml.on_deployment
+    def _refuse_early() -> None:
+        """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
         warn_of_unknown_variables()
+        try:
+            bundle.load(Settings().bundle_directory)
+        except (BundleError, ValidationError) as error:
+            raise SystemExit(f"misfit cannot start: {error}") from None
+
+    def __init__(self) -> None:
         self.settings = Settings()
         self.pipeline = Pipeline(bundle.load(self.settings.bundle_directory), self._encode, self.settings)
         self.admission = Admission(self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight)

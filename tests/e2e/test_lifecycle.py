@@ -6,6 +6,7 @@ import bodies
 import httpx
 import numpy as np
 import psutil
+import pytest
 from serving import serve
 
 
@@ -29,6 +30,22 @@ def test_without_inference_the_service_is_neither_alive_nor_ready(tmp_path):
             )
             assert answer.status_code == 503
             assert answer.json()["error"]["code"] == "inference_unavailable"
-            assert httpx.get(f"{served.url}/livez").json()["error"]["code"] == "service_unavailable"
+            assert httpx.get(f"{served.url}/livez", timeout=60).json()["error"]["code"] == "service_unavailable"
         finally:
             arbiter.resume()
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"MISFIT_BUNDLE": "nowhere"}, "nowhere/manifest.json cannot be read"),
+        ({"MISFIT_MAX_IMAGES": "0"}, "max_images"),
+        ({"MISFIT_BUNDLE": "nowhere", "MISFIT_BUNDEL": "x"}, "did you mean MISFIT_BUNDLE?"),
+    ],
+)
+def test_what_cannot_be_served_stops_the_command_with_one_clear_line(tmp_path, setting, named):
+    log = tmp_path / "log"
+    with pytest.raises(TimeoutError), serve(log, setting):
+        pass
+    assert named in log.read_text()
+    assert "Traceback" not in log.read_text()

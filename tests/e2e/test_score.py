@@ -127,6 +127,7 @@ def test_bentomls_own_client(served, post, files, tmp_path):
         assert client.describe()["model"] == answer["model"]
         with pytest.raises(BentoMLException, match="Known options"):
             client.score(images=paths, options={"estimatr": "robust"})
+    client._temp_dir.cleanup()  # the client leaves it to the garbage collector, which warns
 
 
 def test_traffic_changes_no_score(post, images):
