@@ -34,8 +34,9 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     torch.manual_seed(0)
     config, model = load_config(directory), load_model(directory)
     parts = split(len(dataset.images))
-    held_out = np.sort(getattr(parts, part)[:HELD_OUT_IMAGES])
-    population_rows = np.sort(parts.train[:POPULATION_IMAGES])
+    # Shuffled, so that the first images of each are a fair sample too.
+    held_out = getattr(parts, part)[:HELD_OUT_IMAGES]
+    population_rows = parts.train[:POPULATION_IMAGES]
 
     latents = encode(model, dataset.images, held_out)
     mean, logvar = latents.transpose(1, 0, 2)
@@ -72,6 +73,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
             "train_images": len(parts.train),
             "held_out_images": len(held_out),
             "ssim_images": len(originals),
+            "elbo_images": len(originals[:ELBO_IMAGES]),
             "population_images": len(population_rows),
         },
         "commit": commit(),
