@@ -45,7 +45,7 @@ def test_curl_example_ranks_the_misfits_first(served, tmp_path, misfits):
     assert json.loads((tmp_path / "scores.json").read_text())["context"]["size"] == 60
 
 
-def test_python_client_example_flags_the_misfits_and_nothing_else(served, tmp_path, misfits):
+def test_python_client_example_ranks_the_misfits_first(served, tmp_path, misfits):
     script = example("client").replace("http://localhost:3000", served.url)
     printed = run([sys.executable, "-c", script], tmp_path, served)
     assert set(re.findall(r"\d+\.png", printed)) == misfits
