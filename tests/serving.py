@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 BOOT_SECONDS = 120
+STOP_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,16 @@ def serve(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[Serv
             env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", **(settings or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
     try:
         served = Served(port, process, log)
         served.wait_for("/readyz", 200)
         yield served
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
-            process.wait(20)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+                member.kill()
             process.wait()
