@@ -96,7 +96,8 @@ def _decode(content: bytes | memoryview, spec: ImageSpec, resize: Resize, max_pi
             # A large JPEG is decoded at a fraction of its size, twice what the model takes or more.
             image.draft(None, (2 * max(spec.width, spec.height),) * 2)
         image.load()
-        return _conform(ImageOps.exif_transpose(image), spec, resize)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _conform(image, spec, resize)
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
@@ -118,7 +119,8 @@ def _conform(image: Image.Image, spec: ImageSpec, resize: Resize) -> Uint8Array:
             "Convert it to 8 bits a channel.",
         )
     final_mode = "RGB" if spec.channels == 3 else "L"
-    image = image.convert("RGBA" if image.has_transparency_data else final_mode)
+    mode = "RGBA" if image.has_transparency_data else final_mode
+    image = image if image.mode == mode else image.convert(mode)
     if image.size != (spec.width, spec.height):
         if resize == "reject":
             raise ShapeMismatch(

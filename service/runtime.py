@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Networks:
         _check_graph(self._encoder, "encoder.onnx", bundle.manifest)
         _check_graph(self._decoder, "decoder.onnx", bundle.manifest)
         self._tile_rows = TILE_ROWS[self.provider]
+        self._workers = ThreadPoolExecutor(cpu_count() if self.provider == CPU else 1, "networks")
         latents = self.encode(np.zeros((1, *image.shape), dtype=np.uint8))
         self.decode(np.zeros((1, latent_dim), dtype=np.float32))
         if not np.isfinite(latents).all():
@@ -69,15 +71,14 @@ class Networks:
         return self._run(self._decoder, "latents", latents)
 
     def _run(self, session: ort.InferenceSession, name: str, rows: NDArray[Any]) -> NDArray[Any]:
-        tiles = []
-        for start in range(0, len(rows), self._tile_rows):
+        def run_tile(start: int) -> NDArray[Any]:
             tile = rows[start : start + self._tile_rows]
-            padding = self._tile_rows - len(tile)
-            if padding:
+            if padding := self._tile_rows - len(tile):
                 tile = np.concatenate([tile, np.zeros((padding, *tile.shape[1:]), tile.dtype)])
             (result,) = session.run(None, {name: tile})
-            tiles.append(result[: self._tile_rows - padding])
-        return np.concatenate(tiles)
+            return np.asarray(result)[: self._tile_rows - padding]
+
+        return np.concatenate(list(self._workers.map(run_tile, range(0, len(rows), self._tile_rows))))
 
 
 def cpu_count() -> int:
@@ -100,9 +101,9 @@ def _cgroup_cpus(root: Path) -> int | None:
 
 def _open(path: Path, with_gpu: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = cpu_count()
-    # A thread that spins while it waits takes CPU time from the other process, or from the cgroup's quota.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # One thread a tile, as many tiles at a time as there are CPUs. Several threads on one tile would meet after
+    # every layer, and all wait, or spin, for the one whose CPU another process has.
+    options.intra_op_num_threads = 1
     providers: list[object] = [CPU]
     if with_gpu and CUDA in ort.get_available_providers():
         ort.preload_dlls()
