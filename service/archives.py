@@ -60,7 +60,9 @@ def _check_array(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)
         raise ShapeMismatch(
             f"The array has shape {shape}, expected (N, H, W) or (N, H, W, C) with 1 to 4 channels.",
-            "Move the channels last: images.transpose(0, 2, 3, 1)." if channels_first else "",
+            "Move the channels last: images.transpose(0, 2, 3, 1)."
+            if channels_first
+            else "Stack the images along a first axis; a single one takes image[None].",
         )
     if len(shape) == 3 and shape[2] <= 4:
         raise ShapeMismatch(

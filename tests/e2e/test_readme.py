@@ -51,6 +51,21 @@ def test_python_client_example_ranks_the_misfits_first(served, tmp_path, misfits
     assert set(re.findall(r"\d+\.png", printed)) == misfits
 
 
+@pytest.mark.parametrize(
+    ("row", "metric"),
+    [
+        ("mutual information gap, on means", "mig"),
+        ("mutual information gap, sampled (Chen's estimator)", "mig_sampled"),
+        ("SSIM of reconstructions", "ssim"),
+    ],
+)
+def test_the_readme_quotes_the_shipped_bundle_s_own_figures(row, metric):
+    quoted = re.search(rf"^\| {re.escape(row)} \| ([\d.]+) \|", README, re.MULTILINE)
+    assert quoted, f"the README's table has no row {row!r}"
+    manifest = json.loads((ROOT / "service/bundles/shapes3d/manifest.json").read_text())
+    assert quoted[1] == f"{manifest['metrics'][metric]:.3f}"
+
+
 def test_every_setting_is_in_the_readme():
     from service.settings import PREFIX, Settings
 
