@@ -60,22 +60,24 @@ def run(
 
     torch.manual_seed(seed)
     model = _channels_last(VAE(dataset.image_shape, network_at(preset, step)))
-    optimizer = torch.optim.Adam(model.parameters(), lr=preset.learning_rate, fused=True)
+    optimizer = _optimizer(model, preset, decoder_alone=step > preset.steps)
     if step:
         state = torch.load(directory / "checkpoint.pt", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
 
-    end = preset.steps if until is None else min(until, preset.steps)
+    end = preset.total_steps if until is None else min(until, preset.total_steps)
     window: list[tuple[float, ...]] = []
     started = time.perf_counter()
-    bar = tqdm(total=preset.steps, initial=step, desc=preset.name, unit="step", mininterval=2)
+    bar = tqdm(total=preset.total_steps, initial=step, desc=preset.name, unit="step", mininterval=2)
     with bar, (directory / "metrics.jsonl").open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
                 model = _channels_last(double_width(model, preset.network))
-                optimizer = torch.optim.Adam(model.parameters(), lr=preset.learning_rate, fused=True)
+                optimizer = _optimizer(model, preset)
+            if step == preset.steps:
+                optimizer = _optimizer(model, preset, decoder_alone=True)
             rate = learning_rate(preset, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -93,7 +95,7 @@ def run(
                 *kl_terms(latents, mean, logvar, len(indices), preset.objective.estimator),
             )
             loss = beta_tcvae(terms, alpha, beta, gamma)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             limit = preset.gradient_norm if preset.gradient_norm is not None else math.inf
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit, error_if_nonfinite=True)
@@ -124,9 +126,15 @@ def term_weights(objective: BetaTCVAE, step: int) -> tuple[float, float, float]:
 
 
 def learning_rate(preset: Preset, step: int) -> float:
-    """Constant until `decay_from`, then a half cosine to the final rate (Loshchilov & Hutter 2017)."""
-    start = preset.decay_from * preset.steps
-    progress = max(0.0, (step - start) / (preset.steps - start))
+    """Constant until `decay_from`, then a half cosine to the final rate (Loshchilov & Hutter 2017).
+
+    The decoder's own steps begin anew at the full rate and take the cosine from their first step on.
+    """
+    if step < preset.steps or not preset.decoder_steps:
+        start = preset.decay_from * preset.steps
+        progress = max(0.0, (step - start) / (preset.steps - start))
+    else:
+        progress = (step - preset.steps) / preset.decoder_steps
     span = preset.learning_rate - preset.final_learning_rate
     return preset.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
 
@@ -191,6 +199,12 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
     lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
     (directory / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
     return step
+
+
+def _optimizer(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
+    model.encoder.requires_grad_(not decoder_alone)
+    trained = model.decoder if decoder_alone else model
+    return torch.optim.Adam(trained.parameters(), lr=preset.learning_rate, fused=True)
 
 
 def _save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: int) -> None:

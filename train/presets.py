@@ -48,7 +48,12 @@ class BetaTCVAE:
 
 @dataclass(frozen=True)
 class Preset:
-    """One experiment. `steps` counts training batches of `training_batch` images."""
+    """One experiment. `steps` counts training batches of `training_batch` images.
+
+    After those, `decoder_steps` more train the decoder alone, at a learning rate that falls again from
+    `learning_rate` to `final_learning_rate`: with the encoder fixed only the likelihood is left of the objective,
+    so that reconstructions sharpen while the latents, and how disentangled they are, stay as they were.
+    """
 
     name: str
     dataset: str
@@ -61,6 +66,7 @@ class Preset:
     decay_from: float = 0.0
     gradient_norm: float | None = None  # clip the gradient's norm to this
     narrow_steps: int = 0  # train at half the width for so long, then double it (train/networks.py)
+    decoder_steps: int = 0
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -70,8 +76,14 @@ class Preset:
             raise ValueError(f"{self.name}: needs 0 < final_learning_rate <= learning_rate")
         if not 0 <= self.narrow_steps < self.steps:
             raise ValueError(f"{self.name}: narrow_steps must leave steps for the full width")
+        if self.decoder_steps < 0:
+            raise ValueError(f"{self.name}: decoder_steps must be at least 0")
         if not 0 <= self.decay_from < 1:
             raise ValueError(f"{self.name}: decay_from is a share of the steps, in [0, 1)")
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps + self.decoder_steps
 
 
 def shapes3d_beta_tcvae() -> Preset:
@@ -87,6 +99,7 @@ def shapes3d_beta_tcvae() -> Preset:
         decay_from=0.4,
         gradient_norm=1_000.0,
         narrow_steps=17_000,
+        decoder_steps=15_000,
         description="3D Shapes, beta-TCVAE with pressure annealed out: the shipped recipe",
     )
 

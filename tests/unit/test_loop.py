@@ -57,20 +57,32 @@ def test_it_learns(squares, tmp_path):
 
 
 @pytest.mark.parametrize("narrow_steps", [0, 40], ids=["full width", "doubled on the way"])
-@pytest.mark.parametrize("stop", [20, 40, 47])
+@pytest.mark.parametrize("stop", [20, 40, 47, 60, 70])
 def test_a_resumed_run_equals_one_that_never_stopped(squares, tmp_path, narrow_steps, stop):
-    preset = replace(PRESET, narrow_steps=narrow_steps)
+    preset = replace(PRESET, narrow_steps=narrow_steps, decoder_steps=20)
     loop.run(preset, squares, tmp_path / "whole", precision="fp32", seed=5)
     loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
     torch.randn(100)  # whatever else the process draws must not matter
     loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
 
     whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts"))
-    assert parts["step"] == whole["step"] == preset.steps
+    assert parts["step"] == whole["step"] == preset.total_steps
     for name, weight in whole["model"].items():
         assert torch.equal(weight, parts["model"][name]), name
     if stop % loop.LOG_EVERY == 0:
         assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+def test_the_last_stage_trains_the_decoder_and_leaves_the_latents_as_they_were(squares, tmp_path):
+    preset = replace(PRESET, decoder_steps=40)
+    states = []
+    for step in (preset.steps, preset.total_steps):
+        loop.run(preset, squares, tmp_path, precision="fp32", until=step, resume=True)
+        states.append(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"])
+    for name, weight in states[0].items():
+        assert torch.equal(weight, states[1][name]) == name.startswith("encoder."), name
+    before, after = (record for record in records(tmp_path) if record["step"] in (preset.steps, preset.total_steps))
+    assert after["reconstruction_nll"] < before["reconstruction_nll"]
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint_without_double_lines(squares, tmp_path):
@@ -115,6 +127,8 @@ def test_pressure_falls_geometrically_to_one():
 def test_learning_rate_is_constant_then_a_cosine():
     rates = [loop.learning_rate(PRESET, step) for step in (0, 30, 45, 60)]
     assert rates == pytest.approx([3e-3, 3e-3, 2e-3, 1e-3])
+    again = [loop.learning_rate(replace(PRESET, decoder_steps=20), step) for step in (60, 70, 80)]
+    assert again == pytest.approx([3e-3, 2e-3, 1e-3])
 
 
 def test_load_model_gives_the_trained_weights_in_evaluation_mode(squares, tmp_path):
