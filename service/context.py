@@ -1,4 +1,8 @@
-"""The context: what is normal here, as a location and a covariance of the latents, and how far to trust it."""
+"""The context: what is normal here, as a location and a covariance of the latents, and how far to trust it.
+
+A context that was fitted to images travels: it keeps what scoring, explaining and editing need, and the plain
+moments of its images, which merge exactly with those of other images.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ from service.bundle import Population
 
 Float64Array = NDArray[np.float64]
 Estimator = Literal["leave_one_out", "robust", "mixture", "ledoit_wolf", "oas", "mcd"]
+# A merged context keeps no images to estimate from: its moments are what its parts' images have.
+ContextEstimator = Literal["leave_one_out", "robust", "mixture", "ledoit_wolf", "oas", "mcd", "moments"]
 Source = Literal["batch", "reference", "population"]
+Reliability = Literal["high", "low"]
 # Population standard deviations beyond which a latent is no further out: it keeps every square finite.
 FURTHEST = 1e3
 
@@ -24,9 +31,12 @@ class Context:
     location       (L,)    centre of the normal images' encoder means
     covariance     (L, L)  their covariance, noise floor included: positive definite over the live latents;
                            a dead latent keeps the population's moments and is uncorrelated with the others
-    size                   number of images that the moments were estimated from
-    source                 "batch": the scored images themselves; "reference": images supplied apart;
-                           "population": too few images for a context of their own
+    moments                of the encoder means of all images that the context was fitted to, outliers included;
+                           None where it was fitted to none
+    posterior_variance     (L,)    mean posterior variance of those images: how exactly the encoder knows each latent
+    radius_squared         squared Mahalanobis distance within which 99% of the normal images lie
+    source                 "batch": the scored images themselves; "reference": images supplied apart, now or
+                           when the context was fitted; "population": too few images for a context of their own
     contamination          estimated share of outliers among those images; None where nothing estimates it
     reliability            "low" where the moments rest on too few images, or on too many outliers
     warnings               what the user should know, as sentences
@@ -34,12 +44,19 @@ class Context:
 
     location: Float64Array
     covariance: Float64Array
-    size: int
+    moments: Moments | None
+    posterior_variance: Float64Array
+    radius_squared: float
     source: Source
-    estimator: Estimator
+    estimator: ContextEstimator
     contamination: float | None
-    reliability: Literal["high", "low"]
+    reliability: Reliability
     warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of images that the context was fitted to."""
+        return 0 if self.moments is None else round(self.moments.size)
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,14 @@ class Moments:
         centred = points - mean
         return cls(size, mean, (centred * weights[:, None]).T @ centred)
 
+    def merge(self, other: Self) -> Self:
+        """The moments of both sets of points together (Chan, Golub & LeVeque 1983)."""
+        size = self.size + other.size
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.size / size)
+        between = np.outer(gap, gap) * (self.size * other.size / size)
+        return type(self)(size, mean, self.scatter + other.scatter + between)
+
 
 @dataclass(frozen=True)
 class PopulationUnits:
@@ -84,21 +109,21 @@ class PopulationUnits:
         return cls(population, live, np.sqrt(np.diag(population.covariance)[live]))
 
     def points(self, latents: NDArray[np.floating]) -> Float64Array:
-        """Encoder means (n, d) of latents (n, 2, L)."""
-        mean = latents[:, 0, self.live].astype(np.float64)
+        """Encoder means (n, d) of latents (n, 2, L), or of means (n, L)."""
+        mean = (latents[:, 0] if latents.ndim == 3 else latents)[:, self.live].astype(np.float64)
         centred = (mean - self.population.location[self.live]) / self.unit
         return np.clip(centred, -FURTHEST, FURTHEST)
-
-    def posterior_variance(self, latents: NDArray[np.floating]) -> Float64Array:
-        """Mean posterior variance (d,) of latents (n, 2, L)."""
-        logvar = latents[:, 1, self.live].astype(np.float64)
-        variance: Float64Array = np.exp(np.clip(logvar, -50, 50)).mean(axis=0)
-        return np.asarray(variance / self.unit**2)
 
     def correlation(self) -> Float64Array:
         """The population's covariance (d, d) in these units."""
         covariance: Float64Array = self.population.covariance[np.ix_(self.live, self.live)]
         return np.asarray(covariance / np.outer(self.unit, self.unit))
+
+    def in_units(self, context: Context) -> tuple[Float64Array, Float64Array]:
+        """Location (d,) and covariance (d, d) of `context`, undoing the two methods below."""
+        location = (context.location[self.live] - self.population.location[self.live]) / self.unit
+        covariance = context.covariance[np.ix_(self.live, self.live)] / np.outer(self.unit, self.unit)
+        return location, np.asarray(covariance)
 
     def location_in_latents(self, location: Float64Array) -> Float64Array:
         """(d,) -> (L,); a dead latent takes the population's mean."""

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.bundle import ImageSpec, Latent
-from service.context import Estimator, Source
+from service.context import ContextEstimator, Estimator, Source
 from service.images import Resize
 from service.scoring import DEFAULT_ESTIMATOR
 
@@ -57,7 +57,7 @@ class ScoredContext(_Record):
 
     source: Source = Field(description="batch: the request's own images; reference: the reference set")
     size: int = Field(description="images that the context was estimated from")
-    estimator: Estimator
+    estimator: ContextEstimator
     contamination: float | None = Field(description="estimated share of outliers in the context")
     reliability: Literal["high", "low"]
     warnings: list[str]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import expit
 from scipy.stats import chi2, gamma
 
 from service.bundle import Population
-from service.context import Context, Estimator, Float64Array, Moments, PopulationUnits, Source
+from service.context import Context, Estimator, Float64Array, Moments, PopulationUnits, Reliability, Source
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 from service.estimators import FITS, Fit, is_degenerate, leave_one_out_distances, log_density, mahalanobis_squared
 from service.mixture import fit_mixture
@@ -25,6 +26,10 @@ HEAVY_CONTAMINATION = 0.4
 # Outliers follow the population, but this share of them lies anywhere within this many times its spread.
 FAR_SHARE, FAR = 1e-3, 5.0
 SHARE_ITERATIONS = 50
+# Share of the normal images that lie within a context's radius.
+INSIDE = 0.99
+# No image that the model knows scores above this, and every foreign one does.
+FOREIGN_SCORE = 1e9
 SMALLEST_SCALE = 1e-6
 
 
@@ -32,12 +37,14 @@ SMALLEST_SCALE = 1e-6
 class Scores:
     """One entry for every image, in input order.
 
-    outlier_score        (n,)  what ranks: log posterior odds of being an outlier (`mixture`), in every other
-                               estimator mahalanobis_squared
+    outlier_score        (n,)  what ranks: log posterior odds of being an outlier (`mixture` and `moments`), in
+                               every other estimator mahalanobis_squared; a foreign image's is FOREIGN_SCORE times
+                               its foreignness, and no other reaches FOREIGN_SCORE
     mahalanobis_squared  (n,)  squared distance to the context over the live latents (`leave_one_out` in a
                                batch: to the moments of the other images)
     outlier_probability  (n,)  posterior probability in [0, 1] of having come from the population rather than
-                               from the context, given its latents (`mixture`) or its distance (others)
+                               from the context, given its latents (`mixture`, `moments`) or its distance (others);
+                               1 for a foreign image
     is_outlier           (n,)
     rank                 (n,)  1 = most outlying; ties go to the earlier image
     """
@@ -58,11 +65,15 @@ def score(
     threshold: float = 0.5,
     fdr: float | None = None,
     reference: NDArray[np.floating] | None = None,
+    context: Context | None = None,
+    foreignness: NDArray[np.floating] | None = None,
 ) -> Scores:
-    """Score `latents` (n, 2, L), mean and logvar, against each other or against `reference` (m, 2, L).
+    """Score `latents` (n, 2, L), mean and logvar, against each other, `reference` (m, 2, L), or a fitted `context`.
 
     An image is flagged where its outlier probability exceeds `threshold`; with `fdr`, instead, the largest
-    top-ranked set is flagged whose mean of (1 - outlier probability) is at most `fdr`.
+    top-ranked set is flagged whose mean of (1 - outlier probability) is at most `fdr`. An image whose
+    `foreignness` (n,) exceeds 1 is unlike anything that the model was trained on: it ranks above the others, is
+    always flagged and takes no part in the context.
 
     Raises InvalidOption, ShapeMismatch, InvalidInput (no images, or latents that are not finite) and
     ContextTooSmall (an empty reference).
@@ -71,67 +82,165 @@ def score(
     _check_latents("latents", latents, population)
     if len(latents) == 0:
         raise InvalidInput("Received 0 images, expected at least 1.", "Send the images to be scored.")
-    if reference is not None:
-        _check_latents("reference", reference, population)
-        if len(reference) == 0:
-            raise ContextTooSmall(
-                "The reference holds 0 images, expected at least 1.", "Send normal images, or no reference."
-            )
-
+    foreign = np.zeros(len(latents), dtype=bool) if foreignness is None else foreignness > 1
+    if context is None:
+        native = latents[~foreign]
+        context = (
+            fit(reference, population, estimator=estimator, source="reference")
+            if reference is not None
+            else fit(native, population, estimator=estimator, source="batch")
+        )
     units = PopulationUnits.of(population)
-    source: Source = "reference" if reference is not None else "population" if len(latents) == 1 else "batch"
-    learned = latents if reference is None else reference
-    # A canonical order, so that sums round alike however the images are permuted.
-    order = np.lexsort(np.vstack([np.zeros(len(learned)), units.points(learned).T]))
-    learned = learned[order]
-    context_points, points = units.points(learned), units.points(latents)
-    floor = FLOOR_SHARE * units.posterior_variance(learned)
-    background = Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
-    fit, warnings = fit_context(context_points, floor, background, estimator, source)
+    points = units.points(latents)
 
-    if estimator == "leave_one_out" and source == "batch" and len(points) > 2:
-        distances = np.empty(len(points))
+    if context.estimator == "leave_one_out" and context.source == "batch" and context.size > 2:
+        distances = _distances(points, context, units)
+        # A canonical order, so that sums round alike however the images are permuted.
+        order = np.flatnonzero(~foreign)[_canonical_order(points[~foreign])]
         # The published formula has no floor: it stays exact wherever the others' covariance can be inverted.
-        needed = floor if is_degenerate(context_points) else np.zeros_like(floor)
-        distances[order] = leave_one_out_distances(context_points, needed)
+        floor = FLOOR_SHARE * context.posterior_variance[units.live] / units.unit**2
+        needed = floor if is_degenerate(points[order]) else np.zeros_like(floor)
+        distances[order] = leave_one_out_distances(points[order], needed)
     else:
-        distances = mahalanobis_squared(points, fit.location, fit.covariance)
-    if estimator == "mixture" or source == "population" or units.live.size == 0:
-        known = fit.contamination if source == "batch" else None
-        odds = outlier_log_odds(points, fit, background, PRIOR_CONTAMINATION if known is None else known)
+        distances = _distances(points, context, units)
+    odds = log_odds(latents, context, population)
+    ranks_by_odds = context.estimator in ("mixture", "moments")
+    if ranks_by_odds or context.source == "population" or units.live.size == 0:
         probability: Float64Array = expit(odds)
     else:
-        probability = two_group_posterior(distances, fit, background, source)
-    outlier_score = odds if estimator == "mixture" else distances
+        fitted, background = _fitted(context, units), _background(context, units)
+        probability = two_group_posterior(distances, ~foreign, fitted, background, context.source)
+    outlier_score = np.minimum(odds if ranks_by_odds else distances, FOREIGN_SCORE)
+    if foreignness is not None:
+        outlier_score = np.where(foreign, FOREIGN_SCORE * foreignness, outlier_score)
+        probability = np.where(foreign, 1.0, probability)
     rank = np.empty(len(points), dtype=np.int64)
     rank[np.argsort(-outlier_score, kind="stable")] = np.arange(1, len(points) + 1)
     flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr)
 
-    contamination = float(probability.mean()) if source == "batch" else None
-    if contamination is not None and contamination >= HEAVY_CONTAMINATION:
-        warnings = (
-            *warnings,
-            f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
-            "send a reference set of normal images.",
+    if context.source == "batch":
+        context = _of_batch(context, probability, foreign)
+    return Scores(context, outlier_score, distances, probability, flags | foreign, rank)
+
+
+def fit(
+    latents: NDArray[np.floating],
+    population: Population,
+    *,
+    estimator: Estimator = DEFAULT_ESTIMATOR,
+    source: Source = "reference",
+) -> Context:
+    """The context that the images with `latents` (n, 2, L) make. None, or one in a batch, falls back on the population.
+
+    Raises InvalidOption, ShapeMismatch, InvalidInput (latents that are not finite) and ContextTooSmall (no images
+    in a reference).
+    """
+    _check_options(estimator)
+    _check_latents(source, latents, population)
+    if source == "reference" and len(latents) == 0:
+        raise ContextTooSmall(
+            "The reference holds 0 images, expected at least 1.", "Send normal images, or no reference."
         )
+    if source == "batch" and len(latents) <= 1:
+        source = "population"
+    units = PopulationUnits.of(population)
+    # A canonical order, so that sums round alike however the images are permuted.
+    latents = latents[_canonical_order(units.points(latents))]
+    points = units.points(latents)
+    posterior_variance = (
+        np.exp(np.clip(latents[:, 1].astype(np.float64), -50, 50)).mean(axis=0)
+        if len(latents)
+        else population.posterior_variance
+    )
+    fitted, warnings = fit_context(points, _floor(posterior_variance, units), estimator, source, units)
     context = Context(
-        location=units.location_in_latents(fit.location),
-        covariance=units.covariance_in_latents(fit.covariance),
-        size=0 if source == "population" else len(learned),
+        location=units.location_in_latents(fitted.location),
+        covariance=units.covariance_in_latents(fitted.covariance),
+        moments=None if source == "population" else Moments.of(latents[:, 0].astype(np.float64)),
+        posterior_variance=posterior_variance,
+        radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
         source=source,
         estimator=estimator,
-        contamination=contamination,
+        contamination=fitted.contamination,
         reliability="low" if warnings else "high",
         warnings=warnings,
     )
-    return Scores(context, outlier_score, distances, probability, flags, rank)
+    if len(points) <= 2 * units.live.size or source == "population":
+        return context
+    normal = 1 - expit(log_odds(latents, context, population))
+    return replace(context, radius_squared=_quantile(_distances(points, context, units), normal, INSIDE))
+
+
+def merge(contexts: Sequence[Context], population: Population) -> Context:
+    """One context for the images of several, as if their moments had been taken together.
+
+    The moments, and the mean posterior variance, are exactly those of all the images; the location and covariance are
+    theirs too, with the noise floor: no image is left to tell outliers by. A single context is returned as it is.
+    Raises ContextTooSmall where one was fitted to no images.
+    """
+    if len(contexts) == 1:
+        return contexts[0]
+    parts = [context.moments for context in contexts]
+    moments = None
+    for part in parts:
+        if part is None:
+            raise ContextTooSmall("A context that was fitted to no images cannot be merged.", "Leave it out.")
+        moments = part if moments is None else moments.merge(part)
+    assert moments is not None, "there is at least one context"
+    sizes = np.array([context.size for context in contexts], dtype=np.float64)
+    posterior_variance = sizes @ [context.posterior_variance for context in contexts] / sizes.sum()
+    units = PopulationUnits.of(population)
+    location = (moments.mean - population.location)[units.live] / units.unit
+    scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
+    covariance = scatter / max(moments.size - 1, 1) + np.diag(_floor(posterior_variance, units))
+    warnings = [
+        f"{context.contamination:.0%} of the {context.size} images of one context look like outliers; "
+        "merged, they count as normal."
+        for context in contexts
+        if (context.contamination or 0) * context.size >= 1
+    ]
+    if moments.size <= 2 * units.live.size:
+        warnings.append(_few(moments.size, units.live.size))
+    return Context(
+        location=units.location_in_latents(location),
+        covariance=units.covariance_in_latents(covariance),
+        moments=moments,
+        posterior_variance=posterior_variance,
+        radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
+        source="reference",
+        estimator="moments",
+        contamination=None,
+        reliability="low" if warnings else "high",
+        warnings=tuple(warnings),
+    )
+
+
+def mahalanobis(latents: NDArray[np.floating], context: Context, population: Population) -> Float64Array:
+    """Squared distance (n,) of latents (n, 2, L) or of means (n, L) to `context`, over the live latents."""
+    units = PopulationUnits.of(population)
+    return _distances(units.points(latents), context, units)
+
+
+def log_odds(latents: NDArray[np.floating], context: Context, population: Population) -> Float64Array:
+    """Log posterior odds (n,) of outlier against inlier of latents (n, 2, L) or means (n, L), given the latents."""
+    units = PopulationUnits.of(population)
+    known = context.contamination if context.source == "batch" else None
+    share = PRIOR_CONTAMINATION if known is None else known
+    return outlier_log_odds(units.points(latents), _fitted(context, units), _background(context, units), share)
+
+
+def inside(latents: NDArray[np.floating], context: Context, population: Population) -> NDArray[np.bool_]:
+    """Whether each of latents (n, 2, L) or means (n, L) lies among the normal images: near enough, and likelier so."""
+    near = mahalanobis(latents, context, population) <= context.radius_squared
+    return near & (log_odds(latents, context, population) <= 0)
 
 
 def fit_context(
-    points: Float64Array, floor: Float64Array, background: Fit, estimator: Estimator, source: Source
+    points: Float64Array, floor: Float64Array, estimator: Estimator, source: Source, units: PopulationUnits
 ) -> tuple[Fit, tuple[str, ...]]:
     """The normal images' moments, from points (n, d) in population units, and what to warn the user of."""
     n, d = points.shape
+    background = Fit(np.zeros(d), units.correlation() + np.diag(floor))
     if d == 0:
         return background, ("No latent of this model varies over its population: every image scores alike.",)
     if source == "population":
@@ -144,8 +253,7 @@ def fit_context(
         return blend, (f"A {source} of {n} is too small for a context: blended with the model's population.",)
     fit = fit_mixture(points, floor, background) if estimator == "mixture" else FITS[estimator](points, floor)
     if n <= 2 * d:
-        few = f"{n} images are few for {d} live latents: the scores are regularised, the probabilities rough."
-        return fit, (few, *fit.warnings)
+        return fit, (_few(n, d), *fit.warnings)
     return fit, fit.warnings
 
 
@@ -164,12 +272,15 @@ def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit, share: flo
     return odds
 
 
-def two_group_posterior(distances: Float64Array, fit: Fit, background: Fit, source: Source) -> Float64Array:
+def two_group_posterior(
+    distances: Float64Array, native: NDArray[np.bool_], fit: Fit, background: Fit, source: Source
+) -> Float64Array:
     """Posterior probability (n,) that a squared distance is an outlier's (two groups, Efron 2008).
 
     Inliers: chi-square with d degrees of freedom, in a batch scaled to the median distance, since outliers
     inflate moments that are not robust. Outliers: a gamma with the mean and variance that a population
-    draw's distance has. The share of outliers is fitted by EM in a batch and fixed against a reference.
+    draw's distance has. The share of outliers is fitted by EM in a batch, over the images that are `native` (n,),
+    not foreign, and fixed against a reference.
     Short of where the two densities' ratio is least, that least ratio counts: the posterior never falls as
     the distance grows.
     """
@@ -181,7 +292,7 @@ def two_group_posterior(distances: Float64Array, fit: Fit, background: Fit, sour
     d = len(fit.location)
     scale = 1.0
     if source == "batch":
-        scale = max(float(np.median(distances)) / chi2.median(d), SMALLEST_SCALE)
+        scale = max(float(np.median(distances[native])) / chi2.median(d), SMALLEST_SCALE)
     share = PRIOR_CONTAMINATION
     tilt = 1 / (2 * scale) - mean / variance
     if tilt <= 0:  # the population is no wider than the context: distance tells nothing
@@ -191,8 +302,8 @@ def two_group_posterior(distances: Float64Array, fit: Fit, background: Fit, sour
     log_ratio = gamma.logpdf(distances, shape, scale=variance / mean) - gamma.logpdf(distances, d / 2, scale=2 * scale)
     if source == "batch":
         for _ in range(SHARE_ITERATIONS):
-            found = expit(log_ratio + np.log(share / (1 - share))).sum()
-            share = (found + PRIOR_WEIGHT * PRIOR_CONTAMINATION) / (len(distances) + PRIOR_WEIGHT)
+            found = expit(log_ratio[native] + np.log(share / (1 - share))).sum()
+            share = (found + PRIOR_WEIGHT * PRIOR_CONTAMINATION) / (native.sum() + PRIOR_WEIGHT)
     posterior: Float64Array = expit(log_ratio + np.log(share / (1 - share)))
     return posterior
 
@@ -205,7 +316,57 @@ def false_discovery_flags(probability: Float64Array, rank: NDArray[np.int64], fd
     return rank <= (flagged[-1] + 1 if flagged.size else 0)
 
 
-def _check_options(estimator: str, threshold: float, fdr: float | None) -> None:
+def _of_batch(context: Context, probability: Float64Array, foreign: NDArray[np.bool_]) -> Context:
+    """The batch's context once the batch is scored: with the share of outliers found, and what to warn of."""
+    found = float(probability[~foreign].mean())
+    contamination = found if context.contamination is None else context.contamination
+    warnings = context.warnings
+    if contamination >= HEAVY_CONTAMINATION:
+        warnings = (
+            *warnings,
+            f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
+            "send a reference set of normal images.",
+        )
+    reliability: Reliability = "low" if warnings else "high"
+    return replace(context, contamination=contamination, reliability=reliability, warnings=warnings)
+
+
+def _fitted(context: Context, units: PopulationUnits) -> Fit:
+    return Fit(*units.in_units(context))
+
+
+def _background(context: Context, units: PopulationUnits) -> Fit:
+    """The population, with the noise floor that the context has."""
+    floor = _floor(context.posterior_variance, units)
+    return Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
+
+
+def _floor(posterior_variance: Float64Array, units: PopulationUnits) -> Float64Array:
+    """(d,) the encoder's noise in population units, of posterior variances (L,)."""
+    floor: Float64Array = FLOOR_SHARE * posterior_variance[units.live] / units.unit**2
+    return floor
+
+
+def _distances(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+    return mahalanobis_squared(points, *units.in_units(context))
+
+
+def _canonical_order(points: Float64Array) -> NDArray[np.intp]:
+    return np.lexsort(np.vstack([np.zeros(len(points)), points.T]))
+
+
+def _quantile(values: Float64Array, weights: Float64Array, share: float) -> float:
+    """The smallest value up to which at least `share` of the weight lies."""
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, share * reached[-1])])
+
+
+def _few(size: float, d: int) -> str:
+    return f"{size:.0f} images are few for {d} live latents: the scores are regularised, the probabilities rough."
+
+
+def _check_options(estimator: str, threshold: float = 0.5, fdr: float | None = None) -> None:
     if estimator not in get_args(Estimator):
         raise InvalidOption(f"estimator is {estimator!r}, expected one of {', '.join(get_args(Estimator))}.")
     if not 0 <= threshold <= 1:
