@@ -1,0 +1,279 @@
+import numpy as np
+import pytest
+from scipy.stats import chi2, kstest
+
+from service import edits
+from service.bundle import Latent
+from service.errors import ContextTooSmall, InvalidOption, UnknownLatent
+
+LATENTS = tuple(
+    Latent(index=index, name=name, dead="dead" in name)
+    for index, name in enumerate(["object hue", "latent 1 (dead)", "Shape", "shape", "wall hue"])
+)
+LOCATION = np.array([1.0, 0.0, -2.0, 0.5, 0.25])
+LIVE = np.array([0, 2, 3, 4])
+
+
+def _covariance():
+    rng = np.random.default_rng(0)
+    spread = rng.standard_normal((5, 5)) * [1.0, 0.05, 0.3, 2.0, 0.6]
+    covariance = spread.T @ spread / 5
+    covariance[1, :] = covariance[:, 1] = 0
+    covariance[1, 1] = 0.004
+    return covariance
+
+
+COVARIANCE = _covariance()
+CONTEXT = (LOCATION, COVARIANCE, LIVE)
+
+
+def _latents(n, seed=1):
+    return LOCATION + 3 * np.random.default_rng(seed).standard_normal((n, 5))
+
+
+# Latents by name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [("object hue", 0), ("OBJECT Hue", 0), (" wall hue ", 4), (4, 4), ("4", 4), ("Shape", 2), ("shape", 3)],
+)
+def test_a_latent_answers_to_its_name_and_to_its_index(wanted, index):
+    assert edits.resolve(wanted, LATENTS) == index
+
+
+@pytest.mark.parametrize("wanted", ["hue", "", 5, -1, "-1", "05", "4.0", True, "٤", "9" * 10_000])
+def test_an_unknown_latent_is_told_the_names_there_are(wanted):
+    with pytest.raises(UnknownLatent, match=r"object hue, latent 1 \(dead\), Shape, shape, wall hue") as caught:
+        edits.resolve(wanted, LATENTS)
+    assert "0 to 4" in caught.value.hint
+    assert len(caught.value.message) < 300
+
+
+def test_values_by_name_or_index():
+    assert edits.resolve_values({"object hue": 1.5, 4: -2.0, "3": 0.0}, LATENTS) == {0: 1.5, 4: -2.0, 3: 0.0}
+
+
+def test_one_latent_under_two_names_is_refused():
+    with pytest.raises(InvalidOption, match=r"'object hue' is given twice"):
+        edits.resolve_values({"object hue": 1.0, "0": 2.0}, LATENTS)
+
+
+# Counterfactual
+
+
+def naive_counterfactual(image, dims, location, covariance, live):
+    """The published form, one image at a time, with explicit inverses."""
+    dims = [dim for dim in dims if dim in live]
+    omega = np.zeros_like(covariance)
+    omega[np.ix_(live, live)] = np.linalg.inv(covariance[np.ix_(live, live)])
+    gradient = omega @ np.where(np.isin(np.arange(len(image)), live), image - location, 0)
+    edited = image.copy()
+    if dims:
+        edited[dims] -= np.linalg.inv(omega[np.ix_(dims, dims)]) @ gradient[dims]
+    return edited
+
+
+def test_counterfactual_equals_the_naive_formula_for_every_set_of_dims():
+    sets = [[dim for dim in range(5) if number >> dim & 1] for number in range(32)]
+    images = _latents(len(sets))
+    repaired = np.array([[dim in dims for dim in range(5)] for dims in sets])
+    expected = [naive_counterfactual(image, dims, *CONTEXT) for image, dims in zip(images, sets, strict=True)]
+    np.testing.assert_allclose(edits.counterfactual(images, repaired, *CONTEXT), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_counterfactual_of_one_dim_is_the_regression_on_the_others():
+    draws = np.random.default_rng(2).multivariate_normal(LOCATION[LIVE], COVARIANCE[np.ix_(LIVE, LIVE)], 200_000)
+    slope = np.linalg.lstsq(draws[:, 1:] - LOCATION[LIVE][1:], draws[:, 0] - LOCATION[0], rcond=None)[0]
+    images = _latents(4)
+    edited = edits.counterfactual(images, np.eye(5, dtype=bool)[[0] * 4], *CONTEXT)
+    expected = LOCATION[0] + (images[:, LIVE[1:]] - LOCATION[LIVE[1:]]) @ slope
+    np.testing.assert_allclose(edited[:, 0], expected, atol=0.05)
+
+
+def test_edits_leave_their_input_alone():
+    images, everything = _latents(6), np.ones((6, 5), dtype=bool)
+    before = images.copy()
+    edits.counterfactual(images, everything, *CONTEXT)
+    edits.project(images, *CONTEXT, 1.0)
+    edits.set_latents(images, {0: 1.0})
+    edits.shift(images, {0: 1.0}, COVARIANCE)
+    edits.set_quantiles(images, {0: 0.3}, LOCATION, COVARIANCE)
+    edits.traverse(images[0], [0], 3, LOCATION, COVARIANCE)
+    edits.traverse_plane(images[0], (0, 2), 3, LOCATION, COVARIANCE)
+    np.testing.assert_array_equal(images, before)
+
+
+def test_no_images_and_no_live_latents():
+    none, dead = np.empty((0, 5)), np.array([], dtype=np.intp)
+    assert edits.counterfactual(none, np.empty((0, 5), dtype=bool), *CONTEXT).shape == (0, 5)
+    assert edits.project(none, *CONTEXT, 1.0).shape == (0, 5)
+    images = _latents(3)
+    everything = np.ones((3, 5), dtype=bool)
+    np.testing.assert_array_equal(edits.counterfactual(images, everything, LOCATION, COVARIANCE, dead), images)
+    np.testing.assert_array_equal(edits.project(images, LOCATION, COVARIANCE, dead, 1.0), images)
+    samples = edits.sample_gaussian(2, LOCATION, COVARIANCE, dead, 1.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(samples, [LOCATION, LOCATION])
+
+
+def test_float32_latents_come_back_as_float64():
+    images = _latents(3).astype(np.float32)
+    assert edits.counterfactual(images, np.ones((3, 5), dtype=bool), *CONTEXT).dtype == np.float64
+    assert edits.project(images, *CONTEXT, 1.0).dtype == np.float64
+    assert edits.interpolate(images[0], images[1], 3).dtype == np.float64
+
+
+# Set and shift
+
+
+def test_set_puts_the_value_and_nothing_else():
+    images = _latents(3)
+    expected = images.copy()
+    expected[:, 2], expected[:, 1] = -1.5, 0.1  # latent 1 is dead: pointless, but allowed
+    np.testing.assert_array_equal(edits.set_latents(images, {2: -1.5, 1: 0.1}), expected)
+
+
+def test_shift_moves_by_standard_deviations_of_the_context():
+    images = _latents(3)
+    moved = edits.shift(images, {3: -2.0}, COVARIANCE) - images
+    np.testing.assert_allclose(moved[:, 3], -2 * np.sqrt(COVARIANCE[3, 3]))
+    assert not moved[:, [0, 1, 2, 4]].any()
+
+
+def test_quantiles_are_those_of_the_gaussian_marginal():
+    images = _latents(2)
+    middle = edits.set_quantiles(images, {0: 0.5, 4: 0.975}, LOCATION, COVARIANCE)
+    np.testing.assert_allclose(middle[:, 0], LOCATION[0])
+    np.testing.assert_allclose(middle[:, 4], LOCATION[4] + 1.959964 * np.sqrt(COVARIANCE[4, 4]), rtol=1e-6)
+    np.testing.assert_array_equal(middle[:, 1:4], images[:, 1:4])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1001.0])
+def test_values_out_of_reach_are_refused(value):
+    with pytest.raises(InvalidOption, match=r"between -1000 and 1000"):
+        edits.set_latents(_latents(1), {0: value})
+    with pytest.raises(InvalidOption, match=r"between -1000 and 1000"):
+        edits.shift(_latents(1), {0: value}, COVARIANCE)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.0, -0.1, 1.1, np.nan])
+def test_a_quantile_lies_between_0_and_1(quantile):
+    with pytest.raises(InvalidOption, match="more than 0 and less than 1"):
+        edits.set_quantiles(_latents(1), {0: quantile}, LOCATION, COVARIANCE)
+
+
+# Traversals and paths
+
+
+def test_every_row_of_a_traversal_varies_its_own_latent():
+    image = _latents(1)[0]
+    rows = edits.traverse(image, [4, 0], 5, LOCATION, COVARIANCE, span=3.0)
+    assert rows.shape == (2, 5, 5)
+    for row, dim in zip(rows, [4, 0], strict=True):
+        deviation = np.sqrt(COVARIANCE[dim, dim])
+        np.testing.assert_allclose((row[:, dim] - LOCATION[dim]) / deviation, [-3, -1.5, 0, 1.5, 3], atol=1e-12)
+        others = np.arange(5) != dim
+        np.testing.assert_array_equal(row[:, others], np.tile(image[others], (5, 1)))
+
+
+def test_a_plane_varies_the_first_latent_down_and_the_second_across():
+    image = _latents(1)[0]
+    grid = edits.traverse_plane(image, (3, 0), 4, LOCATION, COVARIANCE)
+    down, across = edits.traverse(image, [3, 0], 4, LOCATION, COVARIANCE)
+    assert grid.shape == (4, 4, 5)
+    for row in range(4):
+        for column in range(4):
+            expected = image.copy()
+            expected[3], expected[0] = down[row, 3], across[column, 0]
+            np.testing.assert_array_equal(grid[row, column], expected)
+
+
+def test_a_plane_needs_two_different_latents():
+    with pytest.raises(InvalidOption, match="latent 3 on both axes"):
+        edits.traverse_plane(LOCATION, (3, 3), 4, LOCATION, COVARIANCE)
+
+
+def test_a_traversal_needs_a_latent():
+    with pytest.raises(InvalidOption, match="0 latents"):
+        edits.traverse(LOCATION, [], 4, LOCATION, COVARIANCE)
+
+
+@pytest.mark.parametrize("span", [0.0, -1.0, np.nan, np.inf, 1e9])
+def test_a_span_is_positive_and_finite(span):
+    with pytest.raises(InvalidOption, match="span"):
+        edits.traverse(LOCATION, [0], 4, LOCATION, COVARIANCE, span)
+    with pytest.raises(InvalidOption, match="span"):
+        edits.traverse_plane(LOCATION, (0, 2), 4, LOCATION, COVARIANCE, span)
+
+
+def test_counts_out_of_range_are_refused_with_the_range():
+    rng = np.random.default_rng(0)
+    for count in (-1, 0, 1, 1001, 10**12):
+        with pytest.raises(InvalidOption, match=f"{count} frames asked for; expected 2 to 1000"):
+            edits.interpolate(LOCATION, LOCATION, count)
+        with pytest.raises(InvalidOption, match="expected 2 to 500"):
+            edits.traverse(LOCATION, [0, 2], count, LOCATION, COVARIANCE)
+        with pytest.raises(InvalidOption, match="expected 2 to 31"):
+            edits.traverse_plane(LOCATION, (0, 2), count, LOCATION, COVARIANCE)
+    for count in (-1, 0, 1001):
+        with pytest.raises(InvalidOption, match="expected 1 to 1000"):
+            edits.sample_gaussian(count, *CONTEXT, 1.0, rng)
+        with pytest.raises(InvalidOption, match="expected 1 to 1000"):
+            edits.sample_empirical(np.zeros((3, 2, 5)), count, rng)
+
+
+def test_a_path_is_straight_even_and_includes_its_ends():
+    start, end = _latents(2)
+    path = edits.interpolate(start, end, 7)
+    np.testing.assert_array_equal(path[[0, -1]], [start, end])
+    np.testing.assert_allclose(np.diff(path, axis=0), np.tile((end - start) / 6, (6, 1)), atol=1e-12)
+
+
+# Samples
+
+
+def test_gaussian_samples_have_the_truncated_distribution():
+    radius_squared, d = 3.0, len(LIVE)  # cuts off 44% of the Gaussian
+    rng = np.random.default_rng(3)
+    samples = np.concatenate([edits.sample_gaussian(1000, *CONTEXT, radius_squared, rng) for _ in range(20)])
+    distances = edits.distance_squared(samples, *CONTEXT)
+    kept = chi2.cdf(radius_squared, d)
+    assert kstest(distances, lambda value: chi2.cdf(value, d) / kept).pvalue > 1e-3
+    # The slow way: draw, and throw away what lies outside.
+    draws = LOCATION + rng.standard_normal((60_000, 5)) @ np.linalg.cholesky(COVARIANCE).T
+    draws = draws[edits.distance_squared(draws, *CONTEXT) <= radius_squared][:, LIVE]
+    unit = np.sqrt(np.diag(COVARIANCE)[LIVE])
+    np.testing.assert_allclose(samples[:, LIVE].mean(axis=0) / unit, draws.mean(axis=0) / unit, atol=0.03)
+    scale = np.outer(unit, unit)
+    ours, theirs = (np.cov(points, rowvar=False) / scale for points in (samples[:, LIVE], draws))
+    np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
+@pytest.mark.parametrize("radius_squared", [0.0, 1e-300, 1e-3, 1e9])
+def test_gaussian_samples_of_extreme_radii(radius_squared):
+    samples = edits.sample_gaussian(100, *CONTEXT, radius_squared, np.random.default_rng(0))
+    assert np.isfinite(samples).all()
+    assert (edits.distance_squared(samples, *CONTEXT) <= radius_squared + 1e-25).all()
+
+
+def test_empirical_samples_have_the_posterior_of_the_image_drawn():
+    rng = np.random.default_rng(4)
+    latents = np.stack([10.0 * np.arange(15).reshape(3, 5), np.log([[0.01] * 5, [0.04] * 5, [1.0] * 5])], axis=1)
+    runs = [edits.sample_empirical(latents.astype(np.float32), 1000, rng) for _ in range(10)]
+    samples, drawn = (np.concatenate(part) for part in zip(*runs, strict=True))
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), [1 / 3] * 3, atol=0.02)
+    for image, deviation in enumerate([0.1, 0.2, 1.0]):
+        noise = (samples[drawn == image] - latents[image, 0]) / deviation
+        np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.08)
+        np.testing.assert_allclose(noise.std(axis=0), 1, atol=0.06)
+
+
+def test_an_image_that_the_encoder_is_sure_of_is_drawn_as_it_is():
+    latents = np.stack([_latents(4), np.full((4, 5), -200.0)], axis=1)
+    samples, drawn = edits.sample_empirical(latents, 50, np.random.default_rng(0))
+    np.testing.assert_allclose(samples, latents[drawn, 0], atol=1e-9)
+
+
+def test_there_is_nothing_to_draw_from_no_image():
+    with pytest.raises(ContextTooSmall, match="no normal image"):
+        edits.sample_empirical(np.empty((0, 2, 5)), 1, np.random.default_rng(0))
