@@ -108,7 +108,7 @@ def score(
     if ranks_by_odds or context.source == "population" or units.live.size == 0:
         probability: Float64Array = expit(odds)
     else:
-        fitted, background = _fitted(context, units), _background(context, units)
+        fitted, background = _fitted(context, units), background_fit(context, units)
         probability = two_group_posterior(distances, ~foreign, fitted, background, context.source)
     outlier_score = np.minimum(odds if ranks_by_odds else distances, FOREIGN_SCORE)
     if foreignness is not None:
@@ -226,7 +226,7 @@ def log_odds(latents: NDArray[np.floating], context: Context, population: Popula
     units = PopulationUnits.of(population)
     known = context.contamination if context.source == "batch" else None
     share = PRIOR_CONTAMINATION if known is None else known
-    return outlier_log_odds(units.points(latents), _fitted(context, units), _background(context, units), share)
+    return outlier_log_odds(units.points(latents), _fitted(context, units), background_fit(context, units), share)
 
 
 def inside(latents: NDArray[np.floating], context: Context, population: Population) -> NDArray[np.bool_]:
@@ -308,6 +308,12 @@ def two_group_posterior(
     return posterior
 
 
+def background_fit(context: Context, units: PopulationUnits) -> Fit:
+    """The population, with the noise floor that the context has."""
+    floor = _floor(context.posterior_variance, units)
+    return Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
+
+
 def false_discovery_flags(probability: Float64Array, rank: NDArray[np.int64], fdr: float) -> NDArray[np.bool_]:
     """The largest top-ranked set whose mean local false discovery rate, 1 - probability, is at most `fdr`."""
     order = np.argsort(rank)
@@ -333,12 +339,6 @@ def _of_batch(context: Context, probability: Float64Array, foreign: NDArray[np.b
 
 def _fitted(context: Context, units: PopulationUnits) -> Fit:
     return Fit(*units.in_units(context))
-
-
-def _background(context: Context, units: PopulationUnits) -> Fit:
-    """The population, with the noise floor that the context has."""
-    floor = _floor(context.posterior_variance, units)
-    return Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
 
 
 def _floor(posterior_variance: Float64Array, units: PopulationUnits) -> Float64Array:
