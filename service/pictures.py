@@ -1,0 +1,153 @@
+"""Pictures for answers: uint8 images (H, W, C), C 1 or 3, as PNG, base64, contact sheets, zips and heat maps."""
+
+from __future__ import annotations
+
+import base64
+import re
+import zipfile
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from service.images import Uint8Array
+
+# Half the time of Pillow's own level, for files an eighth larger.
+COMPRESSION = 3
+WHITE, INK = 255, (40, 40, 40)
+# The side to which small images are enlarged, in whole steps, unless so many come that the sheet would be larger
+# than viewers like to open.
+SHOWN_SIDE, MOST_PIXELS = 128, 16_000_000
+GAP, MARGIN, FONT_SIZE, LINE_HEIGHT = 6, 10, 13, 16
+ROW_CAPTION_WIDTH, LONGEST_CAPTION, COLUMN_CAPTION_LINES = 150, 200, 3
+# Zip's earliest date: the same files always make the same bytes.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif)$", re.IGNORECASE)
+# Violet to yellow, each about 15 lighter than the one before (CIELAB L* 18 to 95): a stronger value looks stronger.
+HEAT = np.array([[70, 20, 90], [130, 30, 115], [195, 60, 100], [240, 115, 75], [250, 180, 80], [250, 242, 160]])
+STRONGEST_ALPHA = 0.85
+
+
+def to_png(image: Uint8Array) -> bytes:
+    """`image` (H, W, C) as a PNG file, without loss."""
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=COMPRESSION)
+    return file.getvalue()
+
+
+def to_base64(image: Uint8Array) -> str:
+    """`image` (H, W, C) as a PNG file in base64."""
+    return base64.b64encode(to_png(image)).decode("ascii")
+
+
+def contact_sheet(
+    rows: Sequence[Uint8Array], row_captions: Sequence[str] = (), column_captions: Sequence[str] = ()
+) -> Uint8Array:
+    """All images on one white sheet (height, width, 3).
+
+    `rows` holds at least one row, each (k, H, W, C) with k of its own; there is a caption for every row or for
+    none, and likewise for the columns. What does not fit in a caption's place is cut off with an ellipsis.
+    """
+    height, width = rows[0].shape[1:3]
+    columns = max(len(row) for row in rows)
+    scale = max(SHOWN_SIDE // max(height, width), 1)
+    while scale > 1 and len(rows) * height * columns * width * scale**2 > MOST_PIXELS:
+        scale -= 1
+    height, width = height * scale, width * scale
+    font = ImageFont.load_default(FONT_SIZE)
+    row_lines = [_wrap(caption, font, ROW_CAPTION_WIDTH, max(height // LINE_HEIGHT, 1)) for caption in row_captions]
+    column_lines = [_wrap(caption, font, width, COLUMN_CAPTION_LINES) for caption in column_captions]
+    left, top = MARGIN, MARGIN
+    if row_lines:
+        left += GAP + int(max(font.getlength(line) for lines in row_lines for line in lines))
+    if column_lines:
+        top += GAP + LINE_HEIGHT * max(map(len, column_lines))
+    xs = [left + column * (width + GAP) for column in range(columns)]
+    ys = [top + row * (height + GAP) for row in range(len(rows))]
+
+    sheet = Image.new("RGB", (xs[-1] + width + MARGIN, ys[-1] + height + MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for lines, y in zip(row_lines, ys if row_lines else (), strict=True):
+        first = y + (height - LINE_HEIGHT * len(lines)) // 2
+        for number, line in enumerate(lines):
+            draw.text((left - GAP, first + number * LINE_HEIGHT), line, INK, font, anchor="ra")
+    for lines, x in zip(column_lines, xs if column_lines else (), strict=True):
+        first = top - GAP - LINE_HEIGHT * len(lines)
+        for number, line in enumerate(lines):
+            draw.text((x + width // 2, first + number * LINE_HEIGHT), line, INK, font, anchor="ma")
+    canvas = np.array(sheet)
+    for row, y in zip(rows, ys, strict=True):
+        for image, x in zip(row, xs, strict=False):
+            canvas[y : y + height, x : x + width] = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return canvas
+
+
+def overlay(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
+    """`image` (H, W, C) under the heat map of `evidence` (h, w), which is not negative: uint8 (H, W, 3).
+
+    The map is enlarged bilinearly and measured against its own greatest value: nothing there leaves the image
+    as it is, the most covers it nearly. A map of zeros leaves all of it.
+    """
+    height, width = image.shape[:2]
+    rgb = np.broadcast_to(image, (height, width, 3))
+    peak = evidence.max()
+    if not peak > 0:
+        return rgb.copy()
+    small = Image.fromarray((evidence / peak).astype(np.float32))
+    strength = np.clip(np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
+    alpha = STRONGEST_ALPHA * strength[..., None]
+    blended: Uint8Array = ((1 - alpha) * rgb + alpha * heat(strength)).round().astype(np.uint8)
+    return blended
+
+
+def heat(strength: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The colour (..., 3), 0 to 255, of each strength (...) in [0, 1]: the stronger, the lighter."""
+    stops = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(strength, stops, channel) for channel in HEAT.T], axis=-1)
+
+
+def zip_files(files: Mapping[str, bytes]) -> bytes:
+    """A zip of `files` by name, in their order; the same files give the same bytes. PNGs are stored as they are."""
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as writer:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.create_system, entry.external_attr = 3, 0o644 << 16  # on every system as if written on Unix
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+            writer.writestr(entry, content)
+    return archive.getvalue()
+
+
+def file_stem(image_id: str) -> str:
+    """A file name, without suffix, for what the client calls `image_id`: never a path, and never empty."""
+    stem = re.sub(r"[^\w.-]+", "_", IMAGE_SUFFIX.sub("", image_id))
+    return stem.strip("._")[:100] or "image"
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most_lines: int) -> list[str]:
+    """`text` in lines of at most `width` pixels, at least one and at most `most_lines`."""
+    # A client's id can be of any length, and hold what no font draws.
+    readable = "".join(letter if letter.isprintable() else " " for letter in text[:LONGEST_CAPTION])
+    lines = [""]
+    for word in readable.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], " ".join(lines[most_lines - 1 :])]
+    return [_shorten(line, font, width) for line in lines]
+
+
+def _shorten(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if font.getlength(line) <= width:
+        return line
+    lengths = range(1, len(line))
+    kept = bisect_right(lengths, width, key=lambda length: ceil(font.getlength(f"{line[:length]}…")))
+    return f"{line[:kept]}…"
