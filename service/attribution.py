@@ -31,8 +31,10 @@ Inside = Callable[[Float64Array], BoolArray]
 
 # Up to this many live latents every set of them is tried; beyond it sets grow by one latent at a time.
 EXACT_DIMS = 12
-# Numbers that one round of the search holds: 32 MB.
-ROUND_VALUES = 4_000_000
+# Images whose sets are searched at a time: every set of every one of them is held at once.
+ROWS_AT_ONCE = 256
+# Share of a distance that rounding may add to it.
+ROUNDING = 1e-9
 # How many latents a sentence names, and the deviation below which none of several stands out.
 NAMED, OUTSTANDING = 3, 2.0
 SOURCES: dict[Source, str] = {
@@ -92,7 +94,8 @@ def minimal_sets(latents: NDArray[np.floating], context: Context, population: Po
         means[:, units.live] += points * units.unit
         return scoring.inside(means, context, population)
 
-    return _over_latents(smallest_sets(units.points(latents), Fit(*units.in_units(context)), inside), units)
+    points, fit = units.points(latents), Fit(*units.in_units(context))
+    return _over_latents(smallest_sets(points, fit, context.radius_squared, inside), units)
 
 
 def repair_z(
@@ -196,18 +199,24 @@ def shapley_interactions(points: Float64Array, fit: Fit) -> Float64Array:
     return pairs
 
 
-def smallest_sets(points: Float64Array, fit: Fit, inside: Inside) -> BoolArray:
+def smallest_sets(points: Float64Array, fit: Fit, radius_squared: float, inside: Inside) -> BoolArray:
     """The smallest set of dims (n, d) whose repair makes each image an inlier, as `inside` (m, d) -> (m,) has it.
 
     To repair a set S is to give it its mean given the rest, y_S = x_S - Omega_SS^-1 g_S, which lowers D2 by
     g_S' Omega_SS^-1 g_S. Among sets of one size the one that lowers D2 most is taken. An image that is inside
     needs none; one that no set brings inside needs all. Beyond EXACT_DIMS dims not every set is tried: each
     step adds the dim that lowers D2 most.
+
+    Nothing whose D2 exceeds `radius_squared` may be inside: that spares asking about most sets.
     """
     chosen = np.zeros(points.shape, dtype=bool)
     outside = np.flatnonzero(~inside(points))
-    search = _exact_sets if points.shape[1] <= EXACT_DIMS else _grown_sets
-    chosen[outside] = search(points[outside], fit, inside)
+    for start in range(0, len(outside), ROWS_AT_ONCE):
+        rows = outside[start : start + ROWS_AT_ONCE]
+        if points.shape[1] <= EXACT_DIMS:
+            chosen[rows] = _exact_sets(points[rows], fit, radius_squared, inside)
+        else:
+            chosen[rows] = _grown_sets(points[rows], fit, inside)
     return chosen
 
 
@@ -235,30 +244,29 @@ def _departure(points: Float64Array, fit: Fit) -> tuple[Float64Array, Float64Arr
     return delta, gradient, half.T @ half
 
 
-def _exact_sets(points: Float64Array, fit: Fit, inside: Inside) -> BoolArray:
+def _exact_sets(points: Float64Array, fit: Fit, radius_squared: float, inside: Inside) -> BoolArray:
     n, d = points.shape
-    _, gradient, precision = _departure(points, fit)
+    delta, gradient, precision = _departure(points, fit)
+    distance = (delta * gradient).sum(axis=1)
     chosen = np.ones((n, d), dtype=bool)
     left = np.arange(n)
     for size in range(1, d):
         sets = np.array(list(combinations(range(d), size)))  # (s, size)
-        blocks = precision[sets[:, :, None], sets[:, None, :]]
-        rows_at_once = max(1, ROUND_VALUES // (len(sets) * d))
-        found = np.zeros(len(left), dtype=bool)
-        for start in range(0, len(left), rows_at_once):
-            rows = left[start : start + rows_at_once]
-            pull = gradient[rows].T[sets]  # (s, size, m)
-            step = np.linalg.solve(blocks, pull)
-            drop = (pull * step).sum(axis=1)  # (s, m)
-            repaired = np.repeat(points[None, rows], len(sets), axis=0)  # (s, m, d)
-            repaired[np.arange(len(sets))[:, None], :, sets] -= step
-            works = inside(repaired.reshape(-1, d)).reshape(drop.shape)
-            best = np.where(works, drop, -np.inf).argmax(axis=0)
-            here = works.any(axis=0)
-            chosen[rows[here]] = False
-            chosen[rows[here, None], sets[best[here]]] = True
-            found[start : start + len(rows)] = here
+        pull = gradient[left].T[sets]  # (s, size, m)
+        step = np.linalg.solve(precision[sets[:, :, None], sets[:, None, :]], pull)
+        drop = (pull * step).sum(axis=1)  # (s, m)
+        near = distance[left] - drop <= radius_squared + ROUNDING * distance[left]
+        which, row = np.nonzero(near)
+        repaired = points[left[row]]
+        repaired[np.arange(len(row))[:, None], sets[which]] -= step[which, :, row]
+        near[which, row] = inside(repaired)
+        best = np.where(near, drop, -np.inf).argmax(axis=0)
+        found = near.any(axis=0)
+        chosen[left[found]] = False
+        chosen[left[found, None], sets[best[found]]] = True
         left = left[~found]
+        if not left.size:
+            break
     return chosen
 
 
@@ -276,6 +284,8 @@ def _grown_sets(points: Float64Array, fit: Fit, inside: Inside) -> BoolArray:
         drop = np.where(kept, gradient**2 / np.diagonal(precision, axis1=1, axis2=2), -1)
         outside = ~inside(repaired)
         rows = rows[outside]
+        if not rows.size:
+            break
         chosen[rows, drop[outside].argmax(axis=1)] = True
     return chosen
 
