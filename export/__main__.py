@@ -35,8 +35,9 @@ def export_run(run: Path, out: Path, *, name: str | None = None, licence: str | 
     vae = load_model(run)
     population = Population.from_npz((run / bundle.POPULATION).read_bytes(), vae.latent_dim)
 
-    content = {"encoder.onnx": graphs.encoder(vae), "decoder.onnx": graphs.decoder(vae)}
-    reached = parity.check(vae, content["encoder.onnx"], content["decoder.onnx"], population)
+    encoder, decoder, saliency = graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae)
+    reached = parity.check(vae, encoder, decoder, saliency, population)
+    content = {"encoder.onnx": encoder, "decoder.onnx": decoder, bundle.SALIENCY: saliency}
 
     height, width, channels = vae.image_shape
     manifest = Manifest(
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{options.out}: bundle {written.manifest.bundle_id[:12]} of {written.manifest.model}\n"
         f"parity at {reached.batch_sizes} images: latents {reached.latents_relative:.1e}, "
-        f"pixels {reached.pixels_grey_levels} grey level(s)\n"
+        f"pixels {reached.pixels_grey_levels} grey level(s), heat maps {reached.saliency_relative:.1e}\n"
         f"latents: {', '.join(latent.name for latent in written.manifest.latents)}"
     )
     return 0

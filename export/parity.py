@@ -1,7 +1,7 @@
 """PyTorch against ONNX Runtime: a graph that computes something else than the trained network is refused.
 
 The reference is written out here once more, in numpy around the bare network, so that a mistake in
-the graph's scaling, layout or rounding shows as well as one in its weights.
+the graph's scaling, layout or rounding shows as well as one in its weights; the heat maps' gradient is autograd's.
 """
 
 from __future__ import annotations
@@ -10,36 +10,44 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from service.bundle import Parity, Population
 from train.networks import VAE
 
 BATCH_SIZES = (1, 2, 7, 350)
 LATENTS_RELATIVE = 1e-4
+SALIENCY_RELATIVE = 1e-4
 PIXELS_GREY_LEVELS = 1
+# A hidden unit this near to the kink of its LeakyReLU, relative to the largest, may be on either side of it: rounding
+# decides, and the gradient jumps there.
+KINK = 1e-5
 
 Images = NDArray[np.uint8]
 Latents = NDArray[np.float32]
+Maps = NDArray[np.float32]
 
 
 class ParityError(Exception):
     """ONNX Runtime computes something else than PyTorch: the bundle must not be written."""
 
 
-def check(vae: VAE, encoder: bytes, decoder: bytes, population: Population, seed: int = 0) -> Parity:
-    """Compare both graphs with `vae` (float32) on the CPU and return the largest differences.
+def check(vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population: Population, seed: int = 0) -> Parity:
+    """Compare the graphs with `vae` (float32) on the CPU and return the largest differences.
 
-    The encoder sees noise, smooth colour fields and the network's own images at every batch size; the decoder sees
-    latents drawn from the population. Latents differ relative to the scale of the tensor that
-    they are part of, max|onnx - torch| / max|torch|, for mean and logvar apart; pixels in grey levels.
+    Encoder and heat maps see noise, smooth colour fields and the network's own images at every batch size; the
+    decoder sees latents drawn from the population. Latents and heat maps differ relative to the scale of the tensor
+    that they are part of, max|onnx - torch| / max|torch|, for mean and logvar apart; pixels in grey levels. Images
+    with a hidden unit at its kink are left out of the comparison of heat maps.
 
     Raises ParityError where a graph has another output shape or type, or differs by more than
-    LATENTS_RELATIVE or PIXELS_GREY_LEVELS.
+    LATENTS_RELATIVE, SALIENCY_RELATIVE or PIXELS_GREY_LEVELS.
     """
     encode = ort.InferenceSession(encoder, providers=["CPUExecutionProvider"])
     decode = ort.InferenceSession(decoder, providers=["CPUExecutionProvider"])
+    explain = ort.InferenceSession(saliency, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(seed)
-    latents_relative, pixels = 0.0, 0
+    latents_relative, saliency_relative, pixels = 0.0, 0.0, 0
     for batch in BATCH_SIZES:
         latents = _population_latents(population, batch, random)
         decoded = _torch_decode(vae, latents)
@@ -48,14 +56,40 @@ def check(vae: VAE, encoder: bytes, decoder: bytes, population: Population, seed
         for images in (_noise(vae, batch, random), _smooth(vae, batch, random), decoded):
             (found,) = encode.run(["latents"], {"images": images})
             latents_relative = max(latents_relative, _latent_difference(found, _torch_encode(vae, images)))
-    return Parity(batch_sizes=BATCH_SIZES, latents_relative=latents_relative, pixels_grey_levels=pixels)
+            (found,) = explain.run(["saliency"], {"images": images})
+            saliency_relative = max(saliency_relative, _map_difference(found, *_torch_saliency(vae, images)))
+    return Parity(
+        batch_sizes=BATCH_SIZES,
+        latents_relative=latents_relative,
+        pixels_grey_levels=pixels,
+        saliency_relative=saliency_relative,
+    )
 
 
 def _torch_encode(vae: VAE, images: Images) -> Latents:
-    scaled = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     with torch.inference_mode():
-        mean, logvar = vae.encode(torch.from_numpy(scaled))
+        mean, logvar = vae.encode(_scaled(images))
     return np.stack((mean.numpy(), logvar.numpy()), axis=1)
+
+
+def _torch_saliency(vae: VAE, images: Images) -> tuple[Maps, NDArray[np.bool_]]:
+    """Grad-CAM (N, L, h, w) by autograd, and the images (N,) whose hidden units are all clear of their kinks."""
+    last = max(place for place, layer in enumerate(vae.encoder) if isinstance(layer, nn.Conv2d))
+    with torch.no_grad():
+        activations = vae.encoder[: last + 2](_scaled(images))
+    activations.requires_grad_()
+    hidden = vae.encoder[last + 2 : -2](activations)
+    mean = vae.encoder[-2:](hidden)[:, : vae.latent_dim]
+    maps = []
+    for latent in mean.unbind(dim=1):
+        (gradient,) = torch.autograd.grad(latent.sum(), activations, retain_graph=True)
+        maps.append((gradient.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1))
+    clear = (hidden.abs() > KINK * hidden.abs().max()).all(dim=1)
+    return torch.stack(maps, dim=1).detach().numpy(), clear.numpy()
+
+
+def _scaled(images: Images) -> torch.Tensor:
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))
 
 
 def _torch_decode(vae: VAE, latents: Latents) -> Images:
@@ -72,6 +106,18 @@ def _latent_difference(found: Latents, expected: Latents) -> float:
         raise ParityError(
             f"latents of {len(found)} images differ by {relative:.2e} of their scale between PyTorch and "
             f"ONNX Runtime; at most {LATENTS_RELATIVE:.0e} is allowed"
+        )
+    return relative
+
+
+def _map_difference(found: Maps, expected: Maps, clear: NDArray[np.bool_]) -> float:
+    _same_kind("saliency", found, expected)
+    difference = np.abs(found - expected)[clear if clear.any() else ...].max()
+    relative = float(difference / np.abs(expected).max())
+    if not relative <= SALIENCY_RELATIVE:
+        raise ParityError(
+            f"heat maps of {len(found)} images differ by {relative:.2e} of their scale between PyTorch and "
+            f"ONNX Runtime; at most {SALIENCY_RELATIVE:.0e} is allowed"
         )
     return relative
 

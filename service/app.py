@@ -63,6 +63,10 @@ class Inference:
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         return self.networks.decode(latents)
 
+    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
+    def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.networks.saliency(images)
+
     @bentoml.api
     def provider(self) -> str:
         return self.networks.provider

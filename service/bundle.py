@@ -3,6 +3,7 @@
     manifest.json    what the model is, and the sha256 of every other file
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
+    saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
     population.npz   moments of the latents of the training population
     README.md        the model card, for people: not part of the contract, free to be edited
 
@@ -31,6 +32,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CARD = "README.md"
 POPULATION = "population.npz"
+SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 GRAPHS = ("encoder.onnx", "decoder.onnx")
 REQUIRED_FILES = (*GRAPHS, POPULATION)
 # A latent whose mean hardly moves over the population carries nothing: below this variance it is dead.
@@ -78,6 +80,8 @@ class Parity(_Record):
     batch_sizes: tuple[int, ...]
     latents_relative: float = Field(ge=0)  # to the scale of the mean or logvar tensor
     pixels_grey_levels: int = Field(ge=0)
+    # To the scale of the maps of all latents; left out of the manifest of a bundle without saliency.onnx.
+    saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
 
 
 class Manifest(_Record):
@@ -105,6 +109,10 @@ class Manifest(_Record):
     @property
     def dead_dims(self) -> tuple[int, ...]:
         return tuple(latent.index for latent in self.latents if latent.dead)
+
+    @property
+    def has_saliency(self) -> bool:
+        return SALIENCY in self.files
 
     def content_hash(self) -> str:
         content = self.model_dump(mode="json", exclude={"bundle_id"})

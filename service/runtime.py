@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.bundle import Bundle, Manifest
-from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible
+from service.bundle import SALIENCY, Bundle, Manifest
+from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 
 Uint8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Networks:
-    """Encoder and decoder of one bundle, verified against its manifest and warmed up.
+    """Encoder, decoder and (where it has them) heat maps of one bundle, verified against its manifest and warmed up.
 
     Raises BundleCorrupt, BundleIncompatible, or AcceleratorMissing (with `require_gpu` and no working GPU).
     """
@@ -43,6 +43,7 @@ class Networks:
         with_gpu = require_gpu or any(device.exists() for device in GPU_DEVICES)
         self._encoder = _open(bundle.directory / "encoder.onnx", with_gpu)
         self._decoder = _open(bundle.directory / "decoder.onnx", with_gpu)
+        self._saliency = _open(bundle.directory / SALIENCY, with_gpu) if bundle.manifest.has_saliency else None
         self.provider: str = self._encoder.get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
@@ -51,10 +52,15 @@ class Networks:
             )
         _check_graph(self._encoder, "encoder.onnx", bundle.manifest)
         _check_graph(self._decoder, "decoder.onnx", bundle.manifest)
+        if self._saliency is not None:
+            _check_graph(self._saliency, SALIENCY, bundle.manifest)
         self._tile_rows = TILE_ROWS[self.provider]
         self._workers = ThreadPoolExecutor(cpu_count() if self.provider == CPU else 1, "networks")
-        latents = self.encode(np.zeros((1, *image.shape), dtype=np.uint8))
+        black = np.zeros((1, *image.shape), dtype=np.uint8)
+        latents = self.encode(black)
         self.decode(np.zeros((1, latent_dim), dtype=np.float32))
+        if self.has_saliency:
+            self.saliency(black)
         if not np.isfinite(latents).all():
             raise BundleCorrupt(
                 f"{bundle.directory / 'encoder.onnx'} turns a black image into latents that are not finite.",
@@ -69,6 +75,19 @@ class Networks:
     def decode(self, latents: Float32Array) -> Uint8Array:
         """`latents` float32 (N, L) to images uint8 (N, H, W, C)."""
         return self._run(self._decoder, "latents", latents)
+
+    @property
+    def has_saliency(self) -> bool:
+        return self._saliency is not None
+
+    def saliency(self, images: Uint8Array) -> Float32Array:
+        """`images` uint8 (N, H, W, C) to heat maps float32 (N, L, h, w), with their sign.
+
+        Raises BundleMissing where the bundle has no such graph: `has_saliency` tells.
+        """
+        if self._saliency is None:
+            raise BundleMissing(f"The bundle has no {SALIENCY}.", "Export it again with this version of misfit.")
+        return self._run(self._saliency, "images", images)
 
     def _run(self, session: ort.InferenceSession, name: str, rows: NDArray[Any]) -> NDArray[Any]:
         def run_tile(start: int) -> NDArray[Any]:
@@ -119,11 +138,13 @@ def _open(path: Path, with_gpu: bool) -> ort.InferenceSession:
 def _check_graph(session: ort.InferenceSession, name: str, manifest: Manifest) -> None:
     """Raises BundleIncompatible unless the graph's tensors are those that its manifest speaks of."""
     image, latent_dim = manifest.image.shape, manifest.latent_dim
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    grid = tensors[-1].shape[-2:]  # of the heat maps: the graph's own affair
     expected = {
         "encoder.onnx": [("images", "tensor(uint8)", image), ("latents", "tensor(float)", (2, latent_dim))],
         "decoder.onnx": [("latents", "tensor(float)", (latent_dim,)), ("images", "tensor(uint8)", image)],
+        SALIENCY: [("images", "tensor(uint8)", image), ("saliency", "tensor(float)", (latent_dim, *grid))],
     }[name]
-    tensors = [*session.get_inputs(), *session.get_outputs()]
     found = [(tensor.name, tensor.type, tuple(tensor.shape[1:])) for tensor in tensors]
     if found != expected or any(isinstance(tensor.shape[0], int) for tensor in tensors):
         raise BundleIncompatible(

@@ -111,10 +111,22 @@ def test_bundle_id_is_a_function_of_the_content(directory: Path, tmp_path: Path)
 
 def test_a_bundle_may_carry_further_graphs_and_they_are_verified(tmp_path: Path) -> None:
     bundle.write(tmp_path / "b", manifest_of(), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
-    bundle.load(tmp_path / "b")
+    assert bundle.load(tmp_path / "b").manifest.has_saliency
     (tmp_path / "b" / "saliency.onnx").write_bytes(b"other")
     with pytest.raises(BundleCorrupt, match=r"saliency\.onnx has sha256"):
         bundle.load(tmp_path / "b")
+
+
+def test_a_bundle_needs_no_heat_maps_and_their_parity_is_kept_where_it_has_them(
+    directory: Path, tmp_path: Path
+) -> None:
+    without = bundle.load(directory).manifest
+    assert not without.has_saliency
+    assert without.parity.saliency_relative is None
+    assert "saliency" not in (directory / bundle.MANIFEST).read_text()
+    parity = without.parity.model_copy(update={"saliency_relative": 2e-6})
+    bundle.write(tmp_path / "b", manifest_of(parity=parity), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
+    assert bundle.load(tmp_path / "b").manifest.parity.saliency_relative == 2e-6
 
 
 def test_the_card_may_be_edited_by_hand(directory: Path) -> None:

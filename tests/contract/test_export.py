@@ -72,6 +72,11 @@ def decoder(vae: VAE) -> bytes:
     return graphs.decoder(vae)
 
 
+@pytest.fixture(scope="module")
+def saliency(vae: VAE) -> bytes:
+    return graphs.saliency(vae)
+
+
 def session(graph: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
@@ -125,7 +130,7 @@ def test_logits_become_grey_levels() -> None:
     assert images.reshape(2, 4).tolist() == [[0, 128, 255, 225], [0, 30, 255, 128]]
 
 
-@pytest.mark.parametrize("name", ["encoder", "decoder"])
+@pytest.mark.parametrize("name", ["encoder", "decoder", "saliency"])
 def test_graphs_are_clean(name: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> None:
     content: bytes = request.getfixturevalue(name)
     capfd.readouterr()
@@ -140,7 +145,9 @@ def test_graphs_are_clean(name: str, request: pytest.FixtureRequest, capfd: pyte
         "RandomNormalLike",
     }
     weights = {initializer.name for initializer in graph.graph.initializer if initializer.name.startswith("vae.")}
-    assert {weight.split(".")[1] for weight in weights} == {name}, "each graph carries its own weights only"
+    assert {weight.split(".")[1] for weight in weights} == {name} - {"saliency"}, (
+        "each graph carries its own weights only"
+    )
     for trace in (b".py", str(Path.home()).encode(), str(Path.cwd()).encode()):
         assert trace not in content, "a shipped graph must not tell of the machine that made it"
 
@@ -152,16 +159,20 @@ def test_the_same_weights_give_the_same_bytes(encoder: bytes) -> None:
 # --- parity
 
 
-def test_graphs_agree_with_pytorch(vae: VAE, encoder: bytes, decoder: bytes, population: Population) -> None:
-    reached = parity.check(vae, encoder, decoder, population)
+def test_graphs_agree_with_pytorch(
+    vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population: Population
+) -> None:
+    reached = parity.check(vae, encoder, decoder, saliency, population)
     assert reached.batch_sizes == (1, 2, 7, 350)
     assert 0 < reached.latents_relative <= 1e-4
+    assert reached.saliency_relative is not None
+    assert 0 < reached.saliency_relative <= 1e-4
     assert reached.pixels_grey_levels <= 1
 
 
 def test_grey_images_that_are_not_square_export_as_well(population: Population) -> None:
     vae = network((8, 16, 1))
-    reached = parity.check(vae, graphs.encoder(vae), graphs.decoder(vae), population)
+    reached = parity.check(vae, graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae), population)
     assert 0 < reached.latents_relative <= 1e-4
 
 
@@ -193,10 +204,10 @@ WRONG_ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("name", WRONG_ENCODERS)
 def test_a_wrong_encoder_is_refused(
-    name: str, vae: VAE, encoder: bytes, decoder: bytes, population: Population
+    name: str, vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population: Population
 ) -> None:
     with pytest.raises(parity.ParityError, match=r"latents of \d+ images differ by"):
-        parity.check(vae, WRONG_ENCODERS[name](encoder), decoder, population)
+        parity.check(vae, WRONG_ENCODERS[name](encoder), decoder, saliency, population)
 
 
 WRONG_DECODERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -215,19 +226,45 @@ WRONG_DECODERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("name", WRONG_DECODERS)
 def test_a_wrong_decoder_is_refused(
-    name: str, vae: VAE, encoder: bytes, decoder: bytes, population: Population
+    name: str, vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population: Population
 ) -> None:
     wrong, message = WRONG_DECODERS[name]
     with pytest.raises(parity.ParityError, match=message):
-        parity.check(vae, encoder, wrong(decoder), population)
+        parity.check(vae, encoder, wrong(decoder), saliency, population)
 
 
-def test_a_network_that_gives_no_numbers_is_refused(encoder: bytes, decoder: bytes, population: Population) -> None:
+WRONG_SALIENCY: dict[str, Callable[[bytes], bytes]] = {
+    "not scaled": lambda graph: edited(graph, "Div", lambda g, node: set_constant(g, node.input[1], 1)),
+    "rows for columns": lambda graph: edited(graph, "Transpose", swap_sides),
+    "slopes exchanged": lambda graph: edited(graph, "Greater", lambda g, node: setattr(node, "op_type", "Less")),
+    "other weights": lambda graph: graphs.saliency(network(seed=1)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SALIENCY)
+def test_a_wrong_heat_map_is_refused(
+    name: str, vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population: Population
+) -> None:
+    with pytest.raises(parity.ParityError, match=r"heat maps of \d+ images differ by"):
+        parity.check(vae, encoder, decoder, WRONG_SALIENCY[name](saliency), population)
+
+
+def test_heat_maps_of_another_grid_are_refused(
+    vae: VAE, encoder: bytes, decoder: bytes, population: Population
+) -> None:
+    deeper = VAE(IMAGE_SHAPE, ConvNetwork(channels=(8, 16, 16), hidden=32, latent_dim=LATENT_DIM)).eval()
+    with pytest.raises(parity.ParityError, match=r"saliency graph gave float32 \(1, 4, 2, 2\)"):
+        parity.check(vae, encoder, decoder, graphs.saliency(deeper), population)
+
+
+def test_a_network_that_gives_no_numbers_is_refused(
+    encoder: bytes, decoder: bytes, saliency: bytes, population: Population
+) -> None:
     vae = network()
     with torch.no_grad():
         vae.encoder[-1].bias[0] = torch.nan
     with pytest.raises(parity.ParityError, match="nan"):
-        parity.check(vae, encoder, decoder, population)
+        parity.check(vae, encoder, decoder, saliency, population)
 
 
 # --- from a run to a bundle
@@ -259,6 +296,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     written = bundle.load(out)
     manifest, evaluation = written.manifest, json.loads((run / "evaluation.json").read_text())
     assert manifest.bundle_id[:12] in capsys.readouterr().out
+    assert sorted(manifest.files) == ["decoder.onnx", "encoder.onnx", "population.npz", "saliency.onnx"]
     assert (manifest.model, manifest.licence) == ("tiny", "CC0-1.0")
     assert (manifest.image.shape, manifest.latent_dim) == (dataset.image_shape, LATENT_DIM)
     assert manifest.training == json.loads((run / "config.json").read_text())
@@ -300,16 +338,19 @@ def test_data_without_factors_gives_numbered_latents(trained: tuple[Path, Datase
     assert "latents are numbered" in (tmp_path / "out" / bundle.CARD).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("graph", "what"), [("encoder", "latents"), ("saliency", "heat maps")])
 def test_a_run_that_fails_parity_leaves_no_bundle(
+    graph: str,
+    what: str,
     trained: tuple[Path, Dataset, Preset],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    wrong = graphs.encoder(network())
-    monkeypatch.setattr(graphs, "encoder", lambda vae: wrong)
+    wrong = getattr(graphs, graph)(network())
+    monkeypatch.setattr(graphs, graph, lambda vae: wrong)
     assert main([str(trained[0]), "--out", str(tmp_path / "out")]) == 1
-    assert "error: latents of 1 images differ by" in capsys.readouterr().err
+    assert f"error: {what} of 1 images differ by" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from service.bundle import ImageSpec
-from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible
+from service.bundle import SALIENCY, ImageSpec
+from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.runtime import Networks, _cgroup_cpus, cpu_count
 
 
@@ -65,6 +65,29 @@ def test_exchanged_graphs_are_refused(served_bundle, tmp_path):
     shutil.copy(served_bundle.directory / "decoder.onnx", tmp_path / "encoder.onnx")
     with pytest.raises(BundleIncompatible):
         Networks(dataclasses.replace(served_bundle, directory=tmp_path))
+
+
+def with_files(bundle, files):
+    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"files": files}))
+
+
+def test_a_bundle_without_heat_maps_serves_all_the_rest(served_bundle, rows):
+    files = {name: sha256 for name, sha256 in served_bundle.manifest.files.items() if name != SALIENCY}
+    without = Networks(with_files(served_bundle, files))
+    assert not without.has_saliency
+    assert len(without.encode(rows[:2])) == 2
+    with pytest.raises(BundleMissing, match=r"saliency\.onnx"):
+        without.saliency(rows[:2])
+
+
+@pytest.mark.parametrize("other", ["encoder.onnx", "decoder.onnx"])
+def test_another_graph_in_the_place_of_the_heat_maps_is_refused(served_bundle, tmp_path, other):
+    for name in ("encoder.onnx", "decoder.onnx"):
+        shutil.copy(served_bundle.directory / name, tmp_path / name)
+    shutil.copy(served_bundle.directory / other, tmp_path / SALIENCY)
+    bundle = with_files(served_bundle, {**served_bundle.manifest.files, SALIENCY: "0" * 64})
+    with pytest.raises(BundleIncompatible, match=r"saliency\.onnx"):
+        Networks(dataclasses.replace(bundle, directory=tmp_path))
 
 
 def test_a_graph_that_is_none_is_refused(served_bundle, tmp_path):

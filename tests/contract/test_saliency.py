@@ -1,0 +1,119 @@
+"""Heat maps: the graph computes what autograd computes, and the service runs it a tile at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from export import graphs
+from service import bundle
+from service.bundle import Bundle, ImageSpec, Latent, Manifest, Parity, Population
+from service.runtime import Networks
+from train.networks import VAE
+from train.presets import ConvNetwork
+
+LATENT_DIM = 4
+IMAGE_SHAPE = (16, 24, 3)
+GRID = (4, 6)
+LAST_CONVOLUTION = 4  # layers: convolution, LeakyReLU, convolution, LeakyReLU
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def network(seed: int = 0) -> VAE:
+    torch.manual_seed(seed)
+    return VAE(IMAGE_SHAPE, ConvNetwork(channels=(8, 16), hidden=32, latent_dim=LATENT_DIM)).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, size=(40, *IMAGE_SHAPE), dtype=np.uint8)
+
+
+def grad_cam(vae: VAE, image: NDArray[np.uint8], latent: int) -> NDArray[np.float32]:
+    """(h, w) of one image and one latent, step by step as its paper says, but for the final ReLU."""
+    scaled = torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255))[None]
+    activations = vae.encoder[:LAST_CONVOLUTION](scaled).detach().requires_grad_()
+    mean = vae.encoder[LAST_CONVOLUTION:](activations)[0, latent]
+    (gradient,) = torch.autograd.grad(mean, activations)
+    total = torch.zeros(GRID)
+    for channel in range(activations.shape[1]):
+        total += gradient[0, channel].mean() * activations[0, channel].detach()
+    return total.numpy()
+
+
+def run(vae: VAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    session = ort.InferenceSession(graphs.saliency(vae), providers=["CPUExecutionProvider"])
+    (maps,) = session.run(["saliency"], {"images": images})
+    return np.asarray(maps)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_graph_computes_what_autograd_computes(images: NDArray[np.uint8], seed: int) -> None:
+    vae = network(seed)
+    found = run(vae, images[:5])
+    expected = np.array([[grad_cam(vae, image, latent) for latent in range(LATENT_DIM)] for image in images[:5]])
+    assert (found.shape, found.dtype) == ((5, LATENT_DIM, *GRID), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert (found > 0).any(), "evidence for more of a latent"
+    assert (found < 0).any(), "evidence for less of it"
+
+
+def test_no_image_gives_no_map(images: NDArray[np.uint8]) -> None:
+    assert run(network(), images[:0]).shape == (0, LATENT_DIM, *GRID)
+
+
+# --- in the service
+
+
+@pytest.fixture(scope="module")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    vae = network()
+    latents = np.random.default_rng(1).normal(size=(50, 2, LATENT_DIM))
+    manifest = Manifest(
+        format_version=bundle.FORMAT_VERSION,
+        model="small",
+        image=ImageSpec(height=16, width=24, channels=3),
+        latent_dim=LATENT_DIM,
+        latents=tuple(Latent(index=index, name=f"latent {index}", dead=False) for index in range(LATENT_DIM)),
+        parity=Parity(batch_sizes=(), latents_relative=0, pixels_grey_levels=0, saliency_relative=0),
+        metrics={},
+        training={},
+        data={},
+        licence="CC0-1.0",
+    )
+    content = {
+        "encoder.onnx": graphs.encoder(vae),
+        "decoder.onnx": graphs.decoder(vae),
+        "saliency.onnx": graphs.saliency(vae),
+    }
+    directory: Path = tmp_path_factory.mktemp("bundles") / "small"
+    return bundle.write(directory, manifest, content, Population.from_latents(latents))
+
+
+def test_the_service_draws_the_same_maps_whatever_their_neighbours(
+    small_bundle: Bundle, images: NDArray[np.uint8]
+) -> None:
+    networks = Networks(small_bundle)
+    assert networks.has_saliency
+    together = networks.saliency(images)
+    assert (together.shape, together.dtype) == ((40, LATENT_DIM, *GRID), np.float32)
+    np.testing.assert_allclose(together, run(network(), images), rtol=1e-4, atol=1e-5 * np.abs(together).max())
+    for position in (0, 31, 32, 39):
+        assert np.array_equal(networks.saliency(images[position : position + 1])[0], together[position])
