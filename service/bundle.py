@@ -4,7 +4,7 @@
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
-    population.npz   moments of the latents of the training population
+    population.npz   moments of the latents of the training population, and how well its images are redrawn
     README.md        the model card, for people: not part of the contract, free to be edited
 
 `export` writes it, `service` reads it, and both sides use this module only. Nothing in it is pickled.
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,24 @@ class Manifest(_Record):
 
 
 @dataclass(frozen=True)
+class Familiarity:
+    """How well images of the population are redrawn: quantiles of `foreign.reconstruction_error` over held-out ones.
+
+    median  the error of an ordinary image
+    high    the 0.999 quantile
+    """
+
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, errors: NDArray[np.floating]) -> Self:
+        """Quantiles of the reconstruction errors (n,), n >= 1, of images that the model was not trained on."""
+        median, high = np.quantile(errors, (0.5, 0.999)).tolist()
+        return cls(median, high)
+
+
+@dataclass(frozen=True)
 class Population:
     """Moments of the latents over the training population: the broad background of every context.
 
@@ -128,15 +146,17 @@ class Population:
     covariance          (L, L)  covariance of the encoder's means, ddof 1
     posterior_variance  (L,)    mean of exp(logvar): how exactly the encoder knows each latent
     size                        number of images that the moments were taken over
+    familiarity                 None in bundles that were exported before it was measured
     """
 
     location: Float64Array
     covariance: Float64Array
     posterior_variance: Float64Array
     size: int
+    familiarity: Familiarity | None = None
 
     @classmethod
-    def from_latents(cls, latents: NDArray[np.floating]) -> Self:
+    def from_latents(cls, latents: NDArray[np.floating], familiarity: Familiarity | None = None) -> Self:
         """Moments of `latents` (N, 2, L), N >= 2."""
         mean, logvar = np.asarray(latents, dtype=np.float64).transpose(1, 0, 2)
         return cls(
@@ -144,6 +164,7 @@ class Population:
             covariance=np.atleast_2d(np.cov(mean, rowvar=False)),
             posterior_variance=np.exp(logvar).mean(axis=0),
             size=len(mean),
+            familiarity=familiarity,
         )
 
     @property
@@ -153,24 +174,27 @@ class Population:
 
     def to_npz(self) -> bytes:
         buffer = BytesIO()
-        np.savez(
-            buffer,
-            location=self.location,
-            covariance=self.covariance,
-            posterior_variance=self.posterior_variance,
-            size=np.int64(self.size),
-        )
+        arrays: dict[str, Any] = {
+            "location": self.location,
+            "covariance": self.covariance,
+            "posterior_variance": self.posterior_variance,
+            "size": np.int64(self.size),
+        }
+        if self.familiarity is not None:
+            arrays["familiarity"] = np.array([self.familiarity.median, self.familiarity.high])
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
     @classmethod
     def from_npz(cls, content: bytes, latent_dim: int) -> Self:
-        """Raises BundleCorrupt for anything but finite moments of `latent_dim` latents."""
+        """Raises BundleCorrupt for anything but finite moments of `latent_dim` latents, and errors in their order."""
         try:
             with np.load(BytesIO(content), allow_pickle=False) as arrays:
                 location = arrays["location"].astype(np.float64)
                 covariance = arrays["covariance"].astype(np.float64)
                 posterior_variance = arrays["posterior_variance"].astype(np.float64)
                 size = int(arrays["size"])
+                familiarity = arrays["familiarity"].astype(np.float64) if "familiarity" in arrays else None
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise BundleCorrupt(f"{POPULATION} cannot be read: {error}.", "Export the bundle again.") from error
         shapes = {
@@ -191,7 +215,15 @@ class Population:
                 "symmetric covariance and positive posterior variances.",
                 "Export the bundle again.",
             )
-        return cls(location, covariance, posterior_variance, size)
+        if familiarity is None:
+            return cls(location, covariance, posterior_variance, size)
+        if familiarity.shape != (2,) or not 0 < familiarity[0] <= familiarity[1] < np.inf:
+            raise BundleCorrupt(
+                f"{POPULATION}: familiarity is {familiarity.tolist()}; it holds the median and a higher quantile of "
+                "the reconstruction errors, both positive.",
+                "Export the bundle again.",
+            )
+        return cls(location, covariance, posterior_variance, size, Familiarity(*familiarity.tolist()))
 
 
 @dataclass(frozen=True)

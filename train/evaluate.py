@@ -1,7 +1,8 @@
 """What a trained run is worth: measured on images it was not trained on, and left in its directory.
 
 evaluation.json   metrics, mutual information matrix, where the data came from, command and commit
-population.npz    moments of the latents over training images: the bundle's background
+population.npz    moments of the latents over training images, the bundle's background, and reconstruction errors
+                  of validation images: never of test images, on which the share of false alarms is reported
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.bundle import Population
+from service.bundle import Familiarity, Population
+from service.foreign import reconstruction_error
 from train.data.dataset import Dataset, split
 from train.loop import commit, load_config, load_model
 from train.losses import Terms, kl_terms, reconstruction_nll
@@ -24,6 +26,7 @@ from train.networks import VAE
 
 HELD_OUT_IMAGES = 20_000
 POPULATION_IMAGES = 50_000
+FAMILIAR_IMAGES = 20_000
 SSIM_IMAGES = 2_000
 ELBO_IMAGES = 2_000
 CHUNK = 500
@@ -36,7 +39,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     parts = split(len(dataset.images))
     # Shuffled, so that the first images of each are a fair sample too.
     held_out = getattr(parts, part)[:HELD_OUT_IMAGES]
-    population_rows = parts.train[:POPULATION_IMAGES]
+    population_rows, familiar_rows = parts.train[:POPULATION_IMAGES], parts.validation[:FAMILIAR_IMAGES]
 
     latents = encode(model, dataset.images, held_out)
     mean, logvar = latents.transpose(1, 0, 2)
@@ -75,11 +78,15 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
             "ssim_images": len(originals),
             "elbo_images": len(originals[:ELBO_IMAGES]),
             "population_images": len(population_rows),
+            "familiar_images": len(familiar_rows),
         },
         "commit": commit(),
         "command": " ".join(["python -m train", *sys.argv[1:]]),
     }
-    population = Population.from_latents(encode(model, dataset.images, population_rows))
+    population = Population.from_latents(
+        encode(model, dataset.images, population_rows),
+        Familiarity.of(reconstruction_errors(model, dataset.images, familiar_rows)),
+    )
     (directory / "population.npz").write_bytes(population.to_npz())
     (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
@@ -107,6 +114,14 @@ def decode(model: VAE, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         for start in range(0, len(latents), CHUNK)
     ]
     return np.concatenate(chunks)
+
+
+def reconstruction_errors(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Errors (len(rows),) of the chosen rows of images (N, H, W, C), as the service measures them."""
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return np.concatenate(
+        [reconstruction_error(images[chunk], decode(model, encode(model, images, chunk)[:, 0])) for chunk in chunks]
+    )
 
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
