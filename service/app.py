@@ -7,7 +7,7 @@ every statistic is computed in `Misfit`, per request, once its rows are back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,19 +17,33 @@ import bentoml
 import numpy as np
 from bentoml.exceptions import BentoMLException
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import bundle, openapi
 from service.admission import Admission
 from service.errors import BundleError, InferenceUnavailable
+from service.gallery import Gallery
 from service.http import ErrorBodies, answer, read_body, while_connected
+from service.options import (
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    InterpolateOptions,
+    Options,
+    SampleOptions,
+    ScoreOptions,
+    TraverseOptions,
+)
 from service.pipeline import Pipeline
-from service.requests import ScoreRequest, parse
+from service.requests import ImagesNeeded, ImagesRequest, OptionsT, parse, parse_latents
 from service.runtime import Networks
-from service.schemas import Description, ScoreOptions, ScoreResponse
+from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
+
+Answer = BaseModel | Gallery
 
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000
@@ -72,6 +86,61 @@ class Inference:
         return self.networks.provider
 
 
+class RemoteNetworks:
+    """Inference as the pipeline sees it. Every method is pure, so that a lost connection may be tried again.
+
+    Each raises InferenceUnavailable.
+    """
+
+    def __init__(self, inference: Any) -> None:
+        self._inference = inference
+
+    async def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        latents: NDArray[np.float32] = await self._ask("encode", images)
+        return latents
+
+    async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        images: NDArray[np.uint8] = await self._ask("decode", latents)
+        return images
+
+    async def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        maps: NDArray[np.float32] = await self._ask("saliency", images)
+        return maps
+
+    async def provider(self) -> str:
+        return str(await self._ask("provider"))
+
+    async def is_ready(self) -> bool:
+        try:
+            return bool(await self._inference.to_async.is_ready(timeout=PROBE_SECONDS))
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _ask(self, method: str, *arguments: object) -> Any:
+        call = getattr(self._inference.to_async, method)
+        try:
+            try:
+                return await self._while_ready(call(*arguments))
+            except aiohttp.ServerDisconnectedError:  # an idle connection that was just being closed: use another
+                return await self._while_ready(call(*arguments))
+        except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
+            raise InferenceUnavailable(
+                f"The networks' process does not answer: {type(error).__name__}.",
+                "It may be starting, or gone: GET /readyz tells when it is back.",
+            ) from error
+
+    async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
+        task = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
+                if not await self.is_ready():
+                    raise TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
+
+
 class _Unread(bentoml.IODescriptor):
     """What an endpoint is called with in place of its declared fields: the request, body unread."""
 
@@ -86,27 +155,43 @@ class DocumentedService(bentoml.Service[Any]):
         return SimpleNamespace(asdict=openapi.document)
 
 
-class ScoreForm(bentoml.IODescriptor):
-    """The multipart form of /score: its fields are declared so that BentoML's own clients can fill it in.
+class _Form(bentoml.IODescriptor):
+    """The multipart form of an endpoint: its fields are declared so that BentoML's own clients can fill it in.
 
     It is never parsed by BentoML, which would fetch URLs and knows no limits: `service.requests` does it.
     """
 
-    images: list[Path] = Field(description="image files, or npy, zip or tar files of images")
-    reference: list[Path] = Field(default=[], description="normal images to compare with, in the same forms")
-    options: ScoreOptions = Field(default=ScoreOptions(), description="how to score")
-
     @classmethod
     async def from_http_request(cls, request: Request, serde: object) -> bentoml.IODescriptor:
         return _Unread.model_construct(request=request)
 
 
-class DescribeForm(bentoml.IODescriptor):
+def _form(options_type: type[Options], images_needed: ImagesNeeded = "always") -> type[_Form]:
+    """The form of an endpoint that takes images and `options_type`."""
+    images = Field(description="image files, or npy, zip or tar files of images")
+    if images_needed == "unless context":
+        images = Field(default=[], description="as always; may be left out where a context is sent")
+    reference: Any = Field(default=[], description="normal images to compare with, in the same forms")
+    context = Field(default=None, description="what POST /fit answered as `context`: to compare with instead")
+    options = Field(default=options_type(), description="how to do it")
+    return create_model(
+        f"{options_type.__name__.removesuffix('Options')}Form",
+        __base__=_Form,
+        images=(list[Path], images),
+        reference=(list[Path], reference),
+        context=(PortableContext | None, context),
+        options=(options_type, options),
+    )
+
+
+class DecodeForm(_Form):
+    """/decode takes latents, as JSON or as an npy."""
+
+    latents: list[list[float]] = Field(description="rows of as many numbers as the model has latents")
+
+
+class DescribeForm(_Form):
     """/describe takes nothing."""
-
-    @classmethod
-    async def from_http_request(cls, request: Request, serde: object) -> bentoml.IODescriptor:
-        return _Unread.model_construct(request=request)
 
 
 @bentoml.service(workers=1, traffic={"timeout": TRANSPORT_TIMEOUT}, service_class=DocumentedService)
@@ -126,70 +211,100 @@ class Misfit:
 
     def __init__(self) -> None:
         self.settings = Settings()
-        self.pipeline = Pipeline(bundle.load(self.settings.bundle_directory), self._encode, self.settings)
+        self.networks = RemoteNetworks(self.inference)
+        self.pipeline = Pipeline(bundle.load(self.settings.bundle_directory), self.networks, self.settings)
         self.admission = Admission(self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight)
 
-    @bentoml.api(route="/score", input_spec=ScoreForm, output_spec=ScoreResponse)
+    @bentoml.api(route="/score", input_spec=_form(ScoreOptions), output_spec=ScoreResponse)
     async def score(self, request: Request) -> Response:
         """Score every image by how far it lies from the others, or from a reference set."""
-        return await answer(request, self._score(request), self.settings.timeout_seconds)
+        return await self._images_answer(request, ScoreOptions, self.pipeline.score)
+
+    @bentoml.api(route="/explain", input_spec=_form(ExplainOptions), output_spec=ScoreResponse)
+    async def explain(self, request: Request) -> Response:
+        """Score every image, and say why: latent by latent, in a sentence, and with heat maps."""
+        return await self._images_answer(request, ExplainOptions, self.pipeline.explain)
+
+    @bentoml.api(route="/fit", input_spec=_form(FitOptions, "unless context"), output_spec=FitResponse)
+    async def fit(self, request: Request) -> Response:
+        """The context that the images make, to be kept and sent with other requests; contexts sent along are merged."""
+        return await self._images_answer(request, FitOptions, self.pipeline.fit, "unless context")
+
+    @bentoml.api(route="/edit", input_spec=_form(EditOptions), output_spec=PicturesResponse)
+    async def edit(self, request: Request) -> Response:
+        """What the images would look like if they belonged, or with other latents."""
+        return await self._images_answer(request, EditOptions, self.pipeline.edit)
+
+    @bentoml.api(route="/traverse", input_spec=_form(TraverseOptions, "unless context"), output_spec=PicturesResponse)
+    async def traverse(self, request: Request) -> Response:
+        """Pictures along one latent, several, or a plane of two, over the range that the context has."""
+        return await self._images_answer(request, TraverseOptions, self.pipeline.traverse, "unless context")
+
+    @bentoml.api(route="/interpolate", input_spec=_form(InterpolateOptions), output_spec=PicturesResponse)
+    async def interpolate(self, request: Request) -> Response:
+        """Pictures on the way from one image to another."""
+        return await self._images_answer(request, InterpolateOptions, self.pipeline.interpolate)
+
+    @bentoml.api(route="/sample", input_spec=_form(SampleOptions, "unless context"), output_spec=PicturesResponse)
+    async def sample(self, request: Request) -> Response:
+        """New pictures that belong to the context."""
+        return await self._images_answer(request, SampleOptions, self.pipeline.sample, "unless context")
+
+    @bentoml.api(route="/encode", input_spec=_form(EncodeOptions), output_spec=EncodeResponse)
+    async def encode(self, request: Request) -> Response:
+        """The latents of every image: mean and logvar."""
+        return await self._images_answer(request, EncodeOptions, self.pipeline.encode)
+
+    @bentoml.api(route="/decode", input_spec=DecodeForm, output_spec=PicturesResponse)
+    async def decode(self, request: Request) -> Response:
+        """The pictures of latents."""
+        return await answer(request, self._decode(request), self.settings.timeout_seconds)
 
     @bentoml.api(route="/describe", input_spec=DescribeForm, output_spec=Description)
     async def describe(self, request: Request) -> Response:
         """The model, its latents, the limits, and where the networks run."""
         return await answer(request, self._describe(), self.settings.timeout_seconds)
 
-    async def _score(self, request: Request) -> BaseModel:
+    async def _images_answer(
+        self,
+        request: Request,
+        options_type: type[OptionsT],
+        work: Callable[[ImagesRequest[OptionsT]], Coroutine[Any, Any, Answer]],
+        images_needed: ImagesNeeded = "always",
+    ) -> Response:
+        """What `work` makes of the request, once it is read and there is room for it."""
+
+        async def admitted() -> Answer:
+            with self.admission.ticket() as ticket:
+                body = await read_body(request, self.settings.max_body_bytes, ticket)
+                content_type = request.headers.get("content-type", "")
+                query = request.query_params
+                images_request = await asyncio.to_thread(
+                    parse, content_type, query, body, self.settings, options_type, images_needed
+                )
+                ticket.take_images(images_request.size)
+                return await while_connected(request, work(images_request))
+
+        return await answer(request, admitted(), self.settings.timeout_seconds)
+
+    async def _decode(self, request: Request) -> Answer:
         with self.admission.ticket() as ticket:
             body = await read_body(request, self.settings.max_body_bytes, ticket)
             content_type = request.headers.get("content-type", "")
-            score_request: ScoreRequest = await asyncio.to_thread(
-                parse, content_type, request.query_params, body, self.settings
-            )
-            ticket.take_images(score_request.size)
-            return await while_connected(request, self.pipeline.score(score_request))
+            latent_dim = self.pipeline.bundle.manifest.latent_dim
+            latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
+            ticket.take_images(len(latents))
+            return await while_connected(request, self.pipeline.decode(latents))
 
-    async def _describe(self) -> BaseModel:
-        return self.pipeline.describe(await self._ask("provider"))
-
-    async def _encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        latents: NDArray[np.float32] = await self._ask("encode", images)
-        return latents
-
-    async def _ask(self, method: str, *arguments: object) -> Any:
-        """The result of one of Inference's methods, all of them pure. Raises InferenceUnavailable."""
-        call = getattr(self.inference.to_async, method)
-        try:
-            try:
-                return await self._while_ready(call(*arguments))
-            except aiohttp.ServerDisconnectedError:  # an idle connection that was just being closed: use another
-                return await self._while_ready(call(*arguments))
-        except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
-            raise InferenceUnavailable(
-                f"The networks' process does not answer: {type(error).__name__}.",
-                "It may be starting, or gone: GET /readyz tells when it is back.",
-            ) from error
-
-    async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
-        task = asyncio.create_task(call)
-        try:
-            while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
-                if not await self.__is_ready__():
-                    raise TimeoutError
-            return task.result()
-        finally:
-            task.cancel()
+    async def _describe(self) -> Answer:
+        return self.pipeline.describe(await self.networks.provider())
 
     async def __is_alive__(self) -> bool:
         """Misfit without Inference is of no use: liveness fails, so that both are restarted."""
-        return await self.__is_ready__()
+        return await self.networks.is_ready()
 
     async def __is_ready__(self) -> bool:
-        try:
-            return bool(await self.inference.to_async.is_ready(timeout=PROBE_SECONDS))
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await self.networks.is_ready()
 
 
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import InvalidInput, ShapeMismatch, TooLarge, TooManyImages, UndecodableImage
 from service.images import Uint8Array
@@ -26,8 +27,19 @@ def read_npy(content: bytes | memoryview) -> Uint8Array:
     """The images in an npy file, uint8 (N, H, W) or (N, H, W, C), as a view of `content`.
 
     Raises ShapeMismatch for any other rank or type, InvalidInput for what is not a complete npy file.
-    Nothing is unpickled, and no memory is set aside for a size that the header only claims.
     """
+    return _read_npy(content, _check_images)
+
+
+def read_npy_latents(content: bytes | memoryview) -> NDArray[np.float64]:
+    """The latents in an npy file, float32 or float64 (N, L). Raises as `read_npy` does."""
+    return _read_npy(content, _check_latents).astype(np.float64)
+
+
+def _read_npy(
+    content: bytes | memoryview, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
+) -> NDArray[Any]:
+    """Nothing is unpickled, and no memory is set aside for a size that the header only claims."""
     header = BytesIO(content[: 64 * 1024])
     try:
         version = np.lib.format.read_magic(header)
@@ -40,17 +52,26 @@ def read_npy(content: bytes | memoryview) -> Uint8Array:
         raise InvalidInput(
             f"{len(content)} bytes are not an npy file: {error}.", "Write it with numpy.save."
         ) from error
-    _check_array(shape, dtype)
-    values = np.frombuffer(content, dtype=np.uint8, offset=header.tell())
-    if values.size != (expected := int(np.prod(shape, dtype=object))):
+    check(shape, dtype)
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if len(content) - header.tell() != expected:
         raise InvalidInput(
-            f"The npy file announces shape {shape}, which takes {expected} bytes, but holds {values.size}.",
+            f"The npy file announces shape {shape}, which takes {expected} bytes, but holds "
+            f"{len(content) - header.tell()}.",
             "It was cut short, or the header was changed: write it again with numpy.save.",
         )
+    values = np.frombuffer(content, dtype=dtype, offset=header.tell())
     return values.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _check_array(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    if dtype not in (np.float32, np.float64):
+        raise ShapeMismatch(f"The array has dtype {dtype}, expected float32 or float64.", "Send the encoder's means.")
+    if len(shape) != 2:
+        raise ShapeMismatch(f"The array has shape {shape}, expected (N, L).", "A single latent vector takes z[None].")
+
+
+def _check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if dtype != np.uint8:
         raise ShapeMismatch(
             f"The array has dtype {dtype}, expected uint8.",

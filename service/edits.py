@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isqrt
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import chi2
 
 from service.bundle import Latent
@@ -23,6 +24,10 @@ from service.estimators import mahalanobis_squared
 
 IndexArray = NDArray[np.intp]
 
+Unit = Literal["latent", "sd", "quantile"]
+
+# A shift by quantiles goes no further than to this one, or to 1 less it.
+EXTREME = 1e-3
 # The prior has standard deviation 1: nothing that a decoder can draw lies further out.
 FURTHEST = 1e3
 MOST_IMAGES = 1000  # that one answer may hold
@@ -47,7 +52,7 @@ def resolve(wanted: str | int, latents: Sequence[Latent]) -> int:
     )
 
 
-def resolve_values(values: Mapping[str | int, float], latents: Sequence[Latent]) -> dict[int, float]:
+def resolve_values(values: Mapping[str, float], latents: Sequence[Latent]) -> dict[int, float]:
     """`values` by latent index. Raises UnknownLatent, and InvalidOption where two keys mean the same latent."""
     resolved: dict[int, float] = {}
     for wanted, value in values.items():
@@ -109,39 +114,36 @@ def project(
     return edited
 
 
-def set_latents(latents: Float64Array, values: Mapping[int, float]) -> Float64Array:
-    """Latents (..., L) with each index in `values` at its value. Raises InvalidOption beyond +-FURTHEST."""
+def move(
+    latents: Float64Array,
+    values: Mapping[int, float],
+    unit: Unit,
+    relative: bool,
+    location: Float64Array,
+    covariance: Float64Array,
+) -> Float64Array:
+    """Latents (..., L) with each index in `values` set to its value or, if `relative`, shifted by it.
+
+    unit  "latent": the latent's own; "sd": standard deviations from the context's location; "quantile": of its
+          Gaussian marginal in the context, where a shift stops short of 0 and 1.
+    Raises InvalidOption beyond +-FURTHEST, and for quantiles to be set unless above 0 and below 1.
+    """
     edited = np.array(latents, dtype=np.float64)
     for index, value in values.items():
-        edited[..., index] = _within("A latent's value", value)
-    return edited
-
-
-def shift(latents: Float64Array, deviations: Mapping[int, float], covariance: Float64Array) -> Float64Array:
-    """Latents (..., L) with each index in `deviations` moved by so many of the context's standard deviations.
-
-    Raises InvalidOption beyond +-FURTHEST.
-    """
-    edited = np.array(latents, dtype=np.float64)
-    for index, amount in deviations.items():
-        edited[..., index] += _within("A shift", amount) * np.sqrt(covariance[index, index])
-    return edited
-
-
-def set_quantiles(
-    latents: Float64Array, quantiles: Mapping[int, float], location: Float64Array, covariance: Float64Array
-) -> Float64Array:
-    """Latents (..., L) with each index in `quantiles` at that quantile of its Gaussian marginal in the context.
-
-    Raises InvalidOption unless every quantile is above 0 and below 1.
-    """
-    edited = np.array(latents, dtype=np.float64)
-    for index, quantile in quantiles.items():
-        if not 0 < quantile < 1:
-            raise InvalidOption(
-                f"The quantile is {quantile}; expected more than 0 and less than 1.", "0.5 is the context's middle."
-            )
-        edited[..., index] = location[index] + ndtri(quantile) * np.sqrt(covariance[index, index])
+        middle, deviation = location[index], np.sqrt(covariance[index, index])
+        if unit == "latent":
+            edited[..., index] = _within(value) + (edited[..., index] if relative else 0.0)
+        elif unit == "sd":
+            edited[..., index] = _within(value) * deviation + (edited[..., index] if relative else middle)
+        else:
+            if not -1 < value < 1 or not (relative or value > 0):
+                raise InvalidOption(
+                    f"The quantile is {value}; expected more than 0 and less than 1, for a shift between -1 and 1.",
+                    "0.5 is the context's middle.",
+                )
+            now = ndtr((edited[..., index] - middle) / deviation)
+            quantile = np.clip(now + value, EXTREME, 1 - EXTREME) if relative else value
+            edited[..., index] = middle + deviation * ndtri(quantile)
     return edited
 
 
@@ -263,7 +265,7 @@ def _range(dim: int, steps: int, location: Float64Array, covariance: Float64Arra
     return values
 
 
-def _within(what: str, value: float) -> float:
+def _within(value: float) -> float:
     if not abs(value) <= FURTHEST:  # nan fails as well
-        raise InvalidOption(f"{what} is {value}; expected a number between -{FURTHEST:g} and {FURTHEST:g}.")
+        raise InvalidOption(f"The value {value} came; expected a number between -{FURTHEST:g} and {FURTHEST:g}.")
     return value

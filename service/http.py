@@ -17,12 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Ticket
 from service.errors import DeadlineExceeded, MisfitError, Overloaded, TooLarge, UnsupportedMediaType
+from service.gallery import Gallery
 from service.schemas import ErrorDetail, ErrorResponse
 from service.status import STATUS
 
 T = TypeVar("T")
 REQUEST_ID = "x-request-id"
 RETRY_AFTER_SECONDS = "1"
+JSON, PNG, ZIP = "application/json", "image/png", "application/zip"
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
 
 logger = logging.getLogger(__name__)
@@ -69,13 +71,13 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def answer(request: Request, work: Awaitable[BaseModel], timeout_seconds: float) -> Response:
+async def answer(request: Request, work: Awaitable[BaseModel | Gallery], timeout_seconds: float) -> Response:
     """The response that `work` leads to, or the error in which it ends."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            model = await work
-            body = await asyncio.to_thread(model.model_dump_json, exclude_unset=True)
-        return Response(body, media_type="application/json", headers={REQUEST_ID: request_id(request.scope)})
+            found = await work
+            content, media_type = await asyncio.to_thread(_represented, found, request.headers.get("accept", ""))
+        return Response(content, media_type=media_type, headers={REQUEST_ID: request_id(request.scope)})
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
     except TimeoutError:
@@ -83,6 +85,18 @@ async def answer(request: Request, work: Awaitable[BaseModel], timeout_seconds: 
         return error_response(late, request.scope)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
         return error_response(error, request.scope)
+
+
+def _represented(found: BaseModel | Gallery, accept: str) -> tuple[bytes, str]:
+    """The answer in the form that the client asked for: pictures also come as a contact sheet, or as files."""
+    if isinstance(found, Gallery):
+        wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+        if PNG in wanted:
+            return found.as_sheet(), PNG
+        if ZIP in wanted:
+            return found.as_zip(), ZIP
+        found = found.with_pictures()
+    return found.model_dump_json(exclude_unset=True).encode(), JSON
 
 
 def error_response(error: Exception, scope: Scope) -> Response:
@@ -101,7 +115,7 @@ def _error_body(
     number = request_id(scope)
     body = ErrorResponse(error=ErrorDetail(code=code, message=message, hint=hint), request_id=number)
     headers = {REQUEST_ID: number, **(headers or {})}
-    return Response(body.model_dump_json(), status, headers, media_type="application/json")
+    return Response(body.model_dump_json(), status, headers, media_type=JSON)
 
 
 def request_id(scope: Scope) -> str:

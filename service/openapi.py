@@ -8,23 +8,71 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service.http import JSON, PNG, ZIP
+from service.options import (
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    InterpolateOptions,
+    Options,
+    SampleOptions,
+    ScoreOptions,
+    TraverseOptions,
+)
 from service.requests import MEDIA_TYPES
-from service.schemas import Description, ErrorResponse, ScoreOptions, ScoreResponse
+from service.schemas import (
+    Description,
+    EncodeResponse,
+    ErrorResponse,
+    FitResponse,
+    PicturesResponse,
+    PortableContext,
+    ScoreResponse,
+)
 from service.status import STATUS
 
 Schema = dict[str, Any]
 
+
+class Endpoint(NamedTuple):
+    """An endpoint that takes images."""
+
+    summary: str
+    options: type[Options]
+    response: type[BaseModel]
+    images_required: bool = True
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "score": Endpoint(
+        "Score every image by how far it lies from the others, or from a reference set.", ScoreOptions, ScoreResponse
+    ),
+    "explain": Endpoint("Score every image, and say why.", ExplainOptions, ScoreResponse),
+    "fit": Endpoint("The context that the images make, merged with those sent along.", FitOptions, FitResponse, False),
+    "edit": Endpoint("What the images would look like if they belonged.", EditOptions, PicturesResponse),
+    "traverse": Endpoint("Pictures along one or more latents.", TraverseOptions, PicturesResponse, False),
+    "interpolate": Endpoint("Pictures on the way between two images.", InterpolateOptions, PicturesResponse),
+    "sample": Endpoint("New pictures that belong to the context.", SampleOptions, PicturesResponse, False),
+    "encode": Endpoint("The latents of every image.", EncodeOptions, EncodeResponse),
+}
+
 _REF = "#/components/schemas/{model}"
 _FILE: Schema = {"type": "string", "format": "binary"}
 _BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
+_PICTURE_FILES = {
+    PNG: {"schema": {**_FILE, "description": "all pictures on one sheet"}},
+    ZIP: {"schema": {**_FILE, "description": "a PNG for each picture, and answer.json"}},
+}
 _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-    (ScoreOptions, "validation"),
-    (ScoreResponse, "validation"),
+    *((endpoint.options, "validation") for endpoint in ENDPOINTS.values()),
+    *((model, "validation") for model in (ScoreResponse, FitResponse, PicturesResponse, EncodeResponse)),
+    (PortableContext, "validation"),
     (Description, "validation"),
     (ErrorResponse, "validation"),
 ]
@@ -38,11 +86,12 @@ def document() -> Schema:
         "info": {
             "title": "misfit",
             "version": version("misfit"),
-            "description": "Finds the images that do not belong in their batch.",
+            "description": "Finds the images that do not belong in their batch, says why, and shows them mended.",
         },
         "servers": [{"url": "."}],
         "paths": {
-            "/score": {"post": _score()},
+            **{f"/{name}": {"post": _of_images(name, endpoint)} for name, endpoint in ENDPOINTS.items()},
+            "/decode": {"post": _decode()},
             "/describe": {"post": _describe()},
             "/livez": {"get": _probe("livez", "Whether the service, with its networks' process, is alive.")},
             "/readyz": {"get": _probe("readyz", "Whether requests can be answered.")},
@@ -52,22 +101,36 @@ def document() -> Schema:
     }
 
 
-def _score() -> Schema:
-    options = _ref(ScoreOptions)
-    encodings = {"multipart/form-data": _form(_FILE, options), "application/json": _form(_BASE64, options)}
+def _of_images(name: str, endpoint: Endpoint) -> Schema:
+    encodings = {"multipart/form-data": _form(_FILE, endpoint), JSON: _form(_BASE64, endpoint)}
     return {
-        "operationId": "score",
-        "summary": "Score every image by how far it lies from the others, or from a reference set.",
+        "operationId": name,
+        "summary": endpoint.summary,
         "description": (
             "Images come as files, as a uint8 array (N, H, W) or (N, H, W, C) in an npy, or in a zip or tar. "
-            "In an archive, what lies in a folder `reference` or is called `reference.npy` is the reference set."
+            "In an archive, what lies in a folder `reference` or is called `reference.npy` is the reference set, "
+            "and `context.json` a context that /fit answered."
         ),
-        "parameters": [_option(name, schema) for name, schema in _option_schemas().items()],
+        "parameters": [_option(option, schema) for option, schema in _option_schemas(endpoint.options).items()],
         "requestBody": {
             "required": True,
             "content": {media_type: {"schema": encodings.get(media_type, _FILE)} for media_type in MEDIA_TYPES},
         },
-        "responses": _responses(ScoreResponse),
+        "responses": _responses(endpoint.response),
+    }
+
+
+def _decode() -> Schema:
+    latents = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
+    table = {"type": "object", "properties": {"latents": latents}, "required": ["latents"]}
+    return {
+        "operationId": "decode",
+        "summary": "The pictures of latents.",
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": table}, "application/x-npy": {"schema": _FILE}},
+        },
+        "responses": _responses(PicturesResponse),
     }
 
 
@@ -79,19 +142,20 @@ def _describe() -> Schema:
     }
 
 
-def _form(image: Schema, options: Schema) -> Schema:
+def _form(image: Schema, endpoint: Endpoint) -> Schema:
     images = {"type": "array", "items": image, "minItems": 1}
-    properties = {"images": images, "reference": images, "options": options}
+    contexts = {"anyOf": [_ref(PortableContext), {"type": "array", "items": _ref(PortableContext)}]}
+    properties = {"images": images, "reference": images, "context": contexts, "options": _ref(endpoint.options)}
     return {
         "type": "object",
         "properties": properties,
-        "required": ["images"],
+        "required": ["images"] if endpoint.images_required else [],
         "additionalProperties": False,
     }
 
 
-def _option_schemas() -> Schema:
-    schema: Schema = ScoreOptions.model_json_schema(ref_template=_REF)["properties"]
+def _option_schemas(options: type[Options]) -> Schema:
+    schema: Schema = options.model_json_schema(ref_template=_REF)["properties"]
     return schema
 
 
@@ -100,17 +164,20 @@ def _option(name: str, schema: Schema) -> Schema:
 
 
 def _responses(model: type[BaseModel]) -> Schema:
-    refused = {"application/json": {"schema": _ref(ErrorResponse)}}
+    refused = {JSON: {"schema": _ref(ErrorResponse)}}
     statuses = sorted({status.http for status in STATUS.values()} - {HTTPStatus.UNAUTHORIZED})
     return {
-        "200": {"description": "OK", "content": {"application/json": {"schema": _ref(model)}}},
+        "200": {
+            "description": "OK",
+            "content": {JSON: {"schema": _ref(model)}, **(_PICTURE_FILES if model is PicturesResponse else {})},
+        },
         **{str(status.value): {"description": status.phrase, "content": refused} for status in statuses},
     }
 
 
 def _probe(name: str, summary: str) -> Schema:
     answers = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}}
-    refused = {"application/json": {"schema": _ref(ErrorResponse)}}
+    refused = {JSON: {"schema": _ref(ErrorResponse)}}
     return {
         "operationId": name,
         "summary": summary,

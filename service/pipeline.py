@@ -1,30 +1,46 @@
-"""The one flow from uploads to scores, whatever the transport: HTTP, gRPC and offline call these functions.
+"""The one flow from uploads to answers, whatever the transport: HTTP, gRPC and offline call these functions.
 
-uploads -> rows (uint8, each with its own error) -> latents -> context and scores -> response
+uploads -> rows (uint8, each with its own error) -> latents -> context and scores -> attributions or edits -> answer
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import scoring
+from service import answers, foreign, gallery, scoring
+from service.batch import Batch, Encoded
 from service.bundle import Bundle
-from service.context import Estimator
-from service.errors import MisfitError
+from service.context import Context, Estimator
+from service.errors import InvalidInput, MisfitError
+from service.gallery import Gallery, Plan
 from service.images import Resize, Rows, Upload, read_rows
-from service.requests import ScoreRequest
-from service.schemas import Description, ErrorDetail, Limits, ScoredContext, ScoredItem, ScoreResponse
+from service.options import (
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    InterpolateOptions,
+    SampleOptions,
+    ScoreOptions,
+    ScoringOptions,
+    TraverseOptions,
+)
+from service.portable import from_portable, to_portable
+from service.requests import ImagesRequest
+from service.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
 from service.settings import Settings
 
 Float32Array = NDArray[np.float32]
-Encode = Callable[[NDArray[np.uint8]], Awaitable[Float32Array]]
+Uint8Array = NDArray[np.uint8]
+Row = TypeVar("Row", bound=np.generic)
+Result = TypeVar("Result", bound=np.generic)
 
 # Rows decoded and encoded at a time: while one chunk is encoded the next is decoded and on its way.
 CHUNK_ROWS = 128
@@ -32,35 +48,84 @@ CHUNK_ROWS = 128
 CHUNKS_IN_FLIGHT = 4
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """`latents` (k, 2, L) of the uploads that could be used; the others' errors by position."""
+class Networks(Protocol):
+    """The networks, row by row; the transport says where they run."""
 
-    latents: Float32Array
-    errors: dict[int, MisfitError]
+    async def encode(self, images: Uint8Array) -> Float32Array:
+        """uint8 (n, H, W, C) to latents (n, 2, L)."""
+
+    async def decode(self, latents: Float32Array) -> Uint8Array:
+        """Latents (n, L) to uint8 (n, H, W, C)."""
+
+    async def saliency(self, images: Uint8Array) -> Float32Array:
+        """uint8 (n, H, W, C) to signed class activation maps (n, L, h, w)."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """`encode` maps uint8 (n, H, W, C) to float32 (n, 2, L); the transport says where that happens."""
-
     bundle: Bundle
-    encode: Encode
+    networks: Networks
     settings: Settings
 
     def __post_init__(self) -> None:
         # The matrices are tiny: BLAS threads would wait for each other longer than they compute.
         threadpool_limits(limits=1, user_api="blas")
 
-    async def score(self, request: ScoreRequest) -> ScoreResponse:
+    async def score(self, request: ImagesRequest[ScoreOptions]) -> ScoreResponse:
         """Raises InvalidInput where no image, or no reference image, can be used."""
-        images = await self._encode_uploads(request.images, request.options.resize, "images")
-        reference = (
-            await self._encode_uploads(request.reference, request.options.resize, "reference images")
-            if request.reference is not None
-            else None
+        batch = await self._batch(request)
+        return await asyncio.to_thread(answers.scored, batch, request.options, self.bundle)
+
+    async def explain(self, request: ImagesRequest[ExplainOptions]) -> ScoreResponse:
+        """As /score, with the reasons: attributions of every image and heat maps of those that the options name."""
+        drawing = request.options.heat_maps != "none" and self.bundle.manifest.has_saliency
+        batch = await self._batch(request, keep_pixels=drawing)
+        if request.options.heat_maps != "none" and not drawing:
+            warning = "This bundle has no saliency.onnx, so there are no heat maps: export it again."
+            batch = replace(batch, context=replace(batch.context, warnings=(*batch.context.warnings, warning)))
+        explained = await asyncio.to_thread(answers.explained, batch, request.options, self.bundle)
+        mapped = explained.mapped if drawing else explained.mapped[:0]
+        maps = await self._rows(self.networks.saliency, batch.images.pixels[mapped]) if len(mapped) else None
+        return await asyncio.to_thread(explained.response, maps)
+
+    async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
+        """The context of the request's images, merged with the contexts that it brings."""
+        contexts = [from_portable(context, self.bundle) for context in request.contexts]
+        errors: dict[int, MisfitError] = {}
+        if request.images:
+            images = await self._encode(request.images, request.options, "images")
+            contexts.append(await asyncio.to_thread(self._fit, images, request.options))
+            errors = images.errors
+        context = await asyncio.to_thread(scoring.merge, contexts, self.bundle.population)
+        return FitResponse(
+            model=self.bundle.manifest.model,
+            context=to_portable(context, self.bundle.manifest.bundle_id),
+            errors=answers.errors_by_id(request.images, errors),
         )
-        return await asyncio.to_thread(self._score_latents, request, images, reference)
+
+    async def edit(self, request: ImagesRequest[EditOptions]) -> Gallery:
+        batch = await self._batch(request, keep_pixels=True)
+        return await self._draw(await asyncio.to_thread(gallery.plan_edit, batch, request.options, self.bundle))
+
+    async def traverse(self, request: ImagesRequest[TraverseOptions]) -> Gallery:
+        batch = await self._batch(request)
+        return await self._draw(await asyncio.to_thread(gallery.plan_traverse, batch, request.options, self.bundle))
+
+    async def interpolate(self, request: ImagesRequest[InterpolateOptions]) -> Gallery:
+        batch = await self._batch(request)
+        return await self._draw(await asyncio.to_thread(gallery.plan_interpolate, batch, request.options, self.bundle))
+
+    async def sample(self, request: ImagesRequest[SampleOptions]) -> Gallery:
+        batch = await self._batch(request)
+        return await self._draw(await asyncio.to_thread(gallery.plan_sample, batch, request.options, self.bundle))
+
+    async def encode(self, request: ImagesRequest[EncodeOptions]) -> EncodeResponse:
+        images = await self._encode(request.images, request.options, "images")
+        return await asyncio.to_thread(answers.encoded, images, self.bundle)
+
+    async def decode(self, latents: NDArray[np.float64]) -> Gallery:
+        """Latents (n, L), as `service.requests.parse_latents` checked them."""
+        return await self._draw(gallery.plan_decode(latents))
 
     def describe(self, provider: str) -> Description:
         manifest = self.bundle.manifest
@@ -77,14 +142,72 @@ class Pipeline:
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
         )
 
-    async def _encode_uploads(self, uploads: Sequence[Upload], resize: Resize, what: str) -> Encoded:
-        gate = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
-        spec, max_pixels = self.bundle.manifest.image, self.settings.max_image_pixels
+    async def _batch(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
+        """The request's images, encoded and scored against their context."""
+        options, population = request.options, self.bundle.population
+        context: Context | None = None
+        if request.contexts:
+            context = scoring.merge([from_portable(given, self.bundle) for given in request.contexts], population)
+        images = await self._encode(request.images, options, "images", keep_pixels)
+        if request.reference is not None:
+            reference = await self._encode(request.reference, options, "reference images")
+            context = await asyncio.to_thread(self._fit, reference, options)
+        if not request.images:
+            assert context is not None, "a request without images was refused unless it brought a context"
+            return Batch(images, context, None)
+        scores = await asyncio.to_thread(
+            scoring.score,
+            images.latents,
+            population,
+            estimator=options.estimator,
+            threshold=options.threshold,
+            fdr=options.fdr,
+            context=context,
+            foreignness=None if images.check is None else images.check.foreignness,
+        )
+        warnings = (*scores.context.warnings, *self._unchecked(options))
+        return Batch(images, replace(scores.context, warnings=warnings), scores)
 
-        async def encode_chunk(chunk: Sequence[Upload]) -> tuple[Rows, list[Float32Array]]:
+    def _fit(self, images: Encoded, options: FitOptions) -> Context:
+        """The context of images that were sent to be one."""
+        native = images.native
+        if len(native) == 0:
+            raise InvalidInput(
+                f"All {len(images.latents)} images are unlike anything that the model has seen.",
+                "Serve a bundle that was trained on such images, or turn the check off with foreign=off.",
+            )
+        context = scoring.fit(native, self.bundle.population, estimator=options.estimator)
+        unused = answers.unused(images)
+        return replace(context, warnings=(*context.warnings, unused)) if unused else context
+
+    def _unchecked(self, options: FitOptions) -> tuple[str, ...]:
+        if options.foreign == "off" or self.bundle.population.familiarity is not None:
+            return ()
+        return ("This bundle cannot tell images that are unlike anything the model has seen: export it again.",)
+
+    async def _draw(self, plan: Plan) -> Gallery:
+        """Decode what was planned, and look at it with the encoder's eyes."""
+        images = await self._rows(self.networks.decode, plan.latents.astype(np.float32))
+        latents = await self._rows(self.networks.encode, images)
+        return await asyncio.to_thread(gallery.finish, plan, images, latents, self.bundle)
+
+    async def _rows(
+        self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
+    ) -> NDArray[Result]:
+        """What `network` makes of rows (n, ...), n >= 1, chunk by chunk."""
+        return np.concatenate([await network(rows[at : at + CHUNK_ROWS]) for at in range(0, len(rows), CHUNK_ROWS)])
+
+    async def _encode(
+        self, uploads: Sequence[Upload], options: FitOptions | EncodeOptions, what: str, keep_pixels: bool = False
+    ) -> Encoded:
+        """Raises an InvalidInput where there are uploads and none of them can be used."""
+        gate = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
+        spec = self.bundle.manifest.image
+        check = isinstance(options, FitOptions) and options.foreign == "flag"
+
+        async def encode_chunk(chunk: Sequence[Upload]) -> Encoded:
             async with gate:
-                rows = await asyncio.to_thread(read_rows, chunk, spec, resize, max_pixels)
-                return rows, [await self.encode(rows.pixels)] if len(rows.pixels) else []
+                return await self._encode_chunk(chunk, options.resize, check, keep_pixels)
 
         starts = range(0, len(uploads), CHUNK_ROWS)
         try:
@@ -95,68 +218,34 @@ class Pipeline:
         chunks = [task.result() for task in tasks]
         errors = {
             at + position: error
-            for at, (rows, _) in zip(starts, chunks, strict=True)
-            for position, error in rows.errors.items()
+            for at, chunk in zip(starts, chunks, strict=True)
+            for position, error in chunk.errors.items()
         }
-        if len(errors) == len(uploads):
+        if uploads and len(errors) == len(uploads):
             first = errors[0]
             raise type(first)(
                 f"None of the {len(uploads)} {what} can be used. The first, {uploads[0].id}: {first.message}",
                 first.hint,
             )
-        return Encoded(np.concatenate([latents for _, found in chunks for latents in found]), errors)
-
-    def _score_latents(self, request: ScoreRequest, images: Encoded, reference: Encoded | None) -> ScoreResponse:
-        options = request.options
-        scores = scoring.score(
-            images.latents,
-            self.bundle.population,
-            estimator=options.estimator,
-            threshold=options.threshold,
-            fdr=options.fdr,
-            reference=reference.latents if reference else None,
-        )
-        warnings = list(scores.context.warnings)
-        if reference and reference.errors:
-            warnings.append(_unused_reference(request.reference or (), reference.errors))
-        return ScoreResponse(
-            bundle_id=self.bundle.manifest.bundle_id,
-            model=self.bundle.manifest.model,
-            context=ScoredContext(
-                source=scores.context.source,
-                size=scores.context.size,
-                estimator=scores.context.estimator,
-                contamination=scores.context.contamination,
-                reliability=scores.context.reliability,
-                warnings=warnings,
-            ),
-            items=_items(request.images, images.errors, scores),
+        checks = [chunk.check for chunk in chunks if chunk.check is not None]
+        nothing = np.empty((0, 2, self.bundle.manifest.latent_dim), dtype=np.float32)
+        return Encoded(
+            uploads,
+            np.concatenate([nothing, *(chunk.latents for chunk in chunks)]),
+            np.concatenate([np.empty((0, *spec.shape), np.uint8), *(chunk.pixels for chunk in chunks)]),
+            foreign.Check.concatenate(checks) if checks else None,
+            errors,
         )
 
-
-def _items(uploads: Sequence[Upload], errors: dict[int, MisfitError], scores: scoring.Scores) -> list[ScoredItem]:
-    """One item for each upload, in order. `error` is set on failed items only, so only they show it."""
-    columns = {
-        name: getattr(scores, name).tolist()
-        for name in ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
-    }
-    if not all(np.isfinite(values).all() for values in columns.values()):
-        raise MisfitError("The scores are not finite.")
-    scored = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-    items = []
-    for index, upload in enumerate(uploads):
-        if error := errors.get(index):
-            detail = ErrorDetail(code=error.code, message=error.message, hint=error.hint)
-            nothing = dict.fromkeys(columns)
-            items.append(ScoredItem(index=index, id=upload.id, status="error", error=detail, **nothing))
-        else:
-            items.append(ScoredItem(index=index, id=upload.id, status="ok", **next(scored)))
-    return items
-
-
-def _unused_reference(uploads: Sequence[Upload], errors: dict[int, MisfitError]) -> str:
-    position, first = next(iter(errors.items()))
-    return (
-        f"{len(errors)} of the {len(uploads)} reference images could not be used; "
-        f"the first, {uploads[position].id}: {first.message}"
-    )
+    async def _encode_chunk(self, uploads: Sequence[Upload], resize: Resize, check: bool, keep_pixels: bool) -> Encoded:
+        spec, familiarity = self.bundle.manifest.image, self.bundle.population.familiarity
+        rows: Rows = await asyncio.to_thread(read_rows, uploads, spec, resize, self.settings.max_image_pixels)
+        if not len(rows.pixels):
+            nothing = np.empty((0, 2, self.bundle.manifest.latent_dim), dtype=np.float32)
+            return Encoded(uploads, nothing, rows.pixels, None, rows.errors)
+        latents = await self.networks.encode(rows.pixels)
+        found: foreign.Check | None = None
+        if check and familiarity is not None:
+            decoded = await self.networks.decode(np.ascontiguousarray(latents[:, 0]))
+            found = await asyncio.to_thread(foreign.check, rows.pixels, decoded, familiarity)
+        return Encoded(uploads, latents, rows.pixels if keep_pixels else rows.pixels[:0], found, rows.errors)

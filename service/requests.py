@@ -1,14 +1,15 @@
-"""Request bodies to uploads and options: every wire format, one result. Nothing is decoded here.
+"""Request bodies to uploads, contexts and options: every wire format, one result. No image is decoded here.
 
-    multipart/form-data   repeated `images` files, repeated `reference` files, one `options` JSON part
+    multipart/form-data   repeated `images` and `reference` files, `context` and `options` as JSON parts
     application/x-npy     uint8 (N, H, W) or (N, H, W, C)
     application/zip       image files, or arrays in npy files (an .npz of `images` and `reference` is one)
     application/x-tar     the same in an uncompressed tar
-    application/json      {"images": [base64, ...], "reference": [base64, ...], "options": {...}}
+    application/json      {"images": [base64, ...], "reference": [base64, ...], "context": {...}, "options": {...}}
 
 A multipart file may itself be an npy, a zip or a tar. In an archive, what lies in a folder `reference`
-or is called `reference.npy` belongs to the reference set. Options may also stand in the query, one by
-one (`?estimator=robust`) or together (`?options={"estimator": "robust"}`).
+or is called `reference.npy` belongs to the reference set, and `context.json` is a context. Several contexts
+are merged. Options may also stand in the query, one by one (`?estimator=robust`) or together
+(`?options={"estimator": "robust"}`).
 """
 
 from __future__ import annotations
@@ -18,34 +19,61 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Generic, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service import archives, multipart
-from service.errors import InvalidInput, InvalidOption, TooManyImages, UndecodableImage, UnsupportedMediaType
+from service import archives, edits, multipart
+from service.errors import (
+    InvalidInput,
+    InvalidOption,
+    ShapeMismatch,
+    TooManyImages,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
 from service.images import Uint8Array, Upload
-from service.schemas import ScoreOptions
+from service.options import MOST_PICTURES, Options
+from service.schemas import PortableContext
 from service.settings import Settings
 
-FIELDS = ("images", "reference", "options")
+FIELDS = ("images", "reference", "context", "options")
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
+LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
+# Options, and contexts to be merged.
+MOST_JSON_PARTS = 1001
+# What an endpoint can do without images: nothing; whatever a context allows.
+ImagesNeeded = Literal["always", "unless context"]
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 
 
 @dataclass(frozen=True)
-class ScoreRequest:
-    """`reference` None: the images are their own context."""
+class ImagesRequest(Generic[OptionsT_co]):
+    """What an endpoint works on. Without `reference` and `contexts` the images are their own context."""
 
     images: Sequence[Upload]
     reference: Sequence[Upload] | None
-    options: ScoreOptions
+    contexts: Sequence[PortableContext]
+    options: OptionsT_co
 
     @property
     def size(self) -> int:
         return len(self.images) + len(self.reference or ())
 
 
-def parse(content_type: str, query: Mapping[str, str], body: bytes, settings: Settings) -> ScoreRequest:
+def parse(
+    content_type: str,
+    query: Mapping[str, str],
+    body: bytes,
+    settings: Settings,
+    options_type: type[OptionsT],
+    images_needed: ImagesNeeded = "always",
+) -> ImagesRequest[OptionsT]:
     """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in _READERS:
@@ -59,24 +87,78 @@ def parse(content_type: str, query: Mapping[str, str], body: bytes, settings: Se
     options = _query_options(query)
     if twice := options.keys() & gathered.options.keys():
         raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
-    if not gathered.images or gathered.reference == []:
-        missing = "reference images" if gathered.images else "images"
+    enough = bool(gathered.images) or (images_needed == "unless context" and bool(gathered.contexts))
+    if not enough or gathered.reference == []:
+        missing = "reference images" if enough else "images"
         raise InvalidInput(f"The request has 0 {missing}.", "Send at least one.")
-    return ScoreRequest(gathered.images, gathered.reference, score_options(options | gathered.options))
+    chosen = read_options(options | gathered.options, options_type)
+    if gathered.contexts and (gathered.reference is not None or "estimator" in chosen.model_fields_set):
+        given = "a reference set" if gathered.reference is not None else "an estimator"
+        raise InvalidOption(
+            f"Given both a context and {given}: what is normal is then said twice.",
+            "A context was fitted before, with an estimator of its own: send it alone.",
+        )
+    return ImagesRequest(gathered.images, gathered.reference, gathered.contexts, chosen)
 
 
-def score_options(given: Mapping[str, object]) -> ScoreOptions:
+def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
     """Raises InvalidOption, naming what is wrong and what there is."""
-    if unknown := given.keys() - ScoreOptions.model_fields.keys():
+    if unknown := given.keys() - options_type.model_fields.keys():
         raise InvalidOption(
             f"Unknown option: {', '.join(sorted(unknown))}.",
-            f"Known options are {', '.join(ScoreOptions.model_fields)}.",
+            f"Known options are {', '.join(options_type.model_fields)}.",
         )
     try:
-        return ScoreOptions.model_validate(given)
+        return options_type.model_validate(given)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
-        raise InvalidOption(f"{'; '.join(problems)}.", "GET /docs.json describes every option.") from error
+        raise InvalidOption(_problems(error), "GET /docs.json describes every option.") from error
+
+
+def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np.float64]:
+    """Latents (n, L) to be decoded, n from 1 to MOST_PICTURES: {"latents": [[...], ...]}, or an npy of floats.
+
+    Raises UnsupportedMediaType, InvalidInput or ShapeMismatch.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/x-npy":
+        latents = archives.read_npy_latents(body)
+    elif media_type == "application/json":
+        given = _json(body, "the body")
+        if not isinstance(given, dict) or given.keys() != {"latents"}:
+            raise InvalidInput("The body has no latents, or more than them.", LATENTS_EXAMPLE)
+        try:
+            latents = np.array(given["latents"], dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
+    else:
+        raise UnsupportedMediaType(
+            f"Content-Type is {content_type or 'missing'}; expected application/json or application/x-npy.",
+            LATENTS_EXAMPLE,
+        )
+    if latents.ndim != 2 or latents.shape[1] != latent_dim:
+        raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
+    if not 1 <= len(latents) <= MOST_PICTURES:
+        raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
+    if not (np.abs(latents) <= edits.FURTHEST).all():  # nan fails as well
+        raise InvalidInput(
+            f"latents holds values that are not finite, or beyond {edits.FURTHEST:g}.", "Usual ones are within 3."
+        )
+    return latents
+
+
+def read_contexts(given: object) -> list[PortableContext]:
+    """One context, or a list of them, as /fit answered. Raises InvalidInput, naming what is wrong."""
+    try:
+        return [PortableContext.model_validate(context) for context in (given if isinstance(given, list) else [given])]
+    except ValidationError as error:
+        raise InvalidInput(
+            f"The context cannot be used: {_problems(error)}", "Send what `context` was in the answer of POST /fit."
+        ) from error
+
+
+def _problems(error: ValidationError) -> str:
+    problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()]
+    return f"{'; '.join(problems[:3])}."
 
 
 class _Gathered:
@@ -85,6 +167,7 @@ class _Gathered:
     def __init__(self, settings: Settings) -> None:
         self.images: list[Upload] = []
         self.reference: list[Upload] | None = None
+        self.contexts: list[PortableContext] = []
         self.options: dict[str, object] = {}
         self.max_images = settings.max_images
         self._bytes_left = settings.max_body_bytes  # of what the archives unpack to, all together
@@ -113,6 +196,9 @@ class _Gathered:
         self._bytes_left -= sum(member.size for member in members)
         for member in members:
             path = PurePosixPath(member.name)
+            if path.name == "context.json":
+                self.contexts += read_contexts(_json(member.read(), "context.json"))
+                continue
             own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
             if path.suffix == ".npy":
                 self.add_rows(own_field, member.read(), member.name)
@@ -133,10 +219,12 @@ def _returning(content: bytes | memoryview | Uint8Array) -> Callable[[], bytes |
 
 
 def _read_multipart(gathered: _Gathered, body: bytes, content_type: str) -> None:
-    max_parts = gathered.max_images + 1  # and the options
+    max_parts = gathered.max_images + MOST_JSON_PARTS
     for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
         if part.name == "options":
             gathered.options |= _options_object(part.content)
+        elif part.name == "context":
+            gathered.contexts += read_contexts(_json(part.content, "context"))
         elif part.name in ("images", "reference"):
             position = len(gathered.part(part.name))
             gathered.add_file(part.name, part.content, part.filename or str(position))
@@ -157,7 +245,7 @@ def _read_archive(gathered: _Gathered, body: bytes, content_type: str) -> None:
 
 def _read_json(gathered: _Gathered, body: bytes, content_type: str) -> None:
     try:
-        given = from_json(body)
+        given = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidInput(f"The body is not JSON: {error}.", JSON_EXAMPLE) from error
     if not isinstance(given, dict) or (given.keys() - set(FIELDS)):
@@ -172,6 +260,8 @@ def _read_json(gathered: _Gathered, body: bytes, content_type: str) -> None:
         gathered.part(field)
         for position, file in enumerate(files):
             gathered.add(field, Upload(str(position), partial(_from_base64, file)))
+    if given.get("context"):
+        gathered.contexts += read_contexts(given["context"])
     options = given.get("options") or {}
     if not isinstance(options, dict):
         raise InvalidOption(f"options is {type(options).__name__}, expected an object.", JSON_EXAMPLE)
@@ -196,13 +286,19 @@ def _query_options(query: Mapping[str, str]) -> dict[str, object]:
 
 
 def _options_object(text: bytes | memoryview) -> dict[str, object]:
-    try:
-        given = from_json(bytes(text))
-    except ValueError as error:
-        raise InvalidOption(f"options is not JSON: {error}.", 'Write {"estimator": "robust"}.') from error
+    given = _json(text, "options", InvalidOption)
     if not isinstance(given, dict):
         raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
     return given
+
+
+def _json(text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
+    try:
+        parsed: object = from_json(bytes(text), allow_inf_nan=False)
+    except ValueError as error:
+        example = '{"estimator": "robust"}' if what == "options" else "what POST /fit answered as `context`"
+        raise error_type(f"{what} is not JSON: {error}.", f"Write {example}.") from error
+    return parsed
 
 
 _READERS: dict[str, Callable[[_Gathered, bytes, str], None]] = {

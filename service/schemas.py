@@ -1,40 +1,17 @@
-"""What goes in and out, as types: options, responses, errors."""
+"""What comes out, as types: responses, errors, and the context that a client keeps and sends back."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.bundle import ImageSpec, Latent
-from service.context import ContextEstimator, Estimator, Source
-from service.images import Resize
-from service.scoring import DEFAULT_ESTIMATOR
+from service.context import ContextEstimator, Estimator, Reliability, Source
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ScoreOptions(_Record):
-    """How to score; every option may be left out."""
-
-    estimator: Estimator = Field(default=DEFAULT_ESTIMATOR, description="how the context's moments are estimated")
-    threshold: float = Field(
-        default=0.5, ge=0, le=1, description="an image whose outlier_probability is above it is flagged"
-    )
-    fdr: float | None = Field(
-        default=None, gt=0, le=1, description="flag by false discovery rate instead: the expected share of wrong flags"
-    )
-    resize: Resize = Field(
-        default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
-    )
-
-    @model_validator(mode="after")
-    def _one_rule_flags(self) -> Self:
-        if self.fdr is not None and "threshold" in self.model_fields_set:
-            raise ValueError("threshold and fdr are two rules for flagging: give one of them")
-        return self
 
 
 class ErrorDetail(_Record):
@@ -52,15 +29,83 @@ class ErrorResponse(_Record):
     request_id: str
 
 
+class PortableMoments(_Record):
+    """Count, mean and scatter (the sum of outer products about the mean) of encoder means."""
+
+    size: int = Field(ge=1)
+    mean: list[float]
+    scatter: list[list[float]]
+
+
+class PortableContext(_Record):
+    """What /fit makes of images, and every other endpoint compares images with; it belongs to one bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    bundle_id: str
+    estimator: ContextEstimator = Field(description='how it was fitted; "moments" once merged')
+    size: int = Field(ge=1, description="images that it was fitted to")
+    location: list[float] = Field(description="centre of the normal images' latents")
+    covariance: list[list[float]] = Field(description="of the normal images' latents, noise floor included")
+    moments: PortableMoments = Field(description="of all its images: merges exactly with other contexts'")
+    posterior_variance: list[float] = Field(description="how exactly the encoder knew each latent, on average")
+    radius_squared: float = Field(gt=0, description="squared distance within which 99% of the normal images lie")
+    contamination: float | None = Field(default=None, ge=0, le=1, description="estimated share of outliers in it")
+    reliability: Reliability
+    warnings: list[str]
+
+
+class FitResponse(_Record):
+    model: str
+    context: PortableContext
+    errors: dict[str, ErrorDetail] = Field(description="by id, the images that could not be used")
+
+
 class ScoredContext(_Record):
     """What the images were compared with."""
 
-    source: Source = Field(description="batch: the request's own images; reference: the reference set")
+    source: Source = Field(
+        description="batch: the request's own images; reference: a reference set, sent along or fitted before; "
+        "population: the model's own, where a single image came"
+    )
     size: int = Field(description="images that the context was estimated from")
     estimator: ContextEstimator
     contamination: float | None = Field(description="estimated share of outliers in the context")
-    reliability: Literal["high", "low"]
+    reliability: Reliability
     warnings: list[str]
+
+
+class LatentAttribution(_Record):
+    """What one latent has to do with an image's score."""
+
+    latent: str
+    index: int
+    value: float = Field(description="the encoder's mean")
+    shapley: float = Field(description="its share of mahalanobis_squared (Shapley value): they sum to it")
+    shapley_odds: float = Field(description="its share of the log odds of being an outlier")
+    conditional_z: float = Field(description="sd from what the image's other latents lead one to expect")
+    marginal_z: float = Field(description="sd from the context's middle")
+    dead: bool = Field(description="the model does not use this latent: it never counts")
+
+
+class FactorAttribution(_Record):
+    """The same, summed over the latents that follow one factor."""
+
+    factor: str
+    shapley: float
+    shapley_odds: float
+
+
+class Interaction(_Record):
+    """What two latents, or one by itself, add to mahalanobis_squared beyond what their parts do."""
+
+    latents: tuple[str, str]
+    value: float
+
+
+class HeatMap(_Record):
+    latent: str
+    image: str = Field(description="base64 of a PNG: the image, with what its latent's value rests on in colour")
 
 
 class ScoredItem(_Record):
@@ -74,6 +119,17 @@ class ScoredItem(_Record):
     outlier_probability: float | None
     is_outlier: bool | None
     rank: int | None = Field(description="1 is the most outlying image")
+    is_foreign: bool | None = Field(default=None, description="unlike anything that the model has seen")
+    reason: str | None = Field(default=None, description="one sentence on why it does or does not fit, where asked for")
+    attributions: list[LatentAttribution] | None = Field(
+        default=None, description="where asked for: the latents, those that speak most for an outlier first"
+    )
+    minimal_set: list[str] | None = Field(
+        default=None, description="the fewest latents whose repair makes the image fit (/explain)"
+    )
+    factors: list[FactorAttribution] | None = Field(default=None, description="by factor (/explain)")
+    interactions: list[Interaction] | None = Field(default=None, description="by pair, where asked for (/explain)")
+    heat_maps: list[HeatMap] | None = Field(default=None, description="of its top latents (/explain)")
     error: ErrorDetail | None = Field(default=None, description="only where status is error")
 
 
@@ -82,6 +138,51 @@ class ScoreResponse(_Record):
     model: str
     context: ScoredContext
     items: list[ScoredItem]
+
+
+class Distances(_Record):
+    """Squared Mahalanobis distances to the context."""
+
+    before: float | None = Field(description="of the image that was begun with; null where there was none")
+    after: float = Field(description="of the edited latents")
+    reencoded: float = Field(description="of the latents that the encoder finds in the decoded picture")
+
+
+class Picture(_Record):
+    """One decoded picture, with what it was decoded from."""
+
+    id: str
+    index: int | None = Field(description="the request's image that it was made from; null where there is none")
+    changed: list[str] = Field(description="latents that differ from the image that was begun with")
+    latents: list[float] = Field(description="what was decoded")
+    mahalanobis_squared: Distances | None = Field(description="null for /decode, which has no context")
+    inside: bool | None = Field(description="whether the re-encoded picture fits the context")
+    image: str | None = Field(default=None, description="base64 of a PNG")
+
+
+class PicturesResponse(_Record):
+    bundle_id: str
+    model: str
+    context: ScoredContext | None
+    latents: list[str] = Field(description="the latents' names, in the order of `pictures[].latents`")
+    pictures: list[Picture]
+    errors: dict[str, ErrorDetail] = Field(description="by id, the images that could not be used")
+
+
+class EncodedItem(_Record):
+    index: int
+    id: str
+    status: Literal["ok", "error"]
+    mean: list[float] | None
+    logvar: list[float] | None
+    error: ErrorDetail | None = None
+
+
+class EncodeResponse(_Record):
+    bundle_id: str
+    model: str
+    latents: list[str]
+    items: list[EncodedItem]
 
 
 class Limits(_Record):

@@ -167,8 +167,10 @@ def fit(
     )
     if len(points) <= 2 * units.live.size or source == "population":
         return context
+    # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.
     normal = 1 - expit(log_odds(latents, context, population))
-    return replace(context, radius_squared=_quantile(_distances(points, context, units), normal, INSIDE))
+    reached = _quantile(_distances(points, context, units), normal, INSIDE)
+    return replace(context, radius_squared=min(reached, context.radius_squared))
 
 
 def merge(contexts: Sequence[Context], population: Population) -> Context:

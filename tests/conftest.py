@@ -1,13 +1,19 @@
-"""What several tests need: the shipped bundle (or the one that MISFIT_BUNDLE names) and random images."""
+"""What several tests need: the shipped bundle (or the one that MISFIT_BUNDLE names) and images that it knows."""
 
 from __future__ import annotations
+
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from service import bundle
 from service.settings import Settings
+
+SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +23,7 @@ def served_bundle() -> bundle.Bundle:
 
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
-    """Forty blurry colour images, uint8 (40, 64, 64, 3)."""
-    coarse = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    return np.kron(coarse, np.ones((1, 8, 8, 1), dtype=np.uint8))
+    """Forty rendered images of the sample batch, two of them misfits, uint8 (40, 64, 64, 3)."""
+    with zipfile.ZipFile(SAMPLE_BATCH) as batch:
+        names = sorted(name for name in batch.namelist() if name.endswith(".png"))[:40]
+        return np.stack([np.asarray(Image.open(batch.open(name))) for name in names])

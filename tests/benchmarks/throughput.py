@@ -1,10 +1,11 @@
-"""Images a second through /score, beside the same pipeline called in this process, in one run.
+"""Images a second through /score, beside the same pipeline called in this process and beside /explain and /edit.
 
     python tests/benchmarks/throughput.py
 
 Every round measures each way once, so that whatever else the machine does weighs on all of them alike;
 each ratio is the median over the rounds. The in-process pipeline starts from the npy body, or from the
-multipart body, just as the service does.
+multipart body, just as the service does. /explain names the top three latents and draws heat maps of what is
+flagged; /edit makes 25 counterfactuals.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from serving import Served, serve
 
 from service import bundle
+from service.options import ScoreOptions
 from service.pipeline import Pipeline
 from service.requests import parse
 from service.runtime import Networks
@@ -37,7 +39,28 @@ from service.settings import Settings
 IMAGES = 350
 BOUNDARY = "misfit-benchmark"
 REFERENCE_FRAMES = Path(__file__).parents[1] / "data" / "shapes3d_reference"
+EDITED = 25
+REASONS = {
+    "/explain": "/explain?attributions=top&top=3",
+    "/edit": f"/edit?which={','.join(map(str, range(EDITED)))}",
+}
 Body = tuple[str, bytes]  # content type, content
+
+
+class InProcess:
+    """The networks in threads of this process."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    async def encode(self, images: np.ndarray) -> np.ndarray:
+        return await asyncio.to_thread(self._networks.encode, images)
+
+    async def decode(self, latents: np.ndarray) -> np.ndarray:
+        return await asyncio.to_thread(self._networks.decode, latents)
+
+    async def saliency(self, images: np.ndarray) -> np.ndarray:
+        return await asyncio.to_thread(self._networks.saliency, images)
 
 
 def make_images(shape: tuple[int, int, int]) -> np.ndarray:
@@ -67,10 +90,10 @@ def png_body(images: np.ndarray) -> Body:
     return f"multipart/form-data; boundary={BOUNDARY}", body.getvalue()
 
 
-def post(served: Served, body: Body, requests: int) -> None:
+def post(served: Served, path: str, body: Body, requests: int) -> None:
     connection = HTTPConnection("127.0.0.1", served.port)
     for _ in range(requests):
-        connection.request("POST", "/score", body[1], {"Content-Type": body[0]})
+        connection.request("POST", path, body[1], {"Content-Type": body[0]})
         response = connection.getresponse()
         if response.status != 200:
             raise RuntimeError(response.read().decode())
@@ -78,17 +101,18 @@ def post(served: Served, body: Body, requests: int) -> None:
     connection.close()
 
 
-def over_http(served: Served, body: Body, clients: int, requests: int) -> float:
+def over_http(served: Served, path: str, body: Body, clients: int, requests: int) -> float:
     with ThreadPoolExecutor(clients) as pool:
         start = time.perf_counter()
-        list(pool.map(lambda _: post(served, body, requests), range(clients)))
+        list(pool.map(lambda _: post(served, path, body, requests), range(clients)))
         return clients * requests * IMAGES / (time.perf_counter() - start)
 
 
 async def in_process(pipeline: Pipeline, body: Body, clients: int, requests: int) -> float:
     async def client() -> None:
         for _ in range(requests):
-            await pipeline.score(await asyncio.to_thread(parse, body[0], {}, body[1], pipeline.settings))
+            request = await asyncio.to_thread(parse, body[0], {}, body[1], pipeline.settings, ScoreOptions)
+            await pipeline.score(request)
 
     start = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -105,18 +129,16 @@ def main() -> None:
     settings = Settings()
     loaded = bundle.load(settings.bundle_directory)
     networks = Networks(loaded)
-
-    async def encode(images: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(networks.encode, images)
-
-    pipeline = Pipeline(loaded, encode, settings)
+    pipeline = Pipeline(loaded, InProcess(networks), settings)
     images = make_images(loaded.manifest.image.shape)
     bodies = {"npy": npy_body(images), "png": png_body(images)}
     with tempfile.TemporaryDirectory() as scratch, serve(Path(scratch) / "log") as served:
         ways: dict[str, Callable[[int, int], Awaitable[float]]] = {}
         for name, body in bodies.items():
             ways[f"in process, {name}"] = partial(in_process, pipeline, body)
-            ways[f"/score, {name}"] = partial(asyncio.to_thread, over_http, served, body)
+            ways[f"/score, {name}"] = partial(asyncio.to_thread, over_http, served, "/score", body)
+        for name, path in REASONS.items():
+            ways[name] = partial(asyncio.to_thread, over_http, served, path, bodies["npy"])
         for clients in arguments.clients:
             rates = asyncio.run(measure(ways, clients, arguments.requests, arguments.rounds))
             print(f"\n{clients} request(s) of {IMAGES} images under way at a time")
@@ -125,6 +147,9 @@ def main() -> None:
             for name, base in (("npy", "npy"), ("png", "png"), ("png", "npy")):
                 ratios = np.divide(rates[f"/score, {name}"], rates[f"in process, {base}"])
                 print(f"  /score {name} : in process {base} = {median(ratios):.2f}")
+            for name in REASONS:
+                times = np.divide(rates["/score, npy"], rates[name])
+                print(f"  time of {name} : time of /score = {median(times):.2f}")
 
 
 async def measure(

@@ -3,8 +3,9 @@
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from service import openapi
+from service.options import ScoreOptions
 from service.requests import MEDIA_TYPES
-from service.schemas import ScoredItem, ScoreOptions
+from service.schemas import ScoredItem
 
 
 def test_the_document_is_valid():

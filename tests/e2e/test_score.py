@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
-ITEM = {"index", "id", "status", *SCORES}
+ITEM = {"index", "id", "status", "is_foreign", *SCORES}
 
 
 @pytest.fixture(scope="module")

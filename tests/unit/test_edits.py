@@ -27,6 +27,10 @@ COVARIANCE = _covariance()
 CONTEXT = (LOCATION, COVARIANCE, LIVE)
 
 
+def _move(latents, values, unit="latent", relative=False):
+    return edits.move(latents, values, unit, relative, LOCATION, COVARIANCE)
+
+
 def _latents(n, seed=1):
     return LOCATION + 3 * np.random.default_rng(seed).standard_normal((n, 5))
 
@@ -96,9 +100,9 @@ def test_edits_leave_their_input_alone():
     before = images.copy()
     edits.counterfactual(images, everything, *CONTEXT)
     edits.project(images, *CONTEXT, 1.0)
-    edits.set_latents(images, {0: 1.0})
-    edits.shift(images, {0: 1.0}, COVARIANCE)
-    edits.set_quantiles(images, {0: 0.3}, LOCATION, COVARIANCE)
+    _move(images, {0: 1.0})
+    _move(images, {0: 1.0}, "sd", relative=True)
+    _move(images, {0: 0.3}, "quantile")
     edits.traverse(images[0], [0], 3, LOCATION, COVARIANCE)
     edits.traverse_plane(images[0], (0, 2), 3, LOCATION, COVARIANCE)
     np.testing.assert_array_equal(images, before)
@@ -130,36 +134,52 @@ def test_set_puts_the_value_and_nothing_else():
     images = _latents(3)
     expected = images.copy()
     expected[:, 2], expected[:, 1] = -1.5, 0.1  # latent 1 is dead: pointless, but allowed
-    np.testing.assert_array_equal(edits.set_latents(images, {2: -1.5, 1: 0.1}), expected)
+    np.testing.assert_array_equal(_move(images, {2: -1.5, 1: 0.1}), expected)
 
 
 def test_shift_moves_by_standard_deviations_of_the_context():
     images = _latents(3)
-    moved = edits.shift(images, {3: -2.0}, COVARIANCE) - images
+    moved = _move(images, {3: -2.0}, "sd", relative=True) - images
     np.testing.assert_allclose(moved[:, 3], -2 * np.sqrt(COVARIANCE[3, 3]))
     assert not moved[:, [0, 1, 2, 4]].any()
 
 
 def test_quantiles_are_those_of_the_gaussian_marginal():
     images = _latents(2)
-    middle = edits.set_quantiles(images, {0: 0.5, 4: 0.975}, LOCATION, COVARIANCE)
+    middle = _move(images, {0: 0.5, 4: 0.975}, "quantile")
     np.testing.assert_allclose(middle[:, 0], LOCATION[0])
     np.testing.assert_allclose(middle[:, 4], LOCATION[4] + 1.959964 * np.sqrt(COVARIANCE[4, 4]), rtol=1e-6)
     np.testing.assert_array_equal(middle[:, 1:4], images[:, 1:4])
 
 
+def test_a_value_in_sd_is_measured_from_the_location():
+    moved = _move(_latents(2), {3: -2.0}, "sd")
+    np.testing.assert_allclose(moved[:, 3], LOCATION[3] - 2 * np.sqrt(COVARIANCE[3, 3]))
+
+
+def test_a_shift_by_quantiles_stays_short_of_the_ends():
+    start = _move(_latents(1), {0: 0.5}, "quantile")
+    np.testing.assert_allclose(
+        _move(start, {0: 0.2}, "quantile", relative=True), _move(start, {0: 0.7}, "quantile"), rtol=1e-12
+    )
+    far = _move(start, {0: 0.9}, "quantile", relative=True)
+    np.testing.assert_allclose(far, _move(start, {0: 0.999}, "quantile"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["latent", "sd"])
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1001.0])
-def test_values_out_of_reach_are_refused(value):
+def test_values_out_of_reach_are_refused(value, relative, unit):
     with pytest.raises(InvalidOption, match=r"between -1000 and 1000"):
-        edits.set_latents(_latents(1), {0: value})
-    with pytest.raises(InvalidOption, match=r"between -1000 and 1000"):
-        edits.shift(_latents(1), {0: value}, COVARIANCE)
+        _move(_latents(1), {0: value}, unit, relative)
 
 
-@pytest.mark.parametrize("quantile", [0.0, 1.0, -0.1, 1.1, np.nan])
-def test_a_quantile_lies_between_0_and_1(quantile):
+@pytest.mark.parametrize(
+    ("quantile", "relative"), [(0.0, False), (1.0, False), (-0.1, False), (1.1, True), (np.nan, True)]
+)
+def test_a_quantile_lies_between_0_and_1(quantile, relative):
     with pytest.raises(InvalidOption, match="more than 0 and less than 1"):
-        edits.set_quantiles(_latents(1), {0: quantile}, LOCATION, COVARIANCE)
+        _move(_latents(1), {0: quantile}, "quantile", relative)
 
 
 # Traversals and paths

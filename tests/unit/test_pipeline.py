@@ -1,30 +1,43 @@
-"""The flow from uploads to scores, with an encoder that is a plain function."""
+"""The flow from uploads to scores, with networks that are plain functions."""
 
 import asyncio
+import base64
 import json
+import zipfile
+from io import BytesIO
 
 import bodies
 import numpy as np
 import pytest
+from PIL import Image
 
 from service import pipeline as flow
-from service.errors import InferenceUnavailable, ShapeMismatch, UndecodableImage
+from service.errors import InferenceUnavailable, InvalidOption, ShapeMismatch, UndecodableImage, UnknownLatent
 from service.images import Upload
+from service.options import (
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    InterpolateOptions,
+    SampleOptions,
+    ScoreOptions,
+    TraverseOptions,
+)
 from service.pipeline import Pipeline
-from service.requests import ScoreRequest
-from service.schemas import ScoreOptions
+from service.requests import ImagesRequest
 from service.settings import Settings
 
 
-class FakeEncoder:
-    """Latents that tell which image they came from; counts its calls."""
+class FakeNetworks:
+    """Latents that tell which image they came from, pictures that give them back; counts the calls of encode."""
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
         self.calls: list[int] = []
         self.running = self.most_running = 0
 
-    async def __call__(self, images):
+    async def encode(self, images):
         self.calls.append(len(images))
         self.running += 1
         self.most_running = max(self.running, self.most_running)
@@ -33,15 +46,28 @@ class FakeEncoder:
         flat = images.reshape(len(images), -1)[:, : self.latent_dim].astype(np.float32)
         return np.stack([flat / 64 - 2, np.full_like(flat, -4)], axis=1)
 
+    async def decode(self, latents):
+        pixels = np.full((len(latents), 64 * 64 * 3), 128, dtype=np.uint8)
+        pixels[:, : self.latent_dim] = np.clip((latents + 2) * 64, 0, 255).round()
+        return pixels.reshape(-1, 64, 64, 3)
+
+    async def saliency(self, images):
+        return np.tile(np.eye(4, dtype=np.float32), (len(images), self.latent_dim, 1, 1))
+
+
+class UnavailableNetworks(FakeNetworks):
+    async def encode(self, images):
+        raise InferenceUnavailable("gone")
+
 
 @pytest.fixture
-def encoder(served_bundle):
-    return FakeEncoder(served_bundle.manifest.latent_dim)
+def networks(served_bundle):
+    return FakeNetworks(served_bundle.manifest.latent_dim)
 
 
 @pytest.fixture
-def pipeline(served_bundle, encoder):
-    return Pipeline(served_bundle, encoder, Settings())
+def pipeline(served_bundle, networks):
+    return Pipeline(served_bundle, networks, Settings())
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -52,8 +78,10 @@ def uploads(contents) -> list[Upload]:
     return [Upload(f"{i}.png", lambda content=content: content) for i, content in enumerate(contents)]
 
 
-def request_of(contents, reference=None, **options) -> ScoreRequest:
-    return ScoreRequest(uploads(contents), None if reference is None else uploads(reference), ScoreOptions(**options))
+def request_of(contents, reference=None, contexts=(), options_type=ScoreOptions, **options) -> ImagesRequest:
+    # Noise is foreign to every model: what is tested here is the flow.
+    given = options_type(**({"foreign": "off"} | options))
+    return ImagesRequest(uploads(contents), None if reference is None else uploads(reference), contexts, given)
 
 
 async def test_items_come_in_order_with_ranks_from_one(pipeline):
@@ -94,12 +122,12 @@ async def test_a_reference_is_the_context_and_its_bad_files_are_told_of(pipeline
     assert any("1 of the 41 reference images" in warning for warning in response.context.warnings)
 
 
-async def test_large_requests_go_in_chunks_with_a_bound_on_those_under_way(pipeline, encoder):
+async def test_large_requests_go_in_chunks_with_a_bound_on_those_under_way(pipeline, networks):
     count = 10 * flow.CHUNK_ROWS + 5
     response = await pipeline.score(request_of(np.repeat(noise(1), count, axis=0)))
     assert len(response.items) == count
-    assert sorted(encoder.calls) == [5] + [flow.CHUNK_ROWS] * 10
-    assert encoder.most_running <= flow.CHUNKS_IN_FLIGHT
+    assert sorted(networks.calls) == [5] + [flow.CHUNK_ROWS] * 10
+    assert networks.most_running <= flow.CHUNKS_IN_FLIGHT
 
 
 async def test_chunks_keep_the_order_of_the_images(pipeline, monkeypatch):
@@ -114,9 +142,7 @@ async def test_chunks_keep_the_order_of_the_images(pipeline, monkeypatch):
 
 
 async def test_an_encoder_that_fails_fails_the_request_with_its_own_error(served_bundle):
-    async def unavailable(images):
-        raise InferenceUnavailable("gone")
-
+    unavailable = UnavailableNetworks(served_bundle.manifest.latent_dim)
     with pytest.raises(InferenceUnavailable):
         await Pipeline(served_bundle, unavailable, Settings()).score(request_of(noise(300)))
 
@@ -133,3 +159,137 @@ def test_the_description_tells_what_is_served(pipeline, served_bundle):
     assert [latent.index for latent in description.latents] == list(range(description.latent_dim))
     assert description.default_estimator in description.estimators
     assert description.limits.max_images == 10_000
+
+
+# Reasons, contexts and pictures
+
+
+def contexts_of(response):
+    return [response.context]
+
+
+async def test_explanations_add_up_and_name_latents(pipeline, served_bundle):
+    response = await pipeline.explain(request_of(noise(60), options_type=ExplainOptions, interactions=True, top=2))
+    live = served_bundle.population.live_dims
+    for item in response.items:
+        assert item.mahalanobis_squared == pytest.approx(sum(term.shapley for term in item.attributions), rel=1e-9)
+        assert item.mahalanobis_squared == pytest.approx(sum(factor.shapley for factor in item.factors), rel=1e-9)
+        assert item.mahalanobis_squared == pytest.approx(sum(pair.value for pair in item.interactions), rel=1e-9)
+        assert [term.dead for term in item.attributions] == sorted(term.dead for term in item.attributions)
+        assert len(item.attributions) == served_bundle.manifest.latent_dim
+        assert bool(item.heat_maps) == item.is_outlier
+        assert not item.is_outlier or len(item.heat_maps) == min(2, len(live))
+        assert item.reason
+
+
+async def test_score_attributes_what_it_is_asked_to(pipeline):
+    for attributions, expected in (("none", 0), ("top", 3), ("all", pipeline.bundle.manifest.latent_dim)):
+        response = await pipeline.score(request_of(noise(20), attributions=attributions))
+        assert {len(item.attributions or ()) for item in response.items} == {expected}
+
+
+async def test_a_fitted_context_scores_as_the_reference_did(pipeline):
+    normal, images = noise(60, seed=1), noise(12)
+    fitted = await pipeline.fit(request_of([*normal, b"broken"], options_type=FitOptions))
+    assert list(fitted.errors) == ["60.png"]
+    assert fitted.context.size == 60
+    by_context = await pipeline.score(request_of(images, contexts=contexts_of(fitted)))
+    by_reference = await pipeline.score(request_of(images, reference=normal))
+    assert [i.outlier_score for i in by_context.items] == [i.outlier_score for i in by_reference.items]
+
+
+async def test_contexts_merge_in_fit_and_wherever_several_come(pipeline):
+    parts = [await pipeline.fit(request_of(noise(30, seed), options_type=FitOptions)) for seed in (1, 2)]
+    contexts = [part.context for part in parts]
+    merged = await pipeline.fit(request_of([], contexts=contexts, options_type=FitOptions))
+    assert (merged.context.size, merged.context.estimator) == (60, "moments")
+    more = await pipeline.fit(request_of(noise(30, 2), contexts=contexts[:1], options_type=FitOptions))
+    np.testing.assert_allclose(more.context.moments.scatter, merged.context.moments.scatter, rtol=1e-9, atol=1e-9)
+    together = await pipeline.score(request_of(noise(5), contexts=contexts))
+    apart = await pipeline.score(request_of(noise(5), contexts=[merged.context]))
+    assert [item.outlier_score for item in together.items] == [item.outlier_score for item in apart.items]
+
+
+async def test_an_edit_answers_with_every_distance_and_the_latents(pipeline, served_bundle):
+    images = noise(60)
+    images[7, 0, :, :] = 255  # its latents are far from the others'
+    gallery = await pipeline.edit(request_of(images, options_type=EditOptions))
+    picture = next(picture for picture in gallery.response.pictures if picture.id == "7.png")
+    assert picture.index == 7
+    assert picture.changed
+    distances = picture.mahalanobis_squared
+    assert distances.before > distances.after
+    assert distances.reencoded == pytest.approx(distances.after, rel=0.2, abs=0.1)  # pixels hold them in steps
+    assert picture.inside
+    assert len(picture.latents) == served_bundle.manifest.latent_dim
+    assert gallery.images.shape == (len(gallery.response.pictures), 64, 64, 3)
+
+
+async def test_pictures_come_as_json_as_a_sheet_and_as_files(pipeline):
+    gallery = await pipeline.interpolate(request_of(noise(3), options_type=InterpolateOptions, frames=4))
+    shown = gallery.with_pictures().pictures
+    decoded = [np.asarray(Image.open(BytesIO(base64.b64decode(picture.image)))) for picture in shown]
+    np.testing.assert_array_equal(decoded, gallery.images)
+    with zipfile.ZipFile(BytesIO(gallery.as_zip())) as archive:
+        names = archive.namelist()
+        assert names == [f"{frame}_frame_00{frame}.png" for frame in range(4)] + ["answer.json"]
+        np.testing.assert_array_equal(np.asarray(Image.open(archive.open(names[0]))), gallery.images[0])
+    assert Image.open(BytesIO(gallery.as_sheet())).width > 4 * 64
+
+
+async def test_a_path_begins_and_ends_at_its_images(pipeline):
+    images = noise(5)
+    options = {"start": "1.png", "end": 4, "frames": 3}
+    gallery = await pipeline.interpolate(request_of(images, options_type=InterpolateOptions, **options))
+    latents = (await pipeline.encode(ImagesRequest(uploads(images), None, (), EncodeOptions()))).items
+    np.testing.assert_allclose(gallery.response.pictures[0].latents, latents[1].mean)
+    np.testing.assert_allclose(gallery.response.pictures[-1].latents, latents[4].mean)
+
+
+async def test_traversals_vary_their_latent_alone(pipeline, served_bundle):
+    first, second = (served_bundle.manifest.latents[dim] for dim in served_bundle.population.live_dims[:2])
+    options = {"latents": [first.name, second.index], "steps": 5, "start": 2}
+    gallery = await pipeline.traverse(request_of(noise(20), options_type=TraverseOptions, **options))
+    assert [picture.index for picture in gallery.response.pictures] == [2] * 10
+    assert {tuple(picture.changed) for picture in gallery.response.pictures[:5]} <= {(first.name,), ()}
+    plane = await pipeline.traverse(request_of(noise(20), options_type=TraverseOptions, plane=True, **options))
+    assert len(plane.response.pictures) == 25
+
+
+async def test_samples_need_a_context_only(pipeline):
+    fitted = await pipeline.fit(request_of(noise(60), options_type=FitOptions))
+    options = {"options_type": SampleOptions, "method": "gaussian", "count": 6, "contexts": contexts_of(fitted)}
+    samples = [await pipeline.sample(request_of([], seed=seed, **options)) for seed in (1, 1, 2)]
+    latents = [[picture.latents for picture in sample.response.pictures] for sample in samples]
+    assert latents[0] == latents[1] != latents[2]
+    radius = fitted.context.radius_squared
+    assert all(picture.mahalanobis_squared.after <= radius for picture in samples[0].response.pictures)
+
+
+async def test_empirical_samples_tell_the_image_that_they_were_drawn_near(pipeline):
+    sample = await pipeline.sample(request_of(noise(20), options_type=SampleOptions, count=30))
+    assert {picture.index for picture in sample.response.pictures} <= set(range(20))
+
+
+async def test_decode_shows_latents_without_a_context(pipeline, served_bundle):
+    gallery = await pipeline.decode(np.zeros((2, served_bundle.manifest.latent_dim)))
+    assert gallery.response.context is None
+    assert [picture.mahalanobis_squared for picture in gallery.response.pictures] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "options_type", "options", "error", "message"),
+    [
+        ("edit", EditOptions, {"which": [99]}, InvalidOption, "There is no image 99"),
+        ("edit", EditOptions, {"which": "all", "latents": ["hat"]}, UnknownLatent, "no latent 'hat'"),
+        ("edit", EditOptions, {"which": "all", "edit": "set", "values": {"77": 1}}, UnknownLatent, "no latent '77'"),
+        ("edit", EditOptions, {"threshold": 1.0}, InvalidOption, "None of the 20 images is flagged"),
+        ("traverse", TraverseOptions, {"latents": [5, "5"], "plane": True}, InvalidOption, "both axes"),
+        ("traverse", TraverseOptions, {"latents": [5], "plane": True}, InvalidOption, "takes two latents"),
+        ("traverse", TraverseOptions, {"latents": [5, 6], "steps": 900}, InvalidOption, "steps"),
+        ("interpolate", InterpolateOptions, {"end": "c.png"}, InvalidOption, r"There is no image 'c\.png'"),
+    ],
+)
+async def test_what_cannot_be_drawn_is_refused_by_name(pipeline, endpoint, options_type, options, error, message):
+    with pytest.raises(error, match=message):
+        await getattr(pipeline, endpoint)(request_of(noise(20), options_type=options_type, **options))

@@ -19,6 +19,7 @@ from service.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
+from service.options import ScoreOptions
 from service.requests import parse
 from service.settings import Settings
 
@@ -26,7 +27,7 @@ SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10,
 
 
 def parsed(body: bodies.Body, settings: Settings = SMALL, **query: str):
-    return parse(body[0], query, body[1], settings)
+    return parse(body[0], query, body[1], settings, ScoreOptions)
 
 
 def contents(uploads):
@@ -109,7 +110,7 @@ def test_options_come_in_the_body_or_in_the_query(files):
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ({"estimatr": "robust"}, "Known options are estimator, threshold, fdr, resize"),
+        ({"estimatr": "robust"}, "Known options are resize, estimator, foreign, threshold, fdr, attributions, top"),
         ({"estimator": "kmeans"}, "leave_one_out"),
         ({"threshold": "2"}, "threshold"),
         ({"threshold": "nan"}, "threshold"),
@@ -317,7 +318,7 @@ def test_other_media_types_are_refused_with_the_list(media_type):
 
 
 def test_media_type_is_read_as_http_has_it(images):
-    request = parse("Application/X-NPY; charset=binary", {}, bodies.npy(images[:2]), SMALL)
+    request = parse("Application/X-NPY; charset=binary", {}, bodies.npy(images[:2]), SMALL, ScoreOptions)
     assert len(request.images) == 2
 
 

@@ -351,3 +351,34 @@ def test_leave_one_out_in_a_response_is_the_seed_s_formula_to_the_last_digit(pop
         expected.append(delta @ np.linalg.solve(np.cov(others, rowvar=False), delta))
     found = score(latents, population, estimator="leave_one_out").mahalanobis_squared
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+# Foreign images, and contexts fitted before
+
+
+def test_a_foreign_image_ranks_first_is_flagged_and_leaves_the_context_as_it_is(served_bundle):
+    population = served_bundle.population
+    rng = np.random.default_rng(3)
+    mean = rng.multivariate_normal(population.location, population.covariance, 60)
+    mean[:, population.live_dims[0]] = 0.3
+    mean[5, population.live_dims[0]] = 2.0
+    latents = np.stack([mean, np.log(np.tile(population.posterior_variance, (60, 1)))], axis=1)
+    strange = np.concatenate([latents, latents[:2]])  # latents that fit perfectly, of images that do not
+    foreignness = np.r_[np.full(60, 0.5), 1.5, 9.0]
+    for estimator in ("mixture", "robust", "leave_one_out", "ledoit_wolf"):
+        scores = score(strange, population, estimator=estimator, foreignness=foreignness)
+        alone = score(latents, population, estimator=estimator)
+        assert scores.rank[[61, 60]].tolist() == [1, 2]
+        assert scores.is_outlier[60:].all()
+        assert (scores.outlier_probability[60:] == 1).all()
+        np.testing.assert_array_equal(scores.context.location, alone.context.location)
+        np.testing.assert_allclose(scores.outlier_score[:60], alone.outlier_score, rtol=1e-12)
+        np.testing.assert_allclose(scores.outlier_probability[:60], alone.outlier_probability, rtol=1e-9, atol=1e-12)
+        assert scores.context.contamination == pytest.approx(alone.context.contamination)
+
+
+def test_a_batch_of_foreign_images_is_compared_with_the_population(served_bundle):
+    latents = np.zeros((5, 2, served_bundle.manifest.latent_dim))
+    scores = score(latents, served_bundle.population, foreignness=np.full(5, 2.0))
+    assert scores.context.source == "population"
+    assert scores.is_outlier.all()

@@ -1,0 +1,247 @@
+"""From arrays to what clients read: items, contexts, attributions, sentences. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import attribution, pictures
+from service.attribution import Attributions
+from service.batch import Batch, Encoded
+from service.bundle import Bundle
+from service.context import Context
+from service.errors import MisfitError
+from service.images import Upload
+from service.options import ExplainOptions, ScoreOptions
+from service.schemas import (
+    EncodedItem,
+    EncodeResponse,
+    ErrorDetail,
+    FactorAttribution,
+    HeatMap,
+    Interaction,
+    LatentAttribution,
+    ScoredContext,
+    ScoredItem,
+    ScoreResponse,
+)
+from service.scoring import Scores
+
+SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation that lacks its heat maps: the rows of the usable images that get some, and the rest of it."""
+
+    mapped: NDArray[np.intp]
+    response: Callable[[NDArray[np.float32] | None], ScoreResponse]
+
+
+@dataclass(frozen=True)
+class _Reasons:
+    """order (n, L), most to blame first; repaired (n, L), the minimal set of each flagged image; reasons (n,)."""
+
+    terms: Attributions
+    order: NDArray[np.intp]
+    repaired: NDArray[np.bool_]
+    reasons: list[str]
+
+
+def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> ScoreResponse:
+    """The answer of /score."""
+    details = _familiarity(batch)
+    if options.attributions != "none":
+        found = _explain(batch, bundle)
+        most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
+        for row, detail in enumerate(details):
+            detail["attributions"] = _attributions(row, found, most, batch, bundle)
+            detail.setdefault("reason", found.reasons[row])
+    return _response(batch, bundle, details)
+
+
+def explained(batch: Batch, options: ExplainOptions, bundle: Bundle) -> Explained:
+    """The answer of /explain, but for the heat maps."""
+    found, details = _explain(batch, bundle), _familiarity(batch)
+    latents, is_outlier = bundle.manifest.latents, _scores(batch).is_outlier
+    most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
+    distance_shares = attribution.groups(found.terms.shapley, latents)
+    odds_shares = attribution.groups(found.terms.shapley_odds, latents)
+    for row, detail in enumerate(details):
+        detail["attributions"] = _attributions(row, found, most, batch, bundle)
+        detail.setdefault("reason", found.reasons[row])
+        detail["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(found.repaired[row])]
+        detail["factors"] = [
+            FactorAttribution(factor=factor, shapley=float(share[row]), shapley_odds=float(odds_shares[factor][row]))
+            for factor, share in distance_shares.items()
+        ]
+    if options.interactions:
+        for detail, pairs in zip(details, _interactions(batch, bundle), strict=True):
+            detail["interactions"] = pairs
+    mapped = {
+        "none": np.empty(0, dtype=np.intp),
+        "flagged": np.flatnonzero(is_outlier),
+        "all": np.arange(len(is_outlier)),
+    }[options.heat_maps]
+    top = found.order[:, : min(options.top, len(bundle.population.live_dims))]
+
+    def respond(maps: NDArray[np.float32] | None) -> ScoreResponse:
+        for row, signed in zip(mapped, () if maps is None else maps, strict=maps is not None):
+            details[row]["heat_maps"] = [
+                HeatMap(
+                    latent=latents[dim].name,
+                    # Evidence for the latent's being as far up, or down, as it is.
+                    image=pictures.to_base64(
+                        pictures.overlay(
+                            batch.images.pixels[row],
+                            np.maximum(signed[dim] * np.sign(found.terms.marginal_z[row, dim]), 0),
+                        )
+                    ),
+                )
+                for dim in top[row]
+            ]
+        return _response(batch, bundle, details)
+
+    return Explained(mapped, respond)
+
+
+def encoded(images: Encoded, bundle: Bundle) -> EncodeResponse:
+    """The answer of /encode."""
+    items, latents = [], iter(images.latents.tolist())
+    for index, upload in enumerate(images.uploads):
+        if error := images.errors.get(index):
+            items.append(
+                EncodedItem(index=index, id=upload.id, status="error", mean=None, logvar=None, error=_detail(error))
+            )
+        else:
+            mean, logvar = next(latents)
+            items.append(EncodedItem(index=index, id=upload.id, status="ok", mean=mean, logvar=logvar))
+    return EncodeResponse(
+        bundle_id=bundle.manifest.bundle_id,
+        model=bundle.manifest.model,
+        latents=[latent.name for latent in bundle.manifest.latents],
+        items=items,
+    )
+
+
+def scored_context(context: Context) -> ScoredContext:
+    return ScoredContext(
+        source=context.source,
+        size=context.size,
+        estimator=context.estimator,
+        contamination=context.contamination,
+        reliability=context.reliability,
+        warnings=list(context.warnings),
+    )
+
+
+def errors_by_id(uploads: Sequence[Upload], errors: dict[int, MisfitError]) -> dict[str, ErrorDetail]:
+    return {uploads[position].id: _detail(error) for position, error in errors.items()}
+
+
+def unused(images: Encoded) -> str | None:
+    """What to warn of where some images of a context could not be used, or are like nothing the model knows."""
+    parts = []
+    if images.errors:
+        position, first = next(iter(images.errors.items()))
+        parts.append(
+            f"{len(images.errors)} of the {len(images.uploads)} reference images could not be used; "
+            f"the first, {images.uploads[position].id}: {first.message}"
+        )
+    if foreign := len(images.latents) - len(images.native):
+        parts.append(f"{foreign} of the {len(images.uploads)} reference images look foreign and were left out.")
+    return " ".join(parts) or None
+
+
+def _response(batch: Batch, bundle: Bundle, details: Sequence[dict[str, Any]]) -> ScoreResponse:
+    return ScoreResponse(
+        bundle_id=bundle.manifest.bundle_id,
+        model=bundle.manifest.model,
+        context=scored_context(batch.context),
+        items=_items(batch.images, _scores(batch), details),
+    )
+
+
+def _items(images: Encoded, scores: Scores, details: Sequence[dict[str, Any]]) -> list[ScoredItem]:
+    """One item for each upload, in order. `error` is set on failed items only, so only they show it."""
+    columns = {name: getattr(scores, name).tolist() for name in SCORES}
+    if not all(np.isfinite(values).all() for values in columns.values()):
+        raise MisfitError("The scores are not finite.")
+    rows = zip(zip(*columns.values(), strict=True), details, strict=True)
+    items = []
+    for index, upload in enumerate(images.uploads):
+        if error := images.errors.get(index):
+            nothing: dict[str, Any] = dict.fromkeys(columns)
+            items.append(ScoredItem(index=index, id=upload.id, status="error", error=_detail(error), **nothing))
+        else:
+            values, detail = next(rows)
+            shown = dict(zip(columns, values, strict=True)) | detail
+            items.append(ScoredItem(index=index, id=upload.id, status="ok", **shown))
+    return items
+
+
+def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
+    latents, context, population = batch.images.latents, batch.context, bundle.population
+    is_outlier = _scores(batch).is_outlier
+    terms = attribution.attribute(latents, context, population)
+    # What is not flagged needs no repair.
+    repaired = np.zeros(terms.shapley.shape, dtype=bool)
+    repaired[is_outlier] = attribution.minimal_sets(latents[is_outlier], context, population)
+    deviations = attribution.repair_z(latents, repaired, context, population)
+    reasons = attribution.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
+    return _Reasons(terms, attribution.order(terms, context), repaired, reasons)
+
+
+def _attributions(row: int, found: _Reasons, most: int, batch: Batch, bundle: Bundle) -> list[LatentAttribution]:
+    """The `most` latents that speak most for the image's being an outlier, in that order."""
+    terms = found.terms
+    return [
+        LatentAttribution(
+            latent=bundle.manifest.latents[dim].name,
+            index=dim,
+            value=float(batch.images.latents[row, 0, dim]),
+            shapley=float(terms.shapley[row, dim]),
+            shapley_odds=float(terms.shapley_odds[row, dim]),
+            conditional_z=float(terms.conditional_z[row, dim]),
+            marginal_z=float(terms.marginal_z[row, dim]),
+            dead=bool(terms.dead[dim]),
+        )
+        for dim in found.order[row, :most].tolist()
+    ]
+
+
+def _interactions(batch: Batch, bundle: Bundle) -> list[list[Interaction]]:
+    """For each usable image the pairs of live latents, by what they add to its squared distance."""
+    matrices = attribution.interactions(batch.images.latents, batch.context, bundle.population)
+    names = [latent.name for latent in bundle.manifest.latents]
+    pairs = list(combinations_with_replacement(bundle.population.live_dims.tolist(), 2))
+    return [
+        # The matrix holds each pair of two twice.
+        [Interaction(latents=(names[j], names[k]), value=float(matrix[j, k]) * (1 if j == k else 2)) for j, k in pairs]
+        for matrix in matrices
+    ]
+
+
+def _scores(batch: Batch) -> Scores:
+    assert batch.scores is not None, "scores are of images"
+    return batch.scores
+
+
+def _familiarity(batch: Batch) -> list[dict[str, Any]]:
+    """For each usable image whether it looks foreign, and why; nothing where nobody asked."""
+    check = batch.images.check
+    if check is None:
+        return [{} for _ in batch.images.latents]
+    return [
+        {"is_foreign": True, "reason": check.reason(row)} if foreign else {"is_foreign": False}
+        for row, foreign in enumerate((check.foreignness > 1).tolist())
+    ]
+
+
+def _detail(error: MisfitError) -> ErrorDetail:
+    return ErrorDetail(code=error.code, message=error.message, hint=error.hint)

@@ -1,0 +1,162 @@
+"""How each endpoint is to do its work: every option has a default, a range and a description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import from_json
+
+from service.context import Estimator
+from service.images import Resize
+from service.scoring import DEFAULT_ESTIMATOR
+
+MOST_PICTURES = 1000
+
+
+def _list_of(text: Any) -> Any:
+    """In a query "floor hue, scale" is a list of two."""
+    return [word.strip() for word in text.split(",")] if isinstance(text, str) else text
+
+
+def _object_of(text: Any) -> Any:
+    """In a query {"scale": 1.5} comes as text."""
+    return from_json(text) if isinstance(text, str) else text
+
+
+LatentChoice = Annotated[int | str, Field(union_mode="left_to_right")]
+LatentChoices = Annotated[list[LatentChoice], BeforeValidator(_list_of)]
+LatentValues = Annotated[dict[str, float], BeforeValidator(_object_of)]
+ImageChoice = Annotated[int | str, Field(union_mode="left_to_right", description="an image's index, or its id")]
+ImageChoices = Annotated[list[ImageChoice], BeforeValidator(_list_of)]
+
+
+class Options(BaseModel):
+    """What every endpoint that takes images knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    resize: Resize = Field(
+        default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
+    )
+
+
+class EncodeOptions(Options):
+    """How to encode."""
+
+
+class FitOptions(Options):
+    """How to fit a context; every option may be left out."""
+
+    estimator: Estimator = Field(default=DEFAULT_ESTIMATOR, description="how the context's moments are estimated")
+    foreign: Literal["flag", "off"] = Field(
+        default="flag",
+        description='"flag" checks each image against its reconstruction, and keeps out of the context what the model '
+        'has seen nothing like; "off" skips the check',
+    )
+
+
+class ScoringOptions(FitOptions):
+    """How to score."""
+
+    threshold: float = Field(
+        default=0.5, ge=0, le=1, description="an image whose outlier_probability is above it is flagged"
+    )
+    fdr: float | None = Field(
+        default=None, gt=0, le=1, description="flag by false discovery rate instead: the expected share of wrong flags"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule_flags(self) -> Self:
+        if self.fdr is not None and "threshold" in self.model_fields_set:
+            raise ValueError("threshold and fdr are two rules for flagging: give one of them")
+        return self
+
+
+class ScoreOptions(ScoringOptions):
+    """How to score; every option may be left out."""
+
+    attributions: Literal["none", "top", "all"] = Field(
+        default="none", description="which latents each score is shared out to: none, the `top` ones, or all"
+    )
+    top: int = Field(default=3, ge=1, description="how many latents count as top")
+
+
+class ExplainOptions(ScoringOptions):
+    """How to explain; every option may be left out."""
+
+    attributions: Literal["top", "all"] = Field(default="all", description="the `top` latents of each image, or all")
+    top: int = Field(default=3, ge=1, description="how many latents count as top, and get a heat map")
+    heat_maps: Literal["none", "flagged", "all"] = Field(
+        default="flagged", description="for which images to show where the top latents look"
+    )
+    interactions: bool = Field(default=False, description="also share each squared distance out to pairs of latents")
+
+
+class EditOptions(ScoringOptions):
+    """What to edit, and how."""
+
+    edit: Literal["counterfactual", "project", "set", "shift"] = Field(
+        default="counterfactual",
+        description="counterfactual: put `latents` (by default the fewest that make the image fit) where the image's "
+        "others lead one to expect them; project: the nearest latents within the context; set: latents to `values`; "
+        "shift: latents by `values`",
+    )
+    which: Literal["flagged", "all"] | ImageChoices = Field(
+        default="flagged", description="the images to edit: the flagged ones, all, or a list of indices or ids"
+    )
+    latents: LatentChoices | None = Field(default=None, description="for counterfactual: the latents to change")
+    values: LatentValues = Field(
+        default={}, description="for set and shift: a number for each latent, by name or index"
+    )
+    unit: Literal["latent", "sd", "quantile"] = Field(
+        default="sd", description="what `values` are: the latent's own units, the context's sd, or its quantiles"
+    )
+
+    @model_validator(mode="after")
+    def _the_edit_has_what_it_needs(self) -> Self:
+        moves = self.edit in ("set", "shift")
+        if moves != bool(self.values):
+            raise ValueError('set and shift need values, as in {"scale": 1.5}, and the other edits take none')
+        if self.latents is not None and (self.edit != "counterfactual" or not self.latents):
+            raise ValueError("latents is a list of at least one latent, and for counterfactual only")
+        return self
+
+
+class TraverseOptions(ScoringOptions):
+    """Which latents to vary, and over what range."""
+
+    latents: LatentChoices = Field(
+        min_length=1, description="each gets a row of pictures, or with `plane` two of them a grid"
+    )
+    plane: bool = Field(default=False, description="vary two latents at once, the first downwards, the second across")
+    steps: int = Field(default=7, ge=2, le=MOST_PICTURES, description="pictures in a row")
+    span: float = Field(default=2, gt=0, le=1000, description="sd on each side of the middle")
+    range: Literal["context", "population"] = Field(
+        default="context", description="whose middle and sd the range is measured in"
+    )
+    start: ImageChoice | None = Field(
+        default=None, description="the image to begin from, by index or id; by default the context's middle"
+    )
+
+
+class InterpolateOptions(ScoringOptions):
+    """Between which two images to go, in how many frames."""
+
+    start: ImageChoice = Field(default=0, description="the first image, by index or id")
+    end: ImageChoice = Field(default=1, description="the last image, by index or id")
+    frames: int = Field(default=8, ge=2, le=MOST_PICTURES, description="pictures, both ends included")
+
+
+class SampleOptions(ScoringOptions):
+    """How many new images to draw, and from what."""
+
+    count: int = Field(default=8, ge=1, le=MOST_PICTURES, description="pictures to draw")
+    method: Literal["empirical", "gaussian"] = Field(
+        default="empirical",
+        description="empirical: near one of the request's normal images; gaussian: from the context's own distribution",
+    )
+    seed: int = Field(default=0, ge=0, description="the same seed draws the same pictures")
+
+
+JsonObject = dict[str, JsonValue]

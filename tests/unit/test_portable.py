@@ -1,0 +1,123 @@
+"""Contexts on their way to a client and back: complete, exact, and refused where they cannot be what they claim."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service import scoring
+from service.errors import ContextTooSmall, InvalidInput
+from service.portable import from_portable, to_portable
+from service.requests import read_contexts
+
+
+@pytest.fixture(scope="module")
+def latents(served_bundle):
+    """Images like the population, (400, 2, L)."""
+    population = served_bundle.population
+    rng = np.random.default_rng(0)
+    mean = rng.multivariate_normal(population.location, population.covariance, 400)
+    return np.stack([mean, np.log(np.tile(population.posterior_variance, (400, 1)))], axis=1)
+
+
+def portable_of(latents, bundle):
+    return to_portable(scoring.fit(latents, bundle.population), bundle.manifest.bundle_id)
+
+
+def test_a_context_comes_back_from_json_as_it_went(latents, served_bundle):
+    context = scoring.fit(latents, served_bundle.population)
+    (portable,) = read_contexts([to_portable(context, served_bundle.manifest.bundle_id).model_dump(mode="json")])
+    back = from_portable(portable, served_bundle)
+    for name in ("location", "covariance", "posterior_variance", "radius_squared"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(context, name))
+    np.testing.assert_array_equal(back.moments.scatter, context.moments.scatter)
+    direct, through = (scoring.score(latents[:50], served_bundle.population, context=c) for c in (context, back))
+    np.testing.assert_array_equal(direct.outlier_score, through.outlier_score)
+
+
+def test_a_context_scores_as_the_reference_that_it_was_fitted_to(latents, served_bundle):
+    context = scoring.fit(latents[50:], served_bundle.population)
+    apart = scoring.score(latents[:50], served_bundle.population, context=context)
+    together = scoring.score(latents[:50], served_bundle.population, reference=latents[50:])
+    np.testing.assert_array_equal(apart.outlier_score, together.outlier_score)
+
+
+def test_merged_contexts_have_the_moments_of_all_their_images(latents, served_bundle):
+    population = served_bundle.population
+    whole = scoring.fit(latents, population)
+    order = [latents[300:], latents[:7], latents[7:300]]
+    merged = scoring.merge([scoring.fit(part, population) for part in order], population)
+    assert (merged.size, merged.estimator, merged.source) == (400, "moments", "reference")
+    np.testing.assert_allclose(merged.moments.mean, whole.moments.mean, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(merged.moments.scatter, whole.moments.scatter, rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(merged.posterior_variance, whole.posterior_variance, rtol=1e-12)
+    scores = scoring.score(latents, population, context=merged)
+    assert np.isfinite(scores.outlier_score).all()
+
+
+def test_one_context_is_merged_with_nothing(latents, served_bundle):
+    context = scoring.fit(latents, served_bundle.population)
+    assert scoring.merge([context], served_bundle.population) is context
+
+
+def test_a_context_of_no_images_is_refused(latents, served_bundle):
+    with pytest.raises(ContextTooSmall):
+        scoring.fit(latents[:0], served_bundle.population)
+
+
+def test_another_bundles_context_is_refused_by_name(latents, served_bundle):
+    portable = portable_of(latents, served_bundle).model_copy(update={"bundle_id": "f" * 64})
+    with pytest.raises(InvalidInput, match="belongs to bundle ffffffffffff"):
+        from_portable(portable, served_bundle)
+
+
+def indefinite(covariance):
+    covariance = np.array(covariance)
+    first, second = np.argsort(np.diag(covariance))[-2:]
+    covariance[first, second] = covariance[second, first] = 2 * np.sqrt(
+        covariance[first, first] * covariance[second, second]
+    )
+    return covariance.tolist()
+
+
+def lopsided(covariance):
+    return (np.array(covariance) + np.triu(np.ones_like(covariance), 1)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("covariance", indefinite, "not positive definite"),
+        ("covariance", lambda c: (-np.array(c)).tolist(), "not positive definite"),
+        ("covariance", lopsided, "not symmetric"),
+        ("covariance", lambda c: c[:-1], "shape"),
+        ("covariance", lambda c: [*c[:-1], c[-1][:-1]], "shape"),
+        ("location", lambda m: m[:-1], "shape"),
+        ("posterior_variance", lambda v: [0.0, *v[1:]], "not positive"),
+        ("size", lambda n: n + 1, "moments are of"),
+    ],
+    ids=["indefinite", "negative", "lopsided", "short", "ragged", "location", "variance", "size"],
+)
+def test_an_edited_context_is_refused(latents, served_bundle, field, change, message):
+    portable = portable_of(latents, served_bundle)
+    edited = portable.model_copy(update={field: change(getattr(portable, field))})
+    with pytest.raises(InvalidInput, match=message):
+        from_portable(edited, served_bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"location": [float("nan")]},
+        {"radius_squared": -1},
+        {"size": 0},
+        {"surplus": 1},
+        {"estimator": "magic"},
+        {"covariance": "none"},
+    ],
+    ids=str,
+)
+def test_json_that_is_no_context_is_refused(latents, served_bundle, change):
+    given = portable_of(latents, served_bundle).model_dump(mode="json") | change
+    with pytest.raises(InvalidInput, match="The context cannot be used"):
+        read_contexts(given)
