@@ -1,10 +1,12 @@
-"""Command line: python -m train {list,run,evaluate,figures,render,fidelity,sample,seed-case}."""
+"""Command line: python -m train {list,run,evaluate,figures,render,fidelity,sample,seed-case,benchmark}."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ RUNS = Path("runs")
 DATA = Path("data/3dshapes.h5")
 REFERENCE_FRAMES = Path("tests/data/shapes3d_reference")
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
+BENCHMARK = RUNS / "benchmark"
 ENCODED_AT_A_TIME = 4_096
 
 
@@ -106,6 +109,39 @@ def seed_case(options: argparse.Namespace) -> None:
     print(json.dumps({"bundle_id": served.manifest.bundle_id, **report}, indent=2))
 
 
+def benchmark(options: argparse.Namespace) -> None:
+    from service import bundle, runtime
+    from train import benchmark, repairs, tables
+    from train.data import shapes3d
+    from train.data.dataset import split
+    from train.figures import draw_benchmark
+
+    started = time.perf_counter()
+    served = bundle.load(options.bundle)
+    networks = runtime.Networks(served)
+    held_out = getattr(split(math.prod(shapes3d.FACTOR_SIZES)), options.split)
+    data = shapes3d.load(options.data, np.sort(held_out))
+    material = benchmark.prepare(served, networks, data)
+    cells = benchmark.report(benchmark.run(material, options.contexts, options.seed))
+    result = {
+        "model": served.manifest.model,
+        "bundle_id": served.manifest.bundle_id,
+        "data": f"{data.name} ({data.source})",
+        "split": options.split,
+        "images": len(data.images),
+        "seed": options.seed,
+        "command": " ".join(["python -m train", *sys.argv[1:]]),
+        "cells": cells,
+        "counterfactuals": repairs.measure(material, networks, options.seed),
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
+    (options.out / "benchmark.md").write_text(tables.markdown(result))
+    draw_benchmark(material, result, options.out)
+    print((options.out / "benchmark.md").read_text())
+
+
 def _dataset_of(options: argparse.Namespace) -> Dataset:
     from train.loop import load_config
 
@@ -165,6 +201,16 @@ def _parser() -> argparse.ArgumentParser:
     seed_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
     seed_parser.add_argument("--draws", type=int, default=100)
     seed_parser.add_argument("--seed", type=int, default=0)
+
+    benchmark_parser = command("benchmark", benchmark, "every method on random labelled contexts, encoded by a bundle")
+    benchmark_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    benchmark_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
+    benchmark_parser.add_argument("--out", type=Path, default=BENCHMARK, help=f"directory (default: {BENCHMARK})")
+    benchmark_parser.add_argument("--contexts", type=int, default=100, help="of every cell (default: 100)")
+    benchmark_parser.add_argument("--seed", type=int, default=1)
+    benchmark_parser.add_argument(
+        "--split", choices=["test", "validation"], default="test", help="develop on validation, report on test"
+    )
     return parser
 
 

@@ -45,6 +45,7 @@ class LabelledContext:
     rows: IntArray  # (n,)
     is_outlier: NDArray[np.bool_]  # (n,)
     inlier_pool: IntArray
+    fixed: tuple[int, ...]  # the factors that the inliers share
 
 
 def sample(
@@ -100,7 +101,8 @@ def sample(
     misfits = rng.choice(outlier_pool, outliers, replace=len(outlier_pool) < outliers)
     order = rng.permutation(size)
     is_outlier = np.arange(size) >= size - outliers
-    return LabelledContext(np.concatenate([inliers, misfits])[order], is_outlier[order], inlier_pool)
+    fixed_factors = tuple(int(factor) for factor in chosen)
+    return LabelledContext(np.concatenate([inliers, misfits])[order], is_outlier[order], inlier_pool, fixed_factors)
 
 
 def sample_seed_case(factors: IntArray, rng: np.random.Generator) -> LabelledContext:

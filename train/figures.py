@@ -13,6 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from service.bundle import Population
+from service.scoring import score
+from train.baselines import Material
+from train.benchmark import SEED_CASE, Cell
+from train.benchmark import draw as draw_context
+from train.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray
 from train.data.dataset import Dataset, split
 from train.evaluate import decode, encode
 from train.loop import load_config, load_model
@@ -21,6 +26,7 @@ from train.losses import Terms
 matplotlib.use("Agg")
 RECONSTRUCTIONS = 10
 TRAVERSAL_STEPS = 11
+DENSITY_CONTEXTS = 100
 TRAVERSAL_REACH = 2.0  # standard deviations of the population to either side
 
 
@@ -51,12 +57,63 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
     }
     if evaluation["factors"]:
         figures["mutual_information"] = mutual_information(evaluation, title)
+    return _save(figures, output)
+
+
+def _save(figures: dict[str, Figure], output: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(output / f"{name}.png")
         figure.savefig(paths[-1], dpi=110, bbox_inches="tight")
         plt.close(figure)
     return paths
+
+
+def draw_benchmark(material: Material, result: dict[str, Any], output: Path) -> list[Path]:
+    """Scores of the seed's case, one draw and many, into `output`; the files written."""
+    cell = Cell(SEED_CASE, SEED_CASE_SIZE, SEED_CASE_OUTLIERS)
+    contexts = [draw_context(cell, material.factors, result["seed"], index) for index in range(DENSITY_CONTEXTS)]
+    scored = [score(material.latents[context.rows], material.population).outlier_score for context in contexts]
+    title = f"{result['model']}: {SEED_CASE_OUTLIERS} outliers among {SEED_CASE_SIZE} images"
+    figures = {
+        "seed_case_scores": score_line(scored[0], contexts[0].is_outlier, title),
+        "seed_case_density": score_density(
+            np.concatenate(scored), np.concatenate([context.is_outlier for context in contexts]), title
+        ),
+    }
+    return _save(figures, output)
+
+
+def score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
+    """Scores (n,) of one context, its outliers last."""
+    figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
+    order = np.argsort(is_outlier, kind="stable")
+    first = int((~is_outlier).sum())
+    axis.plot(np.arange(len(scores)), scores[order], linewidth=1)
+    axis.axvspan(first - 0.5, len(scores) - 0.5, color="tab:red", alpha=0.15, label="outliers")
+    axis.axhline(0, color="grey", linewidth=1, linestyle="--", label="flagged above")
+    axis.set_xlabel("image")
+    axis.set_ylabel("outlier score, log odds")
+    axis.legend()
+    axis.set_title(title)
+    return figure
+
+
+def score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
+    """How the scores (n,) of inliers and of outliers are distributed."""
+    figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
+    # A few outliers are so far out that a linear scale would leave everything else in one bar.
+    bent = np.arcsinh(scores)
+    edges = np.linspace(bent.min(), bent.max(), 80).tolist()
+    for label, chosen in (("inliers", ~is_outlier), ("outliers", is_outlier)):
+        axis.hist(bent[chosen], edges, density=True, alpha=0.6, label=f"{chosen.sum():,} {label}")
+    ticks = [tick for tick in (-1e3, -100, -10, 0, 10, 100, 1e3, 1e4) if scores.min() <= tick <= scores.max()]
+    axis.set_xticks(np.arcsinh(ticks), [f"{tick:g}" for tick in ticks])
+    axis.set_xlabel("outlier score, log odds")
+    axis.set_ylabel("density")
+    axis.legend()
+    axis.set_title(title)
+    return figure
 
 
 def losses(records: list[dict[str, Any]], title: str) -> Figure:

@@ -1,0 +1,94 @@
+"""Whether a counterfactual repairs what is wrong, and only that, as the networks see the repaired image.
+
+Outliers that differ in one factor are scored and, where found, given the smallest repair that the service knows,
+decoded and encoded again. A classifier of latents, taught on one half of the held-out images, reads the factors of
+what comes back. It does not read all of them right, so what is kept is judged on the images on which it does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesClassifier
+
+from service import attribution, edits
+from service.context import PopulationUnits
+from service.runtime import Networks
+from service.scoring import inside, score
+from train.baselines import Material
+from train.benchmark import SINGLE_STRATA, Cell, draw
+from train.contexts import FloatArray, IntArray, LabelledContext
+
+CASES = ((50, 5), (350, 25))
+CONTEXTS = 20
+TREES = 50
+
+
+class Repairs(NamedTuple):
+    """Of one context's outliers that were found."""
+
+    rows: IntArray  # (m,)
+    changed: IntArray  # (m,) the factor that differs
+    target: IntArray  # (m, K) the factors that the repaired image should have
+    latents: FloatArray  # (m, 2, L) of the repaired image, encoded again
+    inside: NDArray[np.bool_]  # (m,) whether those are back inside the context
+
+
+def measure(material: Material, networks: Networks, seed: int) -> list[dict[str, Any]]:
+    """For each of SINGLE_STRATA: shares of the outliers found whose repaired image
+
+        inside             is back inside the context
+        restored           has the context's value of the factor that differed
+        kept               has its own values of all other factors, where the classifier read those right before
+        restored_and_kept  both, where it did
+
+    `readable` is the share of untouched images of which the classifier reads every factor right.
+    """
+    units = PopulationUnits.of(material.population)
+    points = units.points(material.latents)
+    shuffled = np.random.default_rng(seed).permutation(len(points))
+    taught, judged = np.array_split(shuffled, 2)
+    reader = ExtraTreesClassifier(TREES, random_state=0, n_jobs=-1).fit(points[taught], material.factors[taught])
+    readable = (reader.predict(points[judged]) == material.factors[judged]).all(axis=1).mean()
+    report = []
+    for stratum in SINGLE_STRATA:
+        cells = [(Cell(stratum, size, count), index) for size, count in CASES for index in range(CONTEXTS)]
+        parts = [_repair(material, networks, draw(cell, material.factors, seed, index)) for cell, index in cells]
+        repairs = Repairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        changed = np.arange(material.factors.shape[1]) == repairs.changed[:, None]
+        before = reader.predict(points[repairs.rows]) == material.factors[repairs.rows]
+        after = reader.predict(units.points(repairs.latents)) == repairs.target
+        restored, kept = after[changed], (after | changed).all(axis=1)
+        known = (before | changed).all(axis=1)
+        report.append(
+            {
+                "stratum": stratum,
+                "outliers": len(known),
+                "inside": float(repairs.inside.mean()),
+                "restored": float(restored.mean()),
+                "kept": float(kept[known].mean()),
+                "restored_and_kept": float((restored & kept)[known].mean()),
+                "readable": float(readable),
+            }
+        )
+    return report
+
+
+def _repair(material: Material, networks: Networks, context: LabelledContext) -> Repairs:
+    population = material.population
+    scores = score(material.latents[context.rows], population)
+    rows = context.rows[context.is_outlier & scores.is_outlier]
+    images, normal = material.latents[rows], scores.context
+    repaired = attribution.minimal_sets(images, normal, population)
+    edited = edits.counterfactual(
+        images[:, 0].astype(np.float64), repaired, normal.location, normal.covariance, population.live_dims
+    )
+    again = networks.encode(networks.decode(edited.astype(np.float32))) if len(rows) else images
+    rule, fixed = material.factors[context.inlier_pool[0]], np.array(context.fixed)
+    differs = material.factors[rows][:, fixed] != rule[fixed]
+    changed = fixed[differs.argmax(axis=1)]
+    target = material.factors[rows].copy()
+    target[np.arange(len(rows)), changed] = rule[changed]
+    return Repairs(rows, changed, target, again, inside(again, normal, population))

@@ -1,0 +1,86 @@
+"""The benchmark's report as Markdown: the service's default beside the oracle, then all methods by stratum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from service.scoring import DEFAULT_ESTIMATOR
+from train.baselines import METHODS
+
+Entry = dict[str, Any]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """`result` as in benchmark.json."""
+    entries: list[Entry] = result["cells"]
+    lines = [
+        f"# Contextual outliers: {result['model']}",
+        "",
+        f"Bundle `{result['bundle_id'][:12]}`, {result['images']:,} {result['split']} images of {result['data']}, "
+        f"seed {result['seed']}; {result['seconds']:.0f} s. Made by `{result['command']}`.",
+        "",
+        f"## The default estimator, `{DEFAULT_ESTIMATOR}`",
+        "",
+        "AUROC with a 95% bootstrap interval over the contexts; the worst decile is the mean of the worst tenth. "
+        "Found: share of the outliers flagged. Named: share of those whose differing factor tops the attributions.",
+        "",
+        *_table(_DEFAULT_COLUMNS, map(_default_row, entries)),
+    ]
+    for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "methods" in entry):
+        chosen = [entry for entry in entries if entry["stratum"] == stratum]
+        fewer = {name: entry["contexts"] for name, entry in chosen[0]["methods"].items()}
+        lines += ["", f"## {_words(stratum)}: AUROC, mean / worst decile", ""]
+        if odd := [f"{name}: {count}" for name, count in fewer.items() if count < chosen[0]["contexts"]]:
+            lines += [f"{chosen[0]['contexts']} contexts a cell ({', '.join(odd)}).", ""]
+        lines += _table(("images/outliers", *METHODS), map(_method_row, chosen))
+    return "\n".join(lines) + "\n"
+
+
+_DEFAULT_COLUMNS = (
+    *("stratum", "images/outliers", "contexts", "fixed factors", "AUROC", "worst decile", "oracle", "its worst decile"),
+    *("share of oracle", "of its worst decile", "average precision", "found", "named", "inliers flagged", "FDR"),
+)
+
+
+def _default_row(entry: Entry) -> list[str]:
+    case = [_words(entry["stratum"]), _size(entry), str(entry["contexts"]), f"{entry['fixed_factors']:.1f}"]
+    flags = [f"{entry['false_flag_rate']:.4f}", f"{entry['false_discovery_rate']:.3f}"]
+    if "methods" not in entry:
+        return [*case, *["-"] * (len(_DEFAULT_COLUMNS) - len(case) - len(flags)), *flags]
+    own, oracle, share = entry["methods"][DEFAULT_ESTIMATOR], entry["methods"]["oracle"], entry["share_of_oracle"]
+    named = entry["attribution_top_1"]
+    return [
+        *case,
+        f"{own['auroc']['mean']:.4f} ({own['auroc']['low']:.4f} to {own['auroc']['high']:.4f})",
+        *(f"{value:.4f}" for value in (own["auroc"]["worst_decile"], *_pair(oracle["auroc"]), *_pair(share))),
+        f"{own['average_precision']:.3f}",
+        f"{entry['found']:.3f}",
+        "-" if named is None else f"{named:.3f}",
+        *flags,
+    ]
+
+
+def _method_row(entry: Entry) -> list[str]:
+    areas = [entry["methods"][name]["auroc"] for name in METHODS if name in entry["methods"]]
+    return [_size(entry), *(f"{area['mean']:.4f} / {area['worst_decile']:.4f}" for area in areas)]
+
+
+def _table(columns: Sequence[str], rows: Iterator[list[str]]) -> list[str]:
+    return [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
+
+
+def _line(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _pair(area: dict[str, float]) -> tuple[float, float]:
+    return area["mean"], area["worst_decile"]
+
+
+def _size(entry: Entry) -> str:
+    return f"{entry['size']}/{entry['outliers']}"
+
+
+def _words(stratum: str) -> str:
+    return stratum.replace("_", " ")
