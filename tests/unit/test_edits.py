@@ -276,6 +276,21 @@ def test_gaussian_samples_of_extreme_radii(radius_squared):
     assert (edits.distance_squared(samples, *CONTEXT) <= radius_squared + 1e-25).all()
 
 
+class _HighestDraws(np.random.Generator):
+    """Draws radii as close to the rim as rounding lets them be."""
+
+    def random(self, size):
+        return np.full(size, np.nextafter(1, 0))
+
+
+@pytest.mark.parametrize("radius_squared", [0.01, 3.0, 12.6, 40.0])
+def test_a_gaussian_sample_on_the_rim_is_inside(radius_squared):
+    samples = edits.sample_gaussian(1000, *CONTEXT, radius_squared, _HighestDraws(np.random.PCG64(0)))
+    distances = edits.distance_squared(samples, *CONTEXT)
+    assert (distances <= radius_squared).all()
+    np.testing.assert_allclose(distances, radius_squared, rtol=1e-8)
+
+
 def test_empirical_samples_have_the_posterior_of_the_image_drawn():
     rng = np.random.default_rng(4)
     latents = np.stack([10.0 * np.arange(15).reshape(3, 5), np.log([[0.01] * 5, [0.04] * 5, [1.0] * 5])], axis=1)

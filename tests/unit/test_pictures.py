@@ -211,6 +211,8 @@ def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():
     files = {"b.png": pictures.to_png(_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
     content = pictures.zip_files(files)
     assert pictures.zip_files(dict(files)) == content
+    with zipfile.ZipFile(BytesIO(content)) as archive:  # no clock has a part in it
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     with zipfile.ZipFile(BytesIO(content)) as archive:
         assert archive.testzip() is None
         assert {info.filename: archive.read(info) for info in archive.infolist()} == files
