@@ -18,9 +18,10 @@ def test_every_media_type_and_option_is_published():
     assert {parameter["name"] for parameter in score["parameters"]} == set(ScoreOptions.model_fields)
 
 
-def test_only_an_items_error_may_be_missing():
+def test_only_errors_and_what_was_not_asked_for_may_be_missing():
     item = openapi.document()["components"]["schemas"]["ScoredItem"]
-    assert set(ScoredItem.model_fields) - set(item["required"]) == {"error"}
+    optional = {"error", "is_foreign", "reason", "attributions", "minimal_set", "factors", "interactions", "heat_maps"}
+    assert set(ScoredItem.model_fields) - set(item["required"]) == optional
 
 
 def test_the_error_body_is_published_for_every_refusal():
