@@ -141,9 +141,12 @@ def move(
                     f"The quantile is {value}; expected more than 0 and less than 1, for a shift between -1 and 1.",
                     "0.5 is the context's middle.",
                 )
-            now = ndtr((edited[..., index] - middle) / deviation)
-            quantile = np.clip(now + value, EXTREME, 1 - EXTREME) if relative else value
-            edited[..., index] = middle + deviation * ndtri(quantile)
+            now = edited[..., index]
+            share = ndtr((now - middle) / deviation)
+            quantile = np.clip(share + value, EXTREME, 1 - EXTREME) if relative else value
+            target = middle + deviation * ndtri(quantile)
+            # What lies beyond the extremes already is not drawn back by a shift that would go further.
+            edited[..., index] = np.where((target - now) * value > 0, target, now) if relative else target
     return edited
 
 

@@ -166,6 +166,15 @@ def test_a_shift_by_quantiles_stays_short_of_the_ends():
     np.testing.assert_allclose(far, _move(start, {0: 0.999}, "quantile"), rtol=1e-12)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_shift_by_quantiles_goes_its_own_way_or_not_at_all(side):
+    far = _move(_latents(1), {0: 20.0 * side}, "sd")  # an outlier, well beyond the last quantile
+    for outwards in (0.0, 0.1 * side):
+        np.testing.assert_array_equal(_move(far, {0: outwards}, "quantile", relative=True), far)
+    back = _move(far, {0: -0.1 * side}, "quantile", relative=True)
+    np.testing.assert_allclose(back, _move(far, {0: 0.5 + 0.4 * side}, "quantile"), rtol=1e-9)
+
+
 @pytest.mark.parametrize("unit", ["latent", "sd"])
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1001.0])
