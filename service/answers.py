@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -45,11 +45,18 @@ class Explained:
 
 @dataclass(frozen=True)
 class _Reasons:
-    """order (n, L), most to blame first; repaired (n, L), the minimal set of each flagged image; reasons (n,)."""
+    """What there is to say of n images.
+
+    order     (n, L)  latents, the most to blame first
+    repaired  (n, L)  the minimal set of each flagged image
+    scale     (n,)    by which the reported distance exceeds that to the context's own moments
+    reasons   (n,)
+    """
 
     terms: Attributions
     order: NDArray[np.intp]
     repaired: NDArray[np.bool_]
+    scale: NDArray[np.float64]
     reasons: list[str]
 
 
@@ -81,7 +88,7 @@ def explained(batch: Batch, options: ExplainOptions, bundle: Bundle) -> Explaine
             for factor, share in distance_shares.items()
         ]
     if options.interactions:
-        for detail, pairs in zip(details, _interactions(batch, bundle), strict=True):
+        for detail, pairs in zip(details, _interactions(found, batch, bundle), strict=True):
             detail["interactions"] = pairs
     mapped = {
         "none": np.empty(0, dtype=np.intp),
@@ -187,14 +194,20 @@ def _items(images: Encoded, scores: Scores, details: Sequence[dict[str, Any]]) -
 
 def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
     latents, context, population = batch.images.latents, batch.context, bundle.population
-    is_outlier = _scores(batch).is_outlier
+    scores = _scores(batch)
+    is_outlier = scores.is_outlier
     terms = attribution.attribute(latents, context, population)
+    # Only `leave_one_out` measures from other moments than the context's: in the same proportions (Sherman-Morrison).
+    own = terms.shapley.sum(axis=1)
+    scale = np.divide(scores.mahalanobis_squared, own, out=np.ones_like(own), where=own > 0)
+    terms = replace(terms, shapley=terms.shapley * scale[:, None])
     # What is not flagged needs no repair.
     repaired = np.zeros(terms.shapley.shape, dtype=bool)
+    deviations = np.zeros(terms.shapley.shape)
     repaired[is_outlier] = attribution.minimal_sets(latents[is_outlier], context, population)
-    deviations = attribution.repair_z(latents, repaired, context, population)
+    deviations[is_outlier] = attribution.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
     reasons = attribution.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
-    return _Reasons(terms, attribution.order(terms, context), repaired, reasons)
+    return _Reasons(terms, attribution.order(terms, context), repaired, scale, reasons)
 
 
 def _attributions(row: int, found: _Reasons, most: int, batch: Batch, bundle: Bundle) -> list[LatentAttribution]:
@@ -215,9 +228,10 @@ def _attributions(row: int, found: _Reasons, most: int, batch: Batch, bundle: Bu
     ]
 
 
-def _interactions(batch: Batch, bundle: Bundle) -> list[list[Interaction]]:
+def _interactions(found: _Reasons, batch: Batch, bundle: Bundle) -> list[list[Interaction]]:
     """For each usable image the pairs of live latents, by what they add to its squared distance."""
     matrices = attribution.interactions(batch.images.latents, batch.context, bundle.population)
+    matrices *= found.scale[:, None, None]
     names = [latent.name for latent in bundle.manifest.latents]
     pairs = list(combinations_with_replacement(bundle.population.live_dims.tolist(), 2))
     return [
