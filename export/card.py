@@ -60,9 +60,13 @@ images, uncertainty the root of their mean posterior variance.
 
 `encoder.onnx` takes `images`, uint8 (N, {height}, {width}, {channels}), and gives `latents`, float32
 (N, 2, {latent_dim}): mean, then logvar. `decoder.onnx` takes `latents`, float32 (N, {latent_dim}), and gives
-`images`, uint8 (N, {height}, {width}, {channels}). Scaling, layout and sigmoid are inside. ONNX Runtime on the CPU
-was compared with PyTorch in float32 at {parity_batches} images: the latents differed by at most
-{parity_latents} of their scale, the pixels by at most {parity_pixels} of 255 grey levels.
+`images`, uint8 (N, {height}, {width}, {channels}). `saliency.onnx` takes what the encoder takes and gives `saliency`,
+float32 (N, {latent_dim}, h, w): where the encoder's last convolution shows what each mean is read from, with its sign;
+a map adds up to its latent's mean, but for what the biases give. Scaling, layout and sigmoid are inside.
+
+ONNX Runtime on the CPU was compared with PyTorch in float32 at {parity_batches} images: the latents differed by at most
+{parity_latents} of their scale, the heat maps by {parity_saliency}, the pixels by at most {parity_pixels} of 255 grey
+levels.
 
 ## Licence
 
@@ -118,6 +122,7 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         training=json.dumps(manifest.training, indent=2, ensure_ascii=False),
         parity_batches=_listed(map(str, manifest.parity.batch_sizes)),
         parity_latents=f"{manifest.parity.latents_relative:.1e}",
+        parity_saliency=f"{manifest.parity.saliency_relative:.1e}",
         parity_pixels=manifest.parity.pixels_grey_levels,
         licence=manifest.licence,
         origin=f" {ORIGINS[name]}" if name in ORIGINS else "",

@@ -42,14 +42,18 @@ class _Decoder(nn.Module):
 
 
 class _Saliency(nn.Module):
-    """Grad-CAM (Selvaraju et al. 2017) of every latent's mean at the encoder's last convolution, with its sign.
+    """Where each latent's mean is read: sum_c A_c d mean_k / d A_c at every position of the last convolution.
 
-    The map of latent k is sum_c alpha_kc A_c, where A_c is channel c of the activations and alpha_kc the mean over
-    positions of d mean_k / d A_c. Two linear layers with a LeakyReLU between them follow, so that the gradient is
-    W2_k diag(slope) W1, and its mean over positions needs no more of W1 than W1's own.
+    A_c is channel c of the activations. This is Grad-CAM without its average of the gradient over positions (HiResCAM,
+    Draelos & Carin 2020). That average suits networks which pool; this encoder reads every position with weights of
+    its own, and averaged over them the map of "object hue" lights the wall as often as the object.
+
+    Two linear layers follow the activations, with a LeakyReLU between them, so that the mean is a sum over positions:
+    each gives its share to every hidden unit, the unit's slope scales it, and the output weights gather it. A map
+    adds up to the latent's mean but for what the biases give.
     """
 
-    per_channel: Tensor
+    by_position: Tensor
     to_mean: Tensor
 
     def __init__(self, vae: VAE) -> None:
@@ -58,17 +62,18 @@ class _Saliency(nn.Module):
         assert isinstance(hidden, nn.Linear)
         assert isinstance(output, nn.Linear)
         self.convolutions = nn.Sequential(*convolutions)
-        self.hidden = hidden
+        self.hidden_bias = hidden.bias
         channels = [layer for layer in convolutions if isinstance(layer, nn.Conv2d)][-1].out_channels
-        per_channel = hidden.weight.detach().reshape(hidden.out_features, channels, -1).mean(dim=2)
-        self.register_buffer("per_channel", per_channel)  # (hidden, C)
-        self.register_buffer("to_mean", output.weight.detach()[: vae.latent_dim])  # (L, hidden)
+        by_position = hidden.weight.detach().reshape(hidden.out_features, channels, -1).permute(2, 1, 0)
+        self.register_buffer("by_position", by_position.contiguous())  # (h * w, C, hidden)
+        self.register_buffer("to_mean", output.weight.detach()[: vae.latent_dim].T.contiguous())  # (hidden, L)
 
     def forward(self, images: Tensor) -> Tensor:
         activations = self.convolutions(_scaled(images))  # (N, C, h, w)
-        slope = torch.where(self.hidden(activations.flatten(1)) > 0, 1.0, LEAK)  # (N, hidden)
-        alpha = (slope[:, None] * self.to_mean) @ self.per_channel  # (N, L, C)
-        maps: Tensor = (alpha @ activations.flatten(2)).unflatten(2, activations.shape[2:])
+        shares = activations.flatten(2).permute(2, 0, 1) @ self.by_position  # (h * w, N, hidden)
+        slope = torch.where(shares.sum(dim=0) + self.hidden_bias > 0, 1.0, LEAK)  # (N, hidden)
+        gathered = (slope * shares) @ self.to_mean  # (h * w, N, L)
+        maps: Tensor = gathered.permute(1, 2, 0).unflatten(2, activations.shape[2:])
         return maps
 
 

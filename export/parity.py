@@ -73,7 +73,7 @@ def _torch_encode(vae: VAE, images: Images) -> Latents:
 
 
 def _torch_saliency(vae: VAE, images: Images) -> tuple[Maps, NDArray[np.bool_]]:
-    """Grad-CAM (N, L, h, w) by autograd, and the images (N,) whose hidden units are all clear of their kinks."""
+    """Heat maps (N, L, h, w) by autograd, and the images (N,) whose hidden units are all clear of their kinks."""
     last = max(place for place, layer in enumerate(vae.encoder) if isinstance(layer, nn.Conv2d))
     with torch.no_grad():
         activations = vae.encoder[: last + 2](_scaled(images))
@@ -83,7 +83,7 @@ def _torch_saliency(vae: VAE, images: Images) -> tuple[Maps, NDArray[np.bool_]]:
     maps = []
     for latent in mean.unbind(dim=1):
         (gradient,) = torch.autograd.grad(latent.sum(), activations, retain_graph=True)
-        maps.append((gradient.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1))
+        maps.append((gradient * activations).sum(dim=1))
     clear = (hidden.abs() > KINK * hidden.abs().max()).all(dim=1)
     return torch.stack(maps, dim=1).detach().numpy(), clear.numpy()
 

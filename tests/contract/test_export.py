@@ -178,7 +178,7 @@ def test_grey_images_that_are_not_square_export_as_well(population: Population) 
 
 def edited(content: bytes, op_type: str, change: Callable[[onnx.ModelProto, onnx.NodeProto], object]) -> bytes:
     graph = onnx.load_from_string(content)
-    (node,) = (node for node in graph.graph.node if node.op_type == op_type)
+    node = next(node for node in graph.graph.node if node.op_type == op_type)
     change(graph, node)
     result: bytes = graph.SerializeToString()
     return result

@@ -46,15 +46,29 @@ def images() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, size=(40, *IMAGE_SHAPE), dtype=np.uint8)
 
 
-def grad_cam(vae: VAE, image: NDArray[np.uint8], latent: int) -> NDArray[np.float32]:
-    """(h, w) of one image and one latent, step by step as its paper says, but for the final ReLU."""
+def by_autograd(vae: VAE, image: NDArray[np.uint8], latent: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Activations (C, h, w) of the last convolution, and the gradient of one mean with regard to them."""
     scaled = torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255))[None]
     activations = vae.encoder[:LAST_CONVOLUTION](scaled).detach().requires_grad_()
     mean = vae.encoder[LAST_CONVOLUTION:](activations)[0, latent]
     (gradient,) = torch.autograd.grad(mean, activations)
+    return activations.detach()[0], gradient[0]
+
+
+def heat_map(vae: VAE, image: NDArray[np.uint8], latent: int) -> NDArray[np.float32]:
+    activations, gradient = by_autograd(vae, image, latent)
     total = torch.zeros(GRID)
-    for channel in range(activations.shape[1]):
-        total += gradient[0, channel].mean() * activations[0, channel].detach()
+    for channel in range(len(activations)):
+        total += gradient[channel] * activations[channel]
+    return total.numpy()
+
+
+def grad_cam(vae: VAE, image: NDArray[np.uint8], latent: int) -> NDArray[np.float32]:
+    """As its paper says, gradient averaged over positions, but for the final ReLU."""
+    activations, gradient = by_autograd(vae, image, latent)
+    total = torch.zeros(GRID)
+    for channel in range(len(activations)):
+        total += gradient[channel].mean() * activations[channel]
     return total.numpy()
 
 
@@ -64,15 +78,41 @@ def run(vae: VAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(maps)
 
 
+def assert_close(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_graph_computes_what_autograd_computes(images: NDArray[np.uint8], seed: int) -> None:
     vae = network(seed)
     found = run(vae, images[:5])
-    expected = np.array([[grad_cam(vae, image, latent) for latent in range(LATENT_DIM)] for image in images[:5]])
     assert (found.shape, found.dtype) == ((5, LATENT_DIM, *GRID), np.float32)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert_close(
+        found, np.array([[heat_map(vae, image, latent) for latent in range(LATENT_DIM)] for image in images[:5]])
+    )
     assert (found > 0).any(), "evidence for more of a latent"
     assert (found < 0).any(), "evidence for less of it"
+
+
+def test_it_is_grad_cam_where_the_encoder_pools(images: NDArray[np.uint8]) -> None:
+    """With the same weights at every position the gradient is its own average."""
+    vae = network()
+    with torch.no_grad():
+        weights = vae.encoder[-3].weight.view(32, 16, -1)
+        weights[:] = weights.mean(dim=2, keepdim=True) * 4
+    assert_close(
+        run(vae, images[:5]),
+        np.array([[grad_cam(vae, image, latent) for latent in range(LATENT_DIM)] for image in images[:5]]),
+    )
+
+
+def test_a_map_adds_up_to_its_latent_but_for_the_biases(images: NDArray[np.uint8]) -> None:
+    vae = network()
+    with torch.no_grad():
+        vae.encoder[-3].bias.zero_()
+        vae.encoder[-1].bias.zero_()
+        mean, _ = vae.encode(torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255)))
+    assert_close(run(vae, images).sum(axis=(2, 3)), mean.numpy())
 
 
 def test_no_image_gives_no_map(images: NDArray[np.uint8]) -> None:
@@ -114,6 +154,6 @@ def test_the_service_draws_the_same_maps_whatever_their_neighbours(
     assert networks.has_saliency
     together = networks.saliency(images)
     assert (together.shape, together.dtype) == ((40, LATENT_DIM, *GRID), np.float32)
-    np.testing.assert_allclose(together, run(network(), images), rtol=1e-4, atol=1e-5 * np.abs(together).max())
+    assert_close(together, run(network(), images))
     for position in (0, 31, 32, 39):
         assert np.array_equal(networks.saliency(images[position : position + 1])[0], together[position])
