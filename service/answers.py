@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service import attribution, pictures
+from service import attribution
 from service.attribution import Attributions
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
@@ -23,7 +23,6 @@ from service.schemas import (
     EncodeResponse,
     ErrorDetail,
     FactorAttribution,
-    HeatMap,
     Interaction,
     LatentAttribution,
     ScoredContext,
@@ -37,10 +36,17 @@ SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_out
 
 @dataclass(frozen=True)
 class Explained:
-    """An explanation that lacks its heat maps: the rows of the usable images that get some, and the rest of it."""
+    """An explanation without its heat maps, and which there should be.
 
+    mapped  (m,)    rows of the usable images that get some, the most outlying first
+    top     (m, t)  the latents whose maps are drawn
+    signs   (m, t)  whether each is too far up (1) or down (-1)
+    """
+
+    response: ScoreResponse
     mapped: NDArray[np.intp]
-    response: Callable[[NDArray[np.float32] | None], ScoreResponse]
+    top: NDArray[np.intp]
+    signs: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,31 +96,11 @@ def explained(batch: Batch, options: ExplainOptions, bundle: Bundle) -> Explaine
     if options.interactions:
         for detail, pairs in zip(details, _interactions(found, batch, bundle), strict=True):
             detail["interactions"] = pairs
-    mapped = {
-        "none": np.empty(0, dtype=np.intp),
-        "flagged": np.flatnonzero(is_outlier),
-        "all": np.arange(len(is_outlier)),
-    }[options.heat_maps]
-    top = found.order[:, : min(options.top, len(bundle.population.live_dims))]
-
-    def respond(maps: NDArray[np.float32] | None) -> ScoreResponse:
-        for row, signed in zip(mapped, () if maps is None else maps, strict=maps is not None):
-            details[row]["heat_maps"] = [
-                HeatMap(
-                    latent=latents[dim].name,
-                    # Evidence for the latent's being as far up, or down, as it is.
-                    image=pictures.to_base64(
-                        pictures.overlay(
-                            batch.images.pixels[row],
-                            np.maximum(signed[dim] * np.sign(found.terms.marginal_z[row, dim]), 0),
-                        )
-                    ),
-                )
-                for dim in top[row]
-            ]
-        return _response(batch, bundle, details)
-
-    return Explained(mapped, respond)
+    by_rank = np.argsort(_scores(batch).rank)
+    mapped = {"none": by_rank[:0], "flagged": by_rank[is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
+    top = found.order[mapped, : min(options.top, len(bundle.population.live_dims))]
+    signs = np.sign(np.take_along_axis(found.terms.marginal_z[mapped], top, axis=1))
+    return Explained(_response(batch, bundle, details), mapped, top, signs)
 
 
 def encoded(images: Encoded, bundle: Bundle) -> EncodeResponse:

@@ -17,15 +17,14 @@ import bentoml
 import numpy as np
 from bentoml.exceptions import BentoMLException
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service import bundle, openapi
 from service.admission import Admission
 from service.errors import BundleError, InferenceUnavailable
-from service.gallery import Gallery
-from service.http import ErrorBodies, answer, read_body, while_connected
+from service.http import Answer, ErrorBodies, answer, read_body, while_connected
 from service.options import (
     EditOptions,
     EncodeOptions,
@@ -42,8 +41,6 @@ from service.requests import ImagesNeeded, ImagesRequest, OptionsT, parse, parse
 from service.runtime import Networks
 from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
-
-Answer = BaseModel | Gallery
 
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000

@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Coroutine
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Ticket
 from service.errors import DeadlineExceeded, MisfitError, Overloaded, TooLarge, UnsupportedMediaType
-from service.gallery import Gallery
 from service.schemas import ErrorDetail, ErrorResponse
 from service.status import STATUS
 
@@ -71,7 +70,20 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def answer(request: Request, work: Awaitable[BaseModel | Gallery], timeout_seconds: float) -> Response:
+class Pictured(Protocol):
+    """An answer with pictures, in each of its forms."""
+
+    def with_pictures(self) -> BaseModel: ...
+
+    def as_sheet(self) -> bytes: ...
+
+    def as_zip(self) -> bytes: ...
+
+
+Answer = BaseModel | Pictured
+
+
+async def answer(request: Request, work: Awaitable[Answer], timeout_seconds: float) -> Response:
     """The response that `work` leads to, or the error in which it ends."""
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -87,9 +99,9 @@ async def answer(request: Request, work: Awaitable[BaseModel | Gallery], timeout
         return error_response(error, request.scope)
 
 
-def _represented(found: BaseModel | Gallery, accept: str) -> tuple[bytes, str]:
+def _represented(found: Answer, accept: str) -> tuple[bytes, str]:
     """The answer in the form that the client asked for: pictures also come as a contact sheet, or as files."""
-    if isinstance(found, Gallery):
+    if not isinstance(found, BaseModel):
         wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
         if PNG in wanted:
             return found.as_sheet(), PNG

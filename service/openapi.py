@@ -48,6 +48,10 @@ class Endpoint(NamedTuple):
     response: type[BaseModel]
     images_required: bool = True
 
+    @property
+    def pictured(self) -> bool:
+        return self.response is PicturesResponse or self.options is ExplainOptions
+
 
 ENDPOINTS: dict[str, Endpoint] = {
     "score": Endpoint(
@@ -116,7 +120,7 @@ def _of_images(name: str, endpoint: Endpoint) -> Schema:
             "required": True,
             "content": {media_type: {"schema": encodings.get(media_type, _FILE)} for media_type in MEDIA_TYPES},
         },
-        "responses": _responses(endpoint.response),
+        "responses": _responses(endpoint.response, pictured=endpoint.pictured),
     }
 
 
@@ -130,7 +134,7 @@ def _decode() -> Schema:
             "required": True,
             "content": {JSON: {"schema": table}, "application/x-npy": {"schema": _FILE}},
         },
-        "responses": _responses(PicturesResponse),
+        "responses": _responses(PicturesResponse, pictured=True),
     }
 
 
@@ -163,13 +167,13 @@ def _option(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": schema.get("description", name)}
 
 
-def _responses(model: type[BaseModel]) -> Schema:
+def _responses(model: type[BaseModel], *, pictured: bool = False) -> Schema:
     refused = {JSON: {"schema": _ref(ErrorResponse)}}
     statuses = sorted({status.http for status in STATUS.values()} - {HTTPStatus.UNAUTHORIZED})
     return {
         "200": {
             "description": "OK",
-            "content": {JSON: {"schema": _ref(model)}, **(_PICTURE_FILES if model is PicturesResponse else {})},
+            "content": {JSON: {"schema": _ref(model)}, **(_PICTURE_FILES if pictured else {})},
         },
         **{str(status.value): {"description": status.phrase, "content": refused} for status in statuses},
     }

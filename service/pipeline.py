@@ -19,7 +19,7 @@ from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context, Estimator
 from service.errors import InvalidInput, MisfitError
-from service.gallery import Gallery, Plan
+from service.gallery import Explanation, Gallery, Plan
 from service.images import Resize, Rows, Upload, read_rows
 from service.options import (
     EditOptions,
@@ -76,17 +76,20 @@ class Pipeline:
         batch = await self._batch(request)
         return await asyncio.to_thread(answers.scored, batch, request.options, self.bundle)
 
-    async def explain(self, request: ImagesRequest[ExplainOptions]) -> ScoreResponse:
+    async def explain(self, request: ImagesRequest[ExplainOptions]) -> Explanation:
         """As /score, with the reasons: attributions of every image and heat maps of those that the options name."""
-        drawing = request.options.heat_maps != "none" and self.bundle.manifest.has_saliency
+        options = request.options
+        drawing = options.heat_maps != "none" and self.bundle.manifest.has_saliency
         batch = await self._batch(request, keep_pixels=drawing)
-        if request.options.heat_maps != "none" and not drawing:
+        if options.heat_maps != "none" and not drawing:
+            options = options.model_copy(update={"heat_maps": "none"})
             warning = "This bundle has no saliency.onnx, so there are no heat maps: export it again."
             batch = replace(batch, context=replace(batch.context, warnings=(*batch.context.warnings, warning)))
-        explained = await asyncio.to_thread(answers.explained, batch, request.options, self.bundle)
-        mapped = explained.mapped if drawing else explained.mapped[:0]
-        maps = await self._rows(self.networks.saliency, batch.images.pixels[mapped]) if len(mapped) else None
-        return await asyncio.to_thread(explained.response, maps)
+        explained = await asyncio.to_thread(answers.explained, batch, options, self.bundle)
+        maps = np.empty(0, dtype=np.float32)
+        if len(explained.mapped):
+            maps = await self._rows(self.networks.saliency, batch.images.pixels[explained.mapped])
+        return await asyncio.to_thread(gallery.explanation, batch, explained, maps, self.bundle)
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
         """The context of the request's images, merged with the contexts that it brings."""

@@ -171,7 +171,8 @@ def contexts_of(response):
 @pytest.mark.parametrize("estimator", ["mixture", "robust", "leave_one_out"])
 async def test_explanations_add_up_and_name_latents(pipeline, served_bundle, estimator):
     options = {"interactions": True, "top": 2, "estimator": estimator}
-    response = await pipeline.explain(request_of(noise(60), options_type=ExplainOptions, **options))
+    explanation = await pipeline.explain(request_of(noise(60), options_type=ExplainOptions, **options))
+    response = explanation.with_pictures()
     live = served_bundle.population.live_dims
     for item in response.items:
         assert item.mahalanobis_squared == pytest.approx(sum(term.shapley for term in item.attributions), rel=1e-9)
