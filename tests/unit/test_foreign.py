@@ -1,0 +1,190 @@
+"""Foreign images: the measure and its naive twin, the rule, the reason, and what the shipped bundle makes of them."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import foreign
+from service.bundle import Familiarity, Population
+from service.errors import BundleCorrupt
+from service.runtime import Networks
+from train.foreign_images import HARD_KINDS, KINDS, foreign_images
+
+DATA = Path(__file__).parents[1] / "data"
+FAMILIARITY = Familiarity(median=4.0, high=10.0)
+
+
+def pair(*errors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their reconstructions, each off by so many grey levels in every pixel."""
+    images = np.full((len(errors), 4, 4, 3), 100, dtype=np.uint8)
+    return images, images + np.array(errors, dtype=np.uint8)[:, None, None, None]
+
+
+def population(familiarity: Familiarity | None = None) -> Population:
+    latents = np.random.default_rng(0).normal(size=(50, 2, 3))
+    return Population.from_latents(latents, familiarity)
+
+
+# --- the measure
+
+
+def test_reconstruction_error_is_the_mean_squared_difference():
+    images, decoded = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 8, 3), dtype=np.uint8)
+    naive = ((images.astype(np.float64) - decoded.astype(np.float64)) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(foreign.reconstruction_error(images, decoded), naive, rtol=1e-6)
+
+
+def test_differences_of_bytes_neither_wrap_nor_overflow():
+    black, white = np.zeros((2, 64, 64, 3), np.uint8), np.full((2, 64, 64, 3), 255, np.uint8)
+    assert foreign.reconstruction_error(black, white).tolist() == [255.0**2] * 2
+    assert foreign.reconstruction_error(white, black).tolist() == [255.0**2] * 2
+
+
+def test_every_image_is_measured_by_itself():
+    images, decoded = np.random.default_rng(1).integers(0, 256, (2, 9, 8, 8, 1), dtype=np.uint8)
+    whole = foreign.check(images, decoded, FAMILIARITY)
+    parts = [foreign.check(images[rows], decoded[rows], FAMILIARITY) for rows in (slice(4), slice(4, 9), slice(9, 9))]
+    joined = foreign.Check.concatenate(parts)
+    assert joined.foreignness.tolist() == whole.foreignness.tolist()
+    assert joined.times_median.tolist() == whole.times_median.tolist()
+
+
+# --- the rule
+
+
+def test_foreignness_is_one_at_the_limit():
+    images, decoded = pair(0, 1, 20)
+    limit = foreign.MARGIN * FAMILIARITY.high
+    found = foreign.check(images, decoded, FAMILIARITY)
+    np.testing.assert_allclose(found.foreignness, [0, 1 / limit, 400 / limit])
+    np.testing.assert_allclose(found.times_median, [0, 1 / 4, 100])
+    assert found.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
+
+
+def test_the_reason_keeps_two_digits_of_a_small_ratio():
+    images, decoded = pair(5)
+    found = foreign.check(images, decoded, FAMILIARITY)
+    assert "reconstruction error 6.2 times" in found.reason(0)
+
+
+# --- what the bundle carries
+
+
+def test_familiarity_is_the_median_and_a_high_quantile():
+    errors = np.random.default_rng(2).permutation(10_001).astype(np.float64)
+    assert Familiarity.of(errors) == Familiarity(5_000.0, 9_990.0)
+
+
+def test_familiarity_travels_with_the_population():
+    written = population(FAMILIARITY).to_npz()
+    assert Population.from_npz(written, 3).familiarity == FAMILIARITY
+
+
+def test_a_population_without_it_still_loads():
+    assert Population.from_npz(population().to_npz(), 3).familiarity is None
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (2.0, 1.0), (1.0, np.inf), (np.nan, 1.0)])
+def test_impossible_familiarity_is_refused(values):
+    written = population(Familiarity(*values)).to_npz()
+    with pytest.raises(BundleCorrupt, match="familiarity is"):
+        Population.from_npz(written, 3)
+
+
+# --- the generators
+
+
+@pytest.mark.parametrize("kind", KINDS | HARD_KINDS)
+def test_every_kind_makes_the_same_images_of_the_same_seed(kind, images):
+    if kind == "photographs":
+        pytest.importorskip("skimage")
+    before = images.copy()
+    made = foreign_images(kind, 5, np.random.default_rng(3), images)
+    assert made.shape == (5, 64, 64, 3)
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, foreign_images(kind, 5, np.random.default_rng(3), images))
+    np.testing.assert_array_equal(images, before, "the frames belong to the caller")
+    assert not any((image == frame).all() for image in made for frame in images)
+
+
+def test_digits_of_an_mnist_file(tmp_path, images):
+    import gzip
+
+    digits = np.zeros((2, 28, 28), np.uint8)
+    digits[:, 10:18, 10:18] = 255
+    path = tmp_path / "digits.gz"
+    path.write_bytes(gzip.compress(bytes(16) + digits.tobytes()))
+    made = foreign_images("digits", 3, np.random.default_rng(0), images, path)
+    assert (made[:, 32, 32] == 255).all()
+    assert (made[:, 2, 2] == 0).all()
+
+
+# --- the shipped bundle
+
+
+@pytest.fixture(scope="module")
+def networks(served_bundle):
+    if served_bundle.population.familiarity is None:
+        pytest.skip("the bundle was exported before familiarity was measured")
+    return Networks(served_bundle)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """The sample batch: 350 rendered images."""
+    with zipfile.ZipFile(DATA / "shapes3d_batch.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")]
+        return np.stack([np.asarray(Image.open(BytesIO(archive.read(name))).convert("RGB")) for name in names])
+
+
+def foreignness_of(images, networks, served_bundle):
+    latents = networks.encode(images)
+    decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
+    return foreign.check(images, decoded, served_bundle.population.familiarity).foreignness
+
+
+def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle):
+    """They differ from the renderings that the model was trained on, and yet they are what it is meant for."""
+    paths = sorted((DATA / "shapes3d_reference").glob("*.png"))
+    real = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    assert len(real) == 30
+    assert foreignness_of(real, networks, served_bundle).max() < 0.8
+
+
+def test_rendered_frames_are_not_foreign(networks, served_bundle, frames):
+    assert (foreignness_of(frames, networks, served_bundle) > 1).mean() <= 0.002
+
+
+def test_enlarged_and_compressed_frames_are_not_foreign(networks, served_bundle, frames):
+    """Sent at four times the size, as JPEG of quality 75."""
+    returned = []
+    for frame in frames[:100]:
+        buffer = BytesIO()
+        Image.fromarray(frame).resize((256, 256), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75)
+        returned.append(np.asarray(Image.open(buffer).resize((64, 64), Image.Resampling.BILINEAR)))
+    assert (foreignness_of(np.stack(returned), networks, served_bundle) > 1).mean() <= 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_foreign_images_are_foreign(kind, networks, served_bundle, frames):
+    if kind == "photographs":
+        pytest.importorskip("skimage")
+    made = foreign_images(kind, 60, np.random.default_rng(4), frames)
+    assert (foreignness_of(made, networks, served_bundle) > 1).mean() > 0.95
+
+
+def test_the_limit_is_the_bundles_own(networks, served_bundle, frames):
+    """A bundle that redraws its images worse takes more for familiar."""
+    familiarity = served_bundle.population.familiarity
+    worse = replace(familiarity, high=10 * familiarity.high)
+    latents = networks.encode(frames[:5])
+    decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
+    here, there = (foreign.check(frames[:5], decoded, known).foreignness for known in (familiarity, worse))
+    np.testing.assert_allclose(here, 10 * there)
