@@ -50,16 +50,24 @@ def measure(material: Material, networks: Networks, seed: int) -> list[dict[str,
     points = units.points(material.latents)
     shuffled = np.random.default_rng(seed).permutation(len(points))
     taught, judged = np.array_split(shuffled, 2)
-    reader = ExtraTreesClassifier(TREES, random_state=0, n_jobs=-1).fit(points[taught], material.factors[taught])
-    readable = (reader.predict(points[judged]) == material.factors[judged]).all(axis=1).mean()
+    # A forest for each factor: one for all of them hardly ever splits for the factor that is hard to read.
+    forests = [
+        ExtraTreesClassifier(TREES, max_features=None, random_state=0, n_jobs=-1).fit(points[taught], levels)
+        for levels in material.factors[taught].T
+    ]
+
+    def read(points: FloatArray) -> IntArray:
+        return np.stack([forest.predict(points) for forest in forests], axis=1)
+
+    readable = (read(points[judged]) == material.factors[judged]).all(axis=1).mean()
     report = []
     for stratum in SINGLE_STRATA:
         cells = [(Cell(stratum, size, count), index) for size, count in CASES for index in range(CONTEXTS)]
         parts = [_repair(material, networks, draw(cell, material.factors, seed, index)) for cell, index in cells]
         repairs = Repairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         changed = np.arange(material.factors.shape[1]) == repairs.changed[:, None]
-        before = reader.predict(points[repairs.rows]) == material.factors[repairs.rows]
-        after = reader.predict(units.points(repairs.latents)) == repairs.target
+        before = read(points[repairs.rows]) == material.factors[repairs.rows]
+        after = read(units.points(repairs.latents)) == repairs.target
         restored, kept = after[changed], (after | changed).all(axis=1)
         known = (before | changed).all(axis=1)
         report.append(

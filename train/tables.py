@@ -27,6 +27,16 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *_table(_DEFAULT_COLUMNS, map(_default_row, entries)),
     ]
+    lines += [
+        "",
+        "## Counterfactuals of outliers that differ in one factor",
+        "",
+        "Shares of the outliers found, whose repaired image is decoded, encoded again and read by a classifier. "
+        f"It reads all factors of {result['counterfactuals'][0]['readable']:.3f} of untouched images; `kept` is judged "
+        "where it read the other factors right before the repair.",
+        "",
+        *_table(("stratum", "outliers", *_REPAIRS), map(_repair_row, result["counterfactuals"])),
+    ]
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "methods" in entry):
         chosen = [entry for entry in entries if entry["stratum"] == stratum]
         fewer = {name: entry["contexts"] for name, entry in chosen[0]["methods"].items()}
@@ -41,6 +51,13 @@ _DEFAULT_COLUMNS = (
     *("stratum", "images/outliers", "contexts", "fixed factors", "AUROC", "worst decile", "oracle", "its worst decile"),
     *("share of oracle", "of its worst decile", "average precision", "found", "named", "inliers flagged", "FDR"),
 )
+
+
+_REPAIRS = ("inside", "restored", "kept", "restored_and_kept")
+
+
+def _repair_row(repairs: Entry) -> list[str]:
+    return [_words(repairs["stratum"]), str(repairs["outliers"]), *(f"{repairs[key]:.3f}" for key in _REPAIRS)]
 
 
 def _default_row(entry: Entry) -> list[str]:

@@ -1,0 +1,130 @@
+"""The benchmark on made-up latents, one a factor, where every answer is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tqdm")
+pytest.importorskip("matplotlib")
+
+from service.bundle import Population
+from train.baselines import METHODS, SLOW, Material
+from train.benchmark import CLEAN, OUTLIERS, SEED_CASE, SINGLE_STRATA, Cell, cells, draw, measure, report, run
+from train.contexts import LEVELS, STRATA
+from train.tables import markdown
+
+K = len(LEVELS)
+
+
+@pytest.fixture(scope="module")
+def material():
+    """Six latents that follow a factor each and a dead one; pixels and reconstructions tell nothing."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, LEVELS, (30_000, K))
+    mean = np.zeros((len(factors), K + 1))
+    mean[:, :K] = (factors - (LEVELS - 1) / 2) / (LEVELS / 3.5) + 0.02 * rng.standard_normal(factors.shape)
+    latents = np.stack([mean, np.full_like(mean, -6.0)], axis=1).astype(np.float32)
+    return Material(
+        latents,
+        factors,
+        Population.from_latents(latents),
+        rng.random(len(factors)),
+        rng.standard_normal((len(factors), 5)),
+        np.array([*range(K), -1]),
+    )
+
+
+def test_every_size_is_measured_clean_and_in_every_stratum():
+    listed = cells()
+    assert len(set(listed)) == len(listed)
+    assert Cell(SEED_CASE, 350, 25) in listed
+    for size in (20, 50, 350, 2000):
+        assert Cell(CLEAN, size, 0) in listed
+        for stratum in STRATA:
+            shares = [cell.outliers / size for cell in listed if (cell.stratum, cell.size) == (stratum, size)]
+            assert min(shares) <= max(0.01, 1 / size) + 0.002
+            for share in (0.07, 0.2, 0.35):
+                assert min(abs(share - each) for each in shares) < 0.035
+    for size, outliers in ((350, 25), (350, 4), (50, 5), (350, 90), (20, 2)):
+        assert outliers in OUTLIERS[size]
+
+
+def test_a_context_depends_on_seed_and_number_only(material):
+    cell = Cell("adjacent_level", 50, 5)
+    first, again = (draw(cell, material.factors, 3, 7) for _ in range(2))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    for other in (draw(cell, material.factors, 3, 8), draw(cell, material.factors, 4, 7)):
+        assert not np.array_equal(first.rows, other.rows)
+    assert first.is_outlier.sum() == 5
+    assert not draw(Cell(CLEAN, 50, 0), material.factors, 3, 7).is_outlier.any()
+
+
+@pytest.mark.parametrize("stratum", [*SINGLE_STRATA, "any_difference", SEED_CASE])
+def test_what_can_be_known_is_found_and_named(material, stratum):
+    cell = Cell(stratum, 350, 25)
+    outcome = measure(material, cell, draw(cell, material.factors, 0, 0))
+    assert set(outcome.auroc) == set(METHODS)
+    assert outcome.auroc["mixture"] > 0.99
+    assert outcome.average_precision["mixture"] > 0.9
+    assert outcome.auroc["oracle"] > 0.99
+    assert 0.3 < outcome.auroc["reconstruction"] < 0.7
+    assert 0.3 < outcome.auroc["pixel_pca"] < 0.7
+    assert outcome.found > 0.9
+    assert outcome.false_flag_rate < 0.02
+    if stratum in SINGLE_STRATA:
+        assert outcome.named > 0.9
+    else:
+        assert np.isnan(outcome.named)
+
+
+def test_a_latent_under_a_wrong_name_is_noticed(material):
+    cell = Cell("single_factor", 350, 25)
+    renamed = material._replace(latent_factors=np.roll(material.latent_factors, 1))
+    assert measure(renamed, cell, draw(cell, material.factors, 0, 0)).named < 0.2
+
+
+def test_slow_methods_can_be_left_out(material):
+    cell = Cell("single_factor", 50, 5)
+    outcome = measure(material, cell, draw(cell, material.factors, 0, 0), slow=False)
+    assert set(METHODS) - set(outcome.auroc) == set(SLOW)
+
+
+def test_processes_change_nothing_and_the_report_is_complete(material):
+    chosen = [Cell(CLEAN, 20, 0), Cell("shape_only", 20, 2)]
+
+    serial = run(material, 6, seed=1, chosen=chosen, processes=1)
+    parallel = run(material, 6, seed=1, chosen=chosen, processes=2)
+    entries, others = report(serial), report(parallel)
+    assert json.dumps(entries) == json.dumps(others)
+    clean, dirty = entries
+    assert (clean["stratum"], clean["size"], clean["outliers"], clean["contexts"]) == (CLEAN, 20, 0, 6)
+    assert "methods" not in clean
+    assert 0 <= clean["false_flag_rate"] <= 1
+    assert dirty["methods"]["mixture"]["contexts"] == 6
+    assert dirty["methods"]["mcd"]["contexts"] == 2
+    share = dirty["methods"]["mixture"]["auroc"]["mean"] / dirty["methods"]["oracle"]["auroc"]["mean"]
+    assert dirty["share_of_oracle"]["mean"] == pytest.approx(share)
+
+
+def test_tables_hold_every_cell_and_every_method(material):
+    chosen = [Cell(CLEAN, 20, 0), Cell("single_factor", 50, 5)]
+    outcomes = [measure(material, cell, draw(cell, material.factors, 0, index)) for cell in chosen for index in (0, 1)]
+    repairs = {"stratum": "single_factor", "outliers": 3, "inside": 1.0, "restored": 0.5, "kept": 1.0}
+    result = {
+        "model": "m",
+        "bundle_id": "0" * 64,
+        "images": 10,
+        "split": "test",
+        "data": "d",
+        "seed": 0,
+        "seconds": 1.0,
+        "command": "c",
+        "cells": report(outcomes),
+        "counterfactuals": [repairs | {"restored_and_kept": 0.5, "readable": 0.98}],
+    }
+    text = markdown(result)
+    for words in ("| clean | 20/0 | 2 ", "| single factor | 50/5 | 2 ", *METHODS, "0.980"):
+        assert words in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
+    assert len(widths) == 3
