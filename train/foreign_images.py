@@ -124,9 +124,9 @@ def _half_covered(count: int, rng: np.random.Generator, frames: Uint8Array) -> U
 
 def _spliced(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8Array:
     """The left half of one frame beside the right half of another."""
-    images, others = _some(frames, count, rng), _some(frames, count, rng)
-    images[:, :, SIDE // 2 :] = others[:, :, SIDE // 2 :]
-    return images
+    left = rng.integers(0, len(frames), count)
+    right = (left + rng.integers(1, len(frames), count)) % len(frames)  # never the same frame
+    return np.concatenate([frames[left][:, :, : SIDE // 2], frames[right][:, :, SIDE // 2 :]], axis=2)
 
 
 def _quarter_covered(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8Array:
@@ -191,7 +191,7 @@ HARD_KINDS: dict[str, Make] = {
 
 def _some(frames: Uint8Array, count: int, rng: np.random.Generator) -> Uint8Array:
     """A copy of `count` random frames."""
-    return np.asarray(frames[np.sort(rng.integers(0, len(frames), count))])
+    return np.asarray(frames[rng.integers(0, len(frames), count)])
 
 
 def _covered(images: Uint8Array, rng: np.random.Generator, share: float) -> Uint8Array:

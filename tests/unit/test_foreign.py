@@ -144,16 +144,20 @@ def frames():
         return np.stack([np.asarray(Image.open(BytesIO(archive.read(name))).convert("RGB")) for name in names])
 
 
+@pytest.fixture(scope="module")
+def real():
+    paths = sorted((DATA / "shapes3d_reference").glob("*.png"))
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+
+
 def foreignness_of(images, networks, served_bundle):
     latents = networks.encode(images)
     decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
     return foreign.check(images, decoded, served_bundle.population.familiarity).foreignness
 
 
-def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle):
+def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle, real):
     """They differ from the renderings that the model was trained on, and yet they are what it is meant for."""
-    paths = sorted((DATA / "shapes3d_reference").glob("*.png"))
-    real = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     assert len(real) == 30
     assert foreignness_of(real, networks, served_bundle).max() < 0.8
 
@@ -173,10 +177,10 @@ def test_enlarged_and_compressed_frames_are_not_foreign(networks, served_bundle,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_foreign_images_are_foreign(kind, networks, served_bundle, frames):
+def test_foreign_images_are_foreign(kind, networks, served_bundle, real):
     if kind == "photographs":
         pytest.importorskip("skimage")
-    made = foreign_images(kind, 60, np.random.default_rng(4), frames)
+    made = foreign_images(kind, 60, np.random.default_rng(4), real)
     assert (foreignness_of(made, networks, served_bundle) > 1).mean() > 0.95
 
 
