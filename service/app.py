@@ -170,7 +170,8 @@ def _form(options_type: type[Options], images_needed: ImagesNeeded = "always") -
         images = Field(default=[], description="as always; may be left out where a context is sent")
     reference: Any = Field(default=[], description="normal images to compare with, in the same forms")
     context = Field(default=None, description="what POST /fit answered as `context`: to compare with instead")
-    options = Field(default=options_type(), description="how to do it")
+    needed = any(field.is_required() for field in options_type.model_fields.values())
+    options = Field(default=... if needed else options_type(), description="how to do it")
     return create_model(
         f"{options_type.__name__.removesuffix('Options')}Form",
         __base__=_Form,

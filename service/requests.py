@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NoReturn, TypeVar
+from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ from service.settings import Settings
 FIELDS = ("images", "reference", "context", "options")
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
+URLENCODED = "application/x-www-form-urlencoded"
+MOST_FIELD_BYTES = 1_000_000
 # Options, and contexts to be merged.
 MOST_JSON_PARTS = 1001
 # What an endpoint can do without images: nothing; whatever a context allows.
@@ -76,14 +79,9 @@ def parse(
 ) -> ImagesRequest[OptionsT]:
     """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type not in _READERS:
-        raise UnsupportedMediaType(
-            f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
-            'With curl send files as -F "images=@a.png", or an array as '
-            '-H "Content-Type: application/x-npy" --data-binary @images.npy.',
-        )
     gathered = _Gathered(settings)
-    _READERS[media_type](gathered, body, content_type)
+    reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
+    reader(gathered, body, content_type)
     options = _query_options(query)
     if twice := options.keys() & gathered.options.keys():
         raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
@@ -266,6 +264,26 @@ def _read_json(gathered: _Gathered, body: bytes, content_type: str) -> None:
     if not isinstance(options, dict):
         raise InvalidOption(f"options is {type(options).__name__}, expected an object.", JSON_EXAMPLE)
     gathered.options |= options
+
+
+def _read_urlencoded(gathered: _Gathered, body: bytes, content_type: str) -> None:
+    """What BentoML's client makes of a form without files. Curl says so too of any body whose type it was not told."""
+    fields = parse_qsl(body[:MOST_FIELD_BYTES].decode("latin-1"))
+    if not fields or len(body) > MOST_FIELD_BYTES or {name for name, _ in fields} - {"context", "options"}:
+        _refuse(gathered, body, content_type)
+    for name, value in fields:
+        if name == "options":
+            gathered.options |= _options_object(value.encode())
+        else:
+            gathered.contexts += read_contexts(_json(value.encode(), "context"))
+
+
+def _refuse(gathered: _Gathered, body: bytes, content_type: str) -> NoReturn:
+    raise UnsupportedMediaType(
+        f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
+        'With curl send files as -F "images=@a.png", or an array as '
+        '-H "Content-Type: application/x-npy" --data-binary @images.npy.',
+    )
 
 
 def _from_base64(text: str) -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import subprocess
+import sys
 import zipfile
 from io import BytesIO
 
-import bentoml
 import bodies
 import numpy as np
 import pytest
@@ -174,15 +175,32 @@ def test_latents_that_cannot_be_decoded_are_refused(ask, content, status, code):
     assert error["code"] == code
 
 
+CLIENT = """
+import json, sys
+from pathlib import Path
+import bentoml
+
+files = sorted(Path(sys.argv[2]).glob("*.png"))
+with bentoml.SyncHTTPClient(sys.argv[1]) as client:
+    explained = client.explain(images=files, options={"heat_maps": "none"})
+    fitted = client.fit(images=files)
+    edited = client.edit(images=files, context=fitted["context"])
+    sampled = client.sample(context=fitted["context"], options={"method": "gaussian", "count": 2})
+    decoded = client.decode(latents=[[0.0] * 12])
+print(json.dumps({
+    "flagged": [item["id"] for item in explained["items"] if item["is_outlier"]],
+    "edited": [picture["id"] for picture in edited["pictures"]],
+    "drawn": [len(sampled["pictures"]), len(decoded["pictures"])],
+}))
+"""
+
+
 def test_bentomls_own_client_asks_for_everything(served, tmp_path, hue_misfits):
     zipfile.ZipFile(SAMPLE_BATCH).extractall(tmp_path)
-    files = sorted(tmp_path.glob("*.png"))
-    with bentoml.SyncHTTPClient(served.url) as client:
-        explained = client.explain(images=files, options={"heat_maps": "none"})
-        fitted = client.fit(images=files)
-        edited = client.edit(images=files, context=fitted["context"])
-        sampled = client.sample(context=fitted["context"], options={"method": "gaussian", "count": 2})
-        decoded = client.decode(latents=[[0.0] * 12])
-    assert {item["id"] for item in explained["items"] if item["is_outlier"]} >= set(hue_misfits)
-    assert {picture["id"] for picture in edited["pictures"]} >= set(hue_misfits)
-    assert (len(sampled["pictures"]), len(decoded["pictures"])) == (2, 1)
+    command = [sys.executable, "-c", CLIENT, served.url, str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    answers = json.loads(finished.stdout)
+    assert set(answers["flagged"]) >= set(hue_misfits)
+    assert set(answers["edited"]) >= set(hue_misfits)
+    assert answers["drawn"] == [2, 1]

@@ -330,3 +330,15 @@ def test_unknown_form_field_is_refused(files):
 def test_form_files_without_a_name_get_their_position(files):
     request = parsed(bodies.as_form([("images", None, content) for content in files.values()]))
     assert [upload.id for upload in request.images] == ["0", "1", "2", "3"]
+
+
+def test_a_form_without_files_may_bring_options_and_a_context():
+    body = ("application/x-www-form-urlencoded", b"options=%7B%22estimator%22%3A%22robust%22%7D")
+    with pytest.raises(InvalidInput, match="The request has 0 images"):
+        parsed(body)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"images=a.png", b"a=" + bytes(2_000_000)])
+def test_curls_own_content_type_is_refused_with_the_right_one(content):
+    with pytest.raises(UnsupportedMediaType, match="With curl"):
+        parsed(("application/x-www-form-urlencoded", content))
