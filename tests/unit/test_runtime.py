@@ -22,6 +22,10 @@ def rows(served_bundle):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def with_files(bundle, files):
+    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"files": files}))
+
+
 @pytest.mark.parametrize("size", [1, 32, 33])
 def test_shapes_and_types(networks, served_bundle, rows, size):
     latent_dim = served_bundle.manifest.latent_dim
@@ -64,11 +68,7 @@ def test_exchanged_graphs_are_refused(served_bundle, tmp_path):
     shutil.copy(served_bundle.directory / "encoder.onnx", tmp_path / "decoder.onnx")
     shutil.copy(served_bundle.directory / "decoder.onnx", tmp_path / "encoder.onnx")
     with pytest.raises(BundleIncompatible):
-        Networks(dataclasses.replace(served_bundle, directory=tmp_path))
-
-
-def with_files(bundle, files):
-    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"files": files}))
+        Networks(dataclasses.replace(with_files(served_bundle, {}), directory=tmp_path))
 
 
 def test_a_bundle_without_heat_maps_serves_all_the_rest(served_bundle, rows):
