@@ -150,12 +150,12 @@ class Explanation:
 
 
 def explanation(batch: Batch, explained: Explained, maps: NDArray[np.float32], bundle: Bundle) -> Explanation:
-    """Overlays of the signed maps (m, L, h, w) of the images that get some."""
+    """Overlays of the maps (m, L, h, w) of the images that get some, less the map of the context's middle."""
     shape = (*explained.top.shape, bundle.manifest.image.height, bundle.manifest.image.width, 3)
     overlays = np.empty(shape, dtype=np.uint8)
     for number, (row, top, signs) in enumerate(zip(explained.mapped, explained.top, explained.signs, strict=True)):
         for place, (dim, sign) in enumerate(zip(top, signs, strict=True)):
-            # Evidence for the latent's being as far up, or down, as it is.
+            # What makes the latent be further up, or further down, than in the context's middle.
             evidence = np.maximum(maps[number, dim] * sign, 0)
             overlays[number, place] = pictures.overlay(batch.images.pixels[row], evidence)
     return Explanation(batch, explained, [latent.name for latent in bundle.manifest.latents], overlays)

@@ -30,6 +30,7 @@ IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif)$", re.IGNORECASE)
 # Violet to yellow, each about 15 lighter than the one before (CIELAB L* 18 to 95): a stronger value looks stronger.
 HEAT = np.array([[70, 20, 90], [130, 30, 115], [195, 60, 100], [240, 115, 75], [250, 180, 80], [250, 242, 160]])
 STRONGEST_ALPHA = 0.85
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (ITU-R BT.709)
 
 
 def to_png(image: Uint8Array) -> bytes:
@@ -88,16 +89,17 @@ def contact_sheet(
 
 
 def overlay(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
-    """`image` (H, W, C) under the heat map of `evidence` (h, w), which is not negative: uint8 (H, W, 3).
+    """`image` (H, W, C), in grey, under the heat map of `evidence` (h, w), which is not negative: uint8 (H, W, 3).
 
-    The map is enlarged bilinearly and measured against its own greatest value: nothing there leaves the image
-    as it is, the most covers it nearly. A map of zeros leaves all of it.
+    The map is enlarged bilinearly and measured against its own greatest value: nothing there leaves the grey
+    image as it is, the most covers it nearly. Colour then means evidence, whatever colours the image has.
     """
     height, width = image.shape[:2]
-    rgb = np.broadcast_to(image, (height, width, 3))
+    luminance = image @ np.array(LUMINANCE) if image.shape[2] == 3 else image[..., 0].astype(np.float64)
+    rgb = np.broadcast_to(luminance[..., None], (height, width, 3))
     peak = evidence.max()
     if not peak > 0:
-        return rgb.copy()
+        return rgb.round().astype(np.uint8)
     small = Image.fromarray((evidence / peak).astype(np.float32))
     strength = np.clip(np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
     alpha = STRONGEST_ALPHA * strength[..., None]

@@ -58,7 +58,7 @@ class Networks(Protocol):
         """Latents (n, L) to uint8 (n, H, W, C)."""
 
     async def saliency(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to signed class activation maps (n, L, h, w)."""
+        """uint8 (n, H, W, C) to signed heat maps (n, L, h, w) of where each latent's mean is read."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,13 @@ class Pipeline:
             warning = "This bundle has no saliency.onnx, so there are no heat maps: export it again."
             batch = replace(batch, context=replace(batch.context, warnings=(*batch.context.warnings, warning)))
         explained = await asyncio.to_thread(answers.explained, batch, options, self.bundle)
-        maps = np.empty(0, dtype=np.float32)
-        if len(explained.mapped):
-            maps = await self._rows(self.networks.saliency, batch.images.pixels[explained.mapped])
-        return await asyncio.to_thread(gallery.explanation, batch, explained, maps, self.bundle)
+        if len(explained.mapped) == 0:
+            return gallery.explanation(batch, explained, np.empty(0, dtype=np.float32), self.bundle)
+        # What an image's map is compared with: that of the context's middle, as the decoder draws it.
+        middle = await self.networks.decode(batch.context.location[None].astype(np.float32))
+        shown = np.concatenate([middle, batch.images.pixels[explained.mapped]])
+        maps = await self._rows(self.networks.saliency, shown)
+        return await asyncio.to_thread(gallery.explanation, batch, explained, maps[1:] - maps[0], self.bundle)
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
         """The context of the request's images, merged with the contexts that it brings."""

@@ -29,7 +29,7 @@ SHARE_ITERATIONS = 50
 # Share of the normal images that lie within a context's radius.
 INSIDE = 0.99
 # No image that the model knows scores above this, and every foreign one does.
-FOREIGN_SCORE = 1e9
+FOREIGN_SCORE = 1e6
 SMALLEST_SCALE = 1e-6
 
 

@@ -152,7 +152,8 @@ def naive_overlay(image, evidence):
             stop = min(int(place), len(pictures.HEAT) - 2)
             colour = pictures.HEAT[stop] + (place - stop) * (pictures.HEAT[stop + 1] - pictures.HEAT[stop])
             alpha = 0.85 * strength
-            result[y, x] = (1 - alpha) * image[y, x] + alpha * colour
+            red, green, blue = np.broadcast_to(image[y, x].astype(float), 3)
+            result[y, x] = (1 - alpha) * (0.2126 * red + 0.7152 * green + 0.0722 * blue) + alpha * colour
     return result
 
 
@@ -166,20 +167,26 @@ def test_overlay_equals_the_naive_formula(channels, dtype):
     np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=0.51)
 
 
-def test_where_there_is_no_evidence_the_image_shows():
+def in_grey(image):
+    weights = (0.2126, 0.7152, 0.0722) if image.shape[2] == 3 else (1,)
+    return np.repeat((image @ np.array(weights)).round()[..., None], 3, axis=2)
+
+
+def test_where_there_is_no_evidence_the_image_shows_in_grey():
     image = _image(3, 64, 64)
     evidence = np.zeros((8, 8))
     evidence[6, 1] = 1e-30
     found = pictures.overlay(image, evidence)
-    np.testing.assert_array_equal(found[:32], image[:32])
-    np.testing.assert_array_equal(found[:, 32:], image[:, 32:])
-    assert (found[50:54, 10:14, 0] > image[50:54, 10:14, 0]).all()
+    np.testing.assert_array_equal(found[:32], in_grey(image)[:32])
+    np.testing.assert_array_equal(found[:, 32:], in_grey(image)[:, 32:])
+    hottest = found[50:54, 10:14].astype(int)
+    assert (hottest[..., 0] > hottest[..., 2]).all()  # no longer grey: the hottest colour is a yellow
 
 
-def test_a_map_of_zeros_leaves_the_image():
+def test_a_map_of_zeros_leaves_the_image_in_grey():
     for image in (_image(1), _image(3)):
         found = pictures.overlay(image, np.zeros((2, 2), dtype=np.float32))
-        np.testing.assert_array_equal(found, np.broadcast_to(image, (*image.shape[:2], 3)))
+        np.testing.assert_array_equal(found, in_grey(image))
 
 
 def test_the_overlay_leaves_its_input_alone():
