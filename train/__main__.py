@@ -111,7 +111,7 @@ def seed_case(options: argparse.Namespace) -> None:
 
 def benchmark(options: argparse.Namespace) -> None:
     from service import bundle, runtime
-    from train import benchmark, repairs, tables
+    from train import benchmark, foreign_stratum, repairs, tables
     from train.data import shapes3d
     from train.data.dataset import split
     from train.figures import draw_benchmark
@@ -133,6 +133,7 @@ def benchmark(options: argparse.Namespace) -> None:
         "command": " ".join(["python -m train", *sys.argv[1:]]),
         "cells": cells,
         "counterfactuals": repairs.measure(material, networks, options.seed),
+        "foreign": foreign_stratum.measure(material, networks, data.images, options.seed),
         "seconds": time.perf_counter() - started,
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ class Material(NamedTuple):
 
     latents               (N, 2, L)
     factors               (N, K)
-    reconstruction_error  (N,)       mean squared error of the pixels, as shares of white
+    reconstruction_error  (N,)       as the service measures it, to know foreign images
     components            (N, c)     the pixels' principal components
     latent_factors        (L,)       index of the factor that each latent is named after, -1 for none
     """

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from service import attribution
+from service import attribution, foreign
 from service.bundle import Bundle
 from service.runtime import Networks, cpu_count
 from service.scoring import DEFAULT_ESTIMATOR, Scores, score
@@ -88,7 +88,7 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
         part = images[start : start + IMAGES_AT_A_TIME]
         latents.append(networks.encode(part))
         decoded = networks.decode(np.ascontiguousarray(latents[-1][:, 0]))
-        errors.append(np.square(_flat(part) - _flat(decoded)).mean(axis=1))
+        errors.append(foreign.reconstruction_error(part, decoded))
         components.append(basis.transform(_flat(part)))
     names = [latent.factor for latent in bundle.manifest.latents]
     return Material(

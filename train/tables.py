@@ -37,6 +37,8 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *_table(("stratum", "outliers", *_REPAIRS), map(_repair_row, result["counterfactuals"])),
     ]
+    if result["foreign"]:
+        lines += foreign_section(result["foreign"])
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "methods" in entry):
         chosen = [entry for entry in entries if entry["stratum"] == stratum]
         fewer = {name: entry["contexts"] for name, entry in chosen[0]["methods"].items()}
@@ -51,6 +53,38 @@ _DEFAULT_COLUMNS = (
     *("stratum", "images/outliers", "contexts", "fixed factors", "AUROC", "worst decile", "oracle", "its worst decile"),
     *("share of oracle", "of its worst decile", "average precision", "found", "named", "inliers flagged", "FDR"),
 )
+
+
+_FOREIGN_COLUMNS = ("kind", "judged", "AUROC", "flagged", "lowest foreignness", "median foreignness")
+
+
+def foreign_section(foreign: Entry) -> list[str]:
+    """`foreign` as `train.foreign_stratum.measure` gives it."""
+    contexts = foreign["contexts"]
+    outliers, strange = contexts["outlier_auroc"], contexts["foreign_auroc"]
+    return [
+        "",
+        "## Foreign images",
+        "",
+        f"{foreign['images_a_kind']} images a kind against {foreign['known_images']:,} held-out ones, of which "
+        f"{foreign['known_images_flagged']:.4%} are flagged (highest foreignness "
+        f"{foreign['known_images_highest']:.2f}; the limit is 1). All judged kinds together: AUROC "
+        f"{foreign['auroc']:.5f}, {foreign['found']:.2%} flagged. The other kinds differ little from what they are "
+        "made of, and have no goal.",
+        "",
+        f"{contexts['contexts']} contexts of {contexts['size']} images, {contexts['outliers']} of them outliers, with "
+        f"{contexts['foreign']} foreign ones added. AUROC of the outliers among the known images: "
+        f"{outliers['alone']:.4f} without foreign ones, {outliers['checked']:.4f} with them, "
+        f"{outliers['unchecked']:.4f} with them and the check off. AUROC of the foreign ones: "
+        f"{strange['checked']:.4f}, with the check off {strange['unchecked']:.4f}.",
+        "",
+        *_table(_FOREIGN_COLUMNS, (_kind_row(kind, found) for kind, found in foreign["kinds"].items())),
+    ]
+
+
+def _kind_row(kind: str, found: Entry) -> list[str]:
+    shares = [f"{found['auroc']:.5f}", f"{found['found']:.3f}", f"{found['lowest']:.2f}", f"{found['median']:.1f}"]
+    return [kind, "yes" if found["judged"] else "no", *shares]
 
 
 _REPAIRS = ("inside", "restored", "kept", "restored_and_kept")

@@ -122,6 +122,7 @@ def test_tables_hold_every_cell_and_every_method(material):
         "command": "c",
         "cells": report(outcomes),
         "counterfactuals": [repairs | {"restored_and_kept": 0.5, "readable": 0.98}],
+        "foreign": None,
     }
     text = markdown(result)
     for words in ("| clean | 20/0 | 2 ", "| single factor | 50/5 | 2 ", *METHODS, "0.980"):
