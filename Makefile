@@ -12,7 +12,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check test-service test-all benchmark data train results bundle clean
+.PHONY: help serve test check test-service test-all benchmark example data train results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-all: .venv-train/installed  ## what test-service had to leave out: training
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
+
+example: .venv/tools  ## the README's pictures, made by its commands, into train/results/example
+	$(SERVE)/python tests/example.py
 
 data: $(DATA)  ## render 3D Shapes (all 480,000 images) to DATA
 

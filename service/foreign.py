@@ -20,7 +20,7 @@ Float64Array = NDArray[np.float64]
 
 # The limit, in units of the population's high quantile: room for images of the same kind that came by another way than
 # the population did, through another camera, renderer, size or compression.
-MARGIN = 2.0
+MARGIN = 3.0
 
 
 @dataclass(frozen=True)

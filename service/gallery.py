@@ -217,7 +217,11 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
     """Raises UnknownLatent, and InvalidOption for a plane of other than two latents."""
     context, latents, population = batch.context, bundle.manifest.latents, bundle.population
     dims = [edits.resolve(latent, latents) for latent in options.latents]
-    row = None if options.start is None else _find(options.start, batch)
+    row: int | None = None
+    if options.start is not None:
+        row = _find(options.start, batch)
+    elif batch.scores is not None:  # the most typical image: a mean of several modes may look like nothing at all
+        row = int(batch.scores.mahalanobis_squared.argmin())
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
     moments = (
         (context.location, context.covariance)

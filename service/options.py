@@ -136,7 +136,9 @@ class TraverseOptions(ScoringOptions):
         default="context", description="whose middle and sd the range is measured in"
     )
     start: ImageChoice | None = Field(
-        default=None, description="the image to begin from, by index or id; by default the context's middle"
+        default=None,
+        description="the image to begin from, by index or id; by default the most typical, or without images the "
+        "context's middle",
     )
 
 

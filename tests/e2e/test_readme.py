@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import readme
+from PIL import Image
 from serving import ROOT
 
-README = (ROOT / "README.md").read_text()
-
-
-def example(name: str) -> str:
-    match = re.search(rf"<!-- example: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert match, f"the README has no example {name}"
-    return match[1]
-
-
-def run(command: list[str], directory: Path, served) -> str:
-    """Run in a directory that sees the repository's tests/data, with this environment's Python first."""
-    (directory / "tests").symlink_to(ROOT / "tests")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    finished = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+README = readme.README.read_text()
 
 
 @pytest.fixture
@@ -37,18 +22,47 @@ def misfits() -> set[str]:
         return {row["file"] for row in csv.DictReader(table) if row["misfit"] == "yes"}
 
 
+def width_of(picture: Path) -> int:
+    with Image.open(picture) as image:
+        return image.width
+
+
 def test_curl_example_ranks_the_misfits_first(served, tmp_path, misfits):
-    script = example("curl").replace("localhost:3000", f"127.0.0.1:{served.port}")
-    printed = run(["bash", "-euc", script], tmp_path, served)
+    printed = readme.run_shell("curl", tmp_path, served)
     first = [line.split()[1] for line in printed.splitlines()[: len(misfits)]]
     assert set(first) == misfits
     assert json.loads((tmp_path / "scores.json").read_text())["context"]["size"] == 60
 
 
 def test_python_client_example_ranks_the_misfits_first(served, tmp_path, misfits):
-    script = example("client").replace("http://localhost:3000", served.url)
-    printed = run([sys.executable, "-c", script], tmp_path, served)
+    script = readme.example("client").replace("http://localhost:3000", served.url)
+    printed = readme.run([sys.executable, "-c", script], tmp_path)
     assert set(re.findall(r"\d+\.png", printed)) == misfits
+
+
+def test_the_reasons_example_prints_what_the_readme_shows(served, tmp_path):
+    printed = readme.run_shell("reasons", tmp_path, served)
+    assert f"```\n{printed}```" in README
+    assert width_of(tmp_path / "reasons.png") > 4 * 64
+
+
+def test_the_edits_example_leaves_counterfactuals_on_disk(served, tmp_path):
+    readme.run_shell("edits", tmp_path, served)
+    answer = json.loads((tmp_path / "edited/answer.json").read_text())
+    assert len(list((tmp_path / "edited").glob("*.png"))) == len(answer["pictures"]) >= 3
+    assert all(picture["inside"] for picture in answer["pictures"])
+
+
+def test_the_pictures_example_draws(served, tmp_path):
+    readme.run_shell("pictures", tmp_path, served)
+    for name in ("traversal", "path", "samples"):
+        assert width_of(tmp_path / f"{name}.png") > 4 * 64
+
+
+def test_the_context_example_scores_one_image_by_a_kept_context(served, tmp_path):
+    answer = json.loads(readme.run_shell("context", tmp_path, served))
+    assert answer["context"]["source"] == "reference"
+    assert answer["items"][0]["is_outlier"]
 
 
 @pytest.mark.parametrize(
