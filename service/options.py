@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
 from service.context import Estimator
@@ -39,6 +39,11 @@ class Options(BaseModel):
     resize: Resize = Field(
         default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
     )
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are to be decoded beside the request's own images."""
+        return 0
 
 
 class EncodeOptions(Options):
@@ -141,6 +146,16 @@ class TraverseOptions(ScoringOptions):
         "context's middle",
     )
 
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        if self.pictures > MOST_PICTURES:
+            raise ValueError(f"{self.pictures} pictures in {self.steps} steps: at most {MOST_PICTURES} are drawn")
+        return self
+
+    @property
+    def pictures(self) -> int:
+        return self.steps * (self.steps if self.plane else len(self.latents))
+
 
 class InterpolateOptions(ScoringOptions):
     """Between which two images to go, in how many frames."""
@@ -148,6 +163,10 @@ class InterpolateOptions(ScoringOptions):
     start: ImageChoice = Field(default=0, description="the first image, by index or id")
     end: ImageChoice = Field(default=1, description="the last image, by index or id")
     frames: int = Field(default=8, ge=2, le=MOST_PICTURES, description="pictures, both ends included")
+
+    @property
+    def pictures(self) -> int:
+        return self.frames
 
 
 class SampleOptions(ScoringOptions):
@@ -160,5 +179,6 @@ class SampleOptions(ScoringOptions):
     )
     seed: int = Field(default=0, ge=0, description="the same seed draws the same pictures")
 
-
-JsonObject = dict[str, JsonValue]
+    @property
+    def pictures(self) -> int:
+        return self.count

@@ -66,7 +66,8 @@ class ImagesRequest(Generic[OptionsT_co]):
 
     @property
     def size(self) -> int:
-        return len(self.images) + len(self.reference or ())
+        """Rows that the networks will see at least."""
+        return len(self.images) + len(self.reference or ()) + self.options.pictures
 
 
 def parse(

@@ -145,6 +145,8 @@ def test_pictures_of_every_kind(ask, batch, images):
         ("/edit", {"edit": "dance"}, 400, "invalid_option"),
         ("/traverse", {}, 400, "invalid_option"),
         ("/traverse", {"latents": "scale", "steps": 1}, 400, "invalid_option"),
+        ("/traverse", {"latents": "scale,orientation", "steps": 900}, 400, "invalid_option"),
+        ("/traverse", {"latents": "scale,orientation", "steps": 100, "plane": True}, 400, "invalid_option"),
         ("/traverse", {"latents": "scale,scale", "plane": True}, 400, "invalid_option"),
         ("/interpolate", {"frames": 5000}, 400, "invalid_option"),
         ("/interpolate", {"end": 1000}, 400, "invalid_option"),

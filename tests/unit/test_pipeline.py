@@ -289,7 +289,6 @@ async def test_decode_shows_latents_without_a_context(pipeline, served_bundle):
         ("edit", EditOptions, {"threshold": 1.0}, InvalidOption, "None of the 20 images is flagged"),
         ("traverse", TraverseOptions, {"latents": [5, "5"], "plane": True}, InvalidOption, "both axes"),
         ("traverse", TraverseOptions, {"latents": [5], "plane": True}, InvalidOption, "takes two latents"),
-        ("traverse", TraverseOptions, {"latents": [5, 6], "steps": 900}, InvalidOption, "steps"),
         ("interpolate", InterpolateOptions, {"end": "c.png"}, InvalidOption, r"There is no image 'c\.png'"),
     ],
 )
