@@ -119,9 +119,10 @@ def benchmark(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     served = bundle.load(options.bundle)
     networks = runtime.Networks(served)
-    held_out = getattr(split(math.prod(shapes3d.FACTOR_SIZES)), options.split)
-    data = shapes3d.load(options.data, np.sort(held_out))
-    material = benchmark.prepare(served, networks, data)
+    parts = split(math.prod(shapes3d.FACTOR_SIZES))
+    data = shapes3d.load(options.data, np.sort(getattr(parts, options.split)))
+    population = shapes3d.load(options.data, np.sort(parts.train[: benchmark.SAMPLE_SIZE]))
+    material = benchmark.prepare(served, networks, data, population.images)
     cells = benchmark.report(benchmark.run(material, options.contexts, options.seed))
     result = {
         "model": served.manifest.model,

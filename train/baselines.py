@@ -14,12 +14,14 @@ from collections.abc import Callable
 from typing import NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from sklearn.ensemble import IsolationForest
 
 from service.bundle import Population
 from service.context import Estimator, PopulationUnits
 from service.estimators import leave_one_out_distances
+from service.kernel import fit_kernel, log_odds
 from service.scoring import score
 from train.contexts import FloatArray, IntArray, LabelledContext, oracle_odds
 
@@ -36,6 +38,7 @@ class Material(NamedTuple):
     reconstruction_error  (N,)       as the service measures it, to know foreign images
     components            (N, c)     the pixels' principal components
     latent_factors        (L,)       index of the factor that each latent is named after, -1 for none
+    sample                (m, 2, L)  latents of images that the model was trained on: the population
     """
 
     latents: FloatArray
@@ -44,6 +47,7 @@ class Material(NamedTuple):
     reconstruction_error: FloatArray
     components: FloatArray
     latent_factors: IntArray
+    sample: FloatArray
 
 
 Method = Callable[[Material, LabelledContext], FloatArray]
@@ -56,8 +60,19 @@ def _service(estimator: Estimator) -> Method:
     return scores
 
 
-def _points(material: Material, context: LabelledContext) -> FloatArray:
+def _points(material: Material, context: LabelledContext) -> NDArray[np.float64]:
     return PopulationUnits.of(material.population).points(material.latents[context.rows])
+
+
+def _kernel(material: Material, context: LabelledContext) -> FloatArray:
+    points, units = _points(material, context), PopulationUnits.of(material.population)
+    variance = np.exp(material.latents[context.rows][:, 1, units.live].astype(np.float64)).mean(axis=0)
+    order = np.lexsort(points.T)
+    resolution = np.sqrt(variance) / units.unit
+    kernel, ratios = fit_kernel(points[order], resolution, units.points(material.sample))
+    odds = np.empty(len(points))
+    odds[order] = log_odds(ratios, kernel)
+    return odds
 
 
 def _knn(material: Material, context: LabelledContext) -> FloatArray:
@@ -88,11 +103,14 @@ def _oracle(material: Material, context: LabelledContext) -> FloatArray:
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 METHODS: dict[str, Method] = {
     **{name: _service(name) for name in ESTIMATORS},
+    "kernel": _kernel,
     "knn": _knn,
     "isolation_forest": _isolation_forest,
     "reconstruction": _reconstruction,
     "pixel_pca": _pixel_pca,
     "oracle": _oracle,
 }
+# Their scores are log odds of being an outlier: above 0 they flag.
+ODDS = ("mixture", "kernel")
 # These take a hundred times as long as the others.
 SLOW = ("mcd", "isolation_forest")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
@@ -23,12 +24,13 @@ from tqdm import tqdm
 from service import attribution, foreign
 from service.bundle import Bundle
 from service.runtime import Networks, cpu_count
-from service.scoring import DEFAULT_ESTIMATOR, Scores, score
-from train.baselines import METHODS, SLOW, Material
+from service.scoring import DEFAULT_ESTIMATOR, Scores, false_discovery_flags, score
+from train.baselines import METHODS, ODDS, SLOW, Material
 from train.contexts import (
     SEED_CASE_OUTLIERS,
     SEED_CASE_SIZE,
     STRATA,
+    FloatArray,
     IntArray,
     LabelledContext,
     Stratum,
@@ -48,6 +50,8 @@ SEED_CASE_CONTEXTS = 100
 SLOW_STEP = 5
 FDR = 0.1
 PIXEL_COMPONENTS, PIXEL_IMAGES = 20, 2_000
+# Training images that stand for the population.
+SAMPLE_SIZE = 2_000
 IMAGES_AT_A_TIME = 2_048
 TASKS_AT_A_TIME = 8
 
@@ -59,16 +63,22 @@ class Cell:
     outliers: int
 
 
+class Flags(NamedTuple):
+    """What a method that knows odds would flag."""
+
+    inliers: float  # share of the inliers that are flagged
+    found: float  # share of the outliers that are flagged; nan without outliers
+    false_discoveries: float  # share of inliers among what is flagged at a false discovery rate of FDR
+
+
 class Outcome(NamedTuple):
-    """What one context gave: by method, and for the service's default estimator."""
+    """What one context gave, by method, and what the service's default estimator said of it."""
 
     cell: Cell
     fixed_factors: int
     auroc: dict[str, float]
     average_precision: dict[str, float]
-    false_flag_rate: float  # share of the inliers that are flagged
-    found: float  # share of the outliers that are flagged; nan without outliers
-    false_discoveries: float  # share of inliers among what is flagged at a false discovery rate of FDR
+    flags: dict[str, Flags]
     named: float  # share of the flagged outliers whose differing factor tops the attributions; nan if unknown
 
 
@@ -78,8 +88,8 @@ def cells() -> list[Cell]:
     return [Cell(SEED_CASE, SEED_CASE_SIZE, SEED_CASE_OUTLIERS), *clean, *dirty]
 
 
-def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
-    """Encode, decode and project all images of `dataset`."""
+def prepare(bundle: Bundle, networks: Networks, dataset: Dataset, population: NDArray[np.uint8]) -> Material:
+    """Encode, decode and project all images of `dataset`, and encode those of the `population`."""
     images, rng = dataset.images, np.random.default_rng(0)
     basis = PCA(min(PIXEL_COMPONENTS, len(images)), svd_solver="randomized", random_state=0)
     basis.fit(_flat(images[rng.permutation(len(images))[:PIXEL_IMAGES]]))
@@ -98,6 +108,7 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
         np.concatenate(errors),
         np.concatenate(components),
         np.array([dataset.factor_names.index(name) if name in dataset.factor_names else -1 for name in names]),
+        networks.encode(population),
     )
 
 
@@ -134,24 +145,30 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
     """Every method on one context; those in SLOW only if `slow`."""
     truth, images = context.is_outlier, material.latents[context.rows]
     shipped = score(images, material.population)
-    at_rate = score(images, material.population, fdr=FDR).is_outlier
     auroc: dict[str, float] = {}
     precision: dict[str, float] = {}
-    if truth.any():
-        for name, method in METHODS.items():
-            if slow or name not in SLOW:
-                scores = shipped.outlier_score if name == DEFAULT_ESTIMATOR else method(material, context)
+    found: dict[str, Flags] = {}
+    for name, method in METHODS.items():
+        if (slow or name not in SLOW) and (truth.any() or name in ODDS):
+            scores = shipped.outlier_score if name == DEFAULT_ESTIMATOR else method(material, context)
+            if truth.any():
                 auroc[name] = float(roc_auc_score(truth, scores))
                 precision[name] = float(average_precision_score(truth, scores))
-    return Outcome(
-        cell,
-        len(context.fixed),
-        auroc,
-        precision,
-        float(shipped.is_outlier[~truth].mean()),
-        float(shipped.is_outlier[truth].mean()) if truth.any() else float("nan"),
+            if name in ODDS:
+                found[name] = flags(scores, truth)
+    by_name = named(material, context, shipped) if cell.stratum in SINGLE_STRATA else float("nan")
+    return Outcome(cell, len(context.fixed), auroc, precision, found, by_name)
+
+
+def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
+    """What log odds (n,) of being an outlier flag."""
+    rank = np.empty(len(odds), dtype=np.int64)
+    rank[np.argsort(-odds, kind="stable")] = np.arange(1, len(odds) + 1)
+    at_rate = false_discovery_flags(expit(odds), rank, FDR)
+    return Flags(
+        float((odds[~truth] > 0).mean()),
+        float((odds[truth] > 0).mean()) if truth.any() else float("nan"),
         float((at_rate & ~truth).sum() / max(at_rate.sum(), 1)),
-        named(material, context, shipped) if cell.stratum in SINGLE_STRATA else float("nan"),
     )
 
 
@@ -177,28 +194,25 @@ def report(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    entry: dict[str, Any] = {
+    methods: dict[str, dict[str, Any]] = {}
+    for name in METHODS:
+        if areas := [outcome.auroc[name] for outcome in outcomes if name in outcome.auroc]:
+            precision = [outcome.average_precision[name] for outcome in outcomes if name in outcome.auroc]
+            methods[name] = {"contexts": len(areas), "auroc": summary(areas), "average_precision": _mean(precision)}
+    for name in ODDS:
+        of_method = [outcome.flags[name] for outcome in outcomes]
+        methods[name] = methods.get(name, {"contexts": len(outcomes)}) | {
+            "inliers_flagged": _mean([flagged.inliers for flagged in of_method]),
+            "found": _mean([flagged.found for flagged in of_method]),
+            "false_discovery_rate": _mean([flagged.false_discoveries for flagged in of_method]),
+        }
+        if "oracle" in methods:
+            own, oracle = methods[name]["auroc"], methods["oracle"]["auroc"]
+            methods[name]["share_of_oracle"] = {key: own[key] / oracle[key] for key in ("mean", "worst_decile")}
+    return {
         "contexts": len(outcomes),
         "fixed_factors": _mean([outcome.fixed_factors for outcome in outcomes]),
-        "false_flag_rate": _mean([outcome.false_flag_rate for outcome in outcomes]),
-        "false_discovery_rate": _mean([outcome.false_discoveries for outcome in outcomes]),
-    }
-    if not outcomes[0].auroc:
-        return entry
-    methods = {}
-    for name in METHODS:
-        measured = [outcome for outcome in outcomes if name in outcome.auroc]
-        if measured:
-            methods[name] = {
-                "contexts": len(measured),
-                "auroc": summary([outcome.auroc[name] for outcome in measured]),
-                "average_precision": _mean([outcome.average_precision[name] for outcome in measured]),
-            }
-    own, oracle = (cast(dict[str, float], methods[name]["auroc"]) for name in (DEFAULT_ESTIMATOR, "oracle"))
-    return entry | {
-        "found": _mean([outcome.found for outcome in outcomes]),
         "attribution_top_1": _mean([outcome.named for outcome in outcomes]),
-        "share_of_oracle": {key: own[key] / oracle[key] for key in ("mean", "worst_decile")},
         "methods": methods,
     }
 

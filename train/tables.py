@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from service.scoring import DEFAULT_ESTIMATOR
-from train.baselines import METHODS
+from train.baselines import METHODS, ODDS
 
 Entry = dict[str, Any]
 
@@ -20,13 +20,12 @@ def markdown(result: dict[str, Any]) -> str:
         f"Bundle `{result['bundle_id'][:12]}`, {result['images']:,} {result['split']} images of {result['data']}, "
         f"seed {result['seed']}; {result['seconds']:.0f} s. Made by `{result['command']}`.",
         "",
-        f"## The default estimator, `{DEFAULT_ESTIMATOR}`",
-        "",
         "AUROC with a 95% bootstrap interval over the contexts; the worst decile is the mean of the worst tenth. "
         "Found: share of the outliers flagged. Named: share of those whose differing factor tops the attributions.",
-        "",
-        *_table(_DEFAULT_COLUMNS, map(_default_row, entries)),
     ]
+    for name in ODDS:
+        shipped = " (what ships)" if name == DEFAULT_ESTIMATOR else ""
+        lines += ["", f"## `{name}`{shipped}", "", *_table(_COLUMNS, (_row(entry, name) for entry in entries))]
     lines += [
         "",
         "## Counterfactuals of outliers that differ in one factor",
@@ -39,7 +38,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     if result["foreign"]:
         lines += foreign_section(result["foreign"])
-    for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "methods" in entry):
+    for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
         chosen = [entry for entry in entries if entry["stratum"] == stratum]
         fewer = {name: entry["contexts"] for name, entry in chosen[0]["methods"].items()}
         lines += ["", f"## {_words(stratum)}: AUROC, mean / worst decile", ""]
@@ -49,7 +48,7 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_DEFAULT_COLUMNS = (
+_COLUMNS = (
     *("stratum", "images/outliers", "contexts", "fixed factors", "AUROC", "worst decile", "oracle", "its worst decile"),
     *("share of oracle", "of its worst decile", "average precision", "found", "named", "inliers flagged", "FDR"),
 )
@@ -94,20 +93,21 @@ def _repair_row(repairs: Entry) -> list[str]:
     return [_words(repairs["stratum"]), str(repairs["outliers"]), *(f"{repairs[key]:.3f}" for key in _REPAIRS)]
 
 
-def _default_row(entry: Entry) -> list[str]:
+def _row(entry: Entry, name: str) -> list[str]:
+    own = entry["methods"][name]
     case = [_words(entry["stratum"]), _size(entry), str(entry["contexts"]), f"{entry['fixed_factors']:.1f}"]
-    flags = [f"{entry['false_flag_rate']:.4f}", f"{entry['false_discovery_rate']:.3f}"]
-    if "methods" not in entry:
-        return [*case, *["-"] * (len(_DEFAULT_COLUMNS) - len(case) - len(flags)), *flags]
-    own, oracle, share = entry["methods"][DEFAULT_ESTIMATOR], entry["methods"]["oracle"], entry["share_of_oracle"]
-    named = entry["attribution_top_1"]
+    flags = [f"{own['inliers_flagged']:.4f}", f"{own['false_discovery_rate']:.3f}"]
+    if "auroc" not in own:
+        return [*case, *["-"] * (len(_COLUMNS) - len(case) - len(flags)), *flags]
+    area, share, named = own["auroc"], own["share_of_oracle"], entry["attribution_top_1"]
     return [
         *case,
-        f"{own['auroc']['mean']:.4f} ({own['auroc']['low']:.4f} to {own['auroc']['high']:.4f})",
-        *(f"{value:.4f}" for value in (own["auroc"]["worst_decile"], *_pair(oracle["auroc"]), *_pair(share))),
+        f"{area['mean']:.4f} ({area['low']:.4f} to {area['high']:.4f})",
+        f"{area['worst_decile']:.4f}",
+        *(f"{value:.4f}" for value in (*_pair(entry["methods"]["oracle"]["auroc"]), *_pair(share))),
         f"{own['average_precision']:.3f}",
-        f"{entry['found']:.3f}",
-        "-" if named is None else f"{named:.3f}",
+        f"{own['found']:.3f}",
+        "-" if named is None or name != DEFAULT_ESTIMATOR else f"{named:.3f}",
         *flags,
     ]
 

@@ -1,0 +1,106 @@
+"""The density ratio of context to population, where a single Gaussian has no answer: clumps, rings, free axes."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from service.kernel import MOST_IMAGES, choose_bandwidths, fit_kernel, log_odds, log_ratios
+
+RESOLUTION = np.array([0.02, 0.02, 0.05, 0.1])
+
+
+def population(n, seed):
+    """A factor of ten clumps; one of four; a smooth one; and one that is folded: it shows as plus or minus itself."""
+    rng = np.random.default_rng(seed)
+    levels = np.stack([rng.integers(0, 10, n), rng.integers(0, 4, n), np.zeros(n), rng.integers(0, 8, n)], axis=1)
+    points = np.stack(
+        [
+            (levels[:, 0] - 4.5) / 3 + 0.005 * rng.standard_normal(n),
+            levels[:, 1] - 1.5 + 0.01 * rng.standard_normal(n),
+            rng.standard_normal(n),
+            rng.choice([-1, 1], n) * (0.2 + 0.2 * levels[:, 3]) + 0.02 * rng.standard_normal(n),
+        ],
+        axis=1,
+    )
+    return points, levels.astype(int)
+
+
+SAMPLE = population(2_000, 99)[0]
+
+
+def context(n, outliers, seed, axis, level):
+    """n points, of which all but `outliers` have `level` on `axis`."""
+    points, levels = population(200 * n, seed)
+    inside = np.flatnonzero(levels[:, axis] == level)[: n - outliers]
+    outside = np.flatnonzero(levels[:, axis] != level)[:outliers]
+    chosen = np.random.default_rng(seed).permutation(np.concatenate([inside, outside]))
+    return points[chosen], levels[chosen, axis] != level
+
+
+def odds(points):
+    kernel, ratios = fit_kernel(points, RESOLUTION, SAMPLE)
+    return log_odds(ratios, kernel), kernel
+
+
+@pytest.mark.parametrize(("axis", "level"), [(0, 3), (1, 1), (3, 0), (3, 6)])
+@pytest.mark.parametrize(("n", "outliers"), [(50, 4), (350, 25), (350, 90)])
+def test_what_breaks_the_rule_ranks_first_even_where_inliers_form_two_clumps(n, outliers, axis, level):
+    points, truth = context(n, outliers, 1, axis, level)
+    scores, _ = odds(points)
+    assert roc_auc_score(truth, scores) > 0.97
+    assert (scores[~truth] > 0).mean() < 0.03
+
+
+@pytest.mark.parametrize(("axis", "level"), [(0, 5), (1, 1), (3, 2)])
+def test_only_the_axes_that_the_rule_narrows_count(axis, level):
+    found = [np.isfinite(choose_bandwidths(context(350, 25, s, axis, level)[0], RESOLUTION, SAMPLE)) for s in range(8)]
+    assert np.mean(found, axis=0)[axis] == 1
+    assert np.delete(np.mean(found, axis=0), axis).max() < 0.6
+
+
+@pytest.mark.parametrize("n", [20, 50, 350])
+def test_a_batch_like_the_population_has_few_outliers(n):
+    flagged = [(odds(population(n, seed)[0])[0] > 0).mean() for seed in range(10)]
+    assert np.mean(flagged) < 0.02
+
+
+def test_an_image_is_not_its_own_neighbour():
+    points, _ = context(100, 0, 3, 0, 5)
+    points[0] = [1.5 + 1 / 6, 0, 0, 0]  # where nobody else of the population is
+    scores, kernel = odds(points)
+    assert scores[0] == scores.max() > 0
+    assert log_odds(log_ratios(points[:1], kernel, SAMPLE), kernel)[0] < scores[0]
+
+
+def test_others_are_scored_as_members_are():
+    points, _ = context(300, 20, 4, 3, 2)
+    _, kernel = odds(points)
+    others, truth = context(200, 60, 5, 3, 2)
+    assert roc_auc_score(truth, log_odds(log_ratios(others, kernel, SAMPLE), kernel)) > 0.97
+
+
+def test_order_does_not_matter_once_it_is_canonical():
+    points, _ = context(120, 9, 6, 1, 2)
+    shuffled = points[np.random.default_rng(0).permutation(len(points))]
+    first, second = (each[np.lexsort(each.T)] for each in (points, shuffled))
+    np.testing.assert_array_equal(odds(first)[0], odds(second)[0])
+
+
+def test_more_images_than_a_context_keeps_are_all_scored():
+    points, truth = context(1_000, 70, 7, 3, 1)
+    scores, kernel = odds(points)
+    assert len(kernel.points) <= MOST_IMAGES
+    assert roc_auc_score(truth, scores) > 0.97
+
+
+def test_duplicates_and_constants_stay_finite():
+    points = np.repeat(SAMPLE[:1], 30, axis=0)
+    scores, _ = odds(points)
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores) < 1e-9
+    assert (scores < 0).all()
+
+
+def test_contamination_is_about_right():
+    points, truth = context(350, 50, 8, 0, 4)
+    assert abs(odds(points)[1].contamination - truth.mean()) < 0.05
