@@ -15,6 +15,7 @@ import asyncio
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,7 +39,7 @@ from service.settings import Settings
 
 IMAGES = 350
 BOUNDARY = "misfit-benchmark"
-REFERENCE_FRAMES = Path(__file__).parents[1] / "data" / "shapes3d_reference"
+SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"
 EDITED = 25
 REASONS = {
     "/explain": "/explain?attributions=top&top=3",
@@ -64,13 +65,13 @@ class InProcess:
 
 
 def make_images(shape: tuple[int, int, int]) -> np.ndarray:
-    """The real frames over and over, each shifted sideways by its own number of pixels."""
+    """The sample batch over and over: of every 60 images four are misfits, three of them flagged."""
     height, width, channels = shape
     mode = "RGB" if channels == 3 else "L"
-    frames = []
-    for path in sorted(REFERENCE_FRAMES.glob("*.png")):
-        frames.append(np.asarray(Image.open(path).convert(mode).resize((width, height))).reshape(shape))
-    return np.stack([np.roll(frames[i % len(frames)], i, axis=1) for i in range(IMAGES)])
+    with zipfile.ZipFile(SAMPLE_BATCH) as batch:
+        files = [Image.open(batch.open(name)) for name in sorted(batch.namelist()) if name.endswith(".png")]
+        frames = [np.asarray(file.convert(mode).resize((width, height))).reshape(shape) for file in files]
+    return np.stack([frames[number % len(frames)] for number in range(IMAGES)])
 
 
 def npy_body(images: np.ndarray) -> Body:
