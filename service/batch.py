@@ -48,3 +48,13 @@ class Batch:
     def positions(self) -> list[int]:
         """Where in the request each usable image stood."""
         return [position for position in range(len(self.images.uploads)) if position not in self.images.errors]
+
+    @property
+    def typical(self) -> int | None:
+        """The row of the usable image nearest to the context, None where no image came. A foreign one never is."""
+        if self.scores is None:
+            return None
+        distances = self.scores.mahalanobis_squared
+        if self.images.check is not None:
+            distances = np.where(self.images.check.foreignness > 1, np.inf, distances)
+        return int(distances.argmin())

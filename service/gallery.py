@@ -150,12 +150,12 @@ class Explanation:
 
 
 def explanation(batch: Batch, explained: Explained, maps: NDArray[np.float32], bundle: Bundle) -> Explanation:
-    """Overlays of the maps (m, L, h, w) of the images that get some, less the map of the context's middle."""
+    """Overlays of the maps (m, L, h, w) of the images that get some, less the map of a typical one."""
     shape = (*explained.top.shape, bundle.manifest.image.height, bundle.manifest.image.width, 3)
     overlays = np.empty(shape, dtype=np.uint8)
     for number, (row, top, signs) in enumerate(zip(explained.mapped, explained.top, explained.signs, strict=True)):
         for place, (dim, sign) in enumerate(zip(top, signs, strict=True)):
-            # What makes the latent be further up, or further down, than in the context's middle.
+            # What makes the latent be further up, or further down, than in a typical image.
             evidence = np.maximum(maps[number, dim] * sign, 0)
             overlays[number, place] = pictures.overlay(batch.images.pixels[row], evidence)
     return Explanation(batch, explained, [latent.name for latent in bundle.manifest.latents], overlays)
@@ -217,11 +217,8 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
     """Raises UnknownLatent, and InvalidOption for a plane of other than two latents."""
     context, latents, population = batch.context, bundle.manifest.latents, bundle.population
     dims = [edits.resolve(latent, latents) for latent in options.latents]
-    row: int | None = None
-    if options.start is not None:
-        row = _find(options.start, batch)
-    elif batch.scores is not None:  # the most typical image: a mean of several modes may look like nothing at all
-        row = int(batch.scores.mahalanobis_squared.argmin())
+    # Not from the middle if there are images: a mean of several modes may look like nothing at all.
+    row = batch.typical if options.start is None else _find(options.start, batch)
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
     moments = (
         (context.location, context.covariance)

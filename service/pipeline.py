@@ -88,11 +88,15 @@ class Pipeline:
         explained = await asyncio.to_thread(answers.explained, batch, options, self.bundle)
         if len(explained.mapped) == 0:
             return gallery.explanation(batch, explained, np.empty(0, dtype=np.float32), self.bundle)
-        # What an image's map is compared with: that of the context's middle, as the decoder draws it.
-        middle = await self.networks.decode(batch.context.location[None].astype(np.float32))
-        shown = np.concatenate([middle, batch.images.pixels[explained.mapped]])
+        shown = np.concatenate([await self._typical(batch), batch.images.pixels[explained.mapped]])
         maps = await self._rows(self.networks.saliency, shown)
         return await asyncio.to_thread(gallery.explanation, batch, explained, maps[1:] - maps[0], self.bundle)
+
+    async def _typical(self, batch: Batch) -> Uint8Array:
+        """What heat maps are compared with, (1, H, W, C): the batch's most typical image, or a context's middle."""
+        if batch.context.source == "batch" and batch.typical is not None:
+            return batch.images.pixels[batch.typical : batch.typical + 1]
+        return await self.networks.decode(batch.context.location[None].astype(np.float32))
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
         """The context of the request's images, merged with the contexts that it brings."""
