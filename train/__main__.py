@@ -208,7 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     benchmark_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     benchmark_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
     benchmark_parser.add_argument("--out", type=Path, default=BENCHMARK, help=f"directory (default: {BENCHMARK})")
-    benchmark_parser.add_argument("--contexts", type=int, default=100, help="of every cell (default: 100)")
+    benchmark_parser.add_argument(
+        "--contexts", type=int, default=60, help="of every cell (default: 60, 1,020 a stratum)"
+    )
     benchmark_parser.add_argument("--seed", type=int, default=1)
     benchmark_parser.add_argument(
         "--split", choices=["test", "validation"], default="test", help="develop on validation, report on test"
