@@ -99,6 +99,8 @@ def seed_case(options: argparse.Namespace) -> None:
 
     from service import bundle, runtime
     from train import contexts
+    from train.figures import draw_seed_case
+    from train.loop import commit
 
     served = bundle.load(options.bundle)
     networks = runtime.Networks(served)
@@ -106,7 +108,11 @@ def seed_case(options: argparse.Namespace) -> None:
     starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
     latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
     report = contexts.seed_case(latents, data.factors, served.population, draws=options.draws, seed=options.seed)
-    print(json.dumps({"bundle_id": served.manifest.bundle_id, **report}, indent=2))
+    text = json.dumps({"bundle_id": served.manifest.bundle_id, "commit": commit(), **report}, indent=2)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "seed_case.json").write_text(text + "\n")
+    draw_seed_case(latents, data.factors, served.population, options.seed, served.manifest.model, options.out)
+    print(text)
 
 
 def benchmark(options: argparse.Namespace) -> None:
@@ -114,7 +120,7 @@ def benchmark(options: argparse.Namespace) -> None:
     from train import benchmark, foreign_stratum, repairs, tables
     from train.data import shapes3d
     from train.data.dataset import split
-    from train.figures import draw_benchmark
+    from train.loop import commit
 
     started = time.perf_counter()
     served = bundle.load(options.bundle)
@@ -132,6 +138,7 @@ def benchmark(options: argparse.Namespace) -> None:
         "images": len(data.images),
         "seed": options.seed,
         "command": " ".join(["python -m train", *sys.argv[1:]]),
+        "commit": commit(),
         "cells": cells,
         "counterfactuals": repairs.measure(material, networks, options.seed),
         "foreign": foreign_stratum.measure(material, networks, data.images, options.seed),
@@ -140,7 +147,6 @@ def benchmark(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
     (options.out / "benchmark.md").write_text(tables.markdown(result))
-    draw_benchmark(material, result, options.out)
     print((options.out / "benchmark.md").read_text())
 
 
@@ -201,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     seed_parser = command("seed-case", seed_case, "the seed's outlier case on a bundle, over many random draws")
     seed_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     seed_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
+    seed_parser.add_argument("--out", type=Path, default=BENCHMARK, help=f"directory (default: {BENCHMARK})")
     seed_parser.add_argument("--draws", type=int, default=100)
     seed_parser.add_argument("--seed", type=int, default=0)
 

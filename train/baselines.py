@@ -1,6 +1,7 @@
 """What the benchmark compares: functions of the held-out images and one context to outlier scores (n,).
 
 mixture, robust, ...   the service's estimators
+kernel                 the density ratio of context to population (train/kernel.py), a candidate for the service
 knn                    mean distance to the nearest images of the batch, in population units
 isolation_forest       Liu, Ting & Zhou (2008), on the latents in population units
 reconstruction         squared error of the decoded image: knows nothing of the context
@@ -21,9 +22,9 @@ from sklearn.ensemble import IsolationForest
 from service.bundle import Population
 from service.context import Estimator, PopulationUnits
 from service.estimators import leave_one_out_distances
-from service.kernel import fit_kernel, log_odds
 from service.scoring import score
 from train.contexts import FloatArray, IntArray, LabelledContext, oracle_odds
+from train.kernel import fit_kernel, log_odds
 
 NEIGHBOURS = 5
 # Added to every component, as a share of the widest one's variance: images may be fewer than components.

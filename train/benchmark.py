@@ -27,25 +27,21 @@ from service.runtime import Networks, cpu_count
 from service.scoring import DEFAULT_ESTIMATOR, Scores, false_discovery_flags, score
 from train.baselines import METHODS, ODDS, SLOW, Material
 from train.contexts import (
-    SEED_CASE_OUTLIERS,
-    SEED_CASE_SIZE,
     STRATA,
     FloatArray,
     IntArray,
     LabelledContext,
     Stratum,
     sample,
-    sample_seed_case,
     summary,
 )
 from train.data.dataset import Dataset
 
 # Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells that the estimators were first chosen by.
 OUTLIERS = {20: (0, 1, 2, 4, 7), 50: (0, 1, 5, 10, 18), 350: (0, 4, 25, 70, 90, 122), 2000: (0, 20, 140, 400, 700)}
-SEED_CASE, CLEAN = "seed_case", "clean"
+CLEAN = "clean"
 # An outlier differs in exactly one of the fixed factors, so that it is known what an explanation should name.
 SINGLE_STRATA = ("single_factor", "adjacent_level", "shape_only")
-SEED_CASE_CONTEXTS = 100
 # Methods in SLOW see every so many-th context of a cell.
 SLOW_STEP = 5
 FDR = 0.1
@@ -58,7 +54,7 @@ TASKS_AT_A_TIME = 8
 
 @dataclass(frozen=True)
 class Cell:
-    stratum: str  # one of STRATA, SEED_CASE, or CLEAN where nothing differs
+    stratum: str  # one of STRATA, or CLEAN where nothing differs
     size: int
     outliers: int
 
@@ -85,7 +81,7 @@ class Outcome(NamedTuple):
 def cells() -> list[Cell]:
     clean = [Cell(CLEAN, size, 0) for size in OUTLIERS]
     dirty = [Cell(name, size, count) for name in STRATA for size in OUTLIERS for count in OUTLIERS[size] if count]
-    return [Cell(SEED_CASE, SEED_CASE_SIZE, SEED_CASE_OUTLIERS), *clean, *dirty]
+    return [*clean, *dirty]
 
 
 def prepare(bundle: Bundle, networks: Networks, dataset: Dataset, population: NDArray[np.uint8]) -> Material:
@@ -115,12 +111,8 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset, population: ND
 def run(
     material: Material, contexts: int, seed: int = 0, chosen: Sequence[Cell] | None = None, processes: int | None = None
 ) -> list[Outcome]:
-    """`contexts` random contexts of every chosen cell (by default all), SEED_CASE_CONTEXTS of the seed's case."""
-    tasks = [
-        (cell, seed, index)
-        for cell in chosen or cells()
-        for index in range(SEED_CASE_CONTEXTS if cell.stratum == SEED_CASE else contexts)
-    ]
+    """`contexts` random contexts of every chosen cell (by default all)."""
+    tasks = [(cell, seed, index) for cell in chosen or cells() for index in range(contexts)]
     # Shuffled, so that the largest contexts, which come last, are not all left to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
     with ProcessPoolExecutor(
@@ -133,10 +125,8 @@ def run(
 
 def draw(cell: Cell, factors: IntArray, seed: int, index: int) -> LabelledContext:
     """The context number `index` of a cell."""
-    name = [SEED_CASE, CLEAN, *STRATA].index(cell.stratum)
+    name = [CLEAN, *STRATA].index(cell.stratum)
     rng = np.random.default_rng([seed, name, cell.size, cell.outliers, index])
-    if cell.stratum == SEED_CASE:
-        return sample_seed_case(factors, rng)
     stratum = cast(Stratum, "any_difference" if cell.stratum == CLEAN else cell.stratum)
     return sample(factors, rng, size=cell.size, outliers=cell.outliers, stratum=stratum)
 

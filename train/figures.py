@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Population
 from service.scoring import score
-from train.baselines import Material
-from train.benchmark import SEED_CASE, Cell
-from train.benchmark import draw as draw_context
-from train.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray
+from train.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray, IntArray, sample_seed_case
 from train.data.dataset import Dataset, split
 from train.evaluate import decode, encode
 from train.loop import load_config, load_model
@@ -69,12 +66,14 @@ def _save(figures: dict[str, Figure], output: Path) -> list[Path]:
     return paths
 
 
-def draw_benchmark(material: Material, result: dict[str, Any], output: Path) -> list[Path]:
+def draw_seed_case(
+    latents: FloatArray, factors: IntArray, population: Population, seed: int, model: str, output: Path
+) -> list[Path]:
     """Scores of the seed's case, one draw and many, into `output`; the files written."""
-    cell = Cell(SEED_CASE, SEED_CASE_SIZE, SEED_CASE_OUTLIERS)
-    contexts = [draw_context(cell, material.factors, result["seed"], index) for index in range(DENSITY_CONTEXTS)]
-    scored = [score(material.latents[context.rows], material.population).outlier_score for context in contexts]
-    title = f"{result['model']}: {SEED_CASE_OUTLIERS} outliers among {SEED_CASE_SIZE} images"
+    rng = np.random.default_rng(seed)
+    contexts = [sample_seed_case(factors, rng) for _ in range(DENSITY_CONTEXTS)]
+    scored = [score(latents[context.rows], population).outlier_score for context in contexts]
+    title = f"{model}: {SEED_CASE_OUTLIERS} outliers among {SEED_CASE_SIZE} images"
     figures = {
         "seed_case_scores": score_line(scored[0], contexts[0].is_outlier, title),
         "seed_case_density": score_density(
