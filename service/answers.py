@@ -78,10 +78,17 @@ def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> ScoreResponse
     return _response(batch, bundle, details)
 
 
-def explained(batch: Batch, options: ExplainOptions, bundle: Bundle) -> Explained:
-    """The answer of /explain, but for the heat maps."""
+def mapped(batch: Batch, options: ExplainOptions) -> NDArray[np.intp]:
+    """Rows of the usable images that get heat maps, the most outlying first."""
+    scores = _scores(batch)
+    by_rank = np.argsort(scores.rank)
+    return {"none": by_rank[:0], "flagged": by_rank[scores.is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
+
+
+def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, bundle: Bundle) -> Explained:
+    """The answer of /explain, but for the heat maps of the images in the rows `mapped`."""
     found, details = _explain(batch, bundle), _familiarity(batch)
-    latents, is_outlier = bundle.manifest.latents, _scores(batch).is_outlier
+    latents = bundle.manifest.latents
     most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
     distance_shares = attribution.groups(found.terms.shapley, latents)
     odds_shares = attribution.groups(found.terms.shapley_odds, latents)
@@ -96,8 +103,6 @@ def explained(batch: Batch, options: ExplainOptions, bundle: Bundle) -> Explaine
     if options.interactions:
         for detail, pairs in zip(details, _interactions(found, batch, bundle), strict=True):
             detail["interactions"] = pairs
-    by_rank = np.argsort(_scores(batch).rank)
-    mapped = {"none": by_rank[:0], "flagged": by_rank[is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
     top = found.order[mapped, : min(options.top, len(bundle.population.live_dims))]
     signs = np.sign(np.take_along_axis(found.terms.marginal_z[mapped], top, axis=1))
     return Explained(_response(batch, bundle, details), mapped, top, signs)

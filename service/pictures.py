@@ -95,22 +95,32 @@ def overlay(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
     image as it is, the most covers it nearly. Colour then means evidence, whatever colours the image has.
     """
     height, width = image.shape[:2]
-    luminance = image @ np.array(LUMINANCE) if image.shape[2] == 3 else image[..., 0].astype(np.float64)
+    weights = np.array(LUMINANCE if image.shape[2] == 3 else (1,), dtype=np.float32)
+    luminance = image.astype(np.float32) @ weights
     rgb = np.broadcast_to(luminance[..., None], (height, width, 3))
     peak = evidence.max()
     if not peak > 0:
         return rgb.round().astype(np.uint8)
     small = Image.fromarray((evidence / peak).astype(np.float32))
     strength = np.clip(np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
-    alpha = STRONGEST_ALPHA * strength[..., None]
-    blended: Uint8Array = ((1 - alpha) * rgb + alpha * heat(strength)).round().astype(np.uint8)
-    return blended
+    tint = TINTS[(strength * (len(TINTS) - 1)).round().astype(np.intp)]  # (height, width, 4)
+    blended = (1 - tint[..., 3:]) * rgb + tint[..., :3]
+    return np.asarray(blended.round().astype(np.uint8))
 
 
 def heat(strength: NDArray[np.floating]) -> NDArray[np.float64]:
     """The colour (..., 3), 0 to 255, of each strength (...) in [0, 1]: the stronger, the lighter."""
     stops = np.linspace(0, 1, len(HEAT))
     return np.stack([np.interp(strength, stops, channel) for channel in HEAT.T], axis=-1)
+
+
+def _tints(steps: int = 1024) -> NDArray[np.float32]:
+    """What an overlay adds at each of `steps` strengths, (steps, 4): its colour times its alpha, and the alpha."""
+    alpha = STRONGEST_ALPHA * np.linspace(0, 1, steps)[:, None]
+    return np.concatenate([alpha * heat(np.linspace(0, 1, steps)), alpha], axis=1).astype(np.float32)
+
+
+TINTS = _tints()
 
 
 def zip_files(files: Mapping[str, bytes]) -> bytes:

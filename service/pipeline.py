@@ -85,12 +85,20 @@ class Pipeline:
             options = options.model_copy(update={"heat_maps": "none"})
             warning = "This bundle has no saliency.onnx, so there are no heat maps: export it again."
             batch = replace(batch, context=replace(batch.context, warnings=(*batch.context.warnings, warning)))
-        explained = await asyncio.to_thread(answers.explained, batch, options, self.bundle)
-        if len(explained.mapped) == 0:
-            return gallery.explanation(batch, explained, np.empty(0, dtype=np.float32), self.bundle)
-        shown = np.concatenate([await self._typical(batch), batch.images.pixels[explained.mapped]])
+        mapped = answers.mapped(batch, options)
+        explained, maps = await asyncio.gather(
+            asyncio.to_thread(answers.explained, batch, mapped, options, self.bundle), self._maps(batch, mapped)
+        )
+        return await asyncio.to_thread(gallery.explanation, batch, explained, maps, self.bundle)
+
+    async def _maps(self, batch: Batch, mapped: NDArray[np.intp]) -> Float32Array:
+        """The heat maps (m, L, h, w) of the images in the rows `mapped` (m,), less the map of a typical image."""
+        if len(mapped) == 0:
+            return np.empty(0, dtype=np.float32)
+        shown = np.concatenate([await self._typical(batch), batch.images.pixels[mapped]])
         maps = await self._rows(self.networks.saliency, shown)
-        return await asyncio.to_thread(gallery.explanation, batch, explained, maps[1:] - maps[0], self.bundle)
+        difference: Float32Array = maps[1:] - maps[0]
+        return difference
 
     async def _typical(self, batch: Batch) -> Uint8Array:
         """What heat maps are compared with, (1, H, W, C): the batch's most typical image, or a context's middle."""

@@ -18,7 +18,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"# Contextual outliers: {result['model']}",
         "",
         f"Bundle `{result['bundle_id'][:12]}`, {result['images']:,} {result['split']} images of {result['data']}, "
-        f"seed {result['seed']}; {result['seconds']:.0f} s. Made by `{result['command']}` at commit {result['commit']}.",
+        f"seed {result['seed']}; {result['seconds']:.0f} s. Made by `{result['command']}` at commit "
+        f"{result['commit']}.",
         "",
         "AUROC with a 95% bootstrap interval over the contexts; the worst decile is the mean of the worst tenth. "
         "Found: share of the outliers flagged. Named: share of those whose differing factor tops the attributions.",

@@ -164,7 +164,7 @@ def test_overlay_equals_the_naive_formula(channels, dtype):
     evidence = np.random.default_rng(1).gamma(0.5, 7, (3, 4)).astype(dtype)
     found = pictures.overlay(image, evidence)
     assert found.dtype == np.uint8
-    np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=0.51)
+    np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=0.8)  # strength in 1,024 steps
 
 
 def in_grey(image):
