@@ -29,7 +29,7 @@ from service.context import Float64Array, Moments
 from service.estimators import Fit, log_density
 
 # Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). What grows with n holds off small tight modes.
-OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 0.6
+OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 2.0
 # Prior of a narrow axis' variance, worth NARROW_WEIGHT images; it may lie anywhere within exp(LOG_RANGE).
 NARROW_WEIGHT, NARROW_VARIANCE, LOG_RANGE = 1.0, 0.02, 4.0
 # Correlations of m inliers on d axes count by half at m = CORRELATION_WEIGHT * d, and soon fully above it.

@@ -24,6 +24,12 @@ def markdown(result: dict[str, Any]) -> str:
         "AUROC with a 95% bootstrap interval over the contexts; the worst decile is the mean of the worst tenth. "
         "Found: share of the outliers flagged. Named: share of those whose differing factor tops the attributions.",
     ]
+    lines += [
+        "",
+        "## Every method: AUROC, mean / worst decile, averaged over the cells of a stratum",
+        "",
+        *_table(("stratum", *METHODS), _summary_rows(entries)),
+    ]
     for name in ODDS:
         shipped = " (what ships)" if name == DEFAULT_ESTIMATOR else ""
         lines += ["", f"## `{name}`{shipped}", "", *_table(_COLUMNS, (_row(entry, name) for entry in entries))]
@@ -53,6 +59,16 @@ _COLUMNS = (
     *("stratum", "images/outliers", "contexts", "fixed factors", "AUROC", "worst decile", "oracle", "its worst decile"),
     *("share of oracle", "of its worst decile", "average precision", "found", "named", "inliers flagged", "FDR"),
 )
+
+
+def _summary_rows(entries: Sequence[Entry]) -> Iterator[list[str]]:
+    for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
+        chosen = [entry["methods"] for entry in entries if entry["stratum"] == stratum]
+        means = [
+            [sum(methods[name]["auroc"][key] for methods in chosen) / len(chosen) for key in ("mean", "worst_decile")]
+            for name in METHODS
+        ]
+        yield [_words(stratum), *(f"{mean:.3f} / {worst:.3f}" for mean, worst in means)]
 
 
 _FOREIGN_COLUMNS = ("kind", "judged", "AUROC", "flagged", "lowest foreignness", "median foreignness")
