@@ -48,6 +48,8 @@ MAX_ADAPTIVE_BATCH = 1024
 # Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
 TRANSPORT_TIMEOUT = 3600
 PROBE_SECONDS = 3
+# How many connections that break as they are taken up one call may meet.
+STALE_CONNECTIONS = 2
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
@@ -116,10 +118,12 @@ class RemoteNetworks:
     async def _ask(self, method: str, *arguments: object) -> Any:
         call = getattr(self._inference.to_async, method)
         try:
-            try:
-                return await self._while_ready(call(*arguments))
-            except aiohttp.ServerDisconnectedError:  # an idle connection that was just being closed: use another
-                return await self._while_ready(call(*arguments))
+            for _ in range(STALE_CONNECTIONS):
+                try:
+                    return await self._while_ready(call(*arguments))
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    continue  # an idle connection that was just being closed: use another
+            return await self._while_ready(call(*arguments))
         except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
             raise InferenceUnavailable(
                 f"The networks' process does not answer: {type(error).__name__}.",
