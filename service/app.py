@@ -12,10 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
 import bentoml
 import numpy as np
-from bentoml.exceptions import BentoMLException
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, create_model
 from starlette.requests import Request
@@ -23,7 +21,7 @@ from starlette.responses import Response
 
 from service import bundle, openapi
 from service.admission import Admission
-from service.errors import BundleError, InferenceUnavailable
+from service.errors import BundleError
 from service.http import Answer, ErrorBodies, answer, read_body, while_connected
 from service.options import (
     EditOptions,
@@ -37,7 +35,8 @@ from service.options import (
     TraverseOptions,
 )
 from service.pipeline import Pipeline
-from service.requests import ImagesNeeded, ImagesRequest, OptionsT, parse, parse_latents
+from service.remote import RemoteNetworks
+from service.requests import ImagesRequest, OptionsT, parse, parse_latents
 from service.runtime import Networks
 from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
@@ -47,9 +46,6 @@ MAX_LATENCY_MS = 60_000
 MAX_ADAPTIVE_BATCH = 1024
 # Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
 TRANSPORT_TIMEOUT = 3600
-PROBE_SECONDS = 3
-# How many connections that break as they are taken up one call may meet.
-STALE_CONNECTIONS = 2
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
@@ -85,63 +81,6 @@ class Inference:
         return self.networks.provider
 
 
-class RemoteNetworks:
-    """Inference as the pipeline sees it. Every method is pure, so that a lost connection may be tried again.
-
-    Each raises InferenceUnavailable.
-    """
-
-    def __init__(self, inference: Any) -> None:
-        self._inference = inference
-
-    async def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        latents: NDArray[np.float32] = await self._ask("encode", images)
-        return latents
-
-    async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        images: NDArray[np.uint8] = await self._ask("decode", latents)
-        return images
-
-    async def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        maps: NDArray[np.float32] = await self._ask("saliency", images)
-        return maps
-
-    async def provider(self) -> str:
-        return str(await self._ask("provider"))
-
-    async def is_ready(self) -> bool:
-        try:
-            return bool(await self._inference.to_async.is_ready(timeout=PROBE_SECONDS))
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
-    async def _ask(self, method: str, *arguments: object) -> Any:
-        call = getattr(self._inference.to_async, method)
-        try:
-            for _ in range(STALE_CONNECTIONS):
-                try:
-                    return await self._while_ready(call(*arguments))
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    continue  # an idle connection that was just being closed: use another
-            return await self._while_ready(call(*arguments))
-        except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
-            raise InferenceUnavailable(
-                f"The networks' process does not answer: {type(error).__name__}.",
-                "It may be starting, or gone: GET /readyz tells when it is back.",
-            ) from error
-
-    async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
-        task = asyncio.create_task(call)
-        try:
-            while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
-                if not await self.is_ready():
-                    raise TimeoutError
-            return task.result()
-        finally:
-            task.cancel()
-
-
 class _Unread(bentoml.IODescriptor):
     """What an endpoint is called with in place of its declared fields: the request, body unread."""
 
@@ -167,10 +106,10 @@ class _Form(bentoml.IODescriptor):
         return _Unread.model_construct(request=request)
 
 
-def _form(options_type: type[Options], images_needed: ImagesNeeded = "always") -> type[_Form]:
+def _form(options_type: type[Options]) -> type[_Form]:
     """The form of an endpoint that takes images and `options_type`."""
     images = Field(description="image files, or npy, zip or tar files of images")
-    if images_needed == "unless context":
+    if options_type.images_needed == "unless context":
         images = Field(default=[], description="as always; may be left out where a context is sent")
     reference: Any = Field(default=[], description="normal images to compare with, in the same forms")
     context = Field(default=None, description="what POST /fit answered as `context`: to compare with instead")
@@ -227,30 +166,30 @@ class Misfit:
         """Score every image, and say why: latent by latent, in a sentence, and with heat maps."""
         return await self._images_answer(request, ExplainOptions, self.pipeline.explain)
 
-    @bentoml.api(route="/fit", input_spec=_form(FitOptions, "unless context"), output_spec=FitResponse)
+    @bentoml.api(route="/fit", input_spec=_form(FitOptions), output_spec=FitResponse)
     async def fit(self, request: Request) -> Response:
         """The context that the images make, to be kept and sent with other requests; contexts sent along are merged."""
-        return await self._images_answer(request, FitOptions, self.pipeline.fit, "unless context")
+        return await self._images_answer(request, FitOptions, self.pipeline.fit)
 
     @bentoml.api(route="/edit", input_spec=_form(EditOptions), output_spec=PicturesResponse)
     async def edit(self, request: Request) -> Response:
         """What the images would look like if they belonged, or with other latents."""
         return await self._images_answer(request, EditOptions, self.pipeline.edit)
 
-    @bentoml.api(route="/traverse", input_spec=_form(TraverseOptions, "unless context"), output_spec=PicturesResponse)
+    @bentoml.api(route="/traverse", input_spec=_form(TraverseOptions), output_spec=PicturesResponse)
     async def traverse(self, request: Request) -> Response:
         """Pictures along one latent, several, or a plane of two, over the range that the context has."""
-        return await self._images_answer(request, TraverseOptions, self.pipeline.traverse, "unless context")
+        return await self._images_answer(request, TraverseOptions, self.pipeline.traverse)
 
     @bentoml.api(route="/interpolate", input_spec=_form(InterpolateOptions), output_spec=PicturesResponse)
     async def interpolate(self, request: Request) -> Response:
         """Pictures on the way from one image to another."""
         return await self._images_answer(request, InterpolateOptions, self.pipeline.interpolate)
 
-    @bentoml.api(route="/sample", input_spec=_form(SampleOptions, "unless context"), output_spec=PicturesResponse)
+    @bentoml.api(route="/sample", input_spec=_form(SampleOptions), output_spec=PicturesResponse)
     async def sample(self, request: Request) -> Response:
         """New pictures that belong to the context."""
-        return await self._images_answer(request, SampleOptions, self.pipeline.sample, "unless context")
+        return await self._images_answer(request, SampleOptions, self.pipeline.sample)
 
     @bentoml.api(route="/encode", input_spec=_form(EncodeOptions), output_spec=EncodeResponse)
     async def encode(self, request: Request) -> Response:
@@ -272,7 +211,6 @@ class Misfit:
         request: Request,
         options_type: type[OptionsT],
         work: Callable[[ImagesRequest[OptionsT]], Coroutine[Any, Any, Answer]],
-        images_needed: ImagesNeeded = "always",
     ) -> Response:
         """What `work` makes of the request, once it is read and there is room for it."""
 
@@ -281,9 +219,7 @@ class Misfit:
                 body = await read_body(request, self.settings.max_body_bytes, ticket)
                 content_type = request.headers.get("content-type", "")
                 query = request.query_params
-                images_request = await asyncio.to_thread(
-                    parse, content_type, query, body, self.settings, options_type, images_needed
-                )
+                images_request = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
                 ticket.take_images(images_request.size)
                 return await while_connected(request, work(images_request))
 

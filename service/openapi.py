@@ -46,7 +46,6 @@ class Endpoint(NamedTuple):
     summary: str
     options: type[Options]
     response: type[BaseModel]
-    images_required: bool = True
 
     @property
     def pictured(self) -> bool:
@@ -58,11 +57,11 @@ ENDPOINTS: dict[str, Endpoint] = {
         "Score every image by how far it lies from the others, or from a reference set.", ScoreOptions, ScoreResponse
     ),
     "explain": Endpoint("Score every image, and say why.", ExplainOptions, ScoreResponse),
-    "fit": Endpoint("The context that the images make, merged with those sent along.", FitOptions, FitResponse, False),
+    "fit": Endpoint("The context that the images make, merged with those sent along.", FitOptions, FitResponse),
     "edit": Endpoint("What the images would look like if they belonged.", EditOptions, PicturesResponse),
-    "traverse": Endpoint("Pictures along one or more latents.", TraverseOptions, PicturesResponse, False),
+    "traverse": Endpoint("Pictures along one or more latents.", TraverseOptions, PicturesResponse),
     "interpolate": Endpoint("Pictures on the way between two images.", InterpolateOptions, PicturesResponse),
-    "sample": Endpoint("New pictures that belong to the context.", SampleOptions, PicturesResponse, False),
+    "sample": Endpoint("New pictures that belong to the context.", SampleOptions, PicturesResponse),
     "encode": Endpoint("The latents of every image.", EncodeOptions, EncodeResponse),
 }
 
@@ -153,7 +152,7 @@ def _form(image: Schema, endpoint: Endpoint) -> Schema:
     return {
         "type": "object",
         "properties": properties,
-        "required": ["images"] if endpoint.images_required else [],
+        "required": ["images"] if endpoint.options.images_needed == "always" else [],
         "additionalProperties": False,
     }
 

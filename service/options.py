@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
@@ -12,6 +12,8 @@ from service.images import Resize
 from service.scoring import DEFAULT_ESTIMATOR
 
 MOST_PICTURES = 1000
+# What an endpoint can do without images: nothing; whatever a context allows.
+ImagesNeeded = Literal["always", "unless context"]
 
 
 def _list_of(text: Any) -> Any:
@@ -35,6 +37,7 @@ class Options(BaseModel):
     """What every endpoint that takes images knows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    images_needed: ClassVar[ImagesNeeded] = "always"
 
     resize: Resize = Field(
         default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
@@ -53,6 +56,8 @@ class EncodeOptions(Options):
 class FitOptions(Options):
     """How to fit a context; every option may be left out."""
 
+    images_needed: ClassVar[ImagesNeeded] = "unless context"
+
     estimator: Estimator = Field(default=DEFAULT_ESTIMATOR, description="how the context's moments are estimated")
     foreign: Literal["flag", "off"] = Field(
         default="flag",
@@ -63,6 +68,8 @@ class FitOptions(Options):
 
 class ScoringOptions(FitOptions):
     """How to score."""
+
+    images_needed: ClassVar[ImagesNeeded] = "always"
 
     threshold: float = Field(
         default=0.5, ge=0, le=1, description="an image whose outlier_probability is above it is flagged"
@@ -131,6 +138,8 @@ class EditOptions(ScoringOptions):
 class TraverseOptions(ScoringOptions):
     """Which latents to vary, and over what range."""
 
+    images_needed: ClassVar[ImagesNeeded] = "unless context"
+
     latents: LatentChoices = Field(
         min_length=1, description="each gets a row of pictures, or with `plane` two of them a grid"
     )
@@ -171,6 +180,8 @@ class InterpolateOptions(ScoringOptions):
 
 class SampleOptions(ScoringOptions):
     """How many new images to draw, and from what."""
+
+    images_needed: ClassVar[ImagesNeeded] = "unless context"
 
     count: int = Field(default=8, ge=1, le=MOST_PICTURES, description="pictures to draw")
     method: Literal["empirical", "gaussian"] = Field(

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import answers, foreign, gallery, scoring
+from service import answers, explanation, foreign, gallery, scoring
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context, Estimator
 from service.errors import InvalidInput, MisfitError
-from service.gallery import Explanation, Gallery, Plan
+from service.explanation import Explanation
+from service.gallery import Gallery, Plan
 from service.images import Resize, Rows, Upload, read_rows
 from service.options import (
     EditOptions,
@@ -89,7 +90,7 @@ class Pipeline:
         explained, maps = await asyncio.gather(
             asyncio.to_thread(answers.explained, batch, mapped, options, self.bundle), self._maps(batch, mapped)
         )
-        return await asyncio.to_thread(gallery.explanation, batch, explained, maps, self.bundle)
+        return await asyncio.to_thread(explanation.of, batch, explained, maps, self.bundle)
 
     async def _maps(self, batch: Batch, mapped: NDArray[np.intp]) -> Float32Array:
         """The heat maps (m, L, h, w) of the images in the rows `mapped` (m,), less the map of a typical image."""

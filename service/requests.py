@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Generic, Literal, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -48,8 +48,6 @@ URLENCODED = "application/x-www-form-urlencoded"
 MOST_FIELD_BYTES = 1_000_000
 # Options, and contexts to be merged.
 MOST_JSON_PARTS = 1001
-# What an endpoint can do without images: nothing; whatever a context allows.
-ImagesNeeded = Literal["always", "unless context"]
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
@@ -76,7 +74,6 @@ def parse(
     body: bytes,
     settings: Settings,
     options_type: type[OptionsT],
-    images_needed: ImagesNeeded = "always",
 ) -> ImagesRequest[OptionsT]:
     """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
@@ -86,7 +83,7 @@ def parse(
     options = _query_options(query)
     if twice := options.keys() & gathered.options.keys():
         raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
-    enough = bool(gathered.images) or (images_needed == "unless context" and bool(gathered.contexts))
+    enough = bool(gathered.images) or (options_type.images_needed == "unless context" and bool(gathered.contexts))
     if not enough or gathered.reference == []:
         missing = "reference images" if enough else "images"
         raise InvalidInput(f"The request has 0 {missing}.", "Send at least one.")

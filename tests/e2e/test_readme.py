@@ -80,6 +80,29 @@ def test_the_readme_quotes_the_shipped_bundle_s_own_figures(row, metric):
     assert quoted[1] == f"{manifest['metrics'][metric]:.3f}"
 
 
+def test_the_readme_quotes_the_benchmark_s_own_figures():
+    results = ROOT / "train/results/benchmark"
+    cells = json.loads((results / "benchmark.json").read_text())["cells"]
+    header = re.search(r"^\| stratum \| (`leave_one_out`.*) \|$", README, re.MULTILINE)
+    assert header
+    methods = header[1].replace("`", "").split(" | ")
+    for stratum in ("any_difference", "single_factor", "adjacent_level", "shape_only"):
+        row = re.search(rf"^\| {stratum.replace('_', ' ')} \| (.*) \|$", README, re.MULTILINE)
+        assert row
+        aurocs = [[cell["methods"][name]["auroc"] for cell in cells if cell["stratum"] == stratum] for name in methods]
+        expected = [
+            " / ".join(
+                f"{sum(each[key] for each in of_method) / len(of_method):.3f}" for key in ("mean", "worst_decile")
+            )
+            for of_method in aurocs
+        ]
+        assert row[1].split(" | ") == expected
+    seed_case = json.loads((results / "seed_case.json").read_text())["auroc"]
+    quoted = re.search(r"mean AUROC of ([\d.]+) \(worst tenth ([\d.]+)\)", README)
+    assert quoted
+    assert quoted.groups() == (f"{seed_case['mean']:.5f}", f"{seed_case['worst_decile']:.5f}")
+
+
 def test_every_setting_is_in_the_readme():
     from service.settings import PREFIX, Settings
 

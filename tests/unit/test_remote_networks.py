@@ -30,7 +30,7 @@ class Flaky:
 
 
 def networks(*errors: Exception):
-    from service.app import RemoteNetworks
+    from service.remote import RemoteNetworks
 
     return RemoteNetworks(Flaky(*errors))
 

@@ -1,0 +1,75 @@
+"""Inference, from the other side of its socket: calls that outlive a lost connection, and know when nobody is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+import numpy as np
+from bentoml.exceptions import BentoMLException
+from numpy.typing import NDArray
+
+from service.errors import InferenceUnavailable
+
+PROBE_SECONDS = 3
+# How many connections that break as they are taken up one call may meet.
+STALE_CONNECTIONS = 2
+
+
+class RemoteNetworks:
+    """Inference as the pipeline sees it. Every method is pure, so that a lost connection may be tried again.
+
+    Each raises InferenceUnavailable.
+    """
+
+    def __init__(self, inference: Any) -> None:
+        self._inference = inference
+
+    async def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        latents: NDArray[np.float32] = await self._ask("encode", images)
+        return latents
+
+    async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        images: NDArray[np.uint8] = await self._ask("decode", latents)
+        return images
+
+    async def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        maps: NDArray[np.float32] = await self._ask("saliency", images)
+        return maps
+
+    async def provider(self) -> str:
+        return str(await self._ask("provider"))
+
+    async def is_ready(self) -> bool:
+        try:
+            return bool(await self._inference.to_async.is_ready(timeout=PROBE_SECONDS))
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _ask(self, method: str, *arguments: object) -> Any:
+        call = getattr(self._inference.to_async, method)
+        try:
+            for _ in range(STALE_CONNECTIONS):
+                try:
+                    return await self._while_ready(call(*arguments))
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    continue  # an idle connection that was just being closed: use another
+            return await self._while_ready(call(*arguments))
+        except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
+            raise InferenceUnavailable(
+                f"The networks' process does not answer: {type(error).__name__}.",
+                "It may be starting, or gone: GET /readyz tells when it is back.",
+            ) from error
+
+    async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
+        task = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
+                if not await self.is_ready():
+                    raise TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
