@@ -28,7 +28,7 @@ FAR_SHARE, FAR = 1e-3, 5.0
 SHARE_ITERATIONS = 50
 # Share of the normal images that lie within a context's radius.
 INSIDE = 0.99
-# No image that the model knows scores above this, and every foreign one does.
+# A foreign image scores more than this, and more than any image that the model knows.
 FOREIGN_SCORE = 1e6
 SMALLEST_SCALE = 1e-6
 
@@ -38,8 +38,8 @@ class Scores:
     """One entry for every image, in input order.
 
     outlier_score        (n,)  what ranks: log posterior odds of being an outlier (`mixture` and `moments`), in
-                               every other estimator mahalanobis_squared; a foreign image's is FOREIGN_SCORE times
-                               its foreignness, and no other reaches FOREIGN_SCORE
+                               every other estimator mahalanobis_squared; a foreign image's is its foreignness times
+                               FOREIGN_SCORE, or times the largest of the others' where that is more
     mahalanobis_squared  (n,)  squared distance to the context over the live latents (`leave_one_out` in a
                                batch: to the moments of the other images)
     outlier_probability  (n,)  posterior probability in [0, 1] of having come from the population rather than
@@ -110,9 +110,10 @@ def score(
     else:
         fitted, background = _fitted(context, units), background_fit(context, units)
         probability = two_group_posterior(distances, ~foreign, fitted, background, context.source)
-    outlier_score = np.minimum(odds if ranks_by_odds else distances, FOREIGN_SCORE)
+    outlier_score = odds if ranks_by_odds else distances
     if foreignness is not None:
-        outlier_score = np.where(foreign, FOREIGN_SCORE * foreignness, outlier_score)
+        above = max(FOREIGN_SCORE, outlier_score[~foreign].max(initial=0))
+        outlier_score = np.where(foreign, above * foreignness, outlier_score)
         probability = np.where(foreign, 1.0, probability)
     rank = np.empty(len(points), dtype=np.int64)
     rank[np.argsort(-outlier_score, kind="stable")] = np.arange(1, len(points) + 1)

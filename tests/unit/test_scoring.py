@@ -377,6 +377,18 @@ def test_a_foreign_image_ranks_first_is_flagged_and_leaves_the_context_as_it_is(
         assert scores.context.contamination == pytest.approx(alone.context.contamination)
 
 
+def test_a_foreign_image_outranks_one_that_is_further_out_than_any_scale(served_bundle):
+    population = served_bundle.population
+    mean = np.tile(population.location, (40, 1))
+    mean[7, population.live_dims[0]] += 50  # among identical images: a published distance without a bound
+    latents = np.stack([mean, np.log(np.tile(population.posterior_variance, (40, 1)))], axis=1)
+    foreignness = np.full(40, 0.5)
+    foreignness[3] = 1.1
+    scores = score(latents, population, estimator="leave_one_out", foreignness=foreignness)
+    assert scores.rank[[3, 7]].tolist() == [1, 2]
+    assert scores.outlier_score[3] > scores.outlier_score[7] == scores.mahalanobis_squared[7]
+
+
 def test_a_batch_of_foreign_images_is_compared_with_the_population(served_bundle):
     latents = np.zeros((5, 2, served_bundle.manifest.latent_dim))
     scores = score(latents, served_bundle.population, foreignness=np.full(5, 2.0))
