@@ -3,6 +3,7 @@ PORT ?= 3000
 PIP_VERSION := 26.1
 DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
+PROTO := service/protos/misfit/v1/misfit.proto
 
 # Two environments: .venv serves and never has torch; .venv-train has everything.
 SERVE := .venv/bin
@@ -12,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check test-service test-all benchmark example data train results bundle clean
+.PHONY: help serve test check protos test-service test-all benchmark example data train results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +28,10 @@ check: .venv-train/installed  ## ruff, mypy --strict, import rules
 	$(TRAIN)/ruff format --check .
 	$(TRAIN)/mypy
 	$(TRAIN)/lint-imports
+	$(TRAIN)/buf lint service/protos
+
+protos: .venv/tools  ## generate the gRPC stubs from the proto again
+	$(SERVE)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
 test-service: .venv/tools  ## the service's tests in an environment without torch
 	$(SERVE)/python -c "import importlib.util as u; assert not u.find_spec('torch'), 'torch is installed in .venv'"
