@@ -16,7 +16,6 @@ from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context
 from service.errors import MisfitError
-from service.images import Upload
 from service.options import ExplainOptions, ScoreOptions
 from service.schemas import (
     EncodedItem,
@@ -111,14 +110,12 @@ def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, b
 def encoded(images: Encoded, bundle: Bundle) -> EncodeResponse:
     """The answer of /encode."""
     items, latents = [], iter(images.latents.tolist())
-    for index, upload in enumerate(images.uploads):
+    for index, id_ in enumerate(images.ids):
         if error := images.errors.get(index):
-            items.append(
-                EncodedItem(index=index, id=upload.id, status="error", mean=None, logvar=None, error=_detail(error))
-            )
+            items.append(EncodedItem(index=index, id=id_, status="error", mean=None, logvar=None, error=_detail(error)))
         else:
             mean, logvar = next(latents)
-            items.append(EncodedItem(index=index, id=upload.id, status="ok", mean=mean, logvar=logvar))
+            items.append(EncodedItem(index=index, id=id_, status="ok", mean=mean, logvar=logvar))
     return EncodeResponse(
         bundle_id=bundle.manifest.bundle_id,
         model=bundle.manifest.model,
@@ -138,8 +135,8 @@ def scored_context(context: Context) -> ScoredContext:
     )
 
 
-def errors_by_id(uploads: Sequence[Upload], errors: dict[int, MisfitError]) -> dict[str, ErrorDetail]:
-    return {uploads[position].id: _detail(error) for position, error in errors.items()}
+def errors_by_id(images: Encoded) -> dict[str, ErrorDetail]:
+    return {images.ids[position]: _detail(error) for position, error in images.errors.items()}
 
 
 def unused(images: Encoded) -> str | None:
@@ -148,11 +145,11 @@ def unused(images: Encoded) -> str | None:
     if images.errors:
         position, first = next(iter(images.errors.items()))
         parts.append(
-            f"{len(images.errors)} of the {len(images.uploads)} reference images could not be used; "
-            f"the first, {images.uploads[position].id}: {first.message}"
+            f"{len(images.errors)} of the {len(images.ids)} reference images could not be used; "
+            f"the first, {images.ids[position]}: {first.message}"
         )
     if foreign := len(images.latents) - len(images.native):
-        parts.append(f"{foreign} of the {len(images.uploads)} reference images look foreign and were left out.")
+        parts.append(f"{foreign} of the {len(images.ids)} reference images look foreign and were left out.")
     return " ".join(parts) or None
 
 
@@ -166,20 +163,21 @@ def _response(batch: Batch, bundle: Bundle, details: Sequence[dict[str, Any]]) -
 
 
 def _items(images: Encoded, scores: Scores, details: Sequence[dict[str, Any]]) -> list[ScoredItem]:
-    """One item for each upload, in order. `error` is set on failed items only, so only they show it."""
+    """One item for each image, in order. `error` is set on failed items only, so only they show it."""
     columns = {name: getattr(scores, name).tolist() for name in SCORES}
     if not all(np.isfinite(values).all() for values in columns.values()):
         raise MisfitError("The scores are not finite.")
     rows = zip(zip(*columns.values(), strict=True), details, strict=True)
     items = []
-    for index, upload in enumerate(images.uploads):
-        if error := images.errors.get(index):
+    for position, id_ in enumerate(images.ids):
+        index = images.first + position
+        if error := images.errors.get(position):
             nothing: dict[str, Any] = dict.fromkeys(columns)
-            items.append(ScoredItem(index=index, id=upload.id, status="error", error=_detail(error), **nothing))
+            items.append(ScoredItem(index=index, id=id_, status="error", error=_detail(error), **nothing))
         else:
             values, detail = next(rows)
             shown = dict(zip(columns, values, strict=True)) | detail
-            items.append(ScoredItem(index=index, id=upload.id, status="ok", **shown))
+            items.append(ScoredItem(index=index, id=id_, status="ok", **shown))
     return items
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +13,45 @@ from numpy.typing import NDArray
 from service.context import Context
 from service.errors import MisfitError
 from service.foreign import Check
-from service.images import Upload
 from service.scoring import Scores
+
+Record = TypeVar("Record", Check, Scores)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The k uploads that could be used, in order; the others' errors by position.
+    """Images by their ids; the k of them that could be used, in order, and the others' errors by position.
 
     latents  (k, 2, L)
     pixels   (k, H, W, C), or (0, H, W, C) where nobody asked to keep them
     check    how familiar they look, or None where nobody asked
+    first    where in the request the first of them stood
     """
 
-    uploads: Sequence[Upload]
+    ids: Sequence[str]
     latents: NDArray[np.float32]
     pixels: NDArray[np.uint8]
     check: Check | None
     errors: dict[int, MisfitError]
+    first: int = 0
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All the images of at least one part; where one was checked, so were all that have usable images."""
+        checks = [part.check for part in parts if part.check is not None]
+        starts = accumulate((len(part.ids) for part in parts[:-1]), initial=0)
+        return cls(
+            [id_ for part in parts for id_ in part.ids],
+            np.concatenate([part.latents for part in parts]),
+            np.concatenate([part.pixels for part in parts]),
+            Check.concatenate(checks) if checks else None,
+            {start + at: error for start, part in zip(starts, parts, strict=True) for at, error in part.errors.items()},
+        )
+
+    @property
+    def positions(self) -> list[int]:
+        """Where each usable image stood."""
+        return [position for position in range(len(self.ids)) if position not in self.errors]
 
     @property
     def native(self) -> NDArray[np.float32]:
@@ -47,7 +70,7 @@ class Batch:
     @property
     def positions(self) -> list[int]:
         """Where in the request each usable image stood."""
-        return [position for position in range(len(self.images.uploads)) if position not in self.images.errors]
+        return self.images.positions
 
     @property
     def typical(self) -> int | None:
@@ -58,3 +81,27 @@ class Batch:
         if self.images.check is not None:
             distances = np.where(self.images.check.foreignness > 1, np.inf, distances)
         return int(distances.argmin())
+
+    def pieces(self, size: int) -> Iterator[Self]:
+        """The batch in pieces of `size` images, each scored as in the whole."""
+        assert self.scores is not None, "pieces are of images"
+        images = self.images
+        positions = np.array(images.positions, dtype=np.intp)
+        for start in range(0, len(images.ids), size):
+            rows = slice(*np.searchsorted(positions, (start, start + size)).tolist())
+            piece = Encoded(
+                images.ids[start : start + size],
+                images.latents[rows],
+                images.pixels[rows],
+                None if images.check is None else _cut(images.check, rows),
+                {at - start: error for at, error in images.errors.items() if start <= at < start + size},
+                first=start,
+            )
+            yield replace(self, images=piece, scores=_cut(self.scores, rows))
+
+
+def _cut(record: Record, rows: slice) -> Record:
+    """`record` with only those rows of each of its arrays."""
+    values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(record)}
+    arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
+    return replace(record, **(values | arrays))

@@ -129,7 +129,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
     else:
         values = edits.resolve_values(options.values, latents)
         edited = edits.move(start, values, options.unit, options.edit == "shift", context.location, context.covariance)
-    ids = [batch.images.uploads[positions[row]].id for row in chosen]
+    ids = [batch.images.ids[positions[row]] for row in chosen]
     return Plan(
         latents=edited,
         start=start,
@@ -139,7 +139,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
         row_captions=ids,
         column_captions=("as sent", options.edit),
         context=context,
-        errors=answers.errors_by_id(batch.images.uploads, batch.images.errors),
+        errors=answers.errors_by_id(batch.images),
         originals=batch.images.pixels[chosen],
     )
 
@@ -210,7 +210,7 @@ def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> Plan:
             options.count, context.location, context.covariance, live, context.radius_squared, rng
         )
     ids = [f"sample_{number:03}" for number in range(options.count)]
-    errors = answers.errors_by_id(batch.images.uploads, batch.images.errors)
+    errors = answers.errors_by_id(batch.images)
     return Plan(samples, None, sources, ids, min(options.count, 10), (), (), context, errors)
 
 
@@ -284,7 +284,7 @@ def _from_one(
         row_captions=row_captions,
         column_captions=column_captions,
         context=batch.context,
-        errors=answers.errors_by_id(batch.images.uploads, batch.images.errors),
+        errors=answers.errors_by_id(batch.images),
     )
 
 
@@ -295,15 +295,14 @@ def _scores(batch: Batch) -> scoring.Scores:
 
 def _find(choice: ImageChoice, batch: Batch) -> int:
     """The row of the usable image with that index or id. Raises InvalidOption."""
-    uploads, errors = batch.images.uploads, batch.images.errors
-    ids = [upload.id for upload in uploads]
+    ids, errors = batch.images.ids, batch.images.errors
     position = ids.index(choice) if choice in ids else None
-    if position is None and str(choice).isdecimal() and int(choice) < len(uploads):
+    if position is None and str(choice).isdecimal() and int(choice) < len(ids):
         position = int(choice)
     if position is None:
         raise InvalidOption(
-            f"There is no image {choice!r} among the {len(uploads)} of the request.",
-            f"Name one by its id, or by its index from 0 to {len(uploads) - 1}." if uploads else "Send images.",
+            f"There is no image {choice!r} among the {len(ids)} of the request.",
+            f"Name one by its id, or by its index from 0 to {len(ids) - 1}." if ids else "Send images.",
         )
     if position in errors:
         raise InvalidOption(f"The image {choice!r} could not be used: {errors[position].message}", "Send it again.")

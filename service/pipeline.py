@@ -6,7 +6,7 @@ uploads -> rows (uint8, each with its own error) -> latents -> context and score
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, get_args
 
@@ -18,7 +18,7 @@ from service import answers, explanation, foreign, gallery, scoring
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context, Estimator
-from service.errors import InvalidInput, MisfitError
+from service.errors import InvalidInput
 from service.explanation import Explanation
 from service.gallery import Gallery, Plan
 from service.images import Resize, Rows, Upload, read_rows
@@ -47,6 +47,8 @@ Result = TypeVar("Result", bound=np.generic)
 CHUNK_ROWS = 128
 # Chunks of one request under way at a time: a large request leaves room for the small ones.
 CHUNKS_IN_FLIGHT = 4
+# Images in one piece of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
+STREAM_PIECE = 1000
 
 
 class Networks(Protocol):
@@ -76,6 +78,24 @@ class Pipeline:
         """Raises InvalidInput where no image, or no reference image, can be used."""
         batch = await self._batch(request)
         return await asyncio.to_thread(answers.scored, batch, request.options, self.bundle)
+
+    async def score_stream(self, chunks: AsyncIterable[ImagesRequest[ScoreOptions]]) -> AsyncIterator[ScoreResponse]:
+        """As `score`, of one batch that comes in chunks and is answered in pieces, once the last chunk has come.
+
+        The first chunk says how, and what to compare with. Of every chunk nothing is kept but latents and ids.
+        Raises InvalidInput where nothing comes, and as `score` does.
+        """
+        parts, context, options = [self._nothing], None, ScoreOptions()
+        async for chunk in chunks:
+            if len(parts) == 1:
+                context, options = await self._given_context(chunk), chunk.options
+            parts.append(await self._encode_any(chunk.images, options))
+        images = Encoded.concatenate(parts)
+        del parts
+        _refuse_if_none_is_usable(images, "images")
+        batch = await self._scored(images, context, options)
+        for piece in batch.pieces(STREAM_PIECE):
+            yield await asyncio.to_thread(answers.scored, piece, options, self.bundle)
 
     async def explain(self, request: ImagesRequest[ExplainOptions]) -> Explanation:
         """As /score, with the reasons: attributions of every image and heat maps of those that the options name."""
@@ -110,16 +130,14 @@ class Pipeline:
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
         """The context of the request's images, merged with the contexts that it brings."""
         contexts = [from_portable(context, self.bundle) for context in request.contexts]
-        errors: dict[int, MisfitError] = {}
+        images = await self._encode(request.images, request.options, "images")
         if request.images:
-            images = await self._encode(request.images, request.options, "images")
             contexts.append(await asyncio.to_thread(self._fit, images, request.options))
-            errors = images.errors
         context = await asyncio.to_thread(scoring.merge, contexts, self.bundle.population)
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
-            errors=answers.errors_by_id(request.images, errors),
+            errors=answers.errors_by_id(images),
         )
 
     async def edit(self, request: ImagesRequest[EditOptions]) -> Gallery:
@@ -163,21 +181,29 @@ class Pipeline:
 
     async def _batch(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
         """The request's images, encoded and scored against their context."""
-        options, population = request.options, self.bundle.population
-        context: Context | None = None
-        if request.contexts:
-            context = scoring.merge([from_portable(given, self.bundle) for given in request.contexts], population)
-        images = await self._encode(request.images, options, "images", keep_pixels)
-        if request.reference is not None:
-            reference = await self._encode(request.reference, options, "reference images")
-            context = await asyncio.to_thread(self._fit, reference, options)
+        context = await self._given_context(request)
+        images = await self._encode(request.images, request.options, "images", keep_pixels)
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
+        return await self._scored(images, context, request.options)
+
+    async def _given_context(self, request: ImagesRequest[ScoringOptions]) -> Context | None:
+        """What the request's images are to be compared with, where they are not their own context."""
+        if request.contexts:
+            contexts = [from_portable(given, self.bundle) for given in request.contexts]
+            return scoring.merge(contexts, self.bundle.population)
+        if request.reference is not None:
+            reference = await self._encode(request.reference, request.options, "reference images")
+            return await asyncio.to_thread(self._fit, reference, request.options)
+        return None
+
+    async def _scored(self, images: Encoded, context: Context | None, options: ScoringOptions) -> Batch:
+        """The images, of which there are some, compared with `context` or with each other."""
         scores = await asyncio.to_thread(
             scoring.score,
             images.latents,
-            population,
+            self.bundle.population,
             estimator=options.estimator,
             threshold=options.threshold,
             fdr=options.fdr,
@@ -220,8 +246,14 @@ class Pipeline:
         self, uploads: Sequence[Upload], options: FitOptions | EncodeOptions, what: str, keep_pixels: bool = False
     ) -> Encoded:
         """Raises an InvalidInput where there are uploads and none of them can be used."""
+        images = await self._encode_any(uploads, options, keep_pixels)
+        _refuse_if_none_is_usable(images, what)
+        return images
+
+    async def _encode_any(
+        self, uploads: Sequence[Upload], options: FitOptions | EncodeOptions, keep_pixels: bool = False
+    ) -> Encoded:
         gate = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
-        spec = self.bundle.manifest.image
         check = isinstance(options, FitOptions) and options.foreign == "flag"
 
         async def encode_chunk(chunk: Sequence[Upload]) -> Encoded:
@@ -234,37 +266,32 @@ class Pipeline:
                 tasks = [group.create_task(encode_chunk(uploads[at : at + CHUNK_ROWS])) for at in starts]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        chunks = [task.result() for task in tasks]
-        errors = {
-            at + position: error
-            for at, chunk in zip(starts, chunks, strict=True)
-            for position, error in chunk.errors.items()
-        }
-        if uploads and len(errors) == len(uploads):
-            first = errors[0]
-            raise type(first)(
-                f"None of the {len(uploads)} {what} can be used. The first, {uploads[0].id}: {first.message}",
-                first.hint,
-            )
-        checks = [chunk.check for chunk in chunks if chunk.check is not None]
-        nothing = np.empty((0, 2, self.bundle.manifest.latent_dim), dtype=np.float32)
-        return Encoded(
-            uploads,
-            np.concatenate([nothing, *(chunk.latents for chunk in chunks)]),
-            np.concatenate([np.empty((0, *spec.shape), np.uint8), *(chunk.pixels for chunk in chunks)]),
-            foreign.Check.concatenate(checks) if checks else None,
-            errors,
-        )
+        return Encoded.concatenate([self._nothing, *(task.result() for task in tasks)])
+
+    @property
+    def _nothing(self) -> Encoded:
+        """No images."""
+        manifest = self.bundle.manifest
+        latents = np.empty((0, 2, manifest.latent_dim), dtype=np.float32)
+        return Encoded((), latents, np.empty((0, *manifest.image.shape), np.uint8), None, {})
 
     async def _encode_chunk(self, uploads: Sequence[Upload], resize: Resize, check: bool, keep_pixels: bool) -> Encoded:
         spec, familiarity = self.bundle.manifest.image, self.bundle.population.familiarity
         rows: Rows = await asyncio.to_thread(read_rows, uploads, spec, resize, self.settings.max_image_pixels)
+        ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
-            nothing = np.empty((0, 2, self.bundle.manifest.latent_dim), dtype=np.float32)
-            return Encoded(uploads, nothing, rows.pixels, None, rows.errors)
+            return replace(self._nothing, ids=ids, errors=rows.errors)
         latents = await self.networks.encode(rows.pixels)
         found: foreign.Check | None = None
         if check and familiarity is not None:
             decoded = await self.networks.decode(np.ascontiguousarray(latents[:, 0]))
             found = await asyncio.to_thread(foreign.check, rows.pixels, decoded, familiarity)
-        return Encoded(uploads, latents, rows.pixels if keep_pixels else rows.pixels[:0], found, rows.errors)
+        return Encoded(ids, latents, rows.pixels if keep_pixels else rows.pixels[:0], found, rows.errors)
+
+
+def _refuse_if_none_is_usable(images: Encoded, what: str) -> None:
+    if images.ids and len(images.errors) == len(images.ids):
+        first = images.errors[0]
+        raise type(first)(
+            f"None of the {len(images.ids)} {what} can be used. The first, {images.ids[0]}: {first.message}", first.hint
+        )
