@@ -22,7 +22,10 @@ from starlette.responses import Response
 from service import bundle, openapi
 from service.admission import Admission
 from service.errors import BundleError
-from service.http import Answer, ErrorBodies, answer, read_body, while_connected
+from service.grpc_server import Server, claim_port
+from service.grpc_servicer import Servicer
+from service.http import Answer, Authentication, ErrorBodies, answer, read_body, while_connected
+from service.metrics import Metrics
 from service.options import (
     EditOptions,
     EncodeOptions,
@@ -146,15 +149,39 @@ class Misfit:
         """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
         warn_of_unknown_variables()
         try:
-            bundle.load(Settings().bundle_directory)
+            settings = Settings()
+            bundle.load(settings.bundle_directory)
         except (BundleError, ValidationError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
+        if settings.grpc_port:
+            try:
+                claim_port(settings.grpc_host, settings.grpc_port).detach()  # held until this process ends
+            except OSError as error:
+                raise SystemExit(
+                    f"misfit cannot start: gRPC cannot listen on {settings.grpc_host}:{settings.grpc_port}: "
+                    f"{error.strerror}. Choose another MISFIT_GRPC_PORT, or 0 for none."
+                ) from None
 
     def __init__(self) -> None:
         self.settings = Settings()
         self.networks = RemoteNetworks(self.inference)
         self.pipeline = Pipeline(bundle.load(self.settings.bundle_directory), self.networks, self.settings)
-        self.admission = Admission(self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight)
+        self.metrics = Metrics()
+        limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
+        self.admission = Admission(*limits, self.metrics.in_flight)
+
+    @bentoml.on_startup
+    async def start_grpc(self) -> None:
+        self.grpc: Server | None = None
+        if self.settings.grpc_port:
+            servicer = Servicer(self.pipeline, self.networks.provider, self.admission, self.metrics)
+            self.grpc = Server(servicer, self.networks.is_ready, self.settings)
+            await self.grpc.start()
+
+    @bentoml.on_shutdown
+    async def stop_grpc(self) -> None:
+        if self.grpc is not None:
+            await self.grpc.stop()
 
     @bentoml.api(route="/score", input_spec=_form(ScoreOptions), output_spec=ScoreResponse)
     async def score(self, request: Request) -> Response:
@@ -246,3 +273,4 @@ class Misfit:
 
 
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
+Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]

@@ -31,6 +31,16 @@ def read_npy(content: bytes | memoryview) -> Uint8Array:
     return _read_npy(content, _check_images)
 
 
+def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
+    """The images of that shape, (N, H, W) or (N, H, W, C), whose pixels are `content` in C order, as a view.
+
+    Raises ShapeMismatch for any other shape, InvalidInput where `content` has another length.
+    """
+    _check_images(shape, np.dtype(np.uint8))
+    _check_length(shape, np.dtype(np.uint8), len(content), "tensor", "Send images.shape and images.tobytes().")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
 def read_npy_latents(content: bytes | memoryview) -> NDArray[np.float64]:
     """The latents in an npy file, float32 or float64 (N, L). Raises as `read_npy` does."""
     return _read_npy(content, _check_latents).astype(np.float64)
@@ -53,15 +63,18 @@ def _read_npy(
             f"{len(content)} bytes are not an npy file: {error}.", "Write it with numpy.save."
         ) from error
     check(shape, dtype)
-    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if len(content) - header.tell() != expected:
-        raise InvalidInput(
-            f"The npy file announces shape {shape}, which takes {expected} bytes, but holds "
-            f"{len(content) - header.tell()}.",
-            "It was cut short, or the header was changed: write it again with numpy.save.",
-        )
+    hint = "It was cut short, or the header was changed: write it again with numpy.save."
+    _check_length(shape, dtype, len(content) - header.tell(), "npy file", hint)
     values = np.frombuffer(content, dtype=dtype, offset=header.tell())
     return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if length != expected:
+        raise InvalidInput(
+            f"The {what} announces shape {shape}, which takes {expected} bytes, but holds {length}.", hint
+        )
 
 
 def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:

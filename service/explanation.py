@@ -37,6 +37,12 @@ class Explanation:
             items[position] = items[position].model_copy(update={"heat_maps": maps})
         return self.explained.response.model_copy(update={"items": items})
 
+    def heat_maps(self) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
+        """Each heat map, with the request's position of its image and the name of its latent."""
+        for row, names, overlays in self._mapped():
+            for name, overlay in zip(names, overlays, strict=True):
+                yield self.batch.positions[row], name, overlay
+
     def as_sheet(self) -> bytes:
         """A row for each image that has heat maps, the most outlying first: the image, then its maps; as PNG.
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-import uuid
 from collections.abc import Awaitable, Coroutine
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
@@ -16,17 +13,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Ticket
-from service.errors import DeadlineExceeded, MisfitError, Overloaded, TooLarge, UnsupportedMediaType
+from service.errors import Overloaded, Unauthenticated, UnsupportedMediaType
+from service.replies import REQUEST_ID, RETRY_AFTER, RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
 from service.schemas import ErrorDetail, ErrorResponse
+from service.settings import Settings
 from service.status import STATUS
+from service.tokens import Tokens
 
 T = TypeVar("T")
-REQUEST_ID = "x-request-id"
-RETRY_AFTER_SECONDS = "1"
+OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
 JSON, PNG, ZIP = "application/json", "image/png", "application/zip"
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
-
-logger = logging.getLogger(__name__)
 
 
 async def read_body(request: Request, max_bytes: int, ticket: Ticket) -> bytes:
@@ -34,21 +31,13 @@ async def read_body(request: Request, max_bytes: int, ticket: Ticket) -> bytes:
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {coding}.", "Send the body uncompressed, or as a zip.")
     announced = request.headers.get("content-length", "0")
-    _check_length(int(announced) if announced.isdecimal() else 0, max_bytes)
+    check_length(int(announced) if announced.isdecimal() else 0, max_bytes)
     chunks, length = [], 0
     async for chunk in request.stream():
-        _check_length(length := length + len(chunk), max_bytes)
+        check_length(length := length + len(chunk), max_bytes)
         ticket.take_bytes(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _check_length(length: int, max_bytes: int) -> None:
-    if length > max_bytes:
-        raise TooLarge(
-            f"The body has {length} bytes or more; at most {max_bytes} are taken.",
-            "Send it in several requests, with a reference set so that the context stays the same.",
-        )
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -93,8 +82,7 @@ async def answer(request: Request, work: Awaitable[Answer], timeout_seconds: flo
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
     except TimeoutError:
-        late = DeadlineExceeded(f"The request took longer than {timeout_seconds:g} s.", "Send fewer images at a time.")
-        return error_response(late, request.scope)
+        return error_response(late(timeout_seconds), request.scope)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
         return error_response(error, request.scope)
 
@@ -112,13 +100,12 @@ def _represented(found: Answer, accept: str) -> tuple[bytes, str]:
 
 
 def error_response(error: Exception, scope: Scope) -> Response:
-    """`error` as the client sees it; of one that is not meant for clients, no more than where to look it up."""
-    number = request_id(scope)
-    if not isinstance(error, MisfitError) or type(error) is MisfitError:
-        logger.error("request %s failed", number, exc_info=error)
-        error = MisfitError("Something went wrong inside.", f"The log tells more: look for request {number}.")
-    headers = {"retry-after": RETRY_AFTER_SECONDS} if isinstance(error, Overloaded) else {}
-    return _error_body(STATUS[type(error)].http, error.code, error.message, error.hint, scope, headers)
+    """`error` as the client sees it."""
+    shown = for_client(error, request_id(scope))
+    headers = {RETRY_AFTER: RETRY_AFTER_SECONDS} if isinstance(shown, Overloaded) else {}
+    if isinstance(shown, Unauthenticated):
+        headers = {"www-authenticate": "Bearer"}
+    return _error_body(STATUS[type(shown)].http, shown.code, shown.message, shown.hint, scope, headers)
 
 
 def _error_body(
@@ -133,9 +120,24 @@ def _error_body(
 def request_id(scope: Scope) -> str:
     """The client's X-Request-ID if it is a plain word, else one of our own; the same for one request."""
     if REQUEST_ID not in (state := scope.setdefault("state", {})):
-        given = Request(scope).headers.get(REQUEST_ID, "")
-        state[REQUEST_ID] = given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex
+        state[REQUEST_ID] = request_id_of(Request(scope).headers.get(REQUEST_ID, ""))
     return str(state[REQUEST_ID])
+
+
+class Authentication:
+    """ASGI middleware: callers without a valid token get no further, but probes and metrics need none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._tokens = Tokens(Settings().tokens_file)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                self._tokens.check(Request(scope).headers.get("authorization", ""))
+            except Unauthenticated as error:
+                return await error_response(error, scope)(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class ErrorBodies:

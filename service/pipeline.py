@@ -34,7 +34,7 @@ from service.options import (
     TraverseOptions,
 )
 from service.portable import from_portable, to_portable
-from service.requests import ImagesRequest
+from service.requests import ImagesRequest, no_images
 from service.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
 from service.settings import Settings
 
@@ -92,6 +92,8 @@ class Pipeline:
             parts.append(await self._encode_any(chunk.images, options))
         images = Encoded.concatenate(parts)
         del parts
+        if not images.ids:
+            raise no_images()
         _refuse_if_none_is_usable(images, "images")
         batch = await self._scored(images, context, options)
         for piece in batch.pieces(STREAM_PIECE):

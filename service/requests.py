@@ -77,24 +77,18 @@ def parse(
 ) -> ImagesRequest[OptionsT]:
     """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
-    gathered = _Gathered(settings)
+    gathered = Gathered(settings)
     reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
     reader(gathered, body, content_type)
     options = _query_options(query)
     if twice := options.keys() & gathered.options.keys():
         raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
-    enough = bool(gathered.images) or (options_type.images_needed == "unless context" and bool(gathered.contexts))
-    if not enough or gathered.reference == []:
-        missing = "reference images" if enough else "images"
-        raise InvalidInput(f"The request has 0 {missing}.", "Send at least one.")
-    chosen = read_options(options | gathered.options, options_type)
-    if gathered.contexts and (gathered.reference is not None or "estimator" in chosen.model_fields_set):
-        given = "a reference set" if gathered.reference is not None else "an estimator"
-        raise InvalidOption(
-            f"Given both a context and {given}: what is normal is then said twice.",
-            "A context was fitted before, with an estimator of its own: send it alone.",
-        )
-    return ImagesRequest(gathered.images, gathered.reference, gathered.contexts, chosen)
+    gathered.options |= options
+    return gathered.request(options_type)
+
+
+def no_images(what: str = "images") -> InvalidInput:
+    return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
 
 
 def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
@@ -122,15 +116,24 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np
         given = _json(body, "the body")
         if not isinstance(given, dict) or given.keys() != {"latents"}:
             raise InvalidInput("The body has no latents, or more than them.", LATENTS_EXAMPLE)
-        try:
-            latents = np.array(given["latents"], dtype=np.float64)
-        except (ValueError, TypeError) as error:
-            raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
+        latents = given["latents"]
     else:
         raise UnsupportedMediaType(
             f"Content-Type is {content_type or 'missing'}; expected application/json or application/x-npy.",
             LATENTS_EXAMPLE,
         )
+    return check_latents(latents, latent_dim)
+
+
+def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
+    """Latents (n, L), n from 1 to MOST_PICTURES, if that is what `given` holds.
+
+    Raises InvalidInput or ShapeMismatch.
+    """
+    try:
+        latents = np.array(given, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
     if latents.ndim != 2 or latents.shape[1] != latent_dim:
         raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
     if not 1 <= len(latents) <= MOST_PICTURES:
@@ -157,8 +160,8 @@ def _problems(error: ValidationError) -> str:
     return f"{'; '.join(problems[:3])}."
 
 
-class _Gathered:
-    """What a body holds, gathered file by file and kept within the limits."""
+class Gathered:
+    """What a request holds, gathered file by file and kept within the limits."""
 
     def __init__(self, settings: Settings) -> None:
         self.images: list[Upload] = []
@@ -167,6 +170,25 @@ class _Gathered:
         self.options: dict[str, object] = {}
         self.max_images = settings.max_images
         self._bytes_left = settings.max_body_bytes  # of what the archives unpack to, all together
+
+    def request(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
+        """All of it; where the images come `in_chunks`, this one may be without any.
+
+        Raises InvalidInput where images are missing, InvalidOption where the options do not fit.
+        """
+        instead = in_chunks or (options_type.images_needed == "unless context" and bool(self.contexts))
+        if not self.images and not instead:
+            raise no_images()
+        if self.reference == []:
+            raise no_images("reference images")
+        chosen = read_options(self.options, options_type)
+        if self.contexts and (self.reference is not None or "estimator" in chosen.model_fields_set):
+            given = "a reference set" if self.reference is not None else "an estimator"
+            raise InvalidOption(
+                f"Given both a context and {given}: what is normal is then said twice.",
+                "A context was fitted before, with an estimator of its own: send it alone.",
+            )
+        return ImagesRequest(self.images, self.reference, self.contexts, chosen)
 
     def part(self, field: str) -> list[Upload]:
         """The uploads of `images` or `reference`, which from now on is there even if nothing comes."""
@@ -181,11 +203,15 @@ class _Gathered:
         elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
             self.add_archive(field, content)
         else:
-            self.add(field, Upload(name, _returning(content)))
+            self.add_image(field, content, name)
+
+    def add_image(self, field: str, content: bytes | memoryview | Uint8Array, name: str) -> None:
+        """Add one image: a file's bytes, or pixels uint8 (H, W) or (H, W, C)."""
+        self.add(field, Upload(name, lambda: content))
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         for row, pixels in enumerate(archives.read_npy(content)):
-            self.add(field, Upload(f"{name}[{row}]" if name else str(row), _returning(pixels)))
+            self.add_image(field, pixels, f"{name}[{row}]" if name else str(row))
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
         members = archives.read_archive(content, self.max_images, self._bytes_left)
@@ -210,11 +236,7 @@ class _Gathered:
             )
 
 
-def _returning(content: bytes | memoryview | Uint8Array) -> Callable[[], bytes | memoryview | Uint8Array]:
-    return lambda: content
-
-
-def _read_multipart(gathered: _Gathered, body: bytes, content_type: str) -> None:
+def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
     max_parts = gathered.max_images + MOST_JSON_PARTS
     for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
         if part.name == "options":
@@ -231,15 +253,15 @@ def _read_multipart(gathered: _Gathered, body: bytes, content_type: str) -> None
             )
 
 
-def _read_npy(gathered: _Gathered, body: bytes, content_type: str) -> None:
+def _read_npy(gathered: Gathered, body: bytes, content_type: str) -> None:
     gathered.add_rows("images", body)
 
 
-def _read_archive(gathered: _Gathered, body: bytes, content_type: str) -> None:
+def _read_archive(gathered: Gathered, body: bytes, content_type: str) -> None:
     gathered.add_archive("images", body)
 
 
-def _read_json(gathered: _Gathered, body: bytes, content_type: str) -> None:
+def _read_json(gathered: Gathered, body: bytes, content_type: str) -> None:
     try:
         given = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -264,7 +286,7 @@ def _read_json(gathered: _Gathered, body: bytes, content_type: str) -> None:
     gathered.options |= options
 
 
-def _read_urlencoded(gathered: _Gathered, body: bytes, content_type: str) -> None:
+def _read_urlencoded(gathered: Gathered, body: bytes, content_type: str) -> None:
     """What BentoML's client makes of a form without files. Curl says so too of any body whose type it was not told."""
     fields = parse_qsl(body[:MOST_FIELD_BYTES].decode("latin-1"))
     if not fields or len(body) > MOST_FIELD_BYTES or {name for name, _ in fields} - {"context", "options"}:
@@ -276,7 +298,7 @@ def _read_urlencoded(gathered: _Gathered, body: bytes, content_type: str) -> Non
             gathered.contexts += read_contexts(_json(value.encode(), "context"))
 
 
-def _refuse(gathered: _Gathered, body: bytes, content_type: str) -> NoReturn:
+def _refuse(gathered: Gathered, body: bytes, content_type: str) -> NoReturn:
     raise UnsupportedMediaType(
         f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
         'With curl send files as -F "images=@a.png", or an array as '
@@ -317,7 +339,7 @@ def _json(text: bytes | memoryview, what: str, error_type: type[InvalidInput] = 
     return parsed
 
 
-_READERS: dict[str, Callable[[_Gathered, bytes, str], None]] = {
+_READERS: dict[str, Callable[[Gathered, bytes, str], None]] = {
     "multipart/form-data": _read_multipart,
     "application/x-npy": _read_npy,
     "application/zip": _read_archive,

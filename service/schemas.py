@@ -194,6 +194,7 @@ class Limits(_Record):
     max_rows_in_flight: int
     max_bytes_in_flight: int
     timeout_seconds: float
+    max_stream_images: int = Field(description="in one gRPC stream")
 
 
 class Description(_Record):

@@ -29,6 +29,14 @@ class Settings(BaseSettings):
     max_rows_in_flight: int = Field(default=20_000, gt=0, description="images being worked on in all requests")
     max_bytes_in_flight: int = Field(default=1024 * MIB, gt=0, description="bytes of all bodies being worked on")
     timeout_seconds: float = Field(default=300, gt=0, description="the longest that one request may take")
+    max_stream_images: int = Field(default=100_000, gt=0, description="images in one gRPC stream, reference included")
+    grpc_host: str = Field(default="0.0.0.0", description="the address that gRPC listens on")
+    grpc_port: int = Field(default=3001, ge=0, le=65535, description="the port that gRPC listens on; 0 turns gRPC off")
+    grpc_tls_cert: Path | None = Field(default=None, description="PEM file with gRPC's certificate chain: serve TLS")
+    grpc_tls_key: Path | None = Field(default=None, description="PEM file with its private key")
+    tokens_file: Path | None = Field(
+        default=None, description="file with the SHA-256 of each bearer token that is let in, one on a line"
+    )
 
     @model_validator(mode="after")
     def _one_full_request_fits(self) -> Self:
@@ -37,6 +45,15 @@ class Settings(BaseSettings):
                 "what may be in flight is less than one request may hold: raise MISFIT_MAX_ROWS_IN_FLIGHT and "
                 "MISFIT_MAX_BYTES_IN_FLIGHT to at least MISFIT_MAX_IMAGES and MISFIT_MAX_BODY_BYTES"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _files_can_be_read(self) -> Self:
+        if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
+            raise ValueError("TLS takes both MISFIT_GRPC_TLS_CERT and MISFIT_GRPC_TLS_KEY")
+        for file in (self.grpc_tls_cert, self.grpc_tls_key, self.tokens_file):
+            if file is not None and not os.access(file, os.R_OK):
+                raise ValueError(f"{file} cannot be read")
         return self
 
     @property

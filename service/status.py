@@ -20,7 +20,7 @@ STATUS: dict[type[errors.MisfitError], Status] = {
     errors.UnsupportedMediaType: Status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT"),
     errors.ShapeMismatch: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_ARGUMENT"),
     errors.TooManyImages: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "INVALID_ARGUMENT"),
-    errors.TooLarge: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "INVALID_ARGUMENT"),
+    errors.TooLarge: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
     errors.UnknownLatent: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_ARGUMENT"),
     errors.InvalidOption: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
     errors.ContextTooSmall: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION"),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,12 +23,17 @@ STOP_SECONDS = 30
 @dataclass(frozen=True)
 class Served:
     port: int
+    grpc_port: int
     process: subprocess.Popen[bytes]
     log: Path
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def grpc_target(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
 
     def status(self, path: str) -> int:
         """The status of GET `path`, 0 where nobody answers."""
@@ -50,24 +55,31 @@ class Served:
             time.sleep(0.1)
 
 
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 @contextmanager
 def serve(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """The service, ready, with `settings` as environment variables."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """The service, ready, on free ports, with `settings` as environment variables."""
+    port, grpc_port = free_ports(2)
+    settings = {"MISFIT_GRPC_HOST": "127.0.0.1", "MISFIT_GRPC_PORT": str(grpc_port), **(settings or {})}
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service.app:Misfit"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", **(settings or {})},
+            env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", **settings},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        served = Served(port, process, log)
+        served = Served(port, int(settings["MISFIT_GRPC_PORT"]), process, log)
         served.wait_for("/readyz", 200)
         yield served
     finally:

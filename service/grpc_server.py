@@ -1,0 +1,121 @@
+"""The gRPC server beside HTTP's, in the same process and event loop: its port, TLS, tokens, health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.errors import Unauthenticated
+from service.grpc_servicer import SERVICE, Servicer, refuse, request_id_of_call
+from service.settings import Settings
+from service.tokens import Tokens
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+HEALTH_SECONDS = 1.0
+# Messages above MISFIT_MAX_BODY_BYTES are refused in our words as far as this many times it, beyond in gRPC's.
+RECEIVED = 2
+MOST_INT32 = 2**31 - 1
+
+
+class Server:
+    """gRPC for one API worker. All of its methods belong to one event loop."""
+
+    def __init__(self, servicer: Servicer, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
+        self._is_ready = is_ready
+        self._grace = settings.timeout_seconds
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=(Authentication(Tokens(settings.tokens_file)),),
+            options=(
+                ("grpc.so_reuseport", 1),  # every API worker listens on the port
+                ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
+                ("grpc.max_send_message_length", -1),
+            ),
+        )
+        self._server.add_generic_rpc_handlers((servicer.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
+        address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
+        if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
+            self._server.add_insecure_port(address)
+        else:
+            self._server.add_secure_port(address, _credentials(settings.grpc_tls_key, settings.grpc_tls_cert))
+
+    async def start(self) -> None:
+        await self._server.start()
+        self._following = asyncio.create_task(self._follow_readiness())
+
+    async def stop(self) -> None:
+        """Take no more calls, and return once those that were taken are finished."""
+        self._following.cancel()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._grace)
+
+    async def _follow_readiness(self) -> None:
+        """SERVING means what /readyz means, as of a second ago."""
+        while True:
+            ready = await self._is_ready()
+            status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in ("", SERVICE):
+                await self._health.set(name, status)
+            await asyncio.sleep(HEALTH_SECONDS)
+
+
+class Authentication(grpc.aio.ServerInterceptor):
+    """Turns callers without a valid token away before their message is received. Probes need none."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if not handler_call_details.method.startswith(f"/{HEALTH}/"):
+            metadata = handler_call_details.invocation_metadata
+            try:
+                self._tokens.check(str(dict(metadata).get("authorization", "")))
+            except Unauthenticated as error:
+                return _refusing(error, request_id_of_call(metadata))
+        return await continuation(handler_call_details)
+
+
+def _refusing(error: Unauthenticated, number: str) -> grpc.RpcMethodHandler[Any, Any]:
+    # As a stream of messages, none of which is read: on the wire a single one is no different.
+    async def handler(contents: object, call: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await refuse(call, error, number)
+
+    return grpc.stream_stream_rpc_method_handler(handler)
+
+
+def claim_port(host: str, port: int) -> socket.socket:
+    """Take `port` for this service: keep the socket for as long as it runs. Raises OSError where the port is in use.
+
+    Workers share the port by SO_REUSEPORT, and with it every other service of the same user would share it
+    unnoticed. So before any worker starts, the port is bound once without, and then held by a socket that does not
+    listen: until the workers do, nobody else can claim it.
+    """
+    (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections that linger are no use of it
+        probe.bind(address)
+    held = socket.socket(family, kind, protocol)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(address)
+    return held
+
+
+def _credentials(key: Path, certificate: Path) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,168 @@
+"""gRPC only translates: messages in, messages out, and every error with the status and text that HTTP's table gives it.
+
+Messages are parsed here rather than by gRPC, whose words for a malformed one say nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+import grpc
+
+from service.admission import Admission, Ticket
+from service.errors import MisfitError, Overloaded, TooManyImages
+from service.grpc_messages import (
+    METHODS,
+    Method,
+    described,
+    images_request,
+    latents,
+    parsed,
+    pictured,
+    scored_piece,
+    stream_chunk,
+)
+from service.metrics import Metrics
+from service.options import ScoreOptions
+from service.pipeline import Pipeline
+from service.protos.misfit.v1 import misfit_pb2 as pb
+from service.replies import (
+    REQUEST_ID,
+    RETRY_AFTER,
+    RETRY_AFTER_SECONDS,
+    check_length,
+    for_client,
+    late,
+    request_id_of,
+)
+from service.requests import ImagesRequest
+from service.status import STATUS
+
+SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"].full_name
+ERROR_DETAIL = "misfit-error-bin"
+# An error travels in headers, of which a client takes 8 KiB by default.
+MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
+
+Call = grpc.aio.ServicerContext[bytes, bytes]
+Work = Callable[[bytes, Ticket], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Servicer:
+    """The pipeline's methods as gRPC's. `provider` says where the networks run."""
+
+    pipeline: Pipeline
+    provider: Callable[[], Awaitable[str]]
+    admission: Admission
+    metrics: Metrics
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Takes and gives serialised messages."""
+        works: dict[str, Work] = {name: partial(self._images_answer, method) for name, method in METHODS.items()}
+        works |= {"Decode": self._decode, "Describe": self._describe}
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.unary_unary_rpc_method_handler(partial(self._unary, name, work))
+                for name, work in works.items()
+            }
+            | {"ScoreStream": grpc.stream_stream_rpc_method_handler(self._score_stream)},
+        )
+
+    async def _unary(self, name: str, work: Work, content: bytes, call: Call) -> bytes:
+        async with self._answering(name, call) as ticket:
+            check_length(len(content), self.pipeline.settings.max_body_bytes)
+            ticket.take_bytes(len(content))
+            return await work(content, ticket)
+
+    async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
+        request = await asyncio.to_thread(self._read, method, content)
+        ticket.take_images(request.size)
+        found = await method.work(self.pipeline, request)
+        return await asyncio.to_thread(lambda: method.answer(found).SerializeToString())
+
+    def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
+        return images_request(parsed(method.request, content), method.options, self.pipeline.settings)
+
+    async def _decode(self, content: bytes, ticket: Ticket) -> bytes:
+        latent_dim = self.pipeline.bundle.manifest.latent_dim
+        rows = await asyncio.to_thread(lambda: latents(parsed(pb.DecodeRequest, content), latent_dim))
+        ticket.take_images(len(rows))
+        found = await self.pipeline.decode(rows)
+        return await asyncio.to_thread(lambda: pictured(found).SerializeToString())
+
+    async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
+        parsed(pb.DescribeRequest, content)
+        message: bytes = described(self.pipeline.describe(await self.provider())).SerializeToString()
+        return message
+
+    async def _score_stream(self, contents: AsyncIterator[bytes], call: Call) -> None:
+        async with self._answering("ScoreStream", call) as ticket:
+            async for piece in self.pipeline.score_stream(self._chunks(contents, ticket)):
+                await call.write(scored_piece(piece).SerializeToString())
+
+    async def _chunks(
+        self, contents: AsyncIterator[bytes], ticket: Ticket
+    ) -> AsyncIterator[ImagesRequest[ScoreOptions]]:
+        """The chunks of a stream, of which one at a time is in flight."""
+        settings, is_first, images = self.pipeline.settings, True, 0
+        async for content in contents:
+            check_length(len(content), settings.max_body_bytes)
+            ticket.widen(0, len(content))
+            chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
+            ticket.widen(chunk.size, 0)
+            is_first, images = False, images + chunk.size
+            if images > settings.max_stream_images:
+                raise TooManyImages(
+                    f"The stream has more than {settings.max_stream_images} images, reference included.",
+                    "Send them in several, with a context so that all are compared with the same.",
+                )
+            yield chunk
+
+    @asynccontextmanager
+    async def _answering(self, name: str, call: Call) -> AsyncIterator[Ticket]:
+        """What is taken on the ticket is in flight until the call ends; an error that ends it becomes its status."""
+        started, number = time.perf_counter(), request_id_of_call(call.invocation_metadata())
+        code, timeout = grpc.StatusCode.OK, self.pipeline.settings.timeout_seconds
+        call.set_trailing_metadata(((REQUEST_ID, number),))
+        try:
+            async with asyncio.timeout(timeout):
+                with self.admission.ticket() as ticket:
+                    yield ticket
+        except asyncio.CancelledError:  # by the client, or at its deadline
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
+            shown = for_client(late(timeout) if isinstance(error, TimeoutError) else error, number)
+            code = status_code(shown)
+            await refuse(call, shown, number)
+        finally:
+            self.metrics.grpc_call(name, code.name, time.perf_counter() - started)
+
+
+def request_id_of_call(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    return request_id_of(str(dict(metadata or ()).get(REQUEST_ID, "")))
+
+
+def status_code(error: MisfitError) -> grpc.StatusCode:
+    return grpc.StatusCode[STATUS[type(error)].grpc]
+
+
+async def refuse(call: Call, error: MisfitError, number: str) -> NoReturn:
+    """End the call with the status of `error`, its text, and in the trailing metadata the same as an ErrorDetail."""
+    message, hint = _cut(error.message, MOST_MESSAGE_BYTES), _cut(error.hint, MOST_HINT_BYTES)
+    detail = pb.ErrorDetail(code=error.code, message=message, hint=hint).SerializeToString()
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, number), (ERROR_DETAIL, detail)]
+    if isinstance(error, Overloaded):
+        metadata.append((RETRY_AFTER, RETRY_AFTER_SECONDS))
+    await call.abort(status_code(error), f"{message} {hint}".strip(), tuple(metadata))
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    return text.encode()[:most_bytes].decode(errors="ignore")
