@@ -20,7 +20,7 @@ from service.errors import MisfitError
 from train.loop import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
-LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0"}
+LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}
 
 
 def export_run(run: Path, out: Path, *, name: str | None = None, licence: str | None = None) -> Bundle:
@@ -37,7 +37,9 @@ def export_run(run: Path, out: Path, *, name: str | None = None, licence: str | 
 
     encoder, decoder, saliency = graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae)
     reached = parity.check(vae, encoder, decoder, saliency, population)
-    content = {"encoder.onnx": encoder, "decoder.onnx": decoder, bundle.SALIENCY: saliency}
+    content = {"encoder.onnx": encoder, "decoder.onnx": decoder}
+    if saliency is not None:
+        content[bundle.SALIENCY] = saliency
 
     height, width, channels = vae.image_shape
     manifest = Manifest(
@@ -79,10 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     reached = written.manifest.parity
+    maps = "none" if reached.saliency_relative is None else f"{reached.saliency_relative:.1e}"
     print(
         f"{options.out}: bundle {written.manifest.bundle_id[:12]} of {written.manifest.model}\n"
         f"parity at {reached.batch_sizes} images: latents {reached.latents_relative:.1e}, "
-        f"pixels {reached.pixels_grey_levels} grey level(s), heat maps {reached.saliency_relative:.1e}\n"
+        f"pixels {reached.pixels_grey_levels} grey level(s), heat maps {maps}\n"
         f"latents: {', '.join(latent.name for latent in written.manifest.latents)}"
     )
     return 0

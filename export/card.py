@@ -60,18 +60,21 @@ images, uncertainty the root of their mean posterior variance.
 
 `encoder.onnx` takes `images`, uint8 (N, {height}, {width}, {channels}), and gives `latents`, float32
 (N, 2, {latent_dim}): mean, then logvar. `decoder.onnx` takes `latents`, float32 (N, {latent_dim}), and gives
-`images`, uint8 (N, {height}, {width}, {channels}). `saliency.onnx` takes what the encoder takes and gives `saliency`,
-float32 (N, {latent_dim}, h, w): where the encoder's last convolution shows what each mean is read from, with its sign;
-a map adds up to its latent's mean, but for what the biases give. Scaling, layout and sigmoid are inside.
+`images`, uint8 (N, {height}, {width}, {channels}). {saliency}Scaling, layout and sigmoid are inside.
 
 ONNX Runtime on the CPU was compared with PyTorch in float32 at {parity_batches} images: the latents differed by at most
-{parity_latents} of their scale, the heat maps by {parity_saliency}, the pixels by at most {parity_pixels} of 255 grey
+{parity_latents} of their scale, {parity_saliency}the pixels by at most {parity_pixels} of 255 grey
 levels.
 
 ## Licence
 
 The weights: {licence}.{origin}
 """
+
+SALIENCY = """\
+`saliency.onnx` takes what the encoder takes and gives `saliency`, float32 (N, {latent_dim}, h, w): where the encoder's
+last convolution shows what each mean is read from, with its sign; a map adds up to its latent's mean, but for what the
+biases give. """
 
 # What each figure means; one that is not listed appears under its own name.
 FIGURES = {
@@ -81,6 +84,17 @@ FIGURES = {
     "total_correlation": "of the latents, nats per image",
     "dimension_wise_kl": "from the latents to the prior, dimension by dimension, nats per image",
     "elbo": "evidence lower bound, nats per image",
+    "perfect_nll": "what `reconstruction_nll` would be if every image were drawn exactly as it is",
+    "mean_image_nll": "what it would be if every image were drawn as the mean of all",
+    "live_latents": "latents that vary over the training images",
+    "label_accuracy": "share of images whose label a logistic regression on the latents predicts",
+    "dci_disentanglement": "DCI (Eastwood & Williams 2018): does a latent serve one factor only",
+    "dci_completeness": "DCI: is a factor served by one latent only",
+    "dci_informativeness": "DCI: share of factors that a forest predicts from the latents",
+    "sap": "separated attribute predictability (Kumar et al. 2018)",
+    "infomec_modularity": "InfoM (Hsu et al. 2023): does a latent know one factor only",
+    "infomec_explicitness": "InfoE: what a linear model learns of the factors from the latents",
+    "infomec_compactness": "InfoC: is a factor known by one latent only",
     "mig": "mutual information gap, on the posterior means",
     "mig_sampled": "mutual information gap, on sampled latents (Chen et al. 2018)",
 }
@@ -91,10 +105,18 @@ SOURCES = {
 The images are a re-rendering of 3D Shapes, made by `python -m train render shapes3d` in the layout of the
 official file: the same factors, with geometry, light and texture fitted to published frames. They are not the official
 images, and what is measured on them is not measured on the official data.""",
+    ("dsprites", "rendered"): """\
+The images are a re-rendering of dSprites, made by `python -m train render dsprites`: the same factors, with outlines
+fitted to published frames. They are not the official images, and what is measured on them is not measured on the
+official data.""",
+    ("dsprites", "official"): "The images are those of the official dSprites file.",
+    ("mnist", "official"): "The images are all 70,000 digits of MNIST, training and test digits together, split anew.",
+    ("folder", "own files"): "The images are a folder of the user's own, each brought to the size and colours above.",
     ("shapes3d", "official"): "The images are those of the official 3D Shapes file, 3dshapes.h5.",
 }
 ORIGINS = {
     "shapes3d": "3D Shapes (Burgess and Kim 2018, google-deepmind/3d-shapes) is published under Apache-2.0.",
+    "mnist": "MNIST (LeCun, Cortes and Burges 1998) is held to be published under CC BY-SA 3.0.",
     "dsprites": "dSprites (Matthey et al. 2017, google-deepmind/dsprites-dataset) is published under Apache-2.0.",
 }
 
@@ -103,6 +125,7 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
     """The card as Markdown. `evaluation` is the run's evaluation.json."""
     height, width, channels = manifest.image.shape
     name, source = (str(manifest.data.get(key)) for key in ("name", "source"))
+    saliency = manifest.parity.saliency_relative
     facts = _table(("", ""), [(key.replace("_", " "), _shown(value)) for key, value in manifest.data.items()])
     return CARD.format(
         model=manifest.model,
@@ -122,7 +145,8 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         training=json.dumps(manifest.training, indent=2, ensure_ascii=False),
         parity_batches=_listed(map(str, manifest.parity.batch_sizes)),
         parity_latents=f"{manifest.parity.latents_relative:.1e}",
-        parity_saliency=f"{manifest.parity.saliency_relative:.1e}",
+        saliency=SALIENCY.format(latent_dim=manifest.latent_dim) if saliency is not None else "",
+        parity_saliency=f"the heat maps by {saliency:.1e}, " if saliency is not None else "",
         parity_pixels=manifest.parity.pixels_grey_levels,
         licence=manifest.licence,
         origin=f" {ORIGINS[name]}" if name in ORIGINS else "",

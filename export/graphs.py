@@ -2,7 +2,8 @@
 
     encoder   `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder   `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): the expected image
-    saliency  `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): where each latent's mean is read
+    saliency  `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): where each latent's mean is read;
+              of convolutional networks only
 
 Scaling, layout and sigmoid are part of the graph, so no client can normalise wrongly.
 """
@@ -16,7 +17,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from train.networks import LEAK, VAE
+from train.networks import VAE
 
 OPSET = 20
 
@@ -48,8 +49,8 @@ class _Saliency(nn.Module):
     Draelos & Carin 2020). That average suits networks which pool; this encoder reads every position with weights of
     its own, and averaged over them the map of "object hue" lights the wall as often as the object.
 
-    Two linear layers follow the activations, with a LeakyReLU between them, so that the mean is a sum over positions:
-    each gives its share to every hidden unit, the unit's slope scales it, and the output weights gather it. A map
+    Linear layers follow the activations, with a LeakyReLU between them, so that the mean is a sum over positions: each
+    gives its share to every hidden unit, the unit's slope scales it, and the next layer's weights gather it. A map
     adds up to the latent's mean but for what the biases give.
     """
 
@@ -58,21 +59,26 @@ class _Saliency(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        *convolutions, _flatten, hidden, _activation, output = vae.encoder
-        assert isinstance(hidden, nn.Linear)
-        assert isinstance(output, nn.Linear)
-        self.convolutions = nn.Sequential(*convolutions)
-        self.hidden_bias = hidden.bias
-        channels = [layer for layer in convolutions if isinstance(layer, nn.Conv2d)][-1].out_channels
-        by_position = hidden.weight.detach().reshape(hidden.out_features, channels, -1).permute(2, 1, 0)
+        layers = list(vae.encoder)
+        flatten = next(place for place, layer in enumerate(layers) if isinstance(layer, nn.Flatten))
+        self.convolutions = nn.Sequential(*layers[:flatten])
+        first, *between, output = [layer for layer in layers[flatten:] if isinstance(layer, nn.Linear)]
+        self.first_bias = first.bias
+        self.between = nn.ModuleList(between)
+        self.leak = vae.leak
+        channels = [layer for layer in layers[:flatten] if isinstance(layer, nn.Conv2d)][-1].out_channels
+        by_position = first.weight.detach().reshape(first.out_features, channels, -1).permute(2, 1, 0)
         self.register_buffer("by_position", by_position.contiguous())  # (h * w, C, hidden)
         self.register_buffer("to_mean", output.weight.detach()[: vae.latent_dim].T.contiguous())  # (hidden, L)
 
     def forward(self, images: Tensor) -> Tensor:
         activations = self.convolutions(_scaled(images))  # (N, C, h, w)
         shares = activations.flatten(2).permute(2, 0, 1) @ self.by_position  # (h * w, N, hidden)
-        slope = torch.where(shares.sum(dim=0) + self.hidden_bias > 0, 1.0, LEAK)  # (N, hidden)
-        gathered = (slope * shares) @ self.to_mean  # (h * w, N, L)
+        units = shares.sum(dim=0) + self.first_bias  # (N, hidden)
+        for layer in self.between:
+            slope = torch.where(units > 0, 1.0, self.leak)
+            shares, units = (slope * shares) @ layer.weight.T, layer(slope * units)
+        gathered = (torch.where(units > 0, 1.0, self.leak) * shares) @ self.to_mean  # (h * w, N, L)
         maps: Tensor = gathered.permute(1, 2, 0).unflatten(2, activations.shape[2:])
         return maps
 
@@ -93,8 +99,13 @@ def decoder(vae: VAE) -> bytes:
     return _export(_Decoder(vae), torch.zeros(2, vae.latent_dim), "latents", "images")
 
 
-def saliency(vae: VAE) -> bytes:
-    """The heat maps of every latent as a serialised ONNX graph, for any number of images."""
+def saliency(vae: VAE) -> bytes | None:
+    """The heat maps of every latent as a serialised ONNX graph, for any number of images.
+
+    None without convolutions: a perceptron's hidden units have no places in the image.
+    """
+    if not any(isinstance(layer, nn.Conv2d) for layer in vae.encoder):
+        return None
     example = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
     return _export(_Saliency(vae), example, "images", "saliency")
 

@@ -32,20 +32,22 @@ class ParityError(Exception):
     """ONNX Runtime computes something else than PyTorch: the bundle must not be written."""
 
 
-def check(vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population: Population, seed: int = 0) -> Parity:
+def check(
+    vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes | None, population: Population, seed: int = 0
+) -> Parity:
     """Compare the graphs with `vae` (float32) on the CPU and return the largest differences.
 
     Encoder and heat maps see noise, smooth colour fields and the network's own images at every batch size; the
     decoder sees latents drawn from the population. Latents and heat maps differ relative to the scale of the tensor
     that they are part of, max|onnx - torch| / max|torch|, for mean and logvar apart; pixels in grey levels. Images
-    with a hidden unit at its kink are left out of the comparison of heat maps.
+    with a hidden unit at its kink are left out of the comparison of heat maps, which a perceptron has none of.
 
     Raises ParityError where a graph has another output shape or type, or differs by more than
     LATENTS_RELATIVE, SALIENCY_RELATIVE or PIXELS_GREY_LEVELS.
     """
     encode = ort.InferenceSession(encoder, providers=["CPUExecutionProvider"])
     decode = ort.InferenceSession(decoder, providers=["CPUExecutionProvider"])
-    explain = ort.InferenceSession(saliency, providers=["CPUExecutionProvider"])
+    explain = ort.InferenceSession(saliency, providers=["CPUExecutionProvider"]) if saliency else None
     random = np.random.default_rng(seed)
     latents_relative, saliency_relative, pixels = 0.0, 0.0, 0
     for batch in BATCH_SIZES:
@@ -56,13 +58,14 @@ def check(vae: VAE, encoder: bytes, decoder: bytes, saliency: bytes, population:
         for images in (_noise(vae, batch, random), _smooth(vae, batch, random), decoded):
             (found,) = encode.run(["latents"], {"images": images})
             latents_relative = max(latents_relative, _latent_difference(found, _torch_encode(vae, images)))
-            (found,) = explain.run(["saliency"], {"images": images})
-            saliency_relative = max(saliency_relative, _map_difference(found, *_torch_saliency(vae, images)))
+            if explain:
+                (found,) = explain.run(["saliency"], {"images": images})
+                saliency_relative = max(saliency_relative, _map_difference(found, *_torch_saliency(vae, images)))
     return Parity(
         batch_sizes=BATCH_SIZES,
         latents_relative=latents_relative,
         pixels_grey_levels=pixels,
-        saliency_relative=saliency_relative,
+        saliency_relative=saliency_relative if explain else None,
     )
 
 
@@ -78,13 +81,16 @@ def _torch_saliency(vae: VAE, images: Images) -> tuple[Maps, NDArray[np.bool_]]:
     with torch.no_grad():
         activations = vae.encoder[: last + 2](_scaled(images))
     activations.requires_grad_()
-    hidden = vae.encoder[last + 2 : -2](activations)
-    mean = vae.encoder[-2:](hidden)[:, : vae.latent_dim]
+    units, clear = activations, torch.ones(len(images), dtype=torch.bool)
+    for layer in list(vae.encoder)[last + 2 :]:
+        if isinstance(layer, nn.LeakyReLU):
+            clear &= (units.abs() > KINK * units.abs().max()).all(dim=1)
+        units = layer(units)
+    mean = units[:, : vae.latent_dim]
     maps = []
     for latent in mean.unbind(dim=1):
         (gradient,) = torch.autograd.grad(latent.sum(), activations, retain_graph=True)
         maps.append((gradient * activations).sum(dim=1))
-    clear = (hidden.abs() > KINK * hidden.abs().max()).all(dim=1)
     return torch.stack(maps, dim=1).detach().numpy(), clear.numpy()
 
 

@@ -1,4 +1,4 @@
-"""Command line: python -m train {list,run,evaluate,figures,render,fidelity,sample,seed-case,benchmark}."""
+"""Command line: python -m train COMMAND; `python -m train --help` lists the commands."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from train.data.dataset import Dataset
-from train.presets import PRESETS, override
+from train.presets import PRESETS
+from train.variations import override, shortened, sized
 
 RUNS = Path("runs")
+RESULTS = Path("train/results")
 DATA = Path("data/3dshapes.h5")
-REFERENCE_FRAMES = Path("tests/data/shapes3d_reference")
+RENDERED = {"shapes3d": DATA, "dsprites": Path("data/dsprites.npz")}
+REFERENCE_FRAMES = {name: Path(f"tests/data/{name}_reference") for name in RENDERED}
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
 BENCHMARK = RUNS / "benchmark"
 ENCODED_AT_A_TIME = 4_096
@@ -35,57 +39,91 @@ def main(arguments: list[str] | None = None) -> int:
 def list_presets(options: argparse.Namespace) -> None:
     for name, make in PRESETS.items():
         preset = make()
-        print(f"{name:28} {preset.steps:>7,} steps of {preset.training_batch:>3}   {preset.description}")
+        print(f"{name:28} {preset.total_steps:>7,} steps of {preset.training_batch:>3}   {preset.description}")
 
 
 def run(options: argparse.Namespace) -> None:
     from train import loop  # torch takes seconds to import: only where it is needed
+    from train.data import catalogue
 
     preset = PRESETS[options.preset]()
+    if preset.image_shape is not None:
+        preset = sized(preset, options.size or preset.image_shape[0], options.channels or preset.image_shape[2])
+    elif options.size or options.channels:
+        raise ValueError(f"--size and --channels are for the preset folder: the images of {preset.name} have theirs")
     for setting in options.set:
         preset = override(preset, setting)
+    if options.steps is not None:
+        preset = shortened(preset, options.steps)
     directory = options.out or RUNS / preset.name
+    dataset = catalogue.load(preset, options.data)
     loop.run(
         preset,
-        _dataset(preset.dataset, options.data),
+        dataset,
         directory,
         seed=options.seed,
         precision=options.precision,
         until=options.until,
         resume=options.resume,
     )
-    print(f"run in {directory}; next: python -m train evaluate {directory}")
+    if options.until is not None and options.until < preset.total_steps:
+        print(f"{directory} is at step {options.until} of {preset.total_steps}; --resume goes on")
+        return
+    _measure(directory, dataset, "test")
+    _draw(directory, dataset)
+    print(f"next: python -m export {directory} --out service/bundles/NAME")
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from train.evaluate import evaluate as measure
-
-    result = measure(options.run, _dataset_of(options), options.split)
+    result = _measure(options.run, _dataset_of(options), options.split)
     print(json.dumps(result["metrics"], indent=2))
 
 
 def figures(options: argparse.Namespace) -> None:
-    from train.figures import draw
+    _draw(options.run, _dataset_of(options))
 
-    for path in draw(options.run, _dataset_of(options)):
-        print(path)
+
+def results(options: argparse.Namespace) -> None:
+    from train.results import keep
+
+    print(keep(options.run, options.out))
+
+
+def page(options: argparse.Namespace) -> None:
+    from train.page import page as text
+
+    target = options.results / "README.md"
+    target.write_text(text(options.results))
+    print(target)
 
 
 def render(options: argparse.Namespace) -> None:
-    from train.data import shapes3d
+    from train.data import dsprites, shapes3d
 
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    shapes3d.render(options.out)
+    path = options.out or RENDERED[options.dataset]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    {"shapes3d": shapes3d.render, "dsprites": dsprites.render}[options.dataset](path)
 
 
 def fidelity(options: argparse.Namespace) -> None:
-    from train.data.shapes3d_fidelity import fidelity as measure
-    from train.data.shapes3d_fidelity import save_comparison
+    from train.data import dsprites_fidelity, shapes3d_fidelity
 
-    report = measure(options.frames)
-    print(report)
+    directory = options.frames or REFERENCE_FRAMES[options.dataset]
+    if options.dataset == "shapes3d":
+        shapes = shapes3d_fidelity.fidelity(directory)
+        print(shapes)
+        if options.out:
+            shapes3d_fidelity.save_comparison(shapes, options.out)
+        return
+    sprites = dsprites_fidelity.fidelity(directory)
+    print(sprites)
     if options.out:
-        save_comparison(report, options.out)
+        dsprites_fidelity.save_comparison(sprites, options.out)
+    if not sprites.faithful:
+        raise ValueError(
+            f"the rendering is not faithful: {dsprites_fidelity.EXACT_SHARE:.0%} of the frames should be exact, and "
+            f"none more than {dsprites_fidelity.WORST_PIXELS} pixels wrong"
+        )
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -99,12 +137,13 @@ def seed_case(options: argparse.Namespace) -> None:
 
     from service import bundle, runtime
     from train import contexts
+    from train.data import shapes3d
     from train.figures import draw_seed_case
     from train.loop import commit
 
     served = bundle.load(options.bundle)
     networks = runtime.Networks(served)
-    data = _dataset("shapes3d", options.data)
+    data = shapes3d.load(options.data)
     starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
     latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
     report = contexts.seed_case(latents, data.factors, served.population, draws=options.draws, seed=options.seed)
@@ -150,16 +189,29 @@ def benchmark(options: argparse.Namespace) -> None:
     print((options.out / "benchmark.md").read_text())
 
 
+def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validation"]) -> dict[str, Any]:
+    from train.diagnosis import remarks
+    from train.evaluate import evaluate as measure
+
+    result = measure(directory, dataset, split)
+    for remark in remarks(result):
+        print(f"note: {remark}", file=sys.stderr)
+    return result
+
+
+def _draw(directory: Path, dataset: Dataset) -> None:
+    from train.figures import draw
+
+    for path in draw(directory, dataset):
+        print(path)
+
+
 def _dataset_of(options: argparse.Namespace) -> Dataset:
+    from train.data import catalogue
     from train.loop import load_config
+    from train.presets import from_record
 
-    return _dataset(load_config(options.run)["data"]["name"], options.data)
-
-
-def _dataset(name: str, path: Path) -> Dataset:
-    from train.data import shapes3d
-
-    return {"shapes3d": shapes3d.load}[name](path)
+    return catalogue.load(from_record(load_config(options.run)["preset"]), options.data)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -173,13 +225,18 @@ def _parser() -> argparse.ArgumentParser:
 
     command("list", list_presets, "list the presets")
 
-    run_parser = command("run", run, "train a preset")
+    run_parser = command("run", run, "train a preset, measure it and draw its figures")
     run_parser.add_argument("preset", choices=PRESETS)
     run_parser.add_argument("--seed", type=int, default=0)
     run_parser.add_argument("--out", type=Path, help=f"the run's directory (default: {RUNS}/PRESET)")
     run_parser.add_argument("--resume", action="store_true", help="continue the run that is there")
     run_parser.add_argument("--until", type=int, metavar="STEP", help="stop at this step; --resume goes on")
+    run_parser.add_argument(
+        "--steps", type=int, metavar="N", help="the whole recipe in N steps, its schedules shortened"
+    )
     run_parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    run_parser.add_argument("--size", type=int, help="of the preset folder: bring images to SIZE x SIZE (default: 64)")
+    run_parser.add_argument("--channels", type=int, help="of the preset folder: 1 for grey, 3 for colour (default)")
     run_parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the preset"
     )
@@ -190,15 +247,23 @@ def _parser() -> argparse.ArgumentParser:
     for added in (evaluate_parser, figures_parser):
         added.add_argument("run", type=Path, metavar="RUN")
     for added in (run_parser, evaluate_parser, figures_parser):
-        added.add_argument("--data", type=Path, default=DATA, help=f"the data set's file (default: {DATA})")
+        added.add_argument(
+            "--data", type=Path, help="the data set's file, or folder of MNIST or of images (default: in data/)"
+        )
+
+    results_parser = command("results", results, "keep the figures and numbers of a finished run")
+    results_parser.add_argument("run", type=Path, metavar="RUN")
+    results_parser.add_argument("--out", type=Path, default=RESULTS, help=f"directory (default: {RESULTS})")
+
+    page_parser = command("page", page, "write the page of all kept results")
+    page_parser.add_argument("--results", type=Path, default=RESULTS, help=f"directory (default: {RESULTS})")
 
     render_parser = command("render", render, "render a data set where it cannot be downloaded")
-    render_parser.add_argument("dataset", choices=["shapes3d"])
-    render_parser.add_argument("--out", type=Path, default=DATA)
-
-    fidelity_parser = command("fidelity", fidelity, "compare rendered 3D Shapes with real frames")
-    fidelity_parser.add_argument("dataset", choices=["shapes3d"])
-    fidelity_parser.add_argument("--frames", type=Path, default=REFERENCE_FRAMES, help="directory with frames.csv")
+    fidelity_parser = command("fidelity", fidelity, "compare a rendered data set with real frames")
+    for added in (render_parser, fidelity_parser):
+        added.add_argument("dataset", choices=RENDERED)
+    render_parser.add_argument("--out", type=Path, help="file (default: in data/)")
+    fidelity_parser.add_argument("--frames", type=Path, help="directory (default: in tests/data)")
     fidelity_parser.add_argument("--out", type=Path, metavar="PNG", help="also draw both side by side")
 
     sample_parser = command("sample", sample, "write the sample batch of the README and the tests")

@@ -15,12 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from service.bundle import Familiarity, Population
 from service.foreign import reconstruction_error
+from train import disentanglement
 from train.data.dataset import Dataset, split
 from train.loop import commit, load_config, load_model
-from train.losses import Terms, kl_terms, reconstruction_nll
+from train.losses import Terms, kl_terms, kl_to_prior, reconstruction_nll
 from train.metrics import information_gap, sampled_information_gap, ssim
 from train.networks import VAE
 
@@ -29,6 +31,8 @@ POPULATION_IMAGES = 50_000
 FAMILIAR_IMAGES = 20_000
 SSIM_IMAGES = 2_000
 ELBO_IMAGES = 2_000
+SUITE_IMAGES = 15_000
+SUITE_FEWEST = 1_000  # what forests and regressions learn from fewer images says little
 CHUNK = 500
 
 
@@ -45,15 +49,22 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     mean, logvar = latents.transpose(1, 0, 2)
     originals = dataset.images[held_out[:SSIM_IMAGES]]
     similarity = ssim(originals, decode(model, mean[:SSIM_IMAGES]))
+    population = Population.from_latents(
+        encode(model, dataset.images, population_rows),
+        Familiarity.of(reconstruction_errors(model, dataset.images, familiar_rows)),
+    )
     metrics: dict[str, Any] = {
         "ssim": float(similarity.mean()),
         **_elbo_terms(model, originals[:ELBO_IMAGES], latents[:ELBO_IMAGES], len(parts.train)),
+        **_nll_bounds(originals[:ELBO_IMAGES], dataset.images[population_rows]),
+        "live_latents": len(population.live_dims),
     }
     result: dict[str, Any] = {
         "factors": list(dataset.factor_names),
         "factor_sizes": list(dataset.factor_sizes),
         "mutual_information": [],
         "factor_entropy": [],
+        "latent_kl": kl_to_prior(torch.from_numpy(mean), torch.from_numpy(logvar)).tolist(),
         "metrics": metrics,
     }
     if dataset.factor_names:
@@ -63,11 +74,14 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
         metrics |= {
             "mig": gap.gap,
             "mig_sampled": sampled.gap,
+            **_suite(mean[:SUITE_IMAGES], factors[:SUITE_IMAGES], population.live_dims),
             "mig_per_factor": dict(zip(dataset.factor_names, gap.per_factor.tolist(), strict=True)),
             "mig_sampled_per_factor": dict(zip(dataset.factor_names, sampled.per_factor.tolist(), strict=True)),
         }
         result["mutual_information"] = gap.mutual_information.tolist()
         result["factor_entropy"] = gap.factor_entropy.tolist()
+    if dataset.labels is not None and len(held_out) >= SUITE_FEWEST:
+        metrics["label_accuracy"] = disentanglement.label_accuracy(mean, dataset.labels[held_out])
     result |= {
         "step": torch.load(directory / "checkpoint.pt", weights_only=True)["step"],
         "data": {
@@ -79,14 +93,11 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
             "elbo_images": len(originals[:ELBO_IMAGES]),
             "population_images": len(population_rows),
             "familiar_images": len(familiar_rows),
+            "suite_images": len(held_out[:SUITE_IMAGES]) if dataset.factor_names else 0,
         },
         "commit": commit(),
         "command": " ".join(["python -m train", *sys.argv[1:]]),
     }
-    population = Population.from_latents(
-        encode(model, dataset.images, population_rows),
-        Familiarity.of(reconstruction_errors(model, dataset.images, familiar_rows)),
-    )
     (directory / "population.npz").write_bytes(population.to_npz())
     (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
@@ -147,3 +158,29 @@ def _elbo_terms(
     sizes = [len(images[rows]) for rows in chunks]
     means = np.average([[value.item() for value in chunk] for chunk in terms], axis=0, weights=sizes)
     return {**dict(zip(Terms._fields, means.tolist(), strict=True)), "elbo": -float(means.sum())}
+
+
+def _suite(mean: NDArray[np.float32], factors: NDArray[np.int64], live: NDArray[np.intp]) -> dict[str, float]:
+    if len(mean) < SUITE_FEWEST:
+        return {}
+    latents = mean.astype(np.float64)
+    return {
+        **disentanglement.dci(latents, factors),
+        "sap": disentanglement.sap(latents, factors),
+        **disentanglement.infomec(latents, factors, live),
+    }
+
+
+def _nll_bounds(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> dict[str, float]:
+    """What `reconstruction_nll` of images (N, H, W, C) lies between: drawing each as it is, and all as one mean image.
+
+    A grey pixel costs nats even where it is drawn exactly. The mean is of the training images (M, H, W, C) and one
+    more grey one, so that a pixel that was always black is not thought impossible to be otherwise.
+    """
+    values = images.reshape(len(images), -1) / 255
+    total = train.reshape(len(train), -1).sum(axis=0, dtype=np.int64) / 255
+    mean = (total + 0.5) / (len(train) + 1)
+    return {
+        "perfect_nll": float(-(xlogy(values, values) + xlogy(1 - values, 1 - values)).sum(axis=1).mean()),
+        "mean_image_nll": float(-(xlogy(values, mean) + xlogy(1 - values, 1 - mean)).sum(axis=1).mean()),
+    }

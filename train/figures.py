@@ -18,19 +18,26 @@ from train.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray, IntAr
 from train.data.dataset import Dataset, split
 from train.evaluate import decode, encode
 from train.loop import load_config, load_model
-from train.losses import Terms
+from train.networks import VAE
 
 matplotlib.use("Agg")
+DPI = 80
 RECONSTRUCTIONS = 10
 TRAVERSAL_STEPS = 11
 DENSITY_CONTEXTS = 100
+TYPICAL_OF = 2_000  # held-out images: traversals begin at the most typical of them
+MORPH_STEPS = 10
+# From one label to another, of the data sets whose labels are worth it.
+MORPHS = {"mnist": ((9, 4), (3, 8), (1, 7))}
+KL_TERMS = ("kl", "mutual_information", "total_correlation", "dimension_wise_kl")
+WEIGHTS = ("alpha", "beta", "gamma")
 TRAVERSAL_REACH = 2.0  # standard deviations of the population to either side
 
 
 def draw(directory: Path, dataset: Dataset) -> list[Path]:
     """Draw every figure of the run in `directory`; the files written.
 
-    The mutual information matrix is drawn where `evaluation.json` has one.
+    The mutual information matrix is drawn where `evaluation.json` has one, morphs where the data set has MORPHS.
     """
     output = directory / "figures"
     output.mkdir(exist_ok=True)
@@ -39,6 +46,7 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
     rows = np.sort(split(len(dataset.images)).test[:RECONSTRUCTIONS])
     originals = dataset.images[rows]
     mean = encode(model, dataset.images, rows)[:, 0]
+    typical = _typical(encode(model, dataset.images, split(len(dataset.images)).test[:TYPICAL_OF])[:, 0])
     evaluation = json.loads((directory / "evaluation.json").read_text())
     population = Population.from_npz((directory / "population.npz").read_bytes(), model.latent_dim)
 
@@ -47,11 +55,13 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
         "losses": losses(records, title),
         "reconstructions": reconstructions(originals, decode(model, mean), title),
         "traversals": image_grid(
-            [decode(model, latents) for latents in traversals(mean[0], population)],
+            [decode(model, latents) for latents in traversals(typical, population)],
             [f"latent {dim}" for dim in range(model.latent_dim)],
             f"{title}: each latent over ±{TRAVERSAL_REACH:g} sd of the population",
         ),
     }
+    if pairs := MORPHS.get(dataset.name):
+        figures["morphs"] = _morphs(model, dataset, pairs, title)
     if evaluation["factors"]:
         figures["mutual_information"] = mutual_information(evaluation, title)
     return _save(figures, output)
@@ -61,7 +71,7 @@ def _save(figures: dict[str, Figure], output: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(output / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110, bbox_inches="tight")
+        figure.savefig(paths[-1], dpi=DPI, bbox_inches="tight", pil_kwargs={"optimize": True})
         plt.close(figure)
     return paths
 
@@ -119,12 +129,17 @@ def losses(records: list[dict[str, Any]], title: str) -> Figure:
     """The terms of the objective and the negative ELBO over the steps, nats per image."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
     steps = [record["step"] for record in records]
-    elbo = [-sum(record[name] for name in Terms._fields) for record in records]
+    parts = [name for name in KL_TERMS if name in records[0]]
+
+    def curve(name: str) -> list[float]:
+        return [record[name] for record in records]
+
+    kl = {name.replace("_", " "): curve(name) for name in (*parts, "capacity") if name in records[0]}
     panels = [
-        ("reconstruction nll", {"": [record["reconstruction_nll"] for record in records]}),
-        ("ELBO", {"": elbo}),
-        ("KL terms", {name.replace("_", " "): [record[name] for record in records] for name in Terms._fields[1:]}),
-        ("weights of the terms", {name: [record[name] for record in records] for name in ("alpha", "beta", "gamma")}),
+        ("reconstruction nll", {"": curve("reconstruction_nll")}),
+        ("ELBO", {"": [-record["reconstruction_nll"] - sum(record[name] for name in parts) for record in records]}),
+        ("KL terms" if len(kl) > 1 else "KL", kl),
+        ("weights of the terms", {name: curve(name) for name in WEIGHTS if name in records[0]}),
     ]
     for axis, (name, curves) in zip(axes.flat, panels, strict=True):
         for label, values in curves.items():
@@ -159,12 +174,29 @@ def traversals(mean: NDArray[np.float32], population: Population) -> list[NDArra
     return rows
 
 
+def _morphs(model: VAE, dataset: Dataset, pairs: tuple[tuple[int, int], ...], title: str) -> Figure:
+    """Straight ways through the latents from a typical held-out image of one label to one of another."""
+    assert dataset.labels is not None, "data sets with MORPHS have labels"
+    rows = split(len(dataset.images)).test
+    means, labels = encode(model, dataset.images, rows)[:, 0], dataset.labels[rows]
+    share = np.linspace(0, 1, MORPH_STEPS, dtype=np.float32)[:, None]
+    ways = [(1 - share) * _typical(means[labels == a]) + share * _typical(means[labels == b]) for a, b in pairs]
+    names = [f"{dataset.label_names[a]} to {dataset.label_names[b]}" for a, b in pairs]
+    return image_grid([decode(model, way) for way in ways], names, f"{title}: morphs")
+
+
+def _typical(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The one of means (n, L) that is nearest to their centre."""
+    nearest: NDArray[np.float32] = means[np.square(means - means.mean(axis=0)).sum(axis=1).argmin()]
+    return nearest
+
+
 def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> Figure:
     """A labelled row of images for each (N, H, W, C) of `rows`."""
     figure, axes = plt.subplots(len(rows), figsize=(len(rows[0]), 1.05 * len(rows)), layout="constrained")
     for axis, images, label in zip(np.atleast_1d(axes), rows, labels, strict=True):
         strip = np.concatenate(list(images), axis=1)
-        axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_ylabel(label, rotation=0, ha="right", va="center")
         axis.set_xticks([])
         axis.set_yticks([])

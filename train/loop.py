@@ -14,7 +14,6 @@ import math
 import os
 import subprocess
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from train.data.dataset import Dataset, split
-from train.losses import Terms, beta_tcvae, kl_terms, reconstruction_nll
 from train.networks import VAE, double_width, half_width
-from train.presets import BetaTCVAE, ConvNetwork, Preset, from_record
+from train.objectives import Pass, loss_of
+from train.presets import Network, Preset, from_record, record_of
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -49,7 +48,7 @@ def run(
     overwritten and ValueError where the run to resume had another configuration.
     """
     config = {
-        "preset": asdict(preset),
+        "preset": record_of(preset),
         "seed": seed,
         "precision": resolve_precision(precision),
         "data": {"name": dataset.name, "source": dataset.source, "images": len(dataset.images)},
@@ -81,8 +80,6 @@ def run(
             rate = learning_rate(preset, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            alpha, beta, gamma = term_weights(preset.objective, step)
-
             chosen = indices[torch.randint(len(indices), (preset.training_batch,))]
             images = images_of[chosen].permute(0, 3, 1, 2).float() / 255  # (M, C, H, W), channels last in memory
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["precision"] == "bf16"):
@@ -90,11 +87,8 @@ def run(
                 mean, logvar = mean.float(), logvar.float()  # (M, L)
                 latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
                 logits = model.decode(latents).float()  # (M, C, H, W)
-            terms = Terms(
-                reconstruction_nll(logits, images),
-                *kl_terms(latents, mean, logvar, len(indices), preset.objective.estimator),
-            )
-            loss = beta_tcvae(terms, alpha, beta, gamma)
+            through = Pass(images, logits, latents, mean, logvar)
+            loss, terms, weights = loss_of(preset.objective, through, len(indices), step)
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             limit = preset.gradient_norm if preset.gradient_norm is not None else math.inf
@@ -105,24 +99,15 @@ def run(
 
             window.append((*(term.item() for term in terms), loss.item(), norm.item()))
             if step % LOG_EVERY == 0:
-                record = dict(zip((*Terms._fields, "loss", "gradient_norm"), _means(window), strict=True))
-                record |= {"step": step, "alpha": alpha, "beta": beta, "gamma": gamma, "learning_rate": rate}
+                record = dict(zip((*terms._fields, "loss", "gradient_norm"), _means(window), strict=True))
+                record |= {"step": step, **weights, "learning_rate": rate}
                 record["images_per_second"] = len(window) * preset.training_batch / (time.perf_counter() - started)
                 log.write(json.dumps(record) + "\n")
                 log.flush()
-                bar.set_postfix_str(", ".join(f"{name} {record[name]:.2f}" for name in Terms._fields))
+                bar.set_postfix_str(", ".join(f"{name} {record[name]:.2f}" for name in terms._fields))
                 window, started = [], time.perf_counter()
             if step % CHECKPOINT_EVERY == 0 or step == end:
                 _save(directory, model, optimizer, step)
-
-
-def term_weights(objective: BetaTCVAE, step: int) -> tuple[float, float, float]:
-    """alpha, beta, gamma at `step`: see `BetaTCVAE`."""
-    pressure = 1.0
-    if objective.pressure_steps:
-        pressure = objective.pressure ** max(0.0, 1 - step / objective.pressure_steps)
-    opening = min(1.0, step / objective.gamma_steps) if objective.gamma_steps else 1.0
-    return objective.alpha * pressure, objective.beta * pressure, objective.gamma * pressure * opening
 
 
 def learning_rate(preset: Preset, step: int) -> float:
@@ -139,7 +124,7 @@ def learning_rate(preset: Preset, step: int) -> float:
     return preset.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
 
 
-def network_at(preset: Preset, step: int) -> ConvNetwork:
+def network_at(preset: Preset, step: int) -> Network:
     """The network that is being trained when `step` training batches are done."""
     return half_width(preset.network) if step <= preset.narrow_steps and preset.narrow_steps else preset.network
 
@@ -193,7 +178,9 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
     if not resume:
         raise FileExistsError(f"{directory} already holds a run: resume it with --resume, or choose another --out")
     before = load_config(directory)
-    if differing := [key for key, value in config.items() if before[key] != json.loads(json.dumps(value))]:
+    # As presets: a field that came later has its default in the record of an older run.
+    same = {"preset": from_record(before["preset"]) == from_record(config["preset"])}
+    if differing := [key for key, value in config.items() if not same.get(key, before[key] == value)]:
         raise ValueError(f"{directory} was begun with another {', '.join(differing)}: resume it with the same")
     step: int = torch.load(checkpoint, weights_only=True)["step"]
     lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)

@@ -1,4 +1,11 @@
-"""Training objectives: pure functions from tensors to named terms, all in nats per image.
+"""Training objectives: pure functions from tensors to named terms, all in nats per image, and from terms to a loss.
+
+    VAE, beta-VAE   reconstruction_nll + beta * kl
+    capacity VAE    reconstruction_nll + gamma * |kl - capacity|
+    beta-TCVAE      reconstruction_nll + alpha * mutual_information + beta * total_correlation
+                    + gamma * dimension_wise_kl
+
+The first three know the KL in closed form; beta-TCVAE estimates its parts from a sample.
 
 The evidence lower bound splits as (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2)
 
@@ -22,8 +29,15 @@ from torch import Tensor
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Terms(NamedTuple):
+class KLTerms(NamedTuple):
     """Scalars, nats per image, averaged over the training batch."""
+
+    reconstruction_nll: Tensor
+    kl: Tensor
+
+
+class Terms(NamedTuple):
+    """The same with the KL in three parts, which add up to it."""
 
     reconstruction_nll: Tensor
     mutual_information: Tensor
@@ -34,6 +48,14 @@ class Terms(NamedTuple):
 def reconstruction_nll(logits: Tensor, images: Tensor) -> Tensor:
     """Bernoulli cross-entropy summed over pixels, mean over the batch; both (M, C, H, W), images in [0, 1]."""
     return F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
+
+
+def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, 1)) of every latent (L,), mean over the batch; mean and logvar (M, L).
+
+    Kingma & Welling 2014, appendix B. Its sum over the latents is the KL of the objectives.
+    """
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).mean(0)
 
 
 def log_normal(latents: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
@@ -80,6 +102,16 @@ def kl_terms(
         (log_q_latents - log_q_product).mean(),
         (log_q_product - log_prior).mean(),
     )
+
+
+def beta_vae(terms: KLTerms, beta: float) -> Tensor:
+    """The beta-VAE objective (Higgins et al. 2017, eq. 4), to be minimised; the negative ELBO where beta is 1."""
+    return terms.reconstruction_nll + beta * terms.kl
+
+
+def capacity_vae(terms: KLTerms, gamma: float, capacity: float) -> Tensor:
+    """The capacity objective (Burgess et al. 2018, eq. 8), to be minimised; the capacity in nats per image."""
+    return terms.reconstruction_nll + gamma * (terms.kl - capacity).abs()
 
 
 def beta_tcvae(terms: Terms, alpha: float, beta: float, gamma: float) -> Tensor:

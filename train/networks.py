@@ -8,19 +8,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from train.presets import ConvNetwork
+from train.presets import ImageShape, Network
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
-LEAK = 0.2
 
 
 class VAE(nn.Module):
-    """A convolutional variational autoencoder with Bernoulli pixels (Kingma & Welling 2014).
+    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014), convolutional or of two perceptrons.
 
     image_shape is (height, width, channels); height and width must be divisible by 2 once per convolution.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], network: ConvNetwork) -> None:
+    def __init__(self, image_shape: ImageShape, network: Network) -> None:
         super().__init__()
         height, width, channels = image_shape
         shrink = STRIDE ** len(network.channels)
@@ -31,32 +30,26 @@ class VAE(nn.Module):
             )
         self.image_shape = image_shape
         self.latent_dim = network.latent_dim
-        grid = (network.channels[-1], height // shrink, width // shrink)
-        features = grid[0] * grid[1] * grid[2]
-
+        self.leak = network.leak
         widths = (channels, *network.channels)
+        grid = (widths[-1], height // shrink, width // shrink)
+        units = (grid[0] * grid[1] * grid[2], *network.hidden)
+
         convolutions: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            convolutions += [nn.Conv2d(inputs, outputs, KERNEL, STRIDE, PADDING), nn.LeakyReLU(LEAK)]
-        self.encoder = nn.Sequential(
-            *convolutions,
-            nn.Flatten(),
-            nn.Linear(features, network.hidden),
-            nn.LeakyReLU(LEAK),
-            nn.Linear(network.hidden, 2 * network.latent_dim),
-        )
+            convolutions += [nn.Conv2d(inputs, outputs, KERNEL, STRIDE, PADDING), nn.LeakyReLU(self.leak)]
+        hidden: list[nn.Module] = []
+        for inputs, outputs in pairwise(units):
+            hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(self.leak)]
+        self.encoder = nn.Sequential(*convolutions, nn.Flatten(), *hidden, nn.Linear(units[-1], 2 * network.latent_dim))
 
-        widths = widths[::-1]
         deconvolutions: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            deconvolutions += [nn.LeakyReLU(LEAK), nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)]
-        self.decoder = nn.Sequential(
-            nn.Linear(network.latent_dim, network.hidden),
-            nn.LeakyReLU(LEAK),
-            nn.Linear(network.hidden, features),
-            nn.Unflatten(1, grid),
-            *deconvolutions,
-        )
+        for inputs, outputs in pairwise(widths[::-1]):
+            deconvolutions += [nn.LeakyReLU(self.leak), nn.ConvTranspose2d(inputs, outputs, KERNEL, STRIDE, PADDING)]
+        hidden = [nn.Linear(network.latent_dim, units[-1])]
+        for inputs, outputs in pairwise(units[::-1]):
+            hidden += [nn.LeakyReLU(self.leak), nn.Linear(inputs, outputs)]
+        self.decoder = nn.Sequential(*hidden, nn.Unflatten(1, grid), *deconvolutions)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (N, C, H, W) in [0, 1] -> mean, logvar, each (N, L)."""
@@ -69,12 +62,13 @@ class VAE(nn.Module):
         return logits
 
 
-def half_width(network: ConvNetwork) -> ConvNetwork:
+def half_width(network: Network) -> Network:
     """The same network with half the features in every layer: about a third of the time a step."""
-    return replace(network, channels=tuple(width // 2 for width in network.channels), hidden=network.hidden // 2)
+    channels, hidden = (tuple(width // 2 for width in widths) for widths in (network.channels, network.hidden))
+    return replace(network, channels=channels, hidden=hidden)
 
 
-def double_width(model: VAE, network: ConvNetwork) -> VAE:
+def double_width(model: VAE, network: Network) -> VAE:
     """A VAE of twice the features that computes what `model`, of `half_width(network)`, computes.
 
     Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read a pair of

@@ -6,19 +6,61 @@ fields are defined, so a bad value fails before any data is read.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 @dataclass(frozen=True)
-class ConvNetwork:
-    """Convolutions 4x4 of stride 2, then one hidden layer, then mean and logvar; the decoder mirrors it."""
+class Network:
+    """Convolutions 4x4 of stride 2, then hidden layers, then mean and logvar; the decoder mirrors it.
+
+    Without convolutions it is a multilayer perceptron. Between layers stands a LeakyReLU of slope `leak` below 0:
+    0 is the plain ReLU.
+    """
 
     channels: tuple[int, ...] = (32, 64, 128, 256)
-    hidden: int = 256
+    hidden: tuple[int, ...] = (256,)
     latent_dim: int = 12
+    leak: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(*self.channels, *self.hidden, self.latent_dim) < 1:
+            raise ValueError(f"a network needs a hidden layer and at least 1 feature in every layer, got {self}")
+
+
+@dataclass(frozen=True)
+class BetaVAE:
+    """Weight of the KL in the beta-VAE objective (Higgins et al. 2017, eq. 4); 1 is the plain VAE."""
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beta < 0:
+            raise ValueError(f"beta must be at least 0, got {self}")
+
+
+@dataclass(frozen=True)
+class CapacityVAE:
+    """gamma |KL - C|: the KL is held at a capacity C that grows (Burgess et al. 2018, eq. 8).
+
+    C grows linearly from 0 to `capacity`, nats per image, over `capacity_steps`. `gamma` stays until then and falls
+    linearly to `final_gamma` over the next `decay_steps`.
+    """
+
+    gamma: float
+    capacity: float
+    capacity_steps: int
+    final_gamma: float | None = None  # None: it does not fall
+    decay_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.gamma, self.final_gamma or 0, self.capacity) < 0 or self.capacity_steps < 1:
+            raise ValueError(f"gamma and capacity must be at least 0 and capacity_steps at least 1, got {self}")
+        if (self.final_gamma is None) != (self.decay_steps == 0):
+            raise ValueError(f"final_gamma and decay_steps go together, got {self}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +88,12 @@ class BetaTCVAE:
             raise ValueError("gamma is either annealed in (gamma_steps) or pressed (pressure_steps), not both")
 
 
+Objective = BetaVAE | CapacityVAE | BetaTCVAE
+OBJECTIVES: dict[str, type[BetaVAE] | type[CapacityVAE] | type[BetaTCVAE]] = {
+    kind.__name__: kind for kind in (BetaVAE, CapacityVAE, BetaTCVAE)
+}
+
+
 @dataclass(frozen=True)
 class Preset:
     """One experiment. `steps` counts training batches of `training_batch` images.
@@ -57,8 +105,8 @@ class Preset:
 
     name: str
     dataset: str
-    network: ConvNetwork
-    objective: BetaTCVAE
+    network: Network
+    objective: Objective
     steps: int
     training_batch: int
     learning_rate: float
@@ -67,6 +115,7 @@ class Preset:
     gradient_norm: float | None = None  # clip the gradient's norm to this
     narrow_steps: int = 0  # train at half the width for so long, then double it (train/networks.py)
     decoder_steps: int = 0
+    image_shape: ImageShape | None = None  # what images are brought to, where the data set leaves it open
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -86,11 +135,97 @@ class Preset:
         return self.steps + self.decoder_steps
 
 
+EPOCH = 500  # training batches, in every experiment but MNIST's, whose epochs are the whole training split
+MNIST_EPOCH = 630  # 63,000 images in training batches of 100
+
+
+def mnist_vae() -> Preset:
+    return Preset(
+        name="mnist_vae",
+        dataset="mnist",
+        network=Network(channels=(), hidden=(400,), latent_dim=20, leak=0.0),
+        objective=BetaVAE(1.0),
+        steps=30 * MNIST_EPOCH,
+        training_batch=100,
+        learning_rate=1e-3,
+        final_learning_rate=1e-3,
+        description="MNIST, plain VAE of two perceptrons",
+    )
+
+
+def dsprites_beta_vae_1() -> Preset:
+    return _dsprites_beta_vae("dsprites_beta_vae_1", 1.0)
+
+
+def dsprites_beta_vae_4() -> Preset:
+    return _dsprites_beta_vae("dsprites_beta_vae_4", 4.0)
+
+
+def dsprites_beta_vae_2_5() -> Preset:
+    return _dsprites_beta_vae("dsprites_beta_vae_2_5", 2.5)
+
+
+def dsprites_gamma_vae_mlp() -> Preset:
+    return _dsprites(
+        name="dsprites_gamma_vae_mlp",
+        network=DSPRITES_MLP,
+        objective=CapacityVAE(gamma=100.0, capacity=25.0, capacity_steps=60 * EPOCH),
+        epochs=80,
+        learning_rate=1e-3,
+        description="dSprites, capacity VAE of two perceptrons, gamma 100",
+    )
+
+
+def dsprites_gamma_vae_mlp_decay() -> Preset:
+    return _dsprites(
+        name="dsprites_gamma_vae_mlp_decay",
+        network=DSPRITES_MLP,
+        objective=CapacityVAE(100.0, 25.0, 60 * EPOCH, final_gamma=20.0, decay_steps=20 * EPOCH),
+        epochs=80,
+        learning_rate=5e-4,
+        description="dSprites, capacity VAE of two perceptrons, gamma 100 falling to 20",
+    )
+
+
+def dsprites_gamma_vae_cnn() -> Preset:
+    return _dsprites(
+        name="dsprites_gamma_vae_cnn",
+        network=DSPRITES_CNN,
+        objective=CapacityVAE(gamma=10.0, capacity=25.0, capacity_steps=60 * EPOCH),
+        epochs=80,
+        learning_rate=5e-4,
+        description="dSprites, convolutional capacity VAE, gamma 10",
+    )
+
+
+def dsprites_gamma_vae_cnn_decay() -> Preset:
+    return _dsprites(
+        name="dsprites_gamma_vae_cnn_decay",
+        network=DSPRITES_CNN,
+        objective=CapacityVAE(10.0, 25.0, 60 * EPOCH, final_gamma=2.0, decay_steps=40 * EPOCH),
+        epochs=100,
+        learning_rate=5e-4,
+        description="dSprites, convolutional capacity VAE, gamma 10 falling to 2",
+    )
+
+
+def dsprites_beta_tcvae() -> Preset:
+    return _dsprites(
+        name="dsprites_beta_tcvae",
+        network=Network(channels=(32, 32, 32, 32), hidden=(256,), latent_dim=10, leak=0.0),
+        objective=BetaTCVAE(beta=4.5, gamma_steps=5_000),
+        epochs=120,
+        training_batch=256,
+        learning_rate=5e-4,
+        description="dSprites, beta-TCVAE",
+    )
+
+
 def shapes3d_beta_tcvae() -> Preset:
     return Preset(
         name="shapes3d_beta_tcvae",
         dataset="shapes3d",
-        network=ConvNetwork(),
+        network=Network(),
         objective=BetaTCVAE(pressure=25, pressure_steps=8_000),
         steps=25_000,
         training_batch=128,
@@ -108,7 +243,7 @@ def shapes3d_beta_tcvae_plain() -> Preset:
     return Preset(
         name="shapes3d_beta_tcvae_plain",
         dataset="shapes3d",
-        network=ConvNetwork(),
+        network=Network(),
         objective=BetaTCVAE(gamma_steps=5_000),
         steps=25_000,
         training_batch=128,
@@ -118,28 +253,103 @@ def shapes3d_beta_tcvae_plain() -> Preset:
     )
 
 
+def folder() -> Preset:
+    return Preset(
+        name="folder",
+        dataset="folder",
+        network=Network(channels=(32, 64, 128, 256), hidden=(256,), latent_dim=12),
+        # Photographs have no independent factors to separate, and a higher beta costs them detail.
+        objective=BetaTCVAE(beta=2.0, gamma_steps=1_000),
+        steps=10_000,
+        training_batch=64,
+        learning_rate=5e-4,
+        final_learning_rate=5e-5,
+        decay_from=0.5,
+        gradient_norm=1_000.0,
+        image_shape=(64, 64, 3),
+        description="your own images: --data FOLDER, --size and --channels",
+    )
+
+
+DSPRITES_MLP = Network(channels=(), hidden=(1024, 256, 64), latent_dim=10, leak=0.0)
+DSPRITES_CNN = Network(channels=(32, 32, 32, 32), hidden=(256, 64), latent_dim=10, leak=0.0)
+
+
+def _dsprites_beta_vae(name: str, beta: float) -> Preset:
+    return _dsprites(
+        name=name,
+        network=DSPRITES_MLP,
+        objective=BetaVAE(beta),
+        epochs=128,
+        learning_rate=1e-3,
+        description=f"dSprites, beta-VAE of two perceptrons, beta {beta:g}",
+    )
+
+
+def _dsprites(
+    name: str,
+    network: Network,
+    objective: Objective,
+    epochs: int,
+    learning_rate: float,
+    description: str,
+    training_batch: int = 128,
+) -> Preset:
+    return Preset(
+        name=name,
+        dataset="dsprites",
+        network=network,
+        objective=objective,
+        steps=epochs * EPOCH,
+        training_batch=training_batch,
+        learning_rate=learning_rate,
+        final_learning_rate=learning_rate,
+        description=description,
+    )
+
+
 PRESETS: dict[str, Callable[[], Preset]] = {
-    make.__name__: make for make in (shapes3d_beta_tcvae, shapes3d_beta_tcvae_plain)
+    make.__name__: make
+    for make in (
+        mnist_vae,
+        dsprites_beta_vae_1,
+        dsprites_beta_vae_4,
+        dsprites_beta_vae_2_5,
+        dsprites_gamma_vae_mlp,
+        dsprites_gamma_vae_mlp_decay,
+        dsprites_gamma_vae_cnn,
+        dsprites_gamma_vae_cnn_decay,
+        dsprites_beta_tcvae,
+        shapes3d_beta_tcvae,
+        shapes3d_beta_tcvae_plain,
+        folder,
+    )
 }
 
 
+def record_of(preset: Preset) -> dict[str, Any]:
+    """`preset` as JSON holds it; `from_record` reads it back."""
+    record = asdict(preset)
+    record["objective"] = {"kind": type(preset.objective).__name__, **record["objective"]}
+    return record
+
+
 def from_record(record: dict[str, Any]) -> Preset:
-    """The preset that `dataclasses.asdict` and JSON made `record` of."""
-    network = ConvNetwork(**{**record["network"], "channels": tuple(record["network"]["channels"])})
-    return Preset(**{**record, "network": network, "objective": BetaTCVAE(**record["objective"])})
+    """The preset that `record_of` and JSON made `record` of.
 
-
-def override(preset: Preset, setting: str) -> Preset:
-    """`preset` with one field changed, given as "steps=5000" or "objective.beta=8"."""
-    path, separator, text = setting.partition("=")
-    owner, _, name = path.rpartition(".")
-    parts: dict[str, Any] = {"": preset, "network": preset.network, "objective": preset.objective}
-    known = [f"{part}.{field.name}".lstrip(".") for part, value in parts.items() for field in fields(value)]
-    if not separator or path not in known:
-        raise ValueError(f"{setting!r} is not FIELD=VALUE with one of the fields {', '.join(known)}")
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    changed = replace(parts[owner], **{name: value})
-    return replace(preset, **{owner: changed}) if owner else changed
+    Records of the first runs name no kind of objective, which was always beta-TCVAE, and one hidden layer as a number.
+    """
+    network, objective = dict(record["network"]), dict(record["objective"])
+    hidden = network["hidden"]
+    network["hidden"] = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    network["channels"] = tuple(network["channels"])
+    kind = OBJECTIVES[objective.pop("kind", BetaTCVAE.__name__)]
+    shape = record.get("image_shape")
+    return Preset(
+        **{
+            **record,
+            "network": Network(**network),
+            "objective": kind(**objective),
+            "image_shape": shape and tuple(shape),
+        }
+    )

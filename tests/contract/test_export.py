@@ -24,10 +24,10 @@ from service.bundle import Population
 from train import evaluate, loop
 from train.data.dataset import Dataset
 from train.networks import VAE
-from train.presets import BetaTCVAE, ConvNetwork, Preset
+from train.presets import BetaTCVAE, Network, Preset
 
 LATENT_DIM = 4
-NETWORK = ConvNetwork(channels=(8, 16), hidden=32, latent_dim=LATENT_DIM)
+NETWORK = Network(channels=(8, 16), hidden=(32,), latent_dim=LATENT_DIM)
 IMAGE_SHAPE = (16, 16, 3)
 
 
@@ -123,7 +123,7 @@ def test_logits_become_grey_levels() -> None:
         def decode(self, latents: torch.Tensor) -> torch.Tensor:
             return latents.reshape(-1, 1, 2, 2)
 
-    vae = Logits((2, 2, 1), ConvNetwork(channels=(1,), hidden=1, latent_dim=4)).eval()
+    vae = Logits((2, 2, 1), Network(channels=(1,), hidden=(1,), latent_dim=4)).eval()
     logits = np.array([[-1e9, 0.0, 1e9, 2.0], [-np.inf, -2.0, np.inf, 1e-3]], dtype=np.float32)
     (images,) = session(graphs.decoder(vae)).run(None, {"latents": logits})
     # 255 sigmoid(logit), 127.5 going to the even neighbour
@@ -252,7 +252,7 @@ def test_a_wrong_heat_map_is_refused(
 def test_heat_maps_of_another_grid_are_refused(
     vae: VAE, encoder: bytes, decoder: bytes, population: Population
 ) -> None:
-    deeper = VAE(IMAGE_SHAPE, ConvNetwork(channels=(8, 16, 16), hidden=32, latent_dim=LATENT_DIM)).eval()
+    deeper = VAE(IMAGE_SHAPE, Network(channels=(8, 16, 16), hidden=(32,), latent_dim=LATENT_DIM)).eval()
     with pytest.raises(parity.ParityError, match=r"saliency graph gave float32 \(1, 4, 2, 2\)"):
         parity.check(vae, encoder, decoder, graphs.saliency(deeper), population)
 

@@ -20,7 +20,7 @@ from service import bundle
 from service.bundle import Bundle, ImageSpec, Latent, Manifest, Parity, Population
 from service.runtime import Networks
 from train.networks import VAE
-from train.presets import ConvNetwork
+from train.presets import Network
 
 LATENT_DIM = 4
 IMAGE_SHAPE = (16, 24, 3)
@@ -38,7 +38,7 @@ def _one_thread() -> Iterator[None]:
 
 def network(seed: int = 0) -> VAE:
     torch.manual_seed(seed)
-    return VAE(IMAGE_SHAPE, ConvNetwork(channels=(8, 16), hidden=32, latent_dim=LATENT_DIM)).eval()
+    return VAE(IMAGE_SHAPE, Network(channels=(8, 16), hidden=(32,), latent_dim=LATENT_DIM)).eval()
 
 
 @pytest.fixture(scope="module")

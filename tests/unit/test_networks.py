@@ -5,9 +5,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from train.networks import VAE, double_width, half_width  # noqa: E402
-from train.presets import ConvNetwork  # noqa: E402
+from train.presets import Network  # noqa: E402
 
-NETWORK = ConvNetwork(channels=(8, 16), hidden=12, latent_dim=3)
+NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 3), (8, 24, 1)])
@@ -20,7 +20,7 @@ def test_shapes(shape):
 
 
 def test_the_flagship_is_the_agreed_network():
-    model = VAE((64, 64, 3), ConvNetwork())
+    model = VAE((64, 64, 3), Network())
     widths = [(layer.in_channels, layer.out_channels) for layer in model.encoder if isinstance(layer, torch.nn.Conv2d)]
     assert widths == [(3, 32), (32, 64), (64, 128), (128, 256)]
     linear = [(layer.in_features, layer.out_features) for layer in model.encoder if isinstance(layer, torch.nn.Linear)]

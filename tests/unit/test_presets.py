@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from train.presets import PRESETS, BetaTCVAE, from_record, override
+from train.presets import PRESETS, BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
+from train.variations import override, shortened, sized
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_json(name):
     preset = PRESETS[name]()
     assert preset.name == name
-    assert from_record(json.loads(json.dumps(asdict(preset)))) == preset
+    assert from_record(json.loads(json.dumps(record_of(preset)))) == preset
 
 
 def test_override_changes_one_field():
@@ -33,3 +34,74 @@ def test_impossible_values_are_refused_before_anything_runs():
         override(PRESETS["shapes3d_beta_tcvae"](), "steps=0")
     with pytest.raises(ValueError, match="pressure"):
         BetaTCVAE(pressure=0.5)
+
+
+def test_the_record_of_the_shipped_run_still_loads():
+    config = json.loads(Path("train/results/shapes3d_beta_tcvae/config.json").read_text())
+    preset = from_record(config["preset"])
+    assert preset.network == Network(channels=(32, 64, 128, 256), hidden=(256,), latent_dim=12, leak=0.2)
+    assert preset.objective == BetaTCVAE(pressure=25, pressure_steps=8_000)
+    assert preset == PRESETS["shapes3d_beta_tcvae"]()
+
+
+def test_every_experiment_of_the_table_is_a_preset():
+    made = {name: make() for name, make in PRESETS.items()}
+    assert {preset.dataset for preset in made.values()} == {"mnist", "dsprites", "shapes3d", "folder"}
+    steps = {name: (preset.total_steps, preset.training_batch) for name, preset in made.items()}
+    assert steps["mnist_vae"] == (18_900, 100)
+    assert steps["dsprites_gamma_vae_mlp"] == (40_000, 128)
+    assert steps["dsprites_gamma_vae_cnn_decay"] == (50_000, 128)
+    assert steps["dsprites_beta_tcvae"] == (60_000, 256)
+    betas = [made[f"dsprites_beta_vae_{beta}"].objective for beta in ("1", "4", "2_5")]
+    assert betas == [BetaVAE(1.0), BetaVAE(4.0), BetaVAE(2.5)]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("steps", [1, 7, 200])
+def test_every_preset_can_be_shortened(name, steps):
+    preset = PRESETS[name]()
+    short = shortened(preset, steps)
+    assert abs(short.total_steps - steps) <= 2
+    assert short.narrow_steps < short.steps
+    if steps == 200 and isinstance(preset.objective, CapacityVAE):
+        share = preset.objective.capacity_steps / preset.steps
+        assert short.objective.capacity_steps == round(200 * share)
+
+
+def test_no_preset_can_be_shortened_to_nothing():
+    with pytest.raises(ValueError, match="at least 1 step"):
+        shortened(PRESETS["mnist_vae"](), 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "features"), [(28, (32, 64)), (64, (32, 64, 128, 256)), (128, (32, 64, 128, 256, 256))]
+)
+def test_the_network_has_as_many_convolutions_as_the_size_allows(size, features):
+    preset = sized(PRESETS["folder"](), size, 1)
+    assert (preset.network.channels, preset.image_shape) == (features, (size, size, 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "message"), [(30, 3, "multiple of 4"), (8, 3, "halved"), (64, 4, "channel")]
+)
+def test_sizes_that_no_network_takes_are_refused(size, channels, message):
+    with pytest.raises(ValueError, match=message):
+        sized(PRESETS["folder"](), size, channels)
+
+
+def test_impossible_objectives_and_networks_are_refused():
+    for make in (
+        lambda: BetaVAE(-1.0),
+        lambda: CapacityVAE(gamma=-1, capacity=25, capacity_steps=10),
+        lambda: CapacityVAE(gamma=1, capacity=25, capacity_steps=0),
+        lambda: CapacityVAE(gamma=1, capacity=25, capacity_steps=10, final_gamma=0.5),
+        lambda: Network(hidden=()),
+        lambda: Network(latent_dim=0),
+    ):
+        with pytest.raises(ValueError, match=r"at least|go together|hidden layer"):
+            make()
+
+
+def test_a_value_of_the_wrong_type_is_refused():
+    with pytest.raises(ValueError, match=r"network\.hidden"):
+        override(PRESETS["mnist_vae"](), "network.hidden=400")

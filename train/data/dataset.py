@@ -22,7 +22,10 @@ class Dataset:
     factor_names  K names
     factor_sizes  K numbers of classes
     name          of the data set
-    source        where these images come from: "official" or "rendered"
+    source        where these images come from: "official", "rendered", "own files"
+    labels        int64 (N,), what each image shows, where that is known: unlike a factor, it is not independent of
+                  everything else that is seen
+    label_names   of the labels' values
     """
 
     images: NDArray[np.uint8]
@@ -31,6 +34,8 @@ class Dataset:
     factor_sizes: tuple[int, ...]
     name: str
     source: str
+    labels: NDArray[np.int64] | None = None
+    label_names: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

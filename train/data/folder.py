@@ -1,0 +1,149 @@
+"""A folder of the user's own images: any tree of image files, of any sizes and modes.
+
+Each file is brought to the model's shape by the code that the service uses, so that the model sees in training what
+it will be shown. The result is kept in CACHE, under a name that changes with any file of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from service.bundle import ImageSpec
+from service.errors import UndecodableImage
+from service.images import Upload, read_rows
+from service.settings import Settings
+from train.data.dataset import Dataset
+from train.presets import ImageShape
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+CACHE = Path("data/folders")
+FEWEST_IMAGES = 50  # below this a held-out split means nothing
+FEW_IMAGES = 1_000
+SKIPPED_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The images of a folder, and why each of the skipped files was skipped, by its path within the folder."""
+
+    dataset: Dataset
+    skipped: dict[str, str]
+
+
+def load(directory: Path, shape: ImageShape) -> Dataset:
+    """The images of `directory` as `read` gives them; what was skipped, and what looks wrong, goes to stderr."""
+    contents = read(directory, shape)
+    for line in (*_skipped_lines(contents.skipped), *warnings(contents.dataset)):
+        print(line, file=sys.stderr)
+    return contents.dataset
+
+
+def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Contents:
+    """Every image file below `directory`, in the order of their paths, as uint8 (N, *shape).
+
+    The first folder below `directory` is an image's label, where every image lies in one and there are several.
+    Raises FileNotFoundError where `directory` is none, ValueError where fewer than FEWEST_IMAGES can be read.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory} is not a folder: name one that holds image files")
+    paths = sorted(
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )
+    names = [path.relative_to(directory).as_posix() for path in paths]
+    kept = (CACHE if cache is None else cache) / f"{_key(directory, paths, shape)}.npz"
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as file:
+            images, skipped = file["images"], json.loads(str(file["skipped"]))
+    else:
+        images, skipped = _decoded(paths, names, shape)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(".part")
+        with unfinished.open("wb") as stream:
+            np.savez(stream, images=images, skipped=np.array(json.dumps(skipped)))
+        unfinished.replace(kept)
+    if len(images) < FEWEST_IMAGES:
+        reasons = "".join(f"\n{line}" for line in _skipped_lines(skipped))
+        raise ValueError(
+            f"{directory} holds {len(images)} images that can be read; at least {FEWEST_IMAGES} are needed, and some "
+            f"thousands are better. Files count that end in {', '.join(SUFFIXES)}{reasons}"
+        )
+    labels, label_names = _labels([name for name in names if name not in skipped])
+    nothing = np.zeros((len(images), 0), np.int64)
+    return Contents(Dataset(images, nothing, (), (), "folder", "own files", labels, label_names), skipped)
+
+
+def warnings(dataset: Dataset) -> list[str]:
+    """What in the images speaks against training on them, in plain words."""
+    images = dataset.images
+    found = []
+    if len(images) < FEW_IMAGES:
+        found.append(
+            f"only {len(images)} images: a model of so few remembers them rather than what they share; "
+            f"{FEW_IMAGES:,} or more are better"
+        )
+    constant = int((images == images[:, :1, :1]).all(axis=(1, 2, 3)).sum())
+    if constant:
+        found.append(f"{constant} of {len(images)} images are of one flat colour")
+    distinct = len({hashlib.sha256(image.tobytes()).digest() for image in images})
+    if distinct < len(images):
+        found.append(
+            f"{len(images) - distinct} of {len(images)} images repeat another exactly: copies of a training image "
+            "among the held-out ones make the figures too good"
+        )
+    if (images == images[0]).mean() > 0.99:
+        found.append("the images hardly differ from each other: there is nothing to learn")
+    return [f"warning: {line}" for line in found]
+
+
+def _decoded(paths: list[Path], names: list[str], shape: ImageShape) -> tuple[NDArray[np.uint8], dict[str, str]]:
+    height, width, channels = shape
+    spec = ImageSpec.model_validate({"height": height, "width": width, "channels": channels})
+    with tqdm(total=len(paths), desc="decoding", unit="file") as bar:
+        uploads = [Upload(name, _reader(path, bar.update)) for name, path in zip(names, paths, strict=True)]
+        rows = read_rows(uploads, spec, "fit", Settings().max_image_pixels)
+    return rows.pixels, {names[position]: error.message for position, error in rows.errors.items()}
+
+
+def _reader(path: Path, done: Callable[[], object]) -> Callable[[], bytes]:
+    def read_file() -> bytes:
+        done()
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UndecodableImage(f"The file cannot be read: {error.strerror}.", "Check its permissions.") from error
+
+    return read_file
+
+
+def _labels(names: list[str]) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    folders = [name.split("/")[0] if "/" in name else "" for name in names]
+    label_names = sorted(set(folders))
+    if "" in label_names or len(label_names) < 2:
+        return None, ()
+    return np.array([label_names.index(folder) for folder in folders], np.int64), tuple(label_names)
+
+
+def _key(directory: Path, paths: list[Path], shape: ImageShape) -> str:
+    """Changes with the folder, the shape, and any file's name, size or time."""
+    files = [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps([str(directory.resolve()), shape, files]).encode()).hexdigest()[:32]
+
+
+def _skipped_lines(skipped: dict[str, str]) -> list[str]:
+    lines = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:SKIPPED_SHOWN]]
+    if len(skipped) > SKIPPED_SHOWN:
+        lines.append(f"skipped {len(skipped) - SKIPPED_SHOWN} more files")
+    return lines

@@ -1,0 +1,42 @@
+"""What an evaluation says about whether the model learned anything, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+BLANK_SHARE = 0.1  # of what there is to explain
+POOR_SHARE = 0.5
+
+
+def explained_share(metrics: Mapping[str, Any]) -> float:
+    """How far reconstructions are on the way from the mean image of all (0) to the images themselves (1), in nats."""
+    span = metrics["mean_image_nll"] - metrics["perfect_nll"]
+    return float((metrics["mean_image_nll"] - metrics["reconstruction_nll"]) / span) if span > 0 else 0.0
+
+
+def remarks(evaluation: Mapping[str, Any]) -> list[str]:
+    """Sentences about dead latents and blank reconstructions; `evaluation` as in evaluation.json."""
+    metrics = evaluation["metrics"]
+    latents, live = len(evaluation["latent_kl"]), metrics["live_latents"]
+    share = explained_share(metrics)
+    found = []
+    if live == 0:
+        found.append(
+            f"all {latents} latents are dead: the KL cost more than the latents were worth, the encoder gives every "
+            "image the same latents (posterior collapse) and the decoder draws one average image"
+        )
+    elif live < latents:
+        found.append(
+            f"{latents - live} of {latents} latents are dead: the objective found no use for more than "
+            f"{live}, which carry {sum(evaluation['latent_kl']):.1f} nats in all"
+        )
+    if share < BLANK_SHARE:
+        found.append(
+            f"reconstructions explain {share:.0%} of what the images' mean does not: they are blank or nearly so"
+        )
+    elif share < POOR_SHARE:
+        found.append(
+            f"reconstructions explain only {share:.0%} of what the images' mean does not: much detail is missing"
+        )
+    return found
