@@ -14,12 +14,13 @@ from typing import Any
 
 import bentoml
 import numpy as np
+from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, openapi
+from service import bundle, lifecycle, openapi
 from service.admission import Admission
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
@@ -53,6 +54,12 @@ TRANSPORT_TIMEOUT = 3600
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
 
+def addresses() -> dict[str, str]:
+    """Where BentoML has the services reach each other."""
+    found: dict[str, str] = BentoMLContainer.remote_runner_mapping.get()
+    return found
+
+
 @bentoml.service(
     workers=1,
     threads=1,
@@ -66,6 +73,11 @@ class Inference:
     def __init__(self) -> None:
         settings = Settings()
         self.networks = Networks(bundle.load(settings.bundle_directory), require_gpu=settings.require_gpu)
+
+    @bentoml.on_startup
+    async def stop_last(self) -> None:
+        if (lock := lifecycle.open_lock(addresses())) is not None:
+            lifecycle.stop_after_holders(lock)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -163,6 +175,9 @@ class Misfit:
                 ) from None
 
     def __init__(self) -> None:
+        if (lock := lifecycle.open_lock(addresses())) is not None:
+            lifecycle.hold(lock)
+            addresses().update(lifecycle.lasting(addresses()))
         self.settings = Settings()
         self.networks = RemoteNetworks(self.inference)
         self.pipeline = Pipeline(bundle.load(self.settings.bundle_directory), self.networks, self.settings)

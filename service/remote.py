@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from service.errors import InferenceUnavailable
 
 PROBE_SECONDS = 3
+# A process that is busy may miss a probe; one that misses so many in a row is gone.
+PROBES_MISSED = 3
 # How many connections that break as they are taken up one call may meet.
 STALE_CONNECTIONS = 2
 
@@ -65,10 +67,11 @@ class RemoteNetworks:
 
     async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
         """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
-        task = asyncio.create_task(call)
+        task, missed = asyncio.create_task(call), 0
         try:
             while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
-                if not await self.is_ready():
+                missed = 0 if await self.is_ready() else missed + 1
+                if missed == PROBES_MISSED:
                     raise TimeoutError
             return task.result()
         finally:

@@ -1,0 +1,63 @@
+"""Stopping in order: the supervisor signals all processes at once, but the networks must outlive the calls on them.
+
+Each API worker holds a shared lock for as long as it lives. The networks' process, told to stop, first waits for the
+lock to be free. The system frees the lock of a process that dies, however it dies.
+
+The supervisor also removes the sockets between its processes, before any has stopped: an open descriptor keeps them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+LOCK = "api.lock"
+SCHEME = "file://"
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def open_lock(addresses: Mapping[str, str]) -> int | None:
+    """A descriptor of the lock, in the private directory of the sockets at `addresses`; None where there are none."""
+    sockets = [Path(address.removeprefix(SCHEME)) for address in addresses.values() if address.startswith(SCHEME)]
+    return os.open(sockets[0].with_name(LOCK), os.O_RDWR | os.O_CREAT, 0o600) if sockets else None
+
+
+def hold(lock: int) -> None:
+    """Hold the lock until this process ends."""
+    fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def lasting(addresses: Mapping[str, str]) -> dict[str, str]:
+    """The same addresses, the sockets among them by descriptors of this process (on Linux)."""
+    if not hasattr(os, "O_PATH"):
+        return dict(addresses)
+    return {
+        name: f"{SCHEME}/proc/self/fd/{os.open(address.removeprefix(SCHEME), os.O_PATH)}"
+        if address.startswith(SCHEME)
+        else address
+        for name, address in addresses.items()
+    }
+
+
+def stop_after_holders(lock: int) -> None:
+    """Have SIGTERM and SIGINT, once they come, wait until nobody holds the lock. To be called in the main thread."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stop = signal.getsignal(number)
+        assert callable(stop), "the server has installed its handlers"
+        signal.signal(number, partial(_defer, stop, lock))
+
+
+def _defer(stop: Handler, lock: int, number: int, frame: FrameType | None) -> None:
+    def wait_then_stop() -> None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stop(number, None)
+
+    threading.Thread(target=wait_then_stop, daemon=True).start()
