@@ -6,7 +6,7 @@ import httpx
 import pytest
 from serving import serve
 
-LIMITS = {"MISFIT_MAX_IMAGES": "1600", "MISFIT_MAX_ROWS_IN_FLIGHT": "1600"}
+LIMITS = {"MISFIT_MAX_IMAGES": "1600", "MISFIT_MAX_ROWS_IN_FLIGHT": "1600", "MISFIT_MAX_STREAM_IMAGES": "2500"}
 
 
 @pytest.fixture(scope="session")
