@@ -37,7 +37,9 @@ def dci(mean: Floats, factors: Classes, seed: int = 0) -> dict[str, float]:
     importance = np.empty((mean.shape[1], factors.shape[1]))
     right = []
     for column, factor in enumerate(factors.T):
-        forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed).fit(mean[seen], factor[seen])
+        # Every split chooses among all latents: where the right one is not on offer, a wrong one is credited.
+        forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, max_features=None, random_state=seed)
+        forest.fit(mean[seen], factor[seen])
         importance[:, column] = forest.feature_importances_
         right.append(forest.score(mean[unseen], factor[unseen]))
     return {

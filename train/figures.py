@@ -25,7 +25,7 @@ DPI = 80
 RECONSTRUCTIONS = 10
 TRAVERSAL_STEPS = 11
 DENSITY_CONTEXTS = 100
-TYPICAL_OF = 2_000  # held-out images: traversals begin at the most typical of them
+ORDINARY_OF = 2_000  # held-out images: traversals begin at an ordinary one of them
 MORPH_STEPS = 10
 # From one label to another, of the data sets whose labels are worth it.
 MORPHS = {"mnist": ((9, 4), (3, 8), (1, 7))}
@@ -46,7 +46,7 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
     rows = np.sort(split(len(dataset.images)).test[:RECONSTRUCTIONS])
     originals = dataset.images[rows]
     mean = encode(model, dataset.images, rows)[:, 0]
-    typical = _typical(encode(model, dataset.images, split(len(dataset.images)).test[:TYPICAL_OF])[:, 0])
+    start = _ordinary(encode(model, dataset.images, split(len(dataset.images)).test[:ORDINARY_OF])[:, 0])
     evaluation = json.loads((directory / "evaluation.json").read_text())
     population = Population.from_npz((directory / "population.npz").read_bytes(), model.latent_dim)
 
@@ -55,7 +55,7 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
         "losses": losses(records, title),
         "reconstructions": reconstructions(originals, decode(model, mean), title),
         "traversals": image_grid(
-            [decode(model, latents) for latents in traversals(typical, population)],
+            [decode(model, latents) for latents in traversals(start, population)],
             [f"latent {dim}" for dim in range(model.latent_dim)],
             f"{title}: each latent over ±{TRAVERSAL_REACH:g} sd of the population",
         ),
@@ -149,7 +149,8 @@ def losses(records: list[dict[str, Any]], title: str) -> Figure:
         if "" in curves:
             tail = np.sort(curves[""])
             low, high = tail[len(tail) // 50], tail[-1 - len(tail) // 50]  # the first steps would flatten the rest
-            axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+            if high > low:
+                axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
         else:
             axis.legend()
     for axis in axes[1]:
@@ -189,6 +190,16 @@ def _typical(means: NDArray[np.float32]) -> NDArray[np.float32]:
     """The one of means (n, L) that is nearest to their centre."""
     nearest: NDArray[np.float32] = means[np.square(means - means.mean(axis=0)).sum(axis=1).argmin()]
     return nearest
+
+
+def _ordinary(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The one of means (n, L) that is as far from their centre as half of them are.
+
+    The nearest one would do less well: on MNIST it is a one, which hardly changes with most latents.
+    """
+    distance = np.square(means - means.mean(axis=0)).sum(axis=1)
+    ordinary: NDArray[np.float32] = means[np.argsort(distance)[len(means) // 2]]
+    return ordinary
 
 
 def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> Figure:

@@ -4,7 +4,7 @@ A run is a directory:
 
     config.json       preset, seed, precision, data and commit: all that decides the result
     checkpoint.pt     weights, optimizer, random state and step: enough to continue as if never stopped
-    metrics.jsonl     one line every LOG_EVERY steps: the terms (nats per image), their weights, learning rate
+    metrics.jsonl     a line every LOG_EVERY steps and at the end: the terms (nats per image), their weights, the speed
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def run(
             bar.update()
 
             window.append((*(term.item() for term in terms), loss.item(), norm.item()))
-            if step % LOG_EVERY == 0:
+            if step % LOG_EVERY == 0 or step == preset.total_steps:
                 record = dict(zip((*terms._fields, "loss", "gradient_norm"), _means(window), strict=True))
                 record |= {"step": step, **weights, "learning_rate": rate}
                 record["images_per_second"] = len(window) * preset.training_batch / (time.perf_counter() - started)

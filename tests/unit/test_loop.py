@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from train import loop  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
-from train.presets import BetaTCVAE, Network, Preset  # noqa: E402
+from train.presets import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
 
 PRESET = Preset(
     name="tiny",
@@ -71,6 +71,34 @@ def test_a_resumed_run_equals_one_that_never_stopped(squares, tmp_path, narrow_s
         assert torch.equal(weight, parts["model"][name]), name
     if stop % loop.LOG_EVERY == 0:
         assert records(tmp_path / "parts") == records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [BetaVAE(4.0), CapacityVAE(10.0, 5.0, capacity_steps=30, final_gamma=2.0, decay_steps=30)],
+    ids=lambda objective: type(objective).__name__,
+)
+@pytest.mark.parametrize("network", [PRESET.network, Network((), (32, 16), 3, leak=0.0)], ids=["cnn", "mlp"])
+def test_every_objective_and_network_learns_and_resumes(squares, tmp_path, objective, network):
+    preset = replace(PRESET, objective=objective, network=network)
+    loop.run(preset, squares, tmp_path / "whole", precision="fp32")
+    loop.run(preset, squares, tmp_path / "parts", precision="fp32", until=40)
+    loop.run(preset, squares, tmp_path / "parts", precision="fp32", resume=True)
+    whole = records(tmp_path / "whole")
+    assert records(tmp_path / "parts") == whole
+    assert whole[-1]["reconstruction_nll"] < 0.9 * whole[0]["reconstruction_nll"]
+    assert loop.load_model(tmp_path / "whole").latent_dim == 3
+
+
+def test_a_run_of_before_a_field_existed_resumes(squares, tmp_path):
+    """Records of the first runs: no kind of objective, one hidden layer as a number, fewer fields."""
+    loop.run(PRESET, squares, tmp_path, precision="fp32", until=20)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["preset"]["objective"]["kind"], config["preset"]["image_shape"], config["preset"]["network"]["leak"]
+    config["preset"]["network"]["hidden"] = config["preset"]["network"]["hidden"][0]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loop.run(PRESET, squares, tmp_path, precision="fp32", resume=True)
+    assert records(tmp_path)[-1]["step"] == PRESET.total_steps
 
 
 def test_the_last_stage_trains_the_decoder_and_leaves_the_latents_as_they_were(squares, tmp_path):

@@ -9,9 +9,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from train.losses import (  # noqa: E402
+    KLTerms,
     Terms,
     beta_tcvae,
+    beta_vae,
+    capacity_vae,
     kl_terms,
+    kl_to_prior,
     log_importance_weights,
     log_normal,
     reconstruction_nll,
@@ -121,3 +125,55 @@ def test_reconstruction_is_summed_cross_entropy_a_mean_over_images():
     p = torch.sigmoid(logits)
     expected = -(images * p.log() + (1 - images) * (1 - p).log()).sum() / 2
     assert reconstruction_nll(logits, images).item() == pytest.approx(expected.item())
+
+
+def test_the_closed_form_of_the_kl_is_the_integral():
+    """Against a sum of q log(q / p) over a fine grid, for every latent of every image."""
+    generator = torch.Generator().manual_seed(2)
+    mean, logvar = torch.randn(2, BATCH, LATENTS, generator=generator, dtype=torch.float64)
+    grid = torch.linspace(-20, 20, 40_001, dtype=torch.float64)[:, None, None]
+    zero = torch.zeros(1, dtype=torch.float64)
+    log_q, log_p = log_normal(grid, mean, logvar), log_normal(grid, zero, zero)
+    naive = (log_q.exp() * (log_q - log_p)).sum(0) * (grid[1] - grid[0]).item()
+    assert kl_to_prior(mean, logvar).tolist() == pytest.approx(naive.mean(0).tolist(), rel=1e-6)
+    assert kl_to_prior(torch.zeros(2, 3), torch.zeros(2, 3)).tolist() == [0, 0, 0]
+
+
+def naive_nll_and_kl(images, logits, mean, logvar):
+    """Loops over images, pixels and latents."""
+    nll = kl = 0.0
+    for row in range(len(images)):
+        for value, logit in zip(images[row].flatten().tolist(), logits[row].flatten().tolist(), strict=True):
+            p = 1 / (1 + math.exp(-logit))
+            nll -= (value * math.log(p) + (1 - value) * math.log(1 - p)) / len(images)
+        for m, v in zip(mean[row].tolist(), logvar[row].tolist(), strict=True):
+            kl += (m**2 + math.exp(v) - v - 1) / 2 / len(images)
+    return nll, kl
+
+
+def test_beta_vae_and_capacity_vae_equal_the_naive_formulas():
+    generator = torch.Generator().manual_seed(4)
+    mean, logvar = torch.randn(2, BATCH, LATENTS, generator=generator, dtype=torch.float64)
+    logits = torch.randn(BATCH, 1, 2, 3, generator=generator, dtype=torch.float64)
+    images = torch.rand(BATCH, 1, 2, 3, generator=generator, dtype=torch.float64)
+    terms = KLTerms(reconstruction_nll(logits, images), kl_to_prior(mean, logvar).sum())
+    nll, kl = naive_nll_and_kl(images, logits, mean, logvar)
+    assert [term.item() for term in terms] == pytest.approx([nll, kl])
+    assert beta_vae(terms, 4.0).item() == pytest.approx(nll + 4 * kl)
+    for capacity in (kl - 1, kl + 1):  # both sides pull the KL to the capacity
+        assert capacity_vae(terms, 10.0, capacity).item() == pytest.approx(nll + 10)
+
+
+@pytest.mark.parametrize("capacity", [0.5, 25.0], ids=["above the capacity", "below the capacity"])
+def test_gradients_of_the_closed_form_objectives_equal_finite_differences(capacity):
+    generator = torch.Generator().manual_seed(6)
+    mean, logvar, noise = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+
+    def terms(mean, logvar):
+        latents = mean + torch.exp(0.5 * logvar) * noise
+        nll = reconstruction_nll(latents[:, :, None, None], torch.full((4, 2, 1, 1), 0.3, dtype=torch.float64))
+        return KLTerms(nll, kl_to_prior(mean, logvar).sum())
+
+    inputs = (mean.requires_grad_(), logvar.requires_grad_())
+    assert torch.autograd.gradcheck(lambda *given: beta_vae(terms(*given), 2.5), inputs)
+    assert torch.autograd.gradcheck(lambda *given: capacity_vae(terms(*given), 10.0, capacity), inputs)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from train.networks import VAE, double_width, half_width  # noqa: E402
-from train.presets import Network  # noqa: E402
+from train.presets import PRESETS, Network  # noqa: E402
 
 NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
 
@@ -44,3 +46,39 @@ def test_doubling_the_width_keeps_the_function_and_lets_the_copies_differ():
     gradient = wide.encoder[0].weight.grad
     first, second = gradient.chunk(2)
     assert not torch.allclose(first, second), "equal gradients would keep the copies equal for ever"
+
+
+def widths(stack, kind):
+    names = ("in_channels", "out_channels") if kind is not torch.nn.Linear else ("in_features", "out_features")
+    return [tuple(getattr(layer, name) for name in names) for layer in stack if isinstance(layer, kind)]
+
+
+def test_the_perceptrons_are_the_agreed_ones():
+    mnist = VAE((28, 28, 1), PRESETS["mnist_vae"]().network)
+    assert widths(mnist.encoder, torch.nn.Linear) == [(784, 400), (400, 40)]
+    assert widths(mnist.decoder, torch.nn.Linear) == [(20, 400), (400, 784)]
+    sprites = VAE((64, 64, 1), PRESETS["dsprites_beta_vae_4"]().network)
+    assert widths(sprites.encoder, torch.nn.Linear) == [(4096, 1024), (1024, 256), (256, 64), (64, 20)]
+    assert widths(sprites.decoder, torch.nn.Linear) == [(10, 64), (64, 256), (256, 1024), (1024, 4096)]
+    assert {layer.negative_slope for layer in sprites.encoder if isinstance(layer, torch.nn.LeakyReLU)} == {0.0}
+    assert not any(isinstance(layer, torch.nn.Conv2d) for layer in sprites.modules())
+
+
+def test_the_convolutional_networks_of_dsprites_are_the_agreed_ones():
+    for name, hidden in (("dsprites_gamma_vae_cnn", (256, 64)), ("dsprites_beta_tcvae", (256,))):
+        model = VAE((64, 64, 1), PRESETS[name]().network)
+        units = (512, *hidden)
+        assert widths(model.encoder, torch.nn.Conv2d) == [(1, 32), (32, 32), (32, 32), (32, 32)]
+        assert widths(model.encoder, torch.nn.Linear) == [*pairwise(units), (units[-1], 20)]
+        assert widths(model.decoder, torch.nn.Linear) == [*pairwise((10, *units[::-1]))]
+        assert widths(model.decoder, torch.nn.ConvTranspose2d) == [(32, 32), (32, 32), (32, 32), (32, 1)]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "folder"])
+def test_every_network_takes_and_gives_its_data_sets_images(name):
+    preset = PRESETS[name]()
+    shape = {"mnist": (28, 28, 1), "dsprites": (64, 64, 1), "shapes3d": (64, 64, 3)}[preset.dataset]
+    model = VAE(shape, preset.network)
+    mean, logvar = model.encode(torch.rand(2, shape[2], *shape[:2]))
+    assert mean.shape == logvar.shape == (2, preset.network.latent_dim)
+    assert model.decode(mean).shape == (2, shape[2], *shape[:2])

@@ -58,7 +58,7 @@ def load(path: Path) -> Dataset:
             f"python -m train render dsprites --out {path}"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if not {"imgs", "latents_classes"} <= set(file.files):
                 raise ValueError(f"{path} is not dSprites: it holds {file.files}, not imgs and latents_classes")
             stored, classes = file["imgs"], file["latents_classes"]

@@ -49,7 +49,7 @@ class FidelityReport:
             for shape, name in enumerate(dsprites.SHAPES)
             if (rows := self.factors[:, 0] == shape).any()
         ]
-        whole = f"all {len(wrong)} frames: {self.exact_share:.2%} exact, at worst {wrong.max()} wrong pixels"
+        whole = f"all {len(wrong)} frames: {self.exact_share:.2%} exact, at worst {wrong.max()} pixels off"
         return "\n".join([*lines, whole])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import urllib.error
 import urllib.request
 import zlib
@@ -123,6 +124,6 @@ def _idx(content: bytes, name: str) -> NDArray[np.uint8]:
         )
     shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist())
     values = np.frombuffer(content, np.uint8, offset=header)
-    if values.size != np.prod(shape):
-        raise ValueError(f"{name} promises {shape} values and holds {values.size}: is it complete?")
+    if values.size != math.prod(shape):
+        raise ValueError(f"{name} promises {math.prod(shape)} values and holds {values.size}: is it complete?")
     return values.reshape(shape)
