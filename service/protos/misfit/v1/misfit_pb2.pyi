@@ -23,6 +23,7 @@ class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ESTIMATOR_LEDOIT_WOLF: _ClassVar[Estimator]
     ESTIMATOR_OAS: _ClassVar[Estimator]
     ESTIMATOR_MCD: _ClassVar[Estimator]
+    ESTIMATOR_DENSITY_RATIO: _ClassVar[Estimator]
 
 class Foreign(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -80,6 +81,7 @@ ESTIMATOR_MIXTURE: Estimator
 ESTIMATOR_LEDOIT_WOLF: Estimator
 ESTIMATOR_OAS: Estimator
 ESTIMATOR_MCD: Estimator
+ESTIMATOR_DENSITY_RATIO: Estimator
 FOREIGN_UNSPECIFIED: Foreign
 FOREIGN_FLAG: Foreign
 FOREIGN_OFF: Foreign
