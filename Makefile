@@ -53,12 +53,12 @@ $(DATA): | .venv-train/installed
 
 train: .venv-train/installed $(DATA)  ## train, evaluate and draw the shipped preset (hours; interrupt and repeat freely)
 	$(TRAIN)/python -m train run shapes3d_beta_tcvae --seed 1 --data $(DATA) --out $(RUN) --resume
-	$(TRAIN)/python -m train evaluate $(RUN) --data $(DATA)
-	$(TRAIN)/python -m train figures $(RUN) --data $(DATA)
 
 results: .venv-train/installed  ## keep the measured results and figures of RUN in train/results
 	mkdir -p train/results/$(notdir $(RUN))
 	cp $(RUN)/config.json $(RUN)/evaluation.json $(RUN)/metrics.jsonl $(RUN)/figures/*.png train/results/$(notdir $(RUN))
+	$(TRAIN)/python -m train results $(RUN)
+	$(TRAIN)/python -m train page
 
 bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d

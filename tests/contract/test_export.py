@@ -19,12 +19,12 @@ import torch
 
 from export import graphs, parity
 from export.__main__ import export_run, main
-from service import bundle
+from service import bundle, runtime
 from service.bundle import Population
 from train import evaluate, loop
 from train.data.dataset import Dataset
 from train.networks import VAE
-from train.presets import BetaTCVAE, Network, Preset
+from train.presets import BetaTCVAE, BetaVAE, Network, Preset
 
 LATENT_DIM = 4
 NETWORK = Network(channels=(8, 16), hidden=(32,), latent_dim=LATENT_DIM)
@@ -176,6 +176,25 @@ def test_grey_images_that_are_not_square_export_as_well(population: Population) 
     assert 0 < reached.latents_relative <= 1e-4
 
 
+@pytest.mark.parametrize("leak", [0.0, 0.2], ids=["relu", "leaky"])
+def test_heat_maps_of_deeper_encoders_agree_with_autograd(population: Population, leak: float) -> None:
+    torch.manual_seed(0)
+    shape, deep = (16, 16, 1), Network(channels=(8, 16), hidden=(24, 12), latent_dim=LATENT_DIM, leak=leak)
+    vae = VAE(shape, deep).eval()
+    reached = parity.check(vae, graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae), population)
+    assert reached.saliency_relative is not None
+    assert 0 < reached.saliency_relative <= 1e-4
+
+
+def test_a_perceptron_has_no_heat_maps(population: Population) -> None:
+    torch.manual_seed(0)
+    vae = VAE((28, 28, 1), Network(channels=(), hidden=(40,), latent_dim=LATENT_DIM, leak=0.0)).eval()
+    assert graphs.saliency(vae) is None
+    reached = parity.check(vae, graphs.encoder(vae), graphs.decoder(vae), None, population)
+    assert 0 < reached.latents_relative <= 1e-4
+    assert reached.saliency_relative is None
+
+
 def edited(content: bytes, op_type: str, change: Callable[[onnx.ModelProto, onnx.NodeProto], object]) -> bytes:
     graph = onnx.load_from_string(content)
     node = next(node for node in graph.graph.node if node.op_type == op_type)
@@ -323,6 +342,35 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     for figure in evaluation["metrics"]:
         assert figure.endswith("per_factor") or f"| {figure} |" in card
     assert "{" not in card.replace(card[card.index("```json") : card.index("## Graphs")], "")
+
+
+def test_a_perceptron_of_grey_images_becomes_a_bundle_without_heat_maps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    images = np.zeros((300, 28, 28, 1), dtype=np.uint8)
+    for image, (row, column) in zip(images, random.integers(0, 20, size=(300, 2)), strict=True):
+        image[row : row + 8, column : column + 8] = 255
+    dataset = Dataset(images, np.zeros((300, 0), np.int64), (), (), "mnist", "own files")
+    network = Network(channels=(), hidden=(32,), latent_dim=LATENT_DIM, leak=0.0)
+    run, out = tmp_path / "run", tmp_path / "bundle"
+    loop.run(Preset("digits", "mnist", network, BetaVAE(), 60, 32, 3e-3, 3e-3), dataset, run, precision="fp32")
+    evaluate.evaluate(run, dataset)
+    assert main([str(run), "--out", str(out)]) == 0
+    assert "heat maps none" in capsys.readouterr().out
+    written = bundle.load(out)
+    assert written.manifest.image.shape == (28, 28, 1)
+    assert not written.manifest.has_saliency
+    assert written.manifest.parity.saliency_relative is None
+    card = (out / bundle.CARD).read_text(encoding="utf-8")
+    assert "saliency" not in card
+    assert "heat maps" not in card
+    assert "28 x 28 grey images" in card
+
+    networks = runtime.Networks(written)
+    assert not networks.has_saliency
+    decoded = networks.decode(networks.encode(images[:5])[:, 0])
+    assert (decoded.shape, decoded.dtype) == ((5, 28, 28, 1), np.uint8)
 
 
 def test_data_without_factors_gives_numbered_latents(trained: tuple[Path, Dataset, Preset], tmp_path: Path) -> None:
