@@ -15,8 +15,9 @@ import torch
 from export import graphs, latents, parity
 from export.card import model_card
 from service import bundle
-from service.bundle import Bundle, ImageSpec, Manifest, Population
+from service.bundle import Bundle, ImageSpec, Manifest
 from service.errors import MisfitError
+from service.population import POPULATION, Population
 from train.loop import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
@@ -33,7 +34,7 @@ def export_run(run: Path, out: Path, *, name: str | None = None, licence: str | 
     config = load_config(run)
     evaluation = _evaluation(run)
     vae = load_model(run)
-    population = Population.from_npz((run / bundle.POPULATION).read_bytes(), vae.latent_dim)
+    population = Population.from_npz((run / POPULATION).read_bytes(), vae.latent_dim)
 
     encoder, decoder, saliency = graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae)
     reached = parity.check(vae, encoder, decoder, saliency, population)

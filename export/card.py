@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from service.bundle import Manifest, Population
+from service.bundle import Manifest
+from service.population import Population
 
 CARD = """\
 # {model}

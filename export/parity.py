@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.bundle import Parity, Population
+from service.bundle import Parity
+from service.population import Population
 from train.networks import VAE
 
 BATCH_SIZES = (1, 2, 7, 350)

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from service import scoring
-from service.bundle import Latent, Population
+from service.bundle import Latent
 from service.context import Context, Float64Array, PopulationUnits, Source
 from service.estimators import Fit
+from service.odds_shares import odds_shares
+from service.population import Population
 
 BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.intp]
@@ -50,6 +52,9 @@ class Attributions:
 
     shapley        (n, L)  shares of the squared distance, which they sum to; may be negative
     shapley_odds   (n, L)  shares of the log odds, which they sum to but for a constant of the context
+    blame          (n, L)  what puts one latent before another: `shapley_odds`, and where those are a density ratio's
+                           also the Gaussians', which know of a factor what neighbours do not (measured: top-1 of
+                           the changed factor rises from .92-.98 to .97-.99)
     conditional_z  (n, L)  deviation from what the image's other latents lead one to expect, in its sd
     marginal_z     (n, L)  deviation from the context's location, in the context's sd
     dead           (L,)
@@ -57,6 +62,7 @@ class Attributions:
 
     shapley: Float64Array
     shapley_odds: Float64Array
+    blame: Float64Array
     conditional_z: Float64Array
     marginal_z: Float64Array
     dead: BoolArray
@@ -66,22 +72,37 @@ def attribute(latents: NDArray[np.floating], context: Context, population: Popul
     """Attributions of `latents` in `context`."""
     units = PopulationUnits.of(population)
     points, fit = units.points(latents), Fit(*units.in_units(context))
+    background = scoring.background_fit(context, units)
     dead = np.ones(len(population.location), dtype=bool)
     dead[units.live] = False
+    own, gaussian = _shapley_odds(points, context, units), shapley_odds(points, fit, background)
     return Attributions(
         shapley=_over_latents(shapley(points, fit), units),
-        shapley_odds=_over_latents(shapley_odds(points, fit, scoring.background_fit(context, units)), units),
+        shapley_odds=_over_latents(gaussian if own is None else own, units),
+        blame=_over_latents(gaussian if own is None else own + gaussian, units),
         conditional_z=_over_latents(conditional_z(points, fit), units),
         marginal_z=_over_latents(marginal_z(points, fit), units),
         dead=dead,
     )
 
 
+def _shapley_odds(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array | None:
+    """Shapley values (n, d) of the log odds of a density ratio, None where `context` has none."""
+    sample = units.sample()
+    if context.kernel is None or sample is None:
+        return None
+
+    def base(points: Float64Array, axes: BoolArray) -> Float64Array:
+        return scoring.marginal_log_ratios(points, context, units, axes)
+
+    return odds_shares(points, context.kernel, sample, base)
+
+
 def order(attributions: Attributions, context: Context) -> IndexArray:
     """Latent indices (n, L), the ones most to blame for the score first, the dead last; ties to the earlier."""
     # Against the population itself the odds are flat: only the distance is left to explain.
-    by_odds = context.estimator in ("mixture", "moments") and context.source != "population"
-    terms = attributions.shapley_odds if by_odds else attributions.shapley
+    by_odds = context.estimator in scoring.RANKED_BY_ODDS and context.source != "population"
+    terms = attributions.blame if by_odds else attributions.shapley
     return np.argsort(np.where(attributions.dead, np.inf, -terms), axis=1, kind="stable")
 
 

@@ -4,7 +4,7 @@
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
-    population.npz   moments of the latents of the training population, and how well its images are redrawn
+    population.npz   the latents of the training population, and how well its images are redrawn
     README.md        the model card, for people: not part of the contract, free to be edited
 
 `export` writes it, `service` reads it, and both sides use this module only. Nothing in it is pickled.
@@ -15,30 +15,23 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
+from service.population import DEAD_VARIANCE, POPULATION, Population
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CARD = "README.md"
-POPULATION = "population.npz"
 SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 GRAPHS = ("encoder.onnx", "decoder.onnx")
 REQUIRED_FILES = (*GRAPHS, POPULATION)
-# A latent whose mean hardly moves over the population carries nothing: below this variance it is dead.
-DEAD_VARIANCE = 0.01
 
-Float64Array = NDArray[np.float64]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -118,112 +111,6 @@ class Manifest(_Record):
         content = self.model_dump(mode="json", exclude={"bundle_id"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Familiarity:
-    """How well images of the population are redrawn: quantiles of `foreign.reconstruction_error` over held-out ones.
-
-    median  the error of an ordinary image
-    high    the 0.999 quantile
-    """
-
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, errors: NDArray[np.floating]) -> Self:
-        """Quantiles of the reconstruction errors (n,), n >= 1, of images that the model was not trained on."""
-        median, high = np.quantile(errors, (0.5, 0.999)).tolist()
-        return cls(median, high)
-
-
-@dataclass(frozen=True)
-class Population:
-    """Moments of the latents over the training population: the broad background of every context.
-
-    location            (L,)    mean of the encoder's means
-    covariance          (L, L)  covariance of the encoder's means, ddof 1
-    posterior_variance  (L,)    mean of exp(logvar): how exactly the encoder knows each latent
-    size                        number of images that the moments were taken over
-    familiarity                 None in bundles that were exported before it was measured
-    """
-
-    location: Float64Array
-    covariance: Float64Array
-    posterior_variance: Float64Array
-    size: int
-    familiarity: Familiarity | None = None
-
-    @classmethod
-    def from_latents(cls, latents: NDArray[np.floating], familiarity: Familiarity | None = None) -> Self:
-        """Moments of `latents` (N, 2, L), N >= 2."""
-        mean, logvar = np.asarray(latents, dtype=np.float64).transpose(1, 0, 2)
-        return cls(
-            location=mean.mean(axis=0),
-            covariance=np.atleast_2d(np.cov(mean, rowvar=False)),
-            posterior_variance=np.exp(logvar).mean(axis=0),
-            size=len(mean),
-            familiarity=familiarity,
-        )
-
-    @property
-    def live_dims(self) -> NDArray[np.intp]:
-        """Indices of the latents that vary over the population."""
-        return np.flatnonzero(np.diag(self.covariance) >= DEAD_VARIANCE)
-
-    def to_npz(self) -> bytes:
-        buffer = BytesIO()
-        arrays: dict[str, Any] = {
-            "location": self.location,
-            "covariance": self.covariance,
-            "posterior_variance": self.posterior_variance,
-            "size": np.int64(self.size),
-        }
-        if self.familiarity is not None:
-            arrays["familiarity"] = np.array([self.familiarity.median, self.familiarity.high])
-        np.savez(buffer, **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_npz(cls, content: bytes, latent_dim: int) -> Self:
-        """Raises BundleCorrupt for anything but finite moments of `latent_dim` latents, and errors in their order."""
-        try:
-            with np.load(BytesIO(content), allow_pickle=False) as arrays:
-                location = arrays["location"].astype(np.float64)
-                covariance = arrays["covariance"].astype(np.float64)
-                posterior_variance = arrays["posterior_variance"].astype(np.float64)
-                size = int(arrays["size"])
-                familiarity = arrays["familiarity"].astype(np.float64) if "familiarity" in arrays else None
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleCorrupt(f"{POPULATION} cannot be read: {error}.", "Export the bundle again.") from error
-        shapes = {
-            "location": (location, (latent_dim,)),
-            "covariance": (covariance, (latent_dim, latent_dim)),
-            "posterior_variance": (posterior_variance, (latent_dim,)),
-        }
-        for name, (array, expected) in shapes.items():
-            if array.shape != expected or not np.isfinite(array).all():
-                raise BundleCorrupt(
-                    f"{POPULATION}: {name} has shape {array.shape}, or values that are not finite; "
-                    f"the manifest calls for finite values of shape {expected}.",
-                    "Export the bundle again.",
-                )
-        if size < 2 or not np.allclose(covariance, covariance.T) or (posterior_variance <= 0).any():
-            raise BundleCorrupt(
-                f"{POPULATION} does not hold moments: it needs a size of at least 2 (it has {size}), a "
-                "symmetric covariance and positive posterior variances.",
-                "Export the bundle again.",
-            )
-        if familiarity is None:
-            return cls(location, covariance, posterior_variance, size)
-        if familiarity.shape != (2,) or not 0 < familiarity[0] <= familiarity[1] < np.inf:
-            raise BundleCorrupt(
-                f"{POPULATION}: familiarity is {familiarity.tolist()}; it holds the median and a higher quantile of "
-                "the reconstruction errors, both positive.",
-                "Export the bundle again.",
-            )
-        return cls(location, covariance, posterior_variance, size, Familiarity(*familiarity.tolist()))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle import Population
+from service.kernel import Kernel
+from service.population import Population
 
 Float64Array = NDArray[np.float64]
-Estimator = Literal["leave_one_out", "robust", "mixture", "ledoit_wolf", "oas", "mcd"]
+Estimator = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
 # A merged context keeps no images to estimate from: its moments are what its parts' images have.
-ContextEstimator = Literal["leave_one_out", "robust", "mixture", "ledoit_wolf", "oas", "mcd", "moments"]
+ContextEstimator = Literal[
+    "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd", "moments"
+]
 Source = Literal["batch", "reference", "population"]
 Reliability = Literal["high", "low"]
 # Population standard deviations beyond which a latent is no further out: it keeps every square finite.
@@ -40,6 +43,7 @@ class Context:
     contamination          estimated share of outliers among those images; None where nothing estimates it
     reliability            "low" where the moments rest on too few images, or on too many outliers
     warnings               what the user should know, as sentences
+    kernel                 the images themselves, as far as `density_ratio` compares others with them
     """
 
     location: Float64Array
@@ -52,6 +56,7 @@ class Context:
     contamination: float | None
     reliability: Reliability
     warnings: tuple[str, ...]
+    kernel: Kernel | None = None
 
     @property
     def size(self) -> int:
@@ -113,6 +118,10 @@ class PopulationUnits:
         mean = (latents[:, 0] if latents.ndim == 3 else latents)[:, self.live].astype(np.float64)
         centred = (mean - self.population.location[self.live]) / self.unit
         return np.clip(centred, -FURTHEST, FURTHEST)
+
+    def sample(self) -> Float64Array | None:
+        """The population's sample (p, d), None where the bundle holds none."""
+        return None if self.population.sample is None else self.points(self.population.sample)
 
     def correlation(self) -> Float64Array:
         """The population's covariance (d, d) in these units."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.stats import chi2, rankdata
 from sklearn.covariance import MinCovDet, ledoit_wolf, oas
@@ -30,6 +31,17 @@ class Fit:
     covariance: Float64Array
     contamination: float | None = None
     warnings: tuple[str, ...] = ()
+
+
+def marginal_distances(points: Float64Array, fit: Fit, axes: NDArray[np.bool_]) -> tuple[Float64Array, Float64Array]:
+    """For each of some sets of axes (s, d), by the marginals of `fit` on them: the squared distances (s, n) of points
+    (n, d), and the log (s,) of the root of the covariance's determinant."""
+    # Systems of one size: an axis that a set leaves out has variance 1 and no deviation.
+    both = axes[:, :, None] & axes[:, None, :]
+    factors = np.linalg.cholesky(np.where(both, fit.covariance, np.eye(axes.shape[1])))
+    delta = np.where(axes[:, None], points - fit.location, 0)  # (s, n, d)
+    whitened = delta @ np.linalg.inv(factors).transpose(0, 2, 1)
+    return np.square(whitened).sum(axis=2), np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
 
 
 def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:

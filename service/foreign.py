@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle import Familiarity
+from service.population import Familiarity
 
 Float64Array = NDArray[np.float64]
 

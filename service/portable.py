@@ -7,7 +7,8 @@ import numpy as np
 from service.bundle import Bundle
 from service.context import Context, Float64Array, Moments
 from service.errors import InvalidInput
-from service.schemas import PortableContext, PortableMoments
+from service.kernel import MOST_IMAGES, Kernel
+from service.schemas import PortableContext, PortableKernel, PortableMoments
 
 FIT_AGAIN = "Send what `context` was in the answer of POST /fit, unchanged."
 # Covariances that came through JSON are as symmetric as they went; more than rounding is an edit.
@@ -31,6 +32,7 @@ def to_portable(context: Context, bundle_id: str) -> PortableContext:
         contamination=context.contamination,
         reliability=context.reliability,
         warnings=list(context.warnings),
+        kernel=None if context.kernel is None else _kernel_to_portable(context.kernel),
     )
 
 
@@ -72,7 +74,36 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
         contamination=portable.contamination,
         reliability=portable.reliability,
         warnings=tuple(portable.warnings),
+        kernel=None if portable.kernel is None else _kernel_from_portable(portable.kernel, len(live)),
     )
+
+
+def _kernel_to_portable(kernel: Kernel) -> PortableKernel:
+    return PortableKernel(
+        points=kernel.points.tolist(),
+        weights=kernel.weights.tolist(),
+        bandwidth=[width if np.isfinite(width) else None for width in kernel.bandwidth.tolist()],
+        typical=kernel.typical,
+        contamination=kernel.contamination,
+    )
+
+
+def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
+    size = len(portable.points)
+    if not 1 <= size <= MOST_IMAGES:
+        raise InvalidInput(f"The context's kernel.points are {size}, expected 1 to {MOST_IMAGES}.", FIT_AGAIN)
+    weights = _array(portable.weights, (size,), "kernel.weights")
+    if ((weights < 0) | (weights > 1)).any():
+        raise InvalidInput("The context's kernel.weights are not all probabilities.", FIT_AGAIN)
+    bandwidth = np.array([np.inf if width is None else width for width in portable.bandwidth])
+    if bandwidth.shape != (live,) or (bandwidth <= 0).any():
+        raise InvalidInput(
+            f"The context's kernel.bandwidth has {len(bandwidth)} entries, or some that are not positive; this bundle "
+            f"calls for {live} that are positive, or null.",
+            FIT_AGAIN,
+        )
+    points = _array(portable.points, (size, live), "kernel.points")
+    return Kernel(points, weights, bandwidth, portable.typical, portable.contamination)
 
 
 def _symmetric(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:

@@ -37,6 +37,16 @@ class PortableMoments(_Record):
     scatter: list[list[float]]
 
 
+class PortableKernel(_Record):
+    """A context's images, as far as density_ratio compares others with them, over the latents that the model uses."""
+
+    points: list[list[float]] = Field(description="their latents, in standard deviations of the population")
+    weights: list[float] = Field(description="the probability that each is no outlier")
+    bandwidth: list[float | None] = Field(description="of every latent, how near is near; null where it is free")
+    typical: float = Field(description="the median log ratio of context to population among them")
+    contamination: float = Field(gt=0, lt=1, description="estimated share of outliers among them")
+
+
 class PortableContext(_Record):
     """What /fit makes of images, and every other endpoint compares images with; it belongs to one bundle."""
 
@@ -53,6 +63,7 @@ class PortableContext(_Record):
     contamination: float | None = Field(default=None, ge=0, le=1, description="estimated share of outliers in it")
     reliability: Reliability
     warnings: list[str]
+    kernel: PortableKernel | None = Field(default=None, description="of density_ratio: some of the images themselves")
 
 
 class FitResponse(_Record):
@@ -82,7 +93,7 @@ class LatentAttribution(_Record):
     index: int
     value: float = Field(description="the encoder's mean")
     shapley: float = Field(description="its share of mahalanobis_squared (Shapley value): they sum to it")
-    shapley_odds: float = Field(description="its share of the log odds of being an outlier")
+    shapley_odds: float = Field(description="its share of the log odds of being an outlier (Shapley value)")
     conditional_z: float = Field(description="sd from what the image's other latents lead one to expect")
     marginal_z: float = Field(description="sd from the context's middle")
     dead: bool = Field(description="the model does not use this latent: it never counts")

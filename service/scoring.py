@@ -11,13 +11,33 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import chi2, gamma
 
-from service.bundle import Population
-from service.context import Context, Estimator, Float64Array, Moments, PopulationUnits, Reliability, Source
+from service import kernel
+from service.context import (
+    Context,
+    ContextEstimator,
+    Estimator,
+    Float64Array,
+    Moments,
+    PopulationUnits,
+    Reliability,
+    Source,
+)
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
-from service.estimators import FITS, Fit, is_degenerate, leave_one_out_distances, log_density, mahalanobis_squared
+from service.estimators import (
+    FITS,
+    Fit,
+    is_degenerate,
+    leave_one_out_distances,
+    log_density,
+    mahalanobis_squared,
+    marginal_distances,
+)
 from service.mixture import fit_mixture
+from service.population import Population
 
-DEFAULT_ESTIMATOR: Estimator = "mixture"
+DEFAULT_ESTIMATOR: Estimator = "density_ratio"
+# Those whose score is the log posterior odds of being an outlier; the others' is the distance.
+RANKED_BY_ODDS: tuple[ContextEstimator, ...] = ("density_ratio", "mixture", "moments")
 # The noise floor, in units of the encoder's mean posterior variance.
 FLOOR_SHARE = 0.25
 # The share of outliers before anything is seen, and how many images that guess is worth.
@@ -37,13 +57,13 @@ SMALLEST_SCALE = 1e-6
 class Scores:
     """One entry for every image, in input order.
 
-    outlier_score        (n,)  what ranks: log posterior odds of being an outlier (`mixture` and `moments`), in
-                               every other estimator mahalanobis_squared; a foreign image's is its foreignness times
+    outlier_score        (n,)  what ranks: log posterior odds of being an outlier (RANKED_BY_ODDS), in every
+                               other estimator mahalanobis_squared; a foreign image's is its foreignness times
                                FOREIGN_SCORE, or times the largest of the others' where that is more
     mahalanobis_squared  (n,)  squared distance to the context over the live latents (`leave_one_out` in a
                                batch: to the moments of the other images)
     outlier_probability  (n,)  posterior probability in [0, 1] of having come from the population rather than
-                               from the context, given its latents (`mixture`, `moments`) or its distance (others);
+                               from the context, given its latents (RANKED_BY_ODDS) or its distance (others);
                                1 for a foreign image
     is_outlier           (n,)
     rank                 (n,)  1 = most outlying; ties go to the earlier image
@@ -104,7 +124,7 @@ def score(
     else:
         distances = _distances(points, context, units)
     odds = log_odds(latents, context, population)
-    ranks_by_odds = context.estimator in ("mixture", "moments")
+    ranks_by_odds = context.estimator in RANKED_BY_ODDS
     if ranks_by_odds or context.source == "population" or units.live.size == 0:
         probability: Float64Array = expit(odds)
     else:
@@ -166,6 +186,8 @@ def fit(
         reliability="low" if warnings else "high",
         warnings=warnings,
     )
+    if estimator == "density_ratio" and len(points) > 2 and units.live.size:
+        context = _with_kernel(context, points, units)
     if len(points) <= 2 * units.live.size or source == "population":
         return context
     # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.
@@ -229,7 +251,25 @@ def log_odds(latents: NDArray[np.floating], context: Context, population: Popula
     units = PopulationUnits.of(population)
     known = context.contamination if context.source == "batch" else None
     share = PRIOR_CONTAMINATION if known is None else known
-    return outlier_log_odds(units.points(latents), _fitted(context, units), background_fit(context, units), share)
+    points, sample = units.points(latents), units.sample()
+    gaussian = outlier_log_odds(points, _fitted(context, units), background_fit(context, units), share)
+    if context.kernel is None or sample is None:
+        return gaussian
+    base = np.log(share / (1 - share)) - gaussian
+    return kernel.log_odds(kernel.log_ratios(points, context.kernel, sample, base), context.kernel, share)
+
+
+def marginal_log_ratios(
+    points: Float64Array, context: Context, units: PopulationUnits, axes: NDArray[np.bool_]
+) -> Float64Array:
+    """Log ratios (s, n) of two Gaussians, `context` to population, at points (n, d), on sets of axes (s, d).
+
+    On all axes this is the log odds of `outlier_log_odds` the other way round.
+    """
+    inlier, inlier_volume = marginal_distances(points, _fitted(context, units), axes)
+    outlier, outlier_volume = marginal_distances(points, background_fit(context, units), axes)
+    tail = far_tail(outlier, axes.sum(axis=1)[:, None])
+    return 0.5 * (outlier - inlier) + (outlier_volume - inlier_volume)[:, None] - tail
 
 
 def inside(latents: NDArray[np.floating], context: Context, population: Population) -> NDArray[np.bool_]:
@@ -254,7 +294,8 @@ def fit_context(
         covariance = (moments.scatter + background.covariance) / (n + 1) + np.diag(floor)
         blend = Fit(moments.mean * n / (n + 1), covariance)
         return blend, (f"A {source} of {n} is too small for a context: blended with the model's population.",)
-    fit = fit_mixture(points, floor, background) if estimator == "mixture" else FITS[estimator](points, floor)
+    by_mixture = estimator in ("mixture", "density_ratio")
+    fit = fit_mixture(points, floor, background) if by_mixture else FITS[estimator](points, floor)
     if n <= 2 * d:
         return fit, (_few(n, d), *fit.warnings)
     return fit, fit.warnings
@@ -263,16 +304,23 @@ def fit_context(
 def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit, share: float) -> Float64Array:
     """Log posterior odds (n,) of outlier against inlier, where `share` of the images are outliers.
 
-    Outliers follow the population's Gaussian. A few of them may lie far outside it: there both Gaussians
-    are nil and their ratio means nothing, so that tail takes over; within the population it is nil itself.
+    Outliers follow the population's Gaussian, with a far tail.
     """
-    d = points.shape[1]
     distance = mahalanobis_squared(points, background.location, background.covariance)
-    far = np.log(FAR_SHARE) - d * np.log(FAR) + 0.5 * distance * (1 - FAR**-2)
-    outlier = log_density(points, background.location, background.covariance) + np.logaddexp(0, far)
+    outlier = log_density(points, background.location, background.covariance) + far_tail(distance, points.shape[1])
     inlier = log_density(points, fit.location, fit.covariance)
     odds: Float64Array = outlier - inlier + np.log(share / (1 - share))
     return odds
+
+
+def far_tail(distance: Float64Array, d: int | NDArray[np.int64]) -> Float64Array:
+    """What adds to the log density of outliers at a squared `distance` to the population, over d axes.
+
+    A few of them may lie far outside it: there both Gaussians are nil and their ratio means nothing, so that this
+    tail takes over; within the population it is nil itself.
+    """
+    far = np.log(FAR_SHARE) - d * np.log(FAR) + 0.5 * distance * (1 - FAR**-2)
+    return np.asarray(np.logaddexp(0, far))
 
 
 def two_group_posterior(
@@ -338,6 +386,18 @@ def _of_batch(context: Context, probability: Float64Array, foreign: NDArray[np.b
         )
     reliability: Reliability = "low" if warnings else "high"
     return replace(context, contamination=contamination, reliability=reliability, warnings=warnings)
+
+
+def _with_kernel(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+    """`context` with what `density_ratio` compares images with, from its images' points (n, d) in canonical order."""
+    sample = units.sample()
+    if sample is None:
+        warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
+        return replace(context, warnings=(*context.warnings, warning))
+    resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
+    base = -outlier_log_odds(points, _fitted(context, units), background_fit(context, units), 0.5)
+    found = kernel.fit_kernel(points, resolution, sample, base)
+    return replace(context, kernel=found, contamination=found.contamination)
 
 
 def _fitted(context: Context, units: PopulationUnits) -> Fit:

@@ -166,8 +166,7 @@ def benchmark(options: argparse.Namespace) -> None:
     networks = runtime.Networks(served)
     parts = split(math.prod(shapes3d.FACTOR_SIZES))
     data = shapes3d.load(options.data, np.sort(getattr(parts, options.split)))
-    population = shapes3d.load(options.data, np.sort(parts.train[: benchmark.SAMPLE_SIZE]))
-    material = benchmark.prepare(served, networks, data, population.images)
+    material = benchmark.prepare(served, networks, data)
     cells = benchmark.report(benchmark.run(material, options.contexts, options.seed))
     result = {
         "model": served.manifest.model,

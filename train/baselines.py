@@ -1,7 +1,6 @@
 """What the benchmark compares: functions of the held-out images and one context to outlier scores (n,).
 
-mixture, robust, ...   the service's estimators
-kernel                 the density ratio of context to population (train/kernel.py), a candidate for the service
+density_ratio, ...     the service's estimators
 knn                    mean distance to the nearest images of the batch, in population units
 isolation_forest       Liu, Ting & Zhou (2008), on the latents in population units
 reconstruction         squared error of the decoded image: knows nothing of the context
@@ -19,12 +18,11 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from sklearn.ensemble import IsolationForest
 
-from service.bundle import Population
 from service.context import Estimator, PopulationUnits
 from service.estimators import leave_one_out_distances
+from service.population import Population
 from service.scoring import score
 from train.contexts import FloatArray, IntArray, LabelledContext, oracle_odds
-from train.kernel import fit_kernel, log_odds
 
 NEIGHBOURS = 5
 # Added to every component, as a share of the widest one's variance: images may be fewer than components.
@@ -39,7 +37,6 @@ class Material(NamedTuple):
     reconstruction_error  (N,)       as the service measures it, to know foreign images
     components            (N, c)     the pixels' principal components
     latent_factors        (L,)       index of the factor that each latent is named after, -1 for none
-    sample                (m, 2, L)  latents of images that the model was trained on: the population
     """
 
     latents: FloatArray
@@ -48,7 +45,6 @@ class Material(NamedTuple):
     reconstruction_error: FloatArray
     components: FloatArray
     latent_factors: IntArray
-    sample: FloatArray
 
 
 Method = Callable[[Material, LabelledContext], FloatArray]
@@ -63,17 +59,6 @@ def _service(estimator: Estimator) -> Method:
 
 def _points(material: Material, context: LabelledContext) -> NDArray[np.float64]:
     return PopulationUnits.of(material.population).points(material.latents[context.rows])
-
-
-def _kernel(material: Material, context: LabelledContext) -> FloatArray:
-    points, units = _points(material, context), PopulationUnits.of(material.population)
-    variance = np.exp(material.latents[context.rows][:, 1, units.live].astype(np.float64)).mean(axis=0)
-    order = np.lexsort(points.T)
-    resolution = np.sqrt(variance) / units.unit
-    kernel, ratios = fit_kernel(points[order], resolution, units.points(material.sample))
-    odds = np.empty(len(points))
-    odds[order] = log_odds(ratios, kernel)
-    return odds
 
 
 def _knn(material: Material, context: LabelledContext) -> FloatArray:
@@ -104,7 +89,6 @@ def _oracle(material: Material, context: LabelledContext) -> FloatArray:
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 METHODS: dict[str, Method] = {
     **{name: _service(name) for name in ESTIMATORS},
-    "kernel": _kernel,
     "knn": _knn,
     "isolation_forest": _isolation_forest,
     "reconstruction": _reconstruction,
@@ -112,6 +96,6 @@ METHODS: dict[str, Method] = {
     "oracle": _oracle,
 }
 # Their scores are log odds of being an outlier: above 0 they flag.
-ODDS = ("mixture", "kernel")
+ODDS = ("density_ratio", "mixture")
 # These take a hundred times as long as the others.
 SLOW = ("mcd", "isolation_forest")

@@ -46,8 +46,6 @@ SINGLE_STRATA = ("single_factor", "adjacent_level", "shape_only")
 SLOW_STEP = 5
 FDR = 0.1
 PIXEL_COMPONENTS, PIXEL_IMAGES = 20, 2_000
-# Training images that stand for the population.
-SAMPLE_SIZE = 2_000
 IMAGES_AT_A_TIME = 2_048
 TASKS_AT_A_TIME = 8
 
@@ -84,8 +82,8 @@ def cells() -> list[Cell]:
     return [*clean, *dirty]
 
 
-def prepare(bundle: Bundle, networks: Networks, dataset: Dataset, population: NDArray[np.uint8]) -> Material:
-    """Encode, decode and project all images of `dataset`, and encode those of the `population`."""
+def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
+    """Encode, decode and project all images of `dataset`."""
     images, rng = dataset.images, np.random.default_rng(0)
     basis = PCA(min(PIXEL_COMPONENTS, len(images)), svd_solver="randomized", random_state=0)
     basis.fit(_flat(images[rng.permutation(len(images))[:PIXEL_IMAGES]]))
@@ -104,7 +102,6 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset, population: ND
         np.concatenate(errors),
         np.concatenate(components),
         np.array([dataset.factor_names.index(name) if name in dataset.factor_names else -1 for name in names]),
-        networks.encode(population),
     )
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from service.bundle import Population
 from service.context import Estimator
 from service.estimators import log_density
+from service.population import Population
 from service.scoring import DEFAULT_ESTIMATOR, score
 
 FloatArray = NDArray[np.floating]

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from service.bundle import Familiarity, Population
 from service.foreign import reconstruction_error
+from service.population import Familiarity, Population
 from train import disentanglement
 from train.data.dataset import Dataset, split
 from train.loop import commit, load_config, load_model

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from service.bundle import Population
+from service.population import Population
 from service.scoring import score
 from train.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray, IntArray, sample_seed_case
 from train.data.dataset import Dataset, split

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from service import bundle
-from service.bundle import ImageSpec, Latent, Manifest, Parity, Population
+from service.bundle import ImageSpec, Latent, Manifest, Parity
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
+from service.population import Population
 
 GRAPHS = {"encoder.onnx": b"stands for an encoder", "decoder.onnx": b"stands for a decoder"}
 LATENT_DIM = 3

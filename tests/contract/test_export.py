@@ -20,7 +20,7 @@ import torch
 from export import graphs, parity
 from export.__main__ import export_run, main
 from service import bundle, runtime
-from service.bundle import Population
+from service.population import Population
 from train import evaluate, loop
 from train.data.dataset import Dataset
 from train.networks import VAE

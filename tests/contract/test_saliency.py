@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from export import graphs
 from service import bundle
-from service.bundle import Bundle, ImageSpec, Latent, Manifest, Parity, Population
+from service.bundle import Bundle, ImageSpec, Latent, Manifest, Parity
+from service.population import Population
 from service.runtime import Networks
 from train.networks import VAE
 from train.presets import Network

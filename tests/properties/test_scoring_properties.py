@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.bundle import Population
 from service.context import Estimator
 from service.estimators import leave_one_out_distances
+from service.population import Population
 from service.scoring import score
 
 ESTIMATORS = get_args(Estimator)

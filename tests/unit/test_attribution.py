@@ -22,8 +22,9 @@ from service.attribution import (
     shapley_odds,
     smallest_sets,
 )
-from service.bundle import Latent, Population
+from service.bundle import Latent
 from service.estimators import Fit, mahalanobis_squared
+from service.population import Population
 
 NAMES = ["latent 0 (dead)", "object hue", "scale", "latent 3 (dead)", "shape", "wall hue"]
 LIVE = [1, 2, 4, 5]
@@ -90,13 +91,13 @@ def population():
 
 @pytest.fixture(scope="module")
 def batch(population):
-    """200 images alike in object hue and shape; images 0-4 differ in object hue, 5-9 in both."""
+    """200 images alike in object hue and shape; images 0-4 differ in object hue, each its own way, 5-9 in both."""
     rng = np.random.default_rng(1)
     mean = rng.multivariate_normal(population.location, population.covariance, 200)
     mean[:, 1], mean[:, 4] = 0.3, -0.2
     mean[:, [1, 4]] += 0.05 * rng.standard_normal((200, 2))
-    mean[:10, 1] += 1.2
-    mean[5:10, 4] -= 1.0
+    mean[:10, 1] += [-1.9, 1.2, -1.4, 1.6, 0.9, 1.1, -0.9, 2.0, -1.2, 1.4]
+    mean[5:10, 4] -= [1.0, 1.5, -1.2, 0.8, -0.8]
     latents = np.stack([mean, np.full_like(mean, -5.0)], axis=1).astype(np.float32)
     scores = scoring.score(latents, population)
     assert scores.is_outlier[:10].all()
@@ -222,7 +223,7 @@ def test_the_changed_latents_are_named(batch, population, named):
     z = repair_z(latents, sets, scores.context, population)
     np.testing.assert_allclose(z[:5, 1], found.conditional_z[:5, 1], rtol=1e-9)
     reasons = sentences(sets, z, scores.is_outlier, named, scores.context)
-    assert reasons[0] == f"object hue is {z[0, 1]:.0f} sd from this batch; its other dims fit"
+    assert reasons[0] == f"object hue is {abs(z[0, 1]):.0f} sd from this batch; its other dims fit"
     assert reasons[5].startswith(("object hue and shape are ", "shape and object hue are "))
     assert reasons[-1] == "fits this batch"
 
@@ -258,10 +259,10 @@ def test_order_follows_the_score_that_ranks(batch, population):
     terms = np.array([[0.0, 1.0, -3.0, 0.0, 2.0, 0.5]])
     zero = np.zeros((1, 6))
     dead = np.isin(np.arange(6), [0, 3])
-    by_odds = order(Attributions(-terms, terms, zero, zero, dead), scores.context)
+    by_odds = order(Attributions(-terms, zero, terms, zero, zero, dead), scores.context)
     np.testing.assert_array_equal(by_odds, [[4, 1, 5, 2, 0, 3]])
     robust = scoring.score(latents, population, estimator="robust").context
-    np.testing.assert_array_equal(order(Attributions(terms, -terms, zero, zero, dead), robust), by_odds)
+    np.testing.assert_array_equal(order(Attributions(terms, -terms, -terms, zero, zero, dead), robust), by_odds)
 
 
 def test_a_single_image_is_explained_by_its_distance_to_the_population(population):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.bundle import Population
+from service.population import Population
 from train.contexts import (
     HUES,
     LEVELS,

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from service import foreign
-from service.bundle import Familiarity, Population
 from service.errors import BundleCorrupt
+from service.population import Familiarity, Population
 from service.runtime import Networks
 from train.foreign_images import HARD_KINDS, KINDS, foreign_images
 

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("tqdm")
 pytest.importorskip("skimage")
 
-from service.bundle import Familiarity, Population
+from service.population import Familiarity, Population
 from train import foreign_stratum
 from train.baselines import Material
 from train.contexts import LEVELS
@@ -40,7 +40,7 @@ def material_of(frames, familiarity):
     latents = np.stack([mean, np.full_like(mean, -6.0)], axis=1).astype(np.float32)
     errors = ((frames.astype(np.float64) - GREY) ** 2).mean(axis=(1, 2, 3))
     population = Population.from_latents(latents, familiarity and familiarity.of(errors))
-    return Material(latents, factors, population, errors, np.zeros((len(frames), 1)), np.arange(len(LEVELS)), latents)
+    return Material(latents, factors, population, errors, np.zeros((len(frames), 1)), np.arange(len(LEVELS)))
 
 
 def test_what_no_network_redraws_is_found_and_leaves_the_scores_as_they_were(frames, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from train.kernel import MOST_IMAGES, choose_bandwidths, fit_kernel, log_odds, log_ratios
+from service.kernel import BASE_WEIGHT, MOST_IMAGES, choose_bandwidths, fit_kernel, log_odds, log_ratios
 
 RESOLUTION = np.array([0.02, 0.02, 0.05, 0.1])
 
@@ -38,8 +38,13 @@ def context(n, outliers, seed, axis, level):
 
 
 def odds(points):
-    kernel, ratios = fit_kernel(points, RESOLUTION, SAMPLE)
-    return log_odds(ratios, kernel), kernel
+    """Of the context's own points, with Gaussians that say nothing."""
+    kernel = fit_kernel(points, RESOLUTION, SAMPLE, np.zeros(len(points)))
+    return odds_in(kernel, points), kernel
+
+
+def odds_in(kernel, points):
+    return log_odds(log_ratios(points, kernel, SAMPLE, np.zeros(len(points))), kernel, kernel.contamination)
 
 
 @pytest.mark.parametrize(("axis", "level"), [(0, 3), (1, 1), (3, 0), (3, 6)])
@@ -69,14 +74,24 @@ def test_an_image_is_not_its_own_neighbour():
     points[0] = [1.5 + 1 / 6, 0, 0, 0]  # where nobody else of the population is
     scores, kernel = odds(points)
     assert scores[0] == scores.max() > 0
-    assert log_odds(log_ratios(points[:1], kernel, SAMPLE), kernel)[0] < scores[0]
+    # The same image again counts as itself, another one next to it has it for a neighbour.
+    assert odds_in(kernel, points[:1])[0] == scores[0]
+    assert odds_in(kernel, points[:1] + 0.002)[0] < scores[0]
+
+
+def test_where_neighbours_are_too_few_the_gaussians_decide():
+    points, truth = context(50, 4, 5, 0, 3)
+    far = np.where(truth, -6.0, 2.0)
+    kernel = fit_kernel(points, RESOLUTION, SAMPLE, far)
+    alone = log_ratios(points + 50, kernel, SAMPLE, far)
+    np.testing.assert_allclose(alone, far + np.log(BASE_WEIGHT / (kernel.weights.sum() + BASE_WEIGHT)))
 
 
 def test_others_are_scored_as_members_are():
     points, _ = context(300, 20, 4, 3, 2)
     _, kernel = odds(points)
     others, truth = context(200, 60, 5, 3, 2)
-    assert roc_auc_score(truth, log_odds(log_ratios(others, kernel, SAMPLE), kernel)) > 0.97
+    assert roc_auc_score(truth, odds_in(kernel, others)) > 0.97
 
 
 def test_order_does_not_matter_once_it_is_canonical():

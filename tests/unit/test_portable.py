@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,41 @@ def test_a_context_comes_back_from_json_as_it_went(latents, served_bundle):
     np.testing.assert_array_equal(back.moments.scatter, context.moments.scatter)
     direct, through = (scoring.score(latents[:50], served_bundle.population, context=c) for c in (context, back))
     np.testing.assert_array_equal(direct.outlier_score, through.outlier_score)
+
+
+def test_the_images_that_a_density_ratio_compares_with_travel_too(latents, served_bundle):
+    narrow = latents.copy()
+    narrow[20:, 0, served_bundle.population.live_dims[0]] = 0.3
+    context = scoring.fit(narrow, served_bundle.population)
+    assert np.isfinite(context.kernel.bandwidth).any()
+    assert not np.isfinite(context.kernel.bandwidth).all()
+    text = portable_of(narrow, served_bundle).model_dump_json()
+    (portable,) = read_contexts([json.loads(text)])
+    back = from_portable(portable, served_bundle)
+    for name in ("points", "weights", "bandwidth"):
+        np.testing.assert_array_equal(getattr(back.kernel, name), getattr(context.kernel, name))
+    direct, through = (scoring.score(latents[:50], served_bundle.population, context=c) for c in (context, back))
+    np.testing.assert_array_equal(direct.outlier_score, through.outlier_score)
+    assert len(text) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("points", [], "kernel.points are 0"),
+        ("points", [[0.0, 1.0]], r"kernel.points has shape \(1, 2\)"),
+        ("weights", [0.5], r"kernel.weights has shape \(1,\)"),
+        ("weights", [2.0] * 200, "not all probabilities"),
+        ("bandwidth", [0.1], "kernel.bandwidth has 1 entries"),
+        ("bandwidth", [-1.0] * 6, "positive"),
+    ],
+)
+def test_a_kernel_that_cannot_be_one_is_refused(latents, served_bundle, field, value, complaint):
+    portable = portable_of(latents, served_bundle)
+    changes = {field: value, "weights": [1.0]} if field == "points" and value else {field: value}
+    edited = portable.model_copy(update={"kernel": portable.kernel.model_copy(update=changes)})
+    with pytest.raises(InvalidInput, match=complaint):
+        from_portable(edited, served_bundle)
 
 
 def test_a_context_scores_as_the_reference_that_it_was_fitted_to(latents, served_bundle):

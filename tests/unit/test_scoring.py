@@ -3,10 +3,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from service.bundle import Population
 from service.context import Estimator
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 from service.estimators import leave_one_out_distances
+from service.population import Population
 from service.scoring import DEFAULT_ESTIMATOR, false_discovery_flags, score
 
 ESTIMATORS = get_args(Estimator)
