@@ -13,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all benchmark example data train results bundle clean
+.PHONY: help serve test check protos test-service test-all benchmark grpc-soak example data train results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-all: .venv-train/installed  ## what test-service had to leave out: training
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
+
+grpc-soak: .venv/tools  ## memory that a gRPC stream of 100,000 images takes (some minutes)
+	$(SERVE)/python tests/benchmarks/grpc_soak.py
 
 example: .venv/tools  ## the README's pictures, made by its commands, into train/results/example
 	$(SERVE)/python tests/example.py

@@ -1,4 +1,4 @@
-"""Images a second through /score, beside the same pipeline called in this process and beside /explain and /edit.
+"""Images a second through /score, over HTTP and gRPC, beside the same pipeline in this process, /explain and /edit.
 
     python tests/benchmarks/throughput.py
 
@@ -24,15 +24,18 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median
 
+import grpc
 import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
+import calls
 from serving import Served, serve
 
 from service import bundle
 from service.options import ScoreOptions
 from service.pipeline import Pipeline
+from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.requests import parse
 from service.runtime import Networks
 from service.settings import Settings
@@ -109,6 +112,23 @@ def over_http(served: Served, path: str, body: Body, clients: int, requests: int
         return clients * requests * IMAGES / (time.perf_counter() - start)
 
 
+def over_grpc(served: Served, message: bytes, clients: int, requests: int) -> float:
+    """As `over_http`: the request is serialised beforehand, and nobody looks into the answer."""
+
+    def client(_: int) -> None:
+        with grpc.insecure_channel(
+            served.grpc_target, (*calls.UNLIMITED, ("grpc.use_local_subchannel_pool", 1))
+        ) as channel:
+            score = channel.unary_unary("/misfit.v1.MisfitService/Score")
+            for _ in range(requests):
+                score(message)
+
+    with ThreadPoolExecutor(clients) as pool:
+        start = time.perf_counter()
+        list(pool.map(client, range(clients)))
+        return clients * requests * IMAGES / (time.perf_counter() - start)
+
+
 async def in_process(pipeline: Pipeline, body: Body, clients: int, requests: int) -> float:
     async def client() -> None:
         for _ in range(requests):
@@ -138,6 +158,8 @@ def main() -> None:
         for name, body in bodies.items():
             ways[f"in process, {name}"] = partial(in_process, pipeline, body)
             ways[f"/score, {name}"] = partial(asyncio.to_thread, over_http, served, "/score", body)
+        message = pb.ScoreRequest(images=calls.tensor(images)).SerializeToString()
+        ways["Score, tensor"] = partial(asyncio.to_thread, over_grpc, served, message)
         for name, path in REASONS.items():
             ways[name] = partial(asyncio.to_thread, over_http, served, path, bodies["npy"])
         for clients in arguments.clients:
@@ -148,6 +170,9 @@ def main() -> None:
             for name, base in (("npy", "npy"), ("png", "png"), ("png", "npy")):
                 ratios = np.divide(rates[f"/score, {name}"], rates[f"in process, {base}"])
                 print(f"  /score {name} : in process {base} = {median(ratios):.2f}")
+            for base in ("in process, npy", "/score, npy"):
+                ratios = np.divide(rates["Score, tensor"], rates[base])
+                print(f"  gRPC tensor : {base} = {median(ratios):.2f}")
             for name in REASONS:
                 times = np.divide(rates["/score, npy"], rates[name])
                 print(f"  time of {name} : time of /score = {median(times):.2f}")

@@ -1,0 +1,50 @@
+"""Bearer tokens: who is let in, and how tokens change without a restart."""
+
+import hashlib
+import os
+
+import pytest
+
+from service.errors import Unauthenticated
+from service.tokens import Tokens
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def test_without_a_file_everybody_is_let_in():
+    Tokens(None).check("")
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "Basic one", "one", "Bearer three", "Bearer é"])
+def test_others_are_turned_away(tmp_path, authorization):
+    file = tmp_path / "tokens"
+    file.write_text(f"# é\n{digest('one')}\n{digest('two').upper()}  # the second\n\n")
+    tokens = Tokens(file)
+    tokens.check("Bearer one")
+    tokens.check("bearer two")
+    with pytest.raises(Unauthenticated):
+        tokens.check(authorization)
+
+
+def test_the_digest_is_no_token(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text(digest("one"))
+    with pytest.raises(Unauthenticated):
+        Tokens(file).check(f"Bearer {digest('one')}")
+
+
+def test_a_changed_file_is_read_again_and_a_lost_one_lets_nobody_in(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text(digest("one"))
+    tokens = Tokens(file)
+    tokens.check("Bearer one")
+    file.write_text(digest("two"))
+    os.utime(file, ns=(1, 1))
+    tokens.check("Bearer two")
+    with pytest.raises(Unauthenticated):
+        tokens.check("Bearer one")
+    file.unlink()
+    with pytest.raises(Unauthenticated):
+        tokens.check("Bearer two")
