@@ -1,0 +1,183 @@
+"""The gRPC server by itself, its port, and the order in which processes stop."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import tracemalloc
+
+import grpc
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from serving import free_ports
+
+from service import lifecycle
+from service.admission import Admission
+from service.grpc_server import Server, claim_port
+from service.grpc_servicer import Servicer
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.protos.misfit.v1 import misfit_pb2 as pb
+from service.settings import Settings
+
+IMAGE_BYTES = 64 * 64 * 3
+
+
+class Networks:
+    """Latents of noise; `gate` holds every call back until it is set."""
+
+    def __init__(self, latent_dim):
+        self.latent_dim, self.gate = latent_dim, asyncio.Event()
+        self.gate.set()
+
+    async def encode(self, images):
+        await self.gate.wait()
+        noise = np.random.default_rng(len(images)).normal(size=(len(images), 2, self.latent_dim))
+        return noise.astype(np.float32)
+
+    async def decode(self, latents):
+        return np.zeros((len(latents), 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+async def running(served_bundle):
+    """A server with networks of our own, its admission, and a channel to it."""
+    (port,) = free_ports(1)
+    settings = Settings(grpc_host="127.0.0.1", grpc_port=port, max_stream_images=20_000, timeout_seconds=60)
+    networks = Networks(served_bundle.manifest.latent_dim)
+    admission = Admission(settings.max_rows_in_flight, settings.max_bytes_in_flight)
+    pipeline = Pipeline(served_bundle, networks, settings)
+
+    async def ready():
+        return True
+
+    servicer = Servicer(pipeline, ready, admission, Metrics(CollectorRegistry()))
+    server = Server(servicer, ready, settings)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel, networks, admission, server
+    await server.stop()
+
+
+def chunk(count):
+    images = np.zeros((count, 64, 64, 3), dtype=np.uint8)
+    return pb.ScoreStreamRequest(
+        images=pb.Images(tensor=pb.ImageTensor(shape=images.shape, data=images.tobytes())),
+    ).SerializeToString()
+
+
+async def test_a_stream_keeps_no_pixels(running):
+    channel, _, admission, _ = running
+    content = chunk(300)  # below a client's usual limit
+    most = 0
+
+    async def contents():
+        nonlocal most
+        for _ in range(40):
+            most = max(most, admission.in_flight["images"])
+            yield content
+
+    tracemalloc.start()
+    items = [
+        item.index
+        async for piece in channel.stream_stream("/misfit.v1.MisfitService/ScoreStream")(contents())
+        for item in pb.ScoreStreamResponse.FromString(piece).items
+    ]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert items == list(range(12_000))
+    assert most == 300
+    assert admission.in_flight == {"images": 0, "bytes": 0}
+    assert peak < 12_000 * IMAGE_BYTES / 2
+
+
+async def test_what_a_cancelled_call_took_is_given_back(running):
+    channel, networks, admission, _ = running
+    networks.gate.clear()
+    call = channel.stream_stream("/misfit.v1.MisfitService/ScoreStream")(iter([chunk(300)]))
+    while admission.in_flight["images"] != 300:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    while admission.in_flight["images"]:
+        await asyncio.sleep(0.01)
+    assert admission.in_flight == {"images": 0, "bytes": 0}
+
+
+async def test_a_call_is_ended_at_the_client_s_deadline(running):
+    channel, networks, admission, _ = running
+    networks.gate.clear()
+    request = pb.ScoreRequest.FromString(chunk(3)).SerializeToString()
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.unary_unary("/misfit.v1.MisfitService/Score")(request, timeout=0.2)
+    assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    while admission.in_flight["images"]:
+        await asyncio.sleep(0.01)
+
+
+async def test_stopping_waits_for_what_was_accepted(running):
+    channel, networks, admission, server = running
+    networks.gate.clear()
+    request = pb.ScoreRequest.FromString(chunk(3)).SerializeToString()
+    call = channel.unary_unary("/misfit.v1.MisfitService/Score")(request)
+    while admission.in_flight["images"] != 3:
+        await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(server.stop())
+    await asyncio.sleep(0)
+    networks.gate.set()
+    assert len(pb.ScoreResponse.FromString(await call).items) == 3
+    await stopping
+
+
+def test_a_port_is_claimed_once_and_shared_by_workers_only():
+    (port,) = free_ports(1)
+    held = claim_port("127.0.0.1", port)
+    with held, pytest.raises(OSError, match="in use") as refused:
+        claim_port("127.0.0.1", port)
+    assert refused.value.errno == errno.EADDRINUSE
+    with claim_port("127.0.0.1", port), socket.socket() as worker:
+        worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        worker.bind(("127.0.0.1", port))
+        worker.listen()
+        with pytest.raises(OSError, match="in use"):
+            claim_port("127.0.0.1", port)
+
+
+def test_a_socket_outlives_its_file(tmp_path):
+    path = tmp_path / "Inference.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(path))
+        server.listen()
+        addresses = {"Inference": f"file://{path}", "Misfit": "http://127.0.0.1:3000"}
+        kept = lifecycle.lasting(addresses)
+        path.unlink()
+        client.connect(kept["Inference"].removeprefix("file://"))
+        assert kept["Misfit"] == addresses["Misfit"]
+        os.close(int(kept["Inference"].rpartition("/")[2]))
+
+
+def test_a_signal_waits_until_nobody_holds_the_lock(tmp_path):
+    addresses = {"Inference": f"file://{tmp_path}/Inference.sock"}
+    holder, waiter = lifecycle.open_lock(addresses), lifecycle.open_lock(addresses)
+    lifecycle.hold(holder)
+    stopped = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+        lifecycle.stop_after_holders(waiter)
+        signal.raise_signal(signal.SIGTERM)
+        assert stopped == []
+        os.close(holder)
+        while not stopped:
+            pass
+        assert stopped == [signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(waiter)
+
+
+def test_without_sockets_there_is_no_lock():
+    assert lifecycle.open_lock({}) is None
+    assert lifecycle.open_lock({"Misfit": "http://127.0.0.1:3000"}) is None
