@@ -180,7 +180,8 @@ def _nll_bounds(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> dict[str
     values = images.reshape(len(images), -1) / 255
     total = train.reshape(len(train), -1).sum(axis=0, dtype=np.int64) / 255
     mean = (total + 0.5) / (len(train) + 1)
-    return {
-        "perfect_nll": float(-(xlogy(values, values) + xlogy(1 - values, 1 - values)).sum(axis=1).mean()),
-        "mean_image_nll": float(-(xlogy(values, mean) + xlogy(1 - values, 1 - mean)).sum(axis=1).mean()),
-    }
+
+    def nll(drawn: NDArray[np.float64]) -> float:
+        return 0.0 - float((xlogy(values, drawn) + xlogy(1 - values, 1 - drawn)).sum(axis=1).mean())
+
+    return {"perfect_nll": nll(values), "mean_image_nll": nll(mean)}
