@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from service import scoring
+from service import odds, scoring
 from service.bundle import Latent
 from service.context import Context, Float64Array, PopulationUnits, Source
 from service.estimators import Fit
@@ -72,7 +72,7 @@ def attribute(latents: NDArray[np.floating], context: Context, population: Popul
     """Attributions of `latents` in `context`."""
     units = PopulationUnits.of(population)
     points, fit = units.points(latents), Fit(*units.in_units(context))
-    background = scoring.background_fit(context, units)
+    background = odds.background_fit(context, units)
     dead = np.ones(len(population.location), dtype=bool)
     dead[units.live] = False
     own, gaussian = _shapley_odds(points, context, units), shapley_odds(points, fit, background)
@@ -93,7 +93,7 @@ def _shapley_odds(points: Float64Array, context: Context, units: PopulationUnits
         return None
 
     def base(points: Float64Array, axes: BoolArray) -> Float64Array:
-        return scoring.marginal_log_ratios(points, context, units, axes)
+        return odds.marginal_log_ratios(points, context, units, axes)
 
     return odds_shares(points, context.kernel, sample, base)
 
@@ -113,7 +113,7 @@ def minimal_sets(latents: NDArray[np.floating], context: Context, population: Po
     def inside(points: Float64Array) -> BoolArray:
         means = np.tile(population.location, (len(points), 1))
         means[:, units.live] += points * units.unit
-        return scoring.inside(means, context, population)
+        return odds.inside(means, context, population)
 
     points, fit = units.points(latents), Fit(*units.in_units(context))
     return _over_latents(smallest_sets(points, fit, context.radius_squared, inside), units)

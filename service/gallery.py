@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service import answers, attribution, edits, pictures, scoring
+from service import answers, attribution, edits, odds, pictures
 from service.batch import Batch
 from service.bundle import Bundle
 from service.context import Context, Float64Array
@@ -26,6 +26,7 @@ from service.options import (
     TraverseOptions,
 )
 from service.schemas import Distances, ErrorDetail, Picture, PicturesResponse, ScoredContext
+from service.scoring import Scores
 
 # Latents that differ by less than this are the same: a rounding error is no edit.
 UNCHANGED = 1e-6
@@ -226,13 +227,13 @@ def finish(plan: Plan, images: NDArray[np.uint8], reencoded: NDArray[np.float32]
     distances: list[Distances | None] = [None] * len(images)
     fits: list[bool | None] = [None] * len(images)
     if context is not None:
-        after = scoring.mahalanobis(plan.latents, context, population).tolist()
-        again = scoring.mahalanobis(reencoded, context, population).tolist()
+        after = odds.mahalanobis(plan.latents, context, population).tolist()
+        again = odds.mahalanobis(reencoded, context, population).tolist()
         before: list[float | None] = [None] * len(images)
         if plan.start is not None:
-            before = scoring.mahalanobis(plan.start, context, population).tolist()
+            before = odds.mahalanobis(plan.start, context, population).tolist()
         distances = [Distances(before=b, after=a, reencoded=r) for b, a, r in zip(before, after, again, strict=True)]
-        fits = scoring.inside(reencoded, context, population).tolist()
+        fits = odds.inside(reencoded, context, population).tolist()
     changed: list[list[str]] = [[] for _ in images]
     if plan.start is not None:
         moved = np.abs(plan.latents - plan.start) > UNCHANGED
@@ -288,7 +289,7 @@ def _from_one(
     )
 
 
-def _scores(batch: Batch) -> scoring.Scores:
+def _scores(batch: Batch) -> Scores:
     assert batch.scores is not None, "an edit is of images"
     return batch.scores
 

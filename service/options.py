@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import from_json
 
 from service.context import Estimator
+from service.fitting import DEFAULT_ESTIMATOR
 from service.images import Resize
-from service.scoring import DEFAULT_ESTIMATOR
 
 MOST_PICTURES = 1000
 # What an endpoint can do without images: nothing; whatever a context allows.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import answers, explanation, foreign, gallery, scoring
+from service import answers, explanation, fitting, foreign, gallery, scoring
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context, Estimator
@@ -135,7 +135,7 @@ class Pipeline:
         images = await self._encode(request.images, request.options, "images")
         if request.images:
             contexts.append(await asyncio.to_thread(self._fit, images, request.options))
-        context = await asyncio.to_thread(scoring.merge, contexts, self.bundle.population)
+        context = await asyncio.to_thread(fitting.merge, contexts, self.bundle.population)
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
@@ -176,7 +176,7 @@ class Pipeline:
             latents=list(manifest.latents),
             metrics=dict(manifest.metrics),
             estimators=list(get_args(Estimator)),
-            default_estimator=scoring.DEFAULT_ESTIMATOR,
+            default_estimator=fitting.DEFAULT_ESTIMATOR,
             provider=provider,
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
         )
@@ -194,7 +194,7 @@ class Pipeline:
         """What the request's images are to be compared with, where they are not their own context."""
         if request.contexts:
             contexts = [from_portable(given, self.bundle) for given in request.contexts]
-            return scoring.merge(contexts, self.bundle.population)
+            return fitting.merge(contexts, self.bundle.population)
         if request.reference is not None:
             reference = await self._encode(request.reference, request.options, "reference images")
             return await asyncio.to_thread(self._fit, reference, request.options)
@@ -223,7 +223,7 @@ class Pipeline:
                 f"All {len(images.latents)} images are unlike anything that the model has seen.",
                 "Serve a bundle that was trained on such images, or turn the check off with foreign=off.",
             )
-        context = scoring.fit(native, self.bundle.population, estimator=options.estimator)
+        context = fitting.fit(native, self.bundle.population, estimator=options.estimator)
         unused = answers.unused(images)
         return replace(context, warnings=(*context.warnings, unused)) if unused else context
 

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from service import attribution, foreign
 from service.bundle import Bundle
+from service.fitting import DEFAULT_ESTIMATOR
 from service.runtime import Networks, cpu_count
-from service.scoring import DEFAULT_ESTIMATOR, Scores, false_discovery_flags, score
+from service.scoring import Scores, false_discovery_flags, score
 from train.baselines import METHODS, ODDS, SLOW, Material
 from train.contexts import (
     STRATA,

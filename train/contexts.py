@@ -21,8 +21,9 @@ from sklearn.metrics import roc_auc_score
 
 from service.context import Estimator
 from service.estimators import log_density
+from service.fitting import DEFAULT_ESTIMATOR
 from service.population import Population
-from service.scoring import DEFAULT_ESTIMATOR, score
+from service.scoring import score
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]

@@ -15,8 +15,9 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from service import attribution, edits
 from service.context import PopulationUnits
+from service.odds import inside
 from service.runtime import Networks
-from service.scoring import inside, score
+from service.scoring import score
 from train.baselines import Material
 from train.benchmark import SINGLE_STRATA, Cell, draw
 from train.contexts import FloatArray, IntArray, LabelledContext

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from service.estimators import Fit
 from service.mixture import SEARCH_SIZE, fit_mixture
-from service.scoring import outlier_log_odds
+from service.odds import outlier_log_odds
 
 D = 9
 FLOOR = np.full(D, 0.002)

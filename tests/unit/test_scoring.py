@@ -6,8 +6,9 @@ import pytest
 from service.context import Estimator
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 from service.estimators import leave_one_out_distances
+from service.fitting import DEFAULT_ESTIMATOR
 from service.population import Population
-from service.scoring import DEFAULT_ESTIMATOR, false_discovery_flags, score
+from service.scoring import false_discovery_flags, score
 
 ESTIMATORS = get_args(Estimator)
 LIVE, DEAD = 5, 2
