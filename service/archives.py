@@ -28,7 +28,7 @@ def read_npy(content: bytes | memoryview) -> Uint8Array:
 
     Raises ShapeMismatch for any other rank or type, InvalidInput for what is not a complete npy file.
     """
-    return _read_npy(content, _check_images)
+    return _read_npy(content, check_images)
 
 
 def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
@@ -36,7 +36,7 @@ def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
 
     Raises ShapeMismatch for any other shape, InvalidInput where `content` has another length.
     """
-    _check_images(shape, np.dtype(np.uint8))
+    check_images(shape, np.dtype(np.uint8))
     _check_length(shape, np.dtype(np.uint8), len(content), "tensor", "Send images.shape and images.tobytes().")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
@@ -84,7 +84,7 @@ def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         raise ShapeMismatch(f"The array has shape {shape}, expected (N, L).", "A single latent vector takes z[None].")
 
 
-def _check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if dtype != np.uint8:
         raise ShapeMismatch(
             f"The array has dtype {dtype}, expected uint8.",

@@ -33,6 +33,7 @@ from service.options import ScoreOptions
 from service.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.replies import (
+    ERROR_DETAIL,
     REQUEST_ID,
     RETRY_AFTER,
     RETRY_AFTER_SECONDS,
@@ -45,7 +46,6 @@ from service.requests import ImagesRequest
 from service.status import STATUS
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"].full_name
-ERROR_DETAIL = "misfit-error-bin"
 # An error travels in headers, of which a client takes 8 KiB by default.
 MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
 

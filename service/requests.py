@@ -197,13 +197,13 @@ class Gathered:
         return self.images if self.reference is None or field == "images" else self.reference
 
     def add_file(self, field: str, content: bytes | memoryview, name: str) -> None:
-        """Add one file: an image, or an npy, zip or tar of images."""
+        """Add one file: an image, or an npy, zip or tar of images. Without a name it is called by its place."""
         if content[:6] == b"\x93NUMPY":
             self.add_rows(field, content, name)
         elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
             self.add_archive(field, content)
         else:
-            self.add_image(field, content, name)
+            self.add_image(field, content, name or str(len(self.part(field))))
 
     def add_image(self, field: str, content: bytes | memoryview | Uint8Array, name: str) -> None:
         """Add one image: a file's bytes, or pixels uint8 (H, W) or (H, W, C)."""
@@ -211,7 +211,7 @@ class Gathered:
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         for row, pixels in enumerate(archives.read_npy(content)):
-            self.add_image(field, pixels, f"{name}[{row}]" if name else str(row))
+            self.add_image(field, pixels, f"{name}[{row}]" if name else str(len(self.part(field))))
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
         members = archives.read_archive(content, self.max_images, self._bytes_left)
@@ -244,8 +244,8 @@ def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
         elif part.name == "context":
             gathered.contexts += read_contexts(_json(part.content, "context"))
         elif part.name in ("images", "reference"):
-            position = len(gathered.part(part.name))
-            gathered.add_file(part.name, part.content, part.filename or str(position))
+            gathered.part(part.name)
+            gathered.add_file(part.name, part.content, part.filename or "")
         else:
             raise InvalidInput(
                 f"The form has a field {part.name!r}; known fields are {', '.join(FIELDS)}.",
