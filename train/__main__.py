@@ -83,6 +83,18 @@ def figures(options: argparse.Namespace) -> None:
     _draw(options.run, _dataset_of(options))
 
 
+def unfold(options: argparse.Namespace) -> None:
+    from train.unfold import unfold as unfolded
+
+    report = unfolded(options.run, _dataset_of(options), options.out, seeds=options.seeds, seed=options.seed)
+    print(json.dumps(report, indent=2))
+    latents = len(report["kept"])
+    print(
+        f"next: python -m train run {report['preset']} --seed {report['seed']} --set network.latent_dim={latents} "
+        f"--out {options.out} --resume"
+    )
+
+
 def results(options: argparse.Namespace) -> None:
     from train.results import keep
 
@@ -249,6 +261,15 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--data", type=Path, help="the data set's file, or folder of MNIST or of images (default: in data/)"
         )
+
+    unfold_parser = command("unfold", unfold, "give a latent whose sense changes with the context one sense everywhere")
+    unfold_parser.add_argument("run", type=Path, metavar="RUN")
+    unfold_parser.add_argument("--out", type=Path, required=True, help="directory of the new run")
+    unfold_parser.add_argument("--data", type=Path, help="the data set's file (default: in data/)")
+    unfold_parser.add_argument(
+        "--seeds", type=int, default=20, help="of the new latents; the best is kept (default: 20)"
+    )
+    unfold_parser.add_argument("--seed", type=int, default=0)
 
     results_parser = command("results", results, "keep the figures and numbers of a finished run")
     results_parser.add_argument("run", type=Path, metavar="RUN")

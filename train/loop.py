@@ -59,7 +59,7 @@ def run(
 
     torch.manual_seed(seed)
     model = _channels_last(VAE(dataset.image_shape, network_at(preset, step)))
-    optimizer = _optimizer(model, preset, decoder_alone=step > preset.steps)
+    optimizer = optimizer_of(model, preset, decoder_alone=step > preset.steps)
     if step:
         state = torch.load(directory / "checkpoint.pt", weights_only=True)
         model.load_state_dict(state["model"])
@@ -74,9 +74,9 @@ def run(
         while step < end:
             if step == preset.narrow_steps and step > 0:
                 model = _channels_last(double_width(model, preset.network))
-                optimizer = _optimizer(model, preset)
+                optimizer = optimizer_of(model, preset)
             if step == preset.steps:
-                optimizer = _optimizer(model, preset, decoder_alone=True)
+                optimizer = optimizer_of(model, preset, decoder_alone=True)
             rate = learning_rate(preset, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -107,7 +107,7 @@ def run(
                 bar.set_postfix_str(", ".join(f"{name} {record[name]:.2f}" for name in terms._fields))
                 window, started = [], time.perf_counter()
             if step % CHECKPOINT_EVERY == 0 or step == end:
-                _save(directory, model, optimizer, step)
+                save(directory, model, optimizer, step)
 
 
 def learning_rate(preset: Preset, step: int) -> float:
@@ -188,13 +188,13 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
     return step
 
 
-def _optimizer(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
+def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
     model.encoder.requires_grad_(not decoder_alone)
     trained = model.decoder if decoder_alone else model
     return torch.optim.Adam(trained.parameters(), lr=preset.learning_rate, fused=True)
 
 
-def _save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: int) -> None:
     partial = directory / "checkpoint.pt.part"
     state = {
         "step": step,

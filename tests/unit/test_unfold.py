@@ -1,0 +1,149 @@
+"""Unfolding on a drawing whose size latent changes its sense with two colours: the answer is known."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from train import gauge, loop, unfold  # noqa: E402
+from train.networks import VAE  # noqa: E402
+from train.presets import PRESETS, BetaTCVAE, Network, record_of  # noqa: E402
+
+SIDE = 16
+SIZE, BACKGROUND, FOREGROUND = range(3)
+LIVE = [SIZE, BACKGROUND, FOREGROUND]
+
+
+def sense(latents):
+    return torch.where(latents[:, FOREGROUND] > latents[:, BACKGROUND], 1.0, -1.0)
+
+
+def draw(latents, *, folded=True):
+    """Images (N, 1, 16, 16): a square on a ground; its half side is 4.5 plus the size latent, times its sense."""
+    half = 4.5 + latents[:, SIZE] * (sense(latents) if folded else 1)
+    away = (torch.arange(SIDE) - (SIDE - 1) / 2).abs()
+    distance = torch.maximum(away[:, None], away[None, :])
+    inside = torch.sigmoid(2 * (half[:, None, None] - distance))
+    ground, square = (torch.sigmoid(latents[:, dim])[:, None, None] for dim in (BACKGROUND, FOREGROUND))
+    return (ground + (square - ground) * inside)[:, None]
+
+
+@pytest.fixture(scope="module")
+def latents():
+    torch.manual_seed(0)
+    drawn = torch.randn(4_000, 3)
+    drawn[:, SIZE] *= 1.2
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def found(latents):
+    torch.manual_seed(0)
+    return gauge.pairs(draw, latents, LIVE, SIZE, 3_000)
+
+
+def test_patterns_tell_whether_the_sense_is_the_same(found):
+    truth = sense(found.before) * sense(found.after)
+    clear = found.agreement.abs() > 0.1
+    assert clear.float().mean() > 0.5
+    assert (torch.sign(found.agreement[clear]) == truth[clear]).float().mean() > 0.98
+
+
+def test_only_the_folded_latent_is_often_mirrored(latents, found):
+    plain = gauge.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
+    assert gauge.mirrored_share(found) > 0.05
+    assert gauge.mirrored_share(plain) < 0.01
+    assert gauge.context_of(found) == (BACKGROUND, FOREGROUND)
+
+
+def test_the_gauge_gives_one_sense_everywhere_and_back(latents, found):
+    torch.manual_seed(0)
+    fixed = gauge.fix(found, latents, SIZE, steps=800)
+    value = fixed.fixed(latents)
+    right = (torch.sign(value) == torch.sign(latents[:, SIZE]) * sense(latents)).float().mean()
+    assert max(right, 1 - right) > 0.95
+    torch.testing.assert_close(fixed.folded(value, latents), latents[:, SIZE])
+
+
+def test_a_latent_of_one_sense_is_refused(latents):
+    plain = gauge.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
+    with pytest.raises(ValueError, match="latent 0 is not folded"):
+        gauge.fix(plain, latents, SIZE, steps=10)
+
+
+def test_the_partner_is_the_latent_that_depends_on_the_value():
+    rows = torch.randn(2_000, 3)
+    assert unfold.dependent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
+
+
+def test_points_off_every_cluster_are_not_typical():
+    centres = torch.tensor([[0.0, 0.0], [0.0, 5.0], [5.0, 0.0]])
+    clusters = centres.repeat(300, 1) + 0.05 * torch.randn(900, 2)
+    strays = 2.5 + 0.5 * torch.randn(40, 2)
+    typical = unfold.is_typical(torch.cat([clusters, strays]))
+    assert not typical[900:].any()
+    assert typical[:900].float().mean() > 0.9
+
+
+def test_new_latents_of_a_grid_of_pictures_take_one_factor_each(monkeypatch):
+    monkeypatch.setattr(unfold, "LATENT_STEPS", 600)
+    monkeypatch.setattr(unfold, "PRESSURE_STEPS", 300)
+    monkeypatch.setattr(unfold, "COORDINATES", 2)
+    factors = torch.stack([torch.randint(5, (3_000,)), torch.randint(3, (3_000,))], dim=1)
+    coordinates = factors.float() * torch.tensor([2.0, 1.0]) - 2
+    best = min(
+        (unfold.new_latents(coordinates, BetaTCVAE(), seed) for seed in range(3)), key=lambda pair: pair.objective
+    )
+    mean, logvar = best.encode(coordinates)
+    correlation = np.abs(np.corrcoef(mean.T.numpy(), factors.T.numpy())[:2, 2:])
+    assert np.sort(correlation.max(0))[0] > 0.9
+    assert np.sort(correlation.min(0))[1] < 0.3
+    assert logvar.max() <= 0
+
+
+def test_refitted_heads_give_the_targets(monkeypatch):
+    monkeypatch.setattr(unfold, "HEAD_STEPS", 300)
+    torch.manual_seed(0)
+    model = VAE((SIDE, SIDE, 1), Network(channels=(4, 8), hidden=(32,), latent_dim=3))
+    features = np.random.default_rng(0).standard_normal((1_000, 8 * 4 * 4)).astype(np.float16)
+    mean = torch.from_numpy(features[:, :3].astype(np.float32))
+    logvar = torch.full(mean.shape, -3.0)
+    unfold.refit_encoder(model, features, mean, logvar, torch.ones(mean.shape))
+    with torch.no_grad():
+        told, spread = model.encoder[-3:](torch.from_numpy(features.astype(np.float32))).chunk(2, 1)
+    assert (told - mean).abs().mean() < 0.4
+    assert (spread - logvar).abs().mean() < 1.5
+
+    hidden = mean[:, :1] * torch.randn(1, 8 * 4 * 4)
+    unfold.refit_decoder(model, features, hidden)
+    with torch.no_grad():
+        made = model.decoder[:3](told)
+    assert (made - hidden).square().mean() < 0.3 * hidden.var()
+
+
+def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0():
+    network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
+    model, kept = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
+    smaller = unfold.with_latents(model, kept, replace(network, latent_dim=2))
+    images, latents = torch.rand(7, 1, SIDE, SIDE), torch.zeros(7, 5)
+    latents[:, kept] = torch.randn(7, 2)
+    with torch.no_grad():
+        for whole, part in zip(model.encode(images), smaller.encode(images), strict=True):
+            torch.testing.assert_close(whole[:, kept], part)
+        torch.testing.assert_close(model.decode(latents), smaller.decode(latents[:, kept]))
+
+
+def test_what_is_written_is_a_run_that_the_loop_takes_up(tmp_path: Path):
+    preset = PRESETS["shapes3d_beta_tcvae"]()
+    model = VAE((64, 64, 3), preset.network)
+    config = {"preset": None, "seed": 1, "precision": "fp32", "data": {"name": "shapes3d"}}
+    unfold._write(tmp_path, model, preset, config, {"folded": 0})
+    step = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
+    assert preset.narrow_steps < step < preset.steps
+    assert loop._prepare(tmp_path, config | {"preset": record_of(preset)}, resume=True) == step
+    assert loop.load_config(tmp_path)["unfolded"] == {"folded": 0}
+    for one, other in zip(loop.load_model(tmp_path).parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
