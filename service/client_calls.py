@@ -83,7 +83,7 @@ class Call(Generic[AnswerT_co]):
 
     @property
     def rows_of_latents(self) -> list[list[float]]:
-        return [[float(value) for value in row] for row in self.latents or ()]
+        return [[float(value) for value in row] for row in (() if self.latents is None else self.latents)]
 
 
 class Transport(Protocol):
