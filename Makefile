@@ -5,6 +5,17 @@ DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
 PROTO := service/protos/misfit/v1/misfit.proto
 
+# The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
+MISFIT_BUNDLE ?= shapes3d
+VARIANT ?= cpu
+BENTO := misfit$(if $(filter gpu,$(VARIANT)),-gpu)
+IMAGE ?= $(BENTO):0.1.0
+ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo buildah)
+ENGINE_ENV = $(if $(filter buildah,$(ENGINE)),STORAGE_DRIVER=$${STORAGE_DRIVER:-vfs})
+ENGINE_OPTIONS = $(if $(filter buildah,$(ENGINE)),--opt network=host --opt isolation=chroot)
+KUBECTL = $(shell command -v kubectl || echo .venv/bin/kubectl)
+PROMTOOL ?= promtool
+
 # Two environments: .venv serves and never has torch; .venv-train has everything.
 SERVE := .venv/bin
 TRAIN := .venv-train/bin
@@ -13,15 +24,15 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all benchmark grpc-soak example data train results bundle clean
+.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test benchmark grpc-soak sizing example data train results bundle clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 serve: .venv/installed  ## serve the shipped bundle on port 3000 (PORT=3100 changes it, MISFIT_BUNDLE=... the bundle)
 	$(SERVE)/bentoml serve service.app:Misfit --port $(PORT)
 
-test: check test-service test-all  ## everything: static checks, the service's tests without torch, all tests
+test: check test-service test-all k8s  ## everything: static checks, the service's tests without torch, all tests, manifests
 
 check: .venv-train/installed  ## ruff, mypy --strict, import rules
 	$(TRAIN)/ruff check .
@@ -39,6 +50,37 @@ test-service: .venv/tools  ## the service's tests in an environment without torc
 
 test-all: .venv-train/installed  ## what test-service had to leave out: training, export, rendering
 	$(TRAIN)/pytest -q --ignore=tests/e2e
+
+k8s: .venv/tools .venv-checkov/installed  ## render every overlay into build/k8s and hold it against checkov's policies
+	rm -rf build/k8s && mkdir -p build/k8s
+	for overlay in k8s/overlays/*; do $(KUBECTL) kustomize $$overlay > build/k8s/$$(basename $$overlay).yaml || exit 1; done
+	.venv-checkov/bin/checkov --config-file k8s/checkov.yaml --directory build/k8s
+
+alerts: .venv/tools  ## play the alerts through in promtool (Debian has it in the package prometheus)
+	mkdir -p build/alerts
+	$(SERVE)/python -c 'import yaml; print(yaml.safe_dump(yaml.safe_load(open("k8s/components/monitoring/alerts.yaml"))["spec"]))' \
+		> build/alerts/rules.yaml
+	cp k8s/components/monitoring/alerts_test.yaml build/alerts
+	$(PROMTOOL) check rules build/alerts/rules.yaml
+	$(PROMTOOL) test rules build/alerts/alerts_test.yaml
+
+bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (VARIANT=gpu: with the CUDA libraries)
+	@test -f "service/bundles/$(MISFIT_BUNDLE)/manifest.json" || \
+		{ echo "There is no bundle service/bundles/$(MISFIT_BUNDLE): export one there (python -m export)."; exit 1; }
+	mkdir -p build
+	$(SERVE)/uv pip compile --quiet pyproject.toml $(if $(filter gpu,$(VARIANT)),--extra cuda) --constraint constraints.txt \
+		--python-version 3.11 --generate-hashes --no-annotate --no-header --output-file build/requirements.txt
+	sed 's/shapes3d/$(MISFIT_BUNDLE)/; s/^name: misfit$$/name: $(BENTO)/' bentofile.yaml > build/bentofile.yaml
+	$(SERVE)/bentoml build --bentofile build/bentofile.yaml .
+
+image: bento  ## an image of it, by docker or, where there is no docker, buildah (IMAGE=... names it)
+	$(ENGINE_ENV) $(SERVE)/bentoml containerize $(BENTO):latest --backend $(ENGINE) --image-tag $(IMAGE) $(ENGINE_OPTIONS)
+
+image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
+	$(ENGINE_ENV) $(SERVE)/python tests/image.py $(ENGINE) $(IMAGE)
+
+sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
+	$(SERVE)/python tests/benchmarks/sizing.py
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
@@ -67,7 +109,7 @@ bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
 
 clean:  ## remove both environments and every cache
-	rm -rf .venv .venv-train .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-checkov build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -77,10 +119,16 @@ clean:  ## remove both environments and every cache
 
 .venv/tools: .venv/installed
 	$(SERVE)/python $(INSTALL) --group dev
+	command -v kubectl >/dev/null || $(SERVE)/python tests/kubectl.py .venv/bin/kubectl
 	touch $@
 
 .venv-train/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-train
 	$(TRAIN)/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	$(TRAIN)/python $(INSTALL) --editable ".[train]" --group dev
+	touch $@
+
+.venv-checkov/installed: k8s/checkov.txt
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check --requirement k8s/checkov.txt
 	touch $@

@@ -1,0 +1,250 @@
+"""The manifests: every overlay renders, is valid for the Kubernetes that we name, and says what serving needs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import promql_parser
+import pytest
+import yaml
+
+from service import openapi
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "k8s"
+CRD_SCHEMAS = ROOT / "tests" / "data" / "crd_schemas"
+OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
+# The oldest and the newest that the manifests are for: the preStop sleep needs 1.30.
+VERSIONS = ["1.30", "1.37"]
+# What others measure: Prometheus itself, and kube-state-metrics.
+FOREIGN_METRICS = {"up", "scrape_samples_scraped", "kube_pod_container_status_restarts_total"}
+
+Manifest = dict[str, Any]
+
+
+def kubectl() -> str:
+    """kubectl, from the PATH or where `make .venv/tools` puts it. Without it these tests fail: no skipping."""
+    found = shutil.which("kubectl") or shutil.which("kubectl", path=ROOT / ".venv" / "bin")
+    assert found, "these tests need kubectl: python tests/kubectl.py .venv/bin/kubectl fetches it"
+    return found
+
+
+def render(directory: Path) -> list[Manifest]:
+    command = [kubectl(), "kustomize", str(directory)]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert rendered.returncode == 0, rendered.stderr
+    assert "deprecated" not in rendered.stderr
+    return list(yaml.safe_load_all(rendered.stdout))
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> list[Manifest]:
+    return render(K8S / "overlays" / request.param)
+
+
+def one(manifests: list[Manifest], kind: str, name: str = "misfit") -> Manifest:
+    """The manifest of that name; a generated ConfigMap's goes on with a hash."""
+    pattern = re.compile(rf"{name}(-[a-z0-9]{{10}})?")
+    (found,) = (each for each in manifests if each["kind"] == kind and pattern.fullmatch(each["metadata"]["name"]))
+    return found
+
+
+def pod_of(manifests: list[Manifest]) -> Manifest:
+    pod: Manifest = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    return pod
+
+
+def container_of(manifests: list[Manifest]) -> Manifest:
+    (container,) = pod_of(manifests)["containers"]
+    return dict(container)
+
+
+def validate(manifest: Manifest) -> None:
+    """Raises on an unknown field, a wrong type, or a kind that there is no schema for."""
+    schema = CRD_SCHEMAS / f"{manifest['kind']}.json"
+    if schema.exists():
+        jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(manifest)
+        return
+    for version in VERSIONS:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_every_manifest_is_valid(overlay):
+    assert {"Deployment", "Service", "NetworkPolicy", "PrometheusRule"} <= {each["kind"] for each in overlay}
+    for manifest in overlay:
+        validate(manifest)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ServiceMonitor", "PrometheusRule"])
+def test_a_misspelt_field_is_not_valid(kind):
+    manifest = one(render(K8S / "overlays" / "cpu"), kind)
+    manifest["spec"]["replicsa"] = 2
+    with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError), match="replicsa"):
+        validate(manifest)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_component_is_in_an_overlay(component):
+    used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in OVERLAYS)
+    assert any(f"../../components/{component}" in overlay["components"] for overlay in used)
+
+
+def test_nothing_is_left_outside_the_namespace_or_its_selector(overlay):
+    labels = {"app.kubernetes.io/name": "misfit"}
+    for manifest in overlay:
+        assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "misfit", manifest["kind"]
+    for kind in ("Service", "PodDisruptionBudget", "Deployment"):
+        for manifest in (each for each in overlay if each["kind"] == kind):
+            selector = manifest["spec"]["selector"]
+            assert selector == (labels if kind == "Service" else {"matchLabels": labels})
+
+
+def settings_of(manifests: list[Manifest]) -> dict[str, str]:
+    """Every MISFIT_ variable that the container is given."""
+    container = container_of(manifests)
+    generated = one(manifests, "ConfigMap", "misfit-settings")
+    assert container["envFrom"] == [{"configMapRef": {"name": generated["metadata"]["name"]}}]
+    own = {each["name"]: each["value"] for each in container["env"] if each["name"].startswith(PREFIX)}
+    return generated["data"] | own
+
+
+def test_every_setting_exists_and_is_valid(overlay, tmp_path, monkeypatch):
+    settings = settings_of(overlay)
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(settings) <= known
+    for name, value in settings.items():
+        if value.startswith("/"):  # a file that only the pod has
+            (tmp_path / Path(value).name).touch()
+            value = str(tmp_path / Path(value).name)
+        monkeypatch.setenv(name, value)
+    Settings()
+
+
+def test_no_service_link_can_pass_for_a_setting(overlay):
+    """A Service misfit-grpc would set MISFIT_GRPC_PORT to an address."""
+    assert pod_of(overlay)["enableServiceLinks"] is False
+
+
+def test_the_longest_request_is_finished_before_the_pod_is_killed(overlay):
+    longest = float(settings_of(overlay).get("MISFIT_TIMEOUT_SECONDS", Settings().timeout_seconds))
+    pause = container_of(overlay)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod_of(overlay)["terminationGracePeriodSeconds"] > pause + longest
+    ready = container_of(overlay)["readinessProbe"]
+    assert pause >= ready["periodSeconds"]
+
+
+def test_the_probes_ask_what_they_mean(overlay):
+    container = container_of(overlay)
+    paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+    asked = (ROOT / "service" / "remote.py").read_text()
+    seconds = int(re.search(r"PROBE_SECONDS = (\d+)", asked)[1])
+    assert all(container[f"{probe}Probe"]["timeoutSeconds"] > seconds for probe in paths)
+
+
+def test_the_pod_is_restricted(overlay):
+    pod, container = pod_of(overlay), container_of(overlay)
+    assert one(overlay, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert pod["automountServiceAccountToken"] is False
+    assert one(overlay, "ServiceAccount")["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    assert writable == ["/tmp"]
+    assert {variable["name"]: variable["value"] for variable in container["env"]}["BENTOML_HOME"].startswith("/tmp/")
+
+
+def test_nothing_gets_out(overlay):
+    policies = [each["spec"] for each in overlay if each["kind"] == "NetworkPolicy"]
+    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
+    assert not any("egress" in policy for policy in policies)
+
+
+def test_one_autoscaler_owns_the_number_of_pods(overlay):
+    assert "replicas" not in one(overlay, "Deployment")["spec"]
+    scalers = [each for each in overlay if each["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
+    assert len(scalers) == 1
+    assert "misfit_rows_in_flight" in json.dumps(scalers[0])
+
+
+def test_the_networks_threads_follow_a_cpu_limit(overlay):
+    assert "cpu" in container_of(overlay)["resources"]["limits"]
+
+
+def expressions(manifests: list[Manifest]) -> dict[str, str]:
+    """Every PromQL expression in the rules, the dashboard and the autoscaler, by where it is."""
+    groups = one(manifests, "PrometheusRule")["spec"]["groups"]
+    found = {rule.get("alert") or rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+    dashboard = json.loads(one(manifests, "ConfigMap", "misfit-dashboard")["data"]["misfit.json"])
+    for panel in dashboard["panels"]:
+        found |= {f"{panel['title']} {target['refId']}": target["expr"] for target in panel["targets"]}
+    for scaler in (each for each in manifests if each["kind"] == "ScaledObject"):
+        (trigger,) = scaler["spec"]["triggers"]
+        found["scaler"] = trigger["metadata"]["query"]
+    return found
+
+
+def metrics_in(node: Any) -> set[str]:
+    """The metrics that a parsed PromQL expression selects."""
+    if isinstance(node, promql_parser.VectorSelector):
+        return {node.name}
+    parts = [getattr(node, name, None) for name in ("lhs", "rhs", "expr", "vector_selector")]
+    return set().union(*(metrics_in(part) for part in [*parts, *getattr(node, "args", [])] if part is not None))
+
+
+def test_every_expression_is_promql_and_names_only_metrics_that_there_are(overlay, known_metrics):
+    for where, expression in expressions(overlay).items():
+        named = metrics_in(promql_parser.parse(expression))
+        assert named, where
+        assert named <= known_metrics, where
+
+
+@pytest.fixture(scope="module")
+def known_metrics() -> set[str]:
+    """Ours, as the service registers them; BentoML's, as its source names them; and what the rules record."""
+    from prometheus_client import CollectorRegistry
+
+    from service.metrics import Metrics
+
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.grpc_call("Score", "OK", 0.1)
+    ours = {sample.name for family in registry.collect() for sample in family.samples}
+    seconds = "bentoml_service_request_duration_seconds"
+    bentoml = {"bentoml_service_request_total", f"{seconds}_bucket", "bentoml_service_adaptive_batch_size_sum"}
+    bentoml |= {"bentoml_service_adaptive_batch_size_count"}
+    return ours | bentoml | FOREIGN_METRICS | {"misfit:requests:rate5m"}
+
+
+def test_every_alert_is_in_the_runbook_and_the_other_way_round(overlay):
+    runbook = (K8S / "runbook.md").read_text()
+    rules = [rule for group in one(overlay, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    alerts = [rule for rule in rules if "alert" in rule]
+    assert set(re.findall(r"^### (Misfit\w+)$", runbook, re.MULTILINE)) == {alert["alert"] for alert in alerts}
+    for alert in alerts:
+        assert alert["labels"]["severity"] in ("warning", "critical")
+        assert alert["annotations"]["summary"].endswith(".")
+
+
+def test_the_scrape_keeps_every_path_that_there_is(overlay):
+    (endpoint,) = one(overlay, "ServiceMonitor")["spec"]["endpoints"]
+    (relabeling,) = endpoint["metricRelabelings"]
+    kept = re.compile(relabeling["regex"])
+    paths = set(openapi.document()["paths"]) - {"/metrics", "/healthz"}
+    assert [path for path in [*paths, ""] if not kept.fullmatch(path)] == []
+    assert not kept.fullmatch("/wp-login.php")
+    assert endpoint["port"] in [port["name"] for port in one(overlay, "Service")["spec"]["ports"]]
