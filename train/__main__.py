@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     unfold_parser.add_argument("--out", type=Path, required=True, help="directory of the new run")
     unfold_parser.add_argument("--data", type=Path, help="the data set's file (default: in data/)")
     unfold_parser.add_argument(
-        "--seeds", type=int, default=20, help="of the new latents; the best is kept (default: 20)"
+        "--seeds", type=int, default=40, help="of the new latents; the best is kept (default: 40)"
     )
     unfold_parser.add_argument("--seed", type=int, default=0)
 

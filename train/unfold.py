@@ -68,7 +68,7 @@ class Pair:
         return mean, logvar.clamp(max=0)
 
 
-def unfold(directory: Path, dataset: Dataset, out: Path, *, seeds: int = 20, seed: int = 0) -> dict[str, Any]:
+def unfold(directory: Path, dataset: Dataset, out: Path, *, seeds: int = 40, seed: int = 0) -> dict[str, Any]:
     """Write to `out` the run of `directory` with its folded latent unfolded; what was found on the way is returned.
 
     Raises FileExistsError where `out` holds a run, ValueError where no latent is folded or the objective is another.
