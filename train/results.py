@@ -29,7 +29,7 @@ def keep(run: Path, results: Path) -> Path:
         raise FileNotFoundError(f"{run} holds no evaluation.json: run `python -m train evaluate {run}` first")
     evaluation = json.loads((run / "evaluation.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    if not preset.total_steps == evaluation["step"] == records[-1]["step"]:
+    if not preset.total_steps <= evaluation["step"] == records[-1]["step"]:
         raise ValueError(
             f"{run} is at step {records[-1]['step']} of {preset.total_steps}, evaluated at {evaluation['step']}: "
             "only a finished and evaluated run is kept"
