@@ -65,6 +65,7 @@ def in_chroot(container: str, port: int, grpc_port: int) -> list[str]:
         set -e
         mount --bind {root} {root}
         cd {root}
+        touch etc/hosts && mount --bind /etc/hosts etc/hosts
         mount --rbind /dev dev
         mount -t proc proc proc
         mount -t tmpfs -o size=64m,mode=1777 tmpfs tmp
