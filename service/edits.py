@@ -98,6 +98,15 @@ def counterfactual(
     return edited
 
 
+def compensated(latents: Float64Array, reencoded: Float64Array, repaired: NDArray[np.bool_]) -> Float64Array:
+    """Latents (n, L) that make up for what the decoder made of `latents`, as the encoder sees it (`reencoded`).
+
+    The dims `repaired` (n, L) move on by as much as they fell short: one step of a fixed-point iteration towards a
+    picture in which the encoder finds what was meant.
+    """
+    return np.where(repaired, 2 * latents - reencoded, latents)
+
+
 def project(
     latents: Float64Array, location: Float64Array, covariance: Float64Array, live: IndexArray, radius_squared: float
 ) -> Float64Array:

@@ -7,7 +7,7 @@ of all three. It can be had as JSON, as one contact sheet, or as files in a zip.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ class Plan:
     ids         (k,)
     columns             pictures in a row of the contact sheet
     captions            of the contact sheet's rows and columns
+    repaired    (k, L)  of counterfactuals, the latents that were changed so that the image fits
     """
 
     latents: Float64Array
@@ -56,6 +57,7 @@ class Plan:
     errors: dict[str, ErrorDetail]
     warnings: tuple[str, ...] = ()
     originals: NDArray[np.uint8] | None = None
+    repaired: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
             f"{len(chosen)} images are to be edited; at most {MOST_PICTURES} are at a time.", "Name fewer in which."
         )
     start = batch.images.latents[chosen, 0].astype(np.float64)
+    repaired = None
     if options.edit == "counterfactual":
         if options.latents is None:
             repaired = attribution.minimal_sets(batch.images.latents[chosen], context, bundle.population)
@@ -142,6 +145,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
         context=context,
         errors=answers.errors_by_id(batch.images),
         originals=batch.images.pixels[chosen],
+        repaired=None if repaired is None else repaired & np.isin(np.arange(len(latents)), live),
     )
 
 
@@ -221,8 +225,43 @@ def plan_decode(latents: Float64Array) -> Plan:
     return Plan(latents, None, [-1] * count, [str(row) for row in range(count)], min(count, 10), (), (), None, {})
 
 
-def finish(plan: Plan, images: NDArray[np.uint8], reencoded: NDArray[np.float32], bundle: Bundle) -> Gallery:
-    """The answer, of the planned latents, the pictures (k, H, W, C) and what the encoder sees in them (k, 2, L)."""
+@dataclass(frozen=True)
+class Drawn:
+    """What was decoded from latents (k, L): the pictures (k, H, W, C), and what the encoder sees in them (k, 2, L)."""
+
+    latents: Float64Array
+    images: NDArray[np.uint8]
+    reencoded: NDArray[np.float32]
+
+
+def missed(plan: Plan, drawn: Drawn, bundle: Bundle) -> NDArray[np.intp]:
+    """The counterfactuals whose picture does not fit after all, because the decoder drew something else than meant."""
+    if plan.repaired is None or plan.context is None:
+        return np.zeros(0, dtype=np.intp)
+    return np.flatnonzero(~odds.inside(drawn.reencoded, plan.context, bundle.population))
+
+
+def nearer(plan: Plan, drawn: Drawn, rows: NDArray[np.intp], again: Drawn, bundle: Bundle) -> Drawn:
+    """`drawn`, with those of `rows` that came nearer to the context when they were drawn again."""
+    assert plan.context is not None, "only counterfactuals are drawn again"
+    first, second = (
+        odds.mahalanobis(reencoded, plan.context, bundle.population)
+        for reencoded in (drawn.reencoded[rows], again.reencoded)
+    )
+    better = second < first
+    taken = Drawn(drawn.latents.copy(), drawn.images.copy(), drawn.reencoded.copy())
+    for whole, part in (
+        (taken.latents, again.latents),
+        (taken.images, again.images),
+        (taken.reencoded, again.reencoded),
+    ):
+        whole[rows[better]] = part[better]
+    return taken
+
+
+def finish(plan: Plan, drawn: Drawn, bundle: Bundle) -> Gallery:
+    """The answer."""
+    plan, images, reencoded = replace(plan, latents=drawn.latents), drawn.images, drawn.reencoded
     context, population, names = plan.context, bundle.population, [latent.name for latent in bundle.manifest.latents]
     distances: list[Distances | None] = [None] * len(images)
     fits: list[bool | None] = [None] * len(images)

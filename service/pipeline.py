@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import answers, explanation, fitting, foreign, gallery, scoring
+from service import answers, edits, explanation, fitting, foreign, gallery, scoring
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context, Estimator
 from service.errors import InvalidInput
 from service.explanation import Explanation
-from service.gallery import Gallery, Plan
+from service.gallery import Drawn, Gallery, Plan
 from service.images import Resize, Rows, Upload, read_rows
 from service.options import (
     EditOptions,
@@ -233,10 +233,18 @@ class Pipeline:
         return ("This bundle cannot tell images that are unlike anything the model has seen: export it again.",)
 
     async def _draw(self, plan: Plan) -> Gallery:
-        """Decode what was planned, and look at it with the encoder's eyes."""
-        images = await self._rows(self.networks.decode, plan.latents.astype(np.float32))
-        latents = await self._rows(self.networks.encode, images)
-        return await asyncio.to_thread(gallery.finish, plan, images, latents, self.bundle)
+        """Decode what was planned, and look at it with the encoder's eyes; what missed its aim is drawn once more."""
+        drawn = await self._drawn(plan.latents)
+        rows = await asyncio.to_thread(gallery.missed, plan, drawn, self.bundle)
+        if len(rows):
+            assert plan.repaired is not None, "only counterfactuals have an aim"
+            aim = edits.compensated(plan.latents[rows], drawn.reencoded[rows, 0], plan.repaired[rows])
+            drawn = gallery.nearer(plan, drawn, rows, await self._drawn(aim), self.bundle)
+        return await asyncio.to_thread(gallery.finish, plan, drawn, self.bundle)
+
+    async def _drawn(self, latents: NDArray[np.float64]) -> Drawn:
+        images = await self._rows(self.networks.decode, latents.astype(np.float32))
+        return Drawn(latents, images, await self._rows(self.networks.encode, images))
 
     async def _rows(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]

@@ -15,7 +15,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from service import attribution, edits
 from service.context import PopulationUnits
-from service.odds import inside
+from service.odds import inside, mahalanobis
 from service.runtime import Networks
 from service.scoring import score
 from train.baselines import Material
@@ -94,10 +94,21 @@ def _repair(material: Material, networks: Networks, context: LabelledContext) ->
     edited = edits.counterfactual(
         images[:, 0].astype(np.float64), repaired, normal.location, normal.covariance, population.live_dims
     )
-    again = networks.encode(networks.decode(edited.astype(np.float32))) if len(rows) else images
+    again = _look(networks, edited) if len(rows) else images
+    missed = np.flatnonzero(~inside(again, normal, population))
+    if len(missed):
+        # As the service does: what the decoder missed is drawn once more, and kept if that is nearer.
+        second = _look(networks, edits.compensated(edited[missed], again[missed, 0], repaired[missed]))
+        nearer = mahalanobis(second, normal, population) < mahalanobis(again[missed], normal, population)
+        again[missed[nearer]] = second[nearer]
     rule, fixed = material.factors[context.inlier_pool[0]], np.array(context.fixed)
     differs = material.factors[rows][:, fixed] != rule[fixed]
     changed = fixed[differs.argmax(axis=1)]
     target = material.factors[rows].copy()
     target[np.arange(len(rows)), changed] = rule[changed]
     return Repairs(rows, changed, target, again, inside(again, normal, population))
+
+
+def _look(networks: Networks, latents: FloatArray) -> FloatArray:
+    """What the encoder sees in the pictures of latents (n, L)."""
+    return networks.encode(networks.decode(latents.astype(np.float32)))

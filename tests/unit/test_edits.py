@@ -321,3 +321,9 @@ def test_an_image_that_the_encoder_is_sure_of_is_drawn_as_it_is():
 def test_there_is_nothing_to_draw_from_no_image():
     with pytest.raises(ContextTooSmall, match="no normal image"):
         edits.sample_empirical(np.empty((0, 2, 5)), 1, np.random.default_rng(0))
+
+
+def test_what_the_decoder_missed_is_made_up_for_in_the_repaired_dims_alone():
+    latents, reencoded = np.array([[1.0, 2.0, 3.0]]), np.array([[0.8, 2.5, 3.0]])
+    found = edits.compensated(latents, reencoded, np.array([[True, False, True]]))
+    np.testing.assert_allclose(found, [[1.2, 2.0, 3.0]])
