@@ -48,9 +48,11 @@ FEWEST_NEIGHBOURS = 1.0
 # Where the share of outliers starts, and its prior: Beta(1, 1 + RELUCTANCE * n).
 START_CONTAMINATION, RELUCTANCE = 0.07, 2.0
 ROUNDS = 6
-# Log odds of an image whose log ratio falls short of the typical one by x: SHARPNESS * x - TOLERANCE, and the prior's,
-# Beta(1, PRIOR_INLIERS). A typical image of a smooth context has neighbours fewer by a factor of a few.
+# Log odds of an image whose log ratio is x spreads short of the typical one: SHARPNESS * x - TOLERANCE, and the
+# prior's, Beta(1, PRIOR_INLIERS). A typical image of a smooth context has neighbours fewer by a factor of a few.
 SHARPNESS, TOLERANCE, PRIOR_INLIERS = 2.0, 2.7, 19.0
+# The spread of log ratios, as a standard deviation of their upper half, counts SPREAD_WEIGHT times.
+SPREAD_WEIGHT, UPPER_QUARTILE = 1.25, 0.6745
 CALIBRATION_ROUNDS = 50
 # The base's log ratio is cut here: a ratio beyond is as good as none, or as good as certain.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
@@ -66,6 +68,8 @@ class Kernel:
     weights        (m,)    the probability that each is an inlier
     bandwidth      (d,)    infinite where the context is as wide as the population
     typical        the median log ratio of its images
+    spread         by how much those above it exceed it, in the unit that calibrated odds expect, at least 1: images of
+                   a rule have one ratio, but what is natural thins out towards its rim
     contamination  the estimated share of outliers among them
     """
 
@@ -73,6 +77,7 @@ class Kernel:
     weights: Float64Array
     bandwidth: Float64Array
     typical: float
+    spread: float
     contamination: float
 
 
@@ -98,8 +103,11 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
         # Rounded like the points: what travels as text must be what is scored with.
         weights = np.round(inlier[::step], DECIMALS)
     ratios = log_ratio(near @ weights, density, base, own_weights(itself, weights), weights.sum())
-    typical = float(np.median(ratios))
-    return Kernel(kept, weights, bandwidth, typical, _contamination(ratios, typical))
+    typical, upper = np.quantile(ratios, (0.5, 0.75)).tolist()
+    # Of the upper half alone: the lower holds the outliers.
+    spread = max(1.0, SPREAD_WEIGHT * (upper - typical) / UPPER_QUARTILE)
+    evidence = _evidence(ratios, typical, spread)
+    return Kernel(kept, weights, bandwidth, typical, spread, _contamination(evidence))
 
 
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
@@ -117,7 +125,8 @@ def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base:
 
 def log_odds(log_ratio: Float64Array, kernel: Kernel, contamination: float) -> Float64Array:
     """Log posterior odds (n,) of outlier against inlier, calibrated against what is typical of the context."""
-    odds: Float64Array = _evidence(log_ratio, kernel.typical) + np.log(contamination / (1 - contamination))
+    evidence = _evidence(log_ratio, kernel.typical, kernel.spread)
+    odds: Float64Array = evidence + np.log(contamination / (1 - contamination))
     return odds
 
 
@@ -173,16 +182,16 @@ def _share(inliers: Float64Array, n: int) -> Float64Array:
     return share
 
 
-def _evidence(log_ratio: Float64Array, typical: float) -> Float64Array:
-    return SHARPNESS * (typical - log_ratio) - TOLERANCE
+def _evidence(log_ratio: Float64Array, typical: float, spread: float) -> Float64Array:
+    return SHARPNESS / spread * (typical - log_ratio) - TOLERANCE
 
 
-def _contamination(log_ratio: Float64Array, typical: float) -> float:
+def _contamination(evidence: Float64Array) -> float:
     """The share of outliers (EM over the calibrated odds)."""
-    evidence, share = _evidence(log_ratio, typical), 1 / (1 + PRIOR_INLIERS)
+    share = 1 / (1 + PRIOR_INLIERS)
     for _ in range(CALIBRATION_ROUNDS):
         found = expit(evidence + np.log(share / (1 - share))).sum()
-        share = (found + 1) / (len(log_ratio) + 1 + PRIOR_INLIERS)
+        share = (found + 1) / (len(evidence) + 1 + PRIOR_INLIERS)
     return float(share)
 
 

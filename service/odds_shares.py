@@ -65,7 +65,11 @@ def worths(
         near[place] = product[:, : len(kernel.points)] @ kernel.weights
         density[place] = density_of(product[:, len(kernel.points) :])
     own, of = own_weights(own_places(rounded, kernel.points), kernel.weights), of.reshape(-1)
-    return -SHARPNESS * log_ratio(near[of], density[of], base(points, coalitions), own, kernel.weights.sum())
+    return (
+        -SHARPNESS
+        / kernel.spread
+        * log_ratio(near[of], density[of], base(points, coalitions), own, kernel.weights.sum())
+    )
 
 
 def exact(d: int) -> tuple[BoolArray, Float64Array]:

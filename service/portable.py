@@ -84,6 +84,7 @@ def _kernel_to_portable(kernel: Kernel) -> PortableKernel:
         weights=kernel.weights.tolist(),
         bandwidth=[width if np.isfinite(width) else None for width in kernel.bandwidth.tolist()],
         typical=kernel.typical,
+        spread=kernel.spread,
         contamination=kernel.contamination,
     )
 
@@ -103,7 +104,7 @@ def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
             FIT_AGAIN,
         )
     points = _array(portable.points, (size, live), "kernel.points")
-    return Kernel(points, weights, bandwidth, portable.typical, portable.contamination)
+    return Kernel(points, weights, bandwidth, portable.typical, portable.spread, portable.contamination)
 
 
 def _symmetric(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:

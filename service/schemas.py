@@ -44,6 +44,7 @@ class PortableKernel(_Record):
     weights: list[float] = Field(description="the probability that each is no outlier")
     bandwidth: list[float | None] = Field(description="of every latent, how near is near; null where it is free")
     typical: float = Field(description="the median log ratio of context to population among them")
+    spread: float = Field(ge=1, description="how far apart the log ratios of normal images are")
     contamination: float = Field(gt=0, lt=1, description="estimated share of outliers among them")
 
 

@@ -17,6 +17,8 @@ from service.bundle import ImageSpec, Latent, Manifest, Parity
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 from service.population import Population
 
+ROOT = Path(__file__).parents[2]
+
 GRAPHS = {"encoder.onnx": b"stands for an encoder", "decoder.onnx": b"stands for a decoder"}
 LATENT_DIM = 3
 
@@ -346,3 +348,10 @@ def test_sealing_alone_does_no_damage(directory: Path) -> None:
 def test_a_number_that_json_cannot_hold_is_refused_before_it_is_written(value: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         manifest_of(metrics={"per_factor": {"shape": value}})
+
+
+@pytest.mark.parametrize("directory", sorted((ROOT / "service" / "bundles").iterdir()), ids=lambda path: path.name)
+def test_every_bundle_that_ships_is_whole_and_has_a_sample_of_its_population(directory):
+    shipped = bundle.load(directory)
+    assert shipped.population.sample is not None
+    assert shipped.population.familiarity is not None

@@ -1,5 +1,7 @@
 """The density ratio of context to population, where a single Gaussian has no answer: clumps, rings, free axes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -119,3 +121,12 @@ def test_duplicates_and_constants_stay_finite():
 def test_contamination_is_about_right():
     points, truth = context(350, 50, 8, 0, 4)
     assert abs(odds(points)[1].contamination - truth.mean()) < 0.05
+
+
+def test_a_rule_has_one_ratio_and_what_spreads_is_given_more_room():
+    points, truth = context(200, 10, 9, 0, 4)
+    scores, kernel = odds(points)
+    assert kernel.spread == 1
+    wider = odds_in(replace(kernel, spread=3.0), points)
+    np.testing.assert_array_equal(np.argsort(wider), np.argsort(scores))
+    assert (wider[truth] < scores[truth]).all()
