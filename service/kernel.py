@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, ndtri
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -51,8 +51,9 @@ ROUNDS = 6
 # Log odds of an image whose log ratio is x spreads short of the typical one: SHARPNESS * x - TOLERANCE, and the
 # prior's, Beta(1, PRIOR_INLIERS). A typical image of a smooth context has neighbours fewer by a factor of a few.
 SHARPNESS, TOLERANCE, PRIOR_INLIERS = 2.0, 2.7, 19.0
-# The spread of log ratios, as a standard deviation of their upper half, counts SPREAD_WEIGHT times.
-SPREAD_WEIGHT, UPPER_QUARTILE = 1.25, 0.6745
+# The spread of log ratios is what a normal distribution has between these quantiles, SPREAD_WEIGHT times. They are
+# high, so that up to half of the images may be outliers, which lie below.
+SPREAD_QUANTILES, SPREAD_WEIGHT = (0.6, 0.9), 1.5
 CALIBRATION_ROUNDS = 50
 # The base's log ratio is cut here: a ratio beyond is as good as none, or as good as certain.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
@@ -103,9 +104,9 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
         # Rounded like the points: what travels as text must be what is scored with.
         weights = np.round(inlier[::step], DECIMALS)
     ratios = log_ratio(near @ weights, density, base, own_weights(itself, weights), weights.sum())
-    typical, upper = np.quantile(ratios, (0.5, 0.75)).tolist()
-    # Of the upper half alone: the lower holds the outliers.
-    spread = max(1.0, SPREAD_WEIGHT * (upper - typical) / UPPER_QUARTILE)
+    typical = float(np.median(ratios))
+    reach = np.ptp(np.quantile(ratios, SPREAD_QUANTILES)) / np.ptp(ndtri(SPREAD_QUANTILES))
+    spread = max(1.0, SPREAD_WEIGHT * float(reach))
     evidence = _evidence(ratios, typical, spread)
     return Kernel(kept, weights, bandwidth, typical, spread, _contamination(evidence))
 
