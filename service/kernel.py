@@ -69,8 +69,8 @@ class Kernel:
     weights        (m,)    the probability that each is an inlier
     bandwidth      (d,)    infinite where the context is as wide as the population
     typical        the median log ratio of its images
-    spread         by how much those above it exceed it, in the unit that calibrated odds expect, at least 1: images of
-                   a rule have one ratio, but what is natural thins out towards its rim
+    spread         how far apart the log ratios of normal images are, at least 1: images of a rule have one ratio,
+                   but what is natural thins out towards its rim
     contamination  the estimated share of outliers among them
     """
 
