@@ -84,6 +84,10 @@ class Inference:
         return self.networks.encode(images)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
+    def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.networks.encode_checked(images)
+
+    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         return self.networks.decode(latents)
 

@@ -57,6 +57,12 @@ class Networks(Protocol):
     async def encode(self, images: Uint8Array) -> Float32Array:
         """uint8 (n, H, W, C) to latents (n, 2, L)."""
 
+    async def encode_checked(self, images: Uint8Array) -> Float32Array:
+        """uint8 (n, H, W, C) to (n, 2L + 1): the same latents, and how far off the picture is that they give.
+
+        Where that is all one asks of the picture, it need not travel (`service.foreign.reconstruction_error`).
+        """
+
     async def decode(self, latents: Float32Array) -> Uint8Array:
         """Latents (n, L) to uint8 (n, H, W, C)."""
 
@@ -291,12 +297,12 @@ class Pipeline:
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
             return replace(self._nothing, ids=ids, errors=rows.errors)
-        latents = await self.networks.encode(rows.pixels)
-        found: foreign.Check | None = None
-        if check and familiarity is not None:
-            decoded = await self.networks.decode(np.ascontiguousarray(latents[:, 0]))
-            found = await asyncio.to_thread(foreign.check, rows.pixels, decoded, familiarity)
-        return Encoded(ids, latents, rows.pixels if keep_pixels else rows.pixels[:0], found, rows.errors)
+        pixels = rows.pixels if keep_pixels else rows.pixels[:0]
+        if not check or familiarity is None:
+            return Encoded(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
+        found = await self.networks.encode_checked(rows.pixels)
+        latents = found[:, :-1].reshape(len(found), 2, -1)
+        return Encoded(ids, latents, pixels, foreign.check(found[:, -1], familiarity), rows.errors)
 
 
 def _refuse_if_none_is_usable(images: Encoded, what: str) -> None:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import numpy as np
 import pytest
+from fakes import FakeNetworks
 from prometheus_client import CollectorRegistry
 from serving import free_ports
 
@@ -26,7 +27,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uin
 TOKEN = "open sesame"
 
 
-class Networks:
+class Networks(FakeNetworks):
     """Latents that depend on the images alone."""
 
     def __init__(self, latent_dim):

@@ -10,6 +10,7 @@ import tracemalloc
 import grpc
 import numpy as np
 import pytest
+from fakes import FakeNetworks
 from prometheus_client import CollectorRegistry
 from serving import free_ports
 
@@ -25,7 +26,7 @@ from service.settings import Settings
 IMAGE_BYTES = 64 * 64 * 3
 
 
-class Networks:
+class Networks(FakeNetworks):
     """Latents of noise; `gate` holds every call back until it is set."""
 
     def __init__(self, latent_dim):
