@@ -12,8 +12,6 @@ single distance's standard deviation over sqrt(n), for Gaussian latents sqrt(2 /
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,26 +35,29 @@ class Drift:
         # Of latents that move together exactly, only what is independent counts.
         self._precision = np.linalg.pinv(correlation, hermitian=True)
         self._expected = max(int(np.linalg.matrix_rank(correlation, hermitian=True)) if correlation.size else 0, 1)
-        self._distances: deque[float] = deque(maxlen=window)
-        self._shifts: deque[Float64Array] = deque(maxlen=window)
+        # (window, 1 + d): of each request the distance and the shift, the newest in place of the oldest.
+        self._recent = np.empty((window, 1 + len(correlation)))
+        self._seen = 0
 
     def add(self, latents: NDArray[np.floating]) -> None:
         """One request's images, by their latents (n, 2, L). Such as are not finite count for nothing."""
         points = self._units.points(latents[np.isfinite(latents).all(axis=(1, 2))])  # (n, d)
         if len(points):
             distances = np.einsum("nd,nd->n", points @ self._precision, points) / self._expected
-            self._distances.append(float(np.minimum(distances, MOST_DISTANCE).mean()))
-            self._shifts.append(np.clip(points, -MOST_SHIFT, MOST_SHIFT).mean(axis=0))
+            row = self._recent[self._seen % len(self._recent)]
+            row[0] = np.minimum(distances, MOST_DISTANCE).mean()
+            row[1:] = np.clip(points, -MOST_SHIFT, MOST_SHIFT).mean(axis=0)
+            self._seen += 1
 
     @property
     def requests(self) -> int:
         """How many requests the figures below rest on."""
-        return len(self._distances)
+        return min(self._seen, len(self._recent))
 
     @property
     def distance(self) -> float:
         """Squared distance to the population in units of what it would be without drift: 1. Also 1 for no request."""
-        return float(np.mean(self._distances)) if self._distances else 1.0
+        return float(self._recent[: self.requests, 0].mean()) if self._seen else 1.0
 
     @property
     def live(self) -> NDArray[np.intp]:
@@ -66,4 +67,5 @@ class Drift:
     @property
     def shift(self) -> Float64Array:
         """The live latents' means (d,), from the population's, in its standard deviations; 0 for no request."""
-        return np.mean(self._shifts, axis=0) if self._shifts else np.zeros(len(self._units.live))
+        found: Float64Array = self._recent[: self.requests, 1:].mean(axis=0) if self._seen else np.zeros(len(self.live))
+        return found
