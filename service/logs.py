@@ -96,7 +96,7 @@ def _json(process: str) -> logging.Formatter:
 
     return JsonFormatter(
         ["timestamp", "levelname", "name", "message"],
-        rename_fields={"levelname": "level", "name": "logger", "exc_info": "trace"},
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
         static_fields={"process": process},
         reserved_attrs=[*vars(logging.makeLogRecord({})), "ids", "taskName", "color_message", "message", "asctime"],
         timestamp="timestamp",

@@ -7,12 +7,15 @@ OTEL_ variables say.
 
 from __future__ import annotations
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+ASGI = "opentelemetry.instrumentation.asgi"
 # Probes and scrapes come every few seconds, and no request waits for them.
 NOT_TRACED = ("livez", "readyz", "healthz", "metrics")
 
@@ -21,8 +24,26 @@ class Spans(BatchSpanProcessor):
     """Exports all but those that BentoML's servers make of every single message: a large body has thousands."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        if "asgi.event.type" not in (span.attributes or {}):
+        scope = span.instrumentation_scope
+        if scope is None or scope.name != ASGI or span.kind is not SpanKind.INTERNAL:
             super().on_end(span)
+
+
+class Unlinked:
+    """ASGI application: every request begins outside of all traces, so that its headers alone say which it belongs to.
+
+    A server takes up a connection's next request in the context of the one before, whose trace would go on in it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = context.attach(context.Context())
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            context.detach(token)
 
 
 def start(process: str) -> TracerProvider:

@@ -26,7 +26,7 @@ class Worker(bentoml.Service[Any]):
         if settings.tracing:
             BentoMLContainer.tracer_provider.set(tracing.start(self.name))
         self.inject_config()
-        return self.served_by(ServiceAppFactory(self, is_main=is_main))
+        return tracing.Unlinked(self.served_by(ServiceAppFactory(self, is_main=is_main)))
 
     def served_by(self, factory: ServiceAppFactory) -> ASGIApp:
         raise NotImplementedError

@@ -89,7 +89,7 @@ def test_the_shipped_bundle_s_own_population_is_no_drift(served_bundle):
 def test_a_latent_that_has_moved_is_named(population):
     drift = Drift(population)
     for _ in range(200):
-        drift.add(latents_of(uniform(20) + [0, 0, 2.0, 0]))
+        drift.add(latents_of(uniform(20) + np.array([0, 0, 2.0, 0])))
     assert drift.shift == pytest.approx([0, 0, 1, 0], abs=0.1)
     assert drift.distance == pytest.approx(1 + 1 / 4, abs=0.05)
 
