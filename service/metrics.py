@@ -78,7 +78,7 @@ class Metrics(Observer):
             registry=registry,
         )
         self._context_size = Histogram(
-            "misfit_context_size", "Images in such a context.", buckets=CONTEXT_SIZES, registry=registry
+            "misfit_context_size", "Images that such a context was fitted to.", buckets=CONTEXT_SIZES, registry=registry
         )
         self._drift = Drift(bundle.population)
         latents = bundle.manifest.latents
@@ -138,7 +138,8 @@ class Metrics(Observer):
             self._foreign.inc(int((batch.images.check.foreignness > 1).sum()))
         context = batch.context
         self._contexts.labels(context.source, context.estimator, context.reliability).inc()
-        self._context_size.observe(context.size)
+        if context.size:  # not so of the population
+            self._context_size.observe(context.size)
 
     def _tell_drift(self) -> None:
         self._drift_distance.set(self._drift.distance)

@@ -76,6 +76,13 @@ async def test_a_request_is_counted_by_its_images_its_context_and_its_stages(pip
     assert stages(registry) == {"decode": 1, "encode": 1, "statistics": 1, "serialise": 1}
 
 
+async def test_the_population_is_a_context_without_a_size(pipeline, registry):
+    await pipeline.score(request_of(ScoreOptions(foreign="off"), count=1))
+    context = {"source": "population", "estimator": "density_ratio", "reliability": "low"}
+    assert registry.get_sample_value("misfit_contexts_total", context) == 1
+    assert registry.get_sample_value("misfit_context_size_count") == 0
+
+
 async def test_foreign_images_are_counted(pipeline, registry):
     """Against black pictures, white images are as unlike as can be."""
     white = [Upload(str(i), lambda: np.full((64, 64, 3), 255, dtype=np.uint8)) for i in range(5)]
