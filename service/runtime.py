@@ -91,6 +91,10 @@ class Networks:
         """`latents` float32 (N, L) to images uint8 (N, H, W, C)."""
         return self._tiled(lambda tile: _run(self._decoder, "latents", tile), latents)
 
+    def computed(self, rows: int) -> int:
+        """How many rows are computed for `rows` rows: padding fills the last tile."""
+        return math.ceil(rows / self._tile_rows) * self._tile_rows
+
     @property
     def has_saliency(self) -> bool:
         return self._saliency is not None

@@ -66,7 +66,9 @@ async def running(served_bundle, certificate, tmp_path):
     async def provider():
         return "none"
 
-    servicer = Servicer(Pipeline(served_bundle, networks, settings), provider, admission, Metrics(CollectorRegistry()))
+    servicer = Servicer(
+        Pipeline(served_bundle, networks, settings), provider, admission, Metrics(served_bundle, CollectorRegistry())
+    )
     server = Server(servicer, provider, settings)
     await server.start()
     yield f"grpcs://localhost:{port}", admission

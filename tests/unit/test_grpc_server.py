@@ -54,7 +54,7 @@ async def running(served_bundle):
     async def ready():
         return True
 
-    servicer = Servicer(pipeline, ready, admission, Metrics(CollectorRegistry()))
+    servicer = Servicer(pipeline, ready, admission, Metrics(served_bundle, CollectorRegistry()))
     server = Server(servicer, ready, settings)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
