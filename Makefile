@@ -24,7 +24,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test benchmark grpc-soak sizing example data train results bundle clean
+.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test benchmark train-benchmark grpc-soak sizing example data train results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
+
+train-benchmark: .venv-train/installed  ## images a second of the training loop against a plain eager float32 loop
+	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py
 
 grpc-soak: .venv/tools  ## memory that a gRPC stream of 100,000 images takes (some minutes)
 	$(SERVE)/python tests/benchmarks/grpc_soak.py

@@ -23,6 +23,8 @@ RENDERED = {"shapes3d": DATA, "dsprites": Path("data/dsprites.npz")}
 REFERENCE_FRAMES = {name: Path(f"tests/data/{name}_reference") for name in RENDERED}
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
 BENCHMARK = RUNS / "benchmark"
+MNIST = Path("data/mnist")
+DIGITS = RUNS / "mnist_contexts"
 ENCODED_AT_A_TIME = 4_096
 
 
@@ -200,6 +202,42 @@ def benchmark(options: argparse.Namespace) -> None:
     print((options.out / "benchmark.md").read_text())
 
 
+def digits(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from service import bundle, runtime
+    from train import benchmark, digits, digits_report
+    from train.data import mnist
+    from train.data.dataset import split
+    from train.loop import commit
+
+    started = time.perf_counter()
+    served = bundle.load(options.bundle)
+    everything = mnist.load(options.data)
+    rows = np.sort(getattr(split(len(everything.images)), options.split))
+    assert everything.labels is not None, "MNIST has labels"
+    labels = everything.labels[rows]
+    data = replace(everything, images=everything.images[rows], factors=everything.factors[rows], labels=labels)
+    material = benchmark.prepare(served, runtime.Networks(served), data)
+    result = {
+        "model": served.manifest.model,
+        "bundle_id": served.manifest.bundle_id,
+        "data": f"{data.name} ({data.source})",
+        "split": options.split,
+        "images": len(data.images),
+        "seed": options.seed,
+        "command": " ".join(["python -m train", *sys.argv[1:]]),
+        "commit": commit(),
+        **digits.report(digits.run(material, labels, options.contexts, options.seed)),
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "digits.json").write_text(json.dumps(result, indent=1) + "\n")
+    digits_report.draw_figures(material, data, result, options.seed, options.out)
+    (options.out / "README.md").write_text(digits_report.markdown(result))
+    print((options.out / "README.md").read_text())
+
+
 def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validation"]) -> dict[str, Any]:
     from train.diagnosis import remarks
     from train.evaluate import evaluate as measure
@@ -307,6 +345,18 @@ def _parser() -> argparse.ArgumentParser:
     benchmark_parser.add_argument(
         "--split", choices=["test", "validation"], default="test", help="develop on validation, report on test"
     )
+
+    digits_parser = command("digits", digits, "batches of one handwritten digit with some of another, on a bundle")
+    digits_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    digits_parser.add_argument(
+        "--data", type=Path, default=MNIST, help=f"folder of MNIST's idx files (default: {MNIST})"
+    )
+    digits_parser.add_argument("--out", type=Path, default=DIGITS, help=f"directory (default: {DIGITS})")
+    digits_parser.add_argument(
+        "--contexts", type=int, default=1, help="of every cell and pair of digits (default: 1, 1,080 in all)"
+    )
+    digits_parser.add_argument("--seed", type=int, default=1)
+    digits_parser.add_argument("--split", choices=["test", "validation"], default="test")
     return parser
 
 

@@ -64,10 +64,10 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
         figures["morphs"] = _morphs(model, dataset, pairs, title)
     if evaluation["factors"]:
         figures["mutual_information"] = mutual_information(evaluation, title)
-    return _save(figures, output)
+    return save(figures, output)
 
 
-def _save(figures: dict[str, Figure], output: Path) -> list[Path]:
+def save(figures: dict[str, Figure], output: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(output / f"{name}.png")
@@ -90,7 +90,7 @@ def draw_seed_case(
             np.concatenate(scored), np.concatenate([context.is_outlier for context in contexts]), title
         ),
     }
-    return _save(figures, output)
+    return save(figures, output)
 
 
 def score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from service.fitting import DEFAULT_ESTIMATOR
@@ -28,11 +28,11 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "## Every method: AUROC, mean / worst decile, averaged over the cells of a stratum",
         "",
-        *_table(("stratum", *METHODS), _summary_rows(entries)),
+        *table(("stratum", *METHODS), _summary_rows(entries)),
     ]
     for name in ODDS:
         shipped = " (what ships)" if name == DEFAULT_ESTIMATOR else ""
-        lines += ["", f"## `{name}`{shipped}", "", *_table(_COLUMNS, (_row(entry, name) for entry in entries))]
+        lines += ["", f"## `{name}`{shipped}", "", *table(_COLUMNS, (_row(entry, name) for entry in entries))]
     lines += [
         "",
         "## Counterfactuals of outliers that differ in one factor",
@@ -41,7 +41,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"It reads all factors of {result['counterfactuals'][0]['readable']:.3f} of untouched images; `kept` is judged "
         "where it read the other factors right before the repair.",
         "",
-        *_table(("stratum", "outliers", *_REPAIRS), map(_repair_row, result["counterfactuals"])),
+        *table(("stratum", "outliers", *_REPAIRS), map(_repair_row, result["counterfactuals"])),
     ]
     if result["foreign"]:
         lines += foreign_section(result["foreign"])
@@ -51,7 +51,7 @@ def markdown(result: dict[str, Any]) -> str:
         lines += ["", f"## {_words(stratum)}: AUROC, mean / worst decile", ""]
         if odd := [f"{name}: {count}" for name, count in fewer.items() if count < chosen[0]["contexts"]]:
             lines += [f"{chosen[0]['contexts']} contexts a cell ({', '.join(odd)}).", ""]
-        lines += _table(("images/outliers", *METHODS), map(_method_row, chosen))
+        lines += table(("images/outliers", *METHODS), map(_method_row, chosen))
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +94,7 @@ def foreign_section(foreign: Entry) -> list[str]:
         f"{outliers['unchecked']:.4f} with them and the check off. AUROC of the foreign ones: "
         f"{strange['checked']:.4f}, with the check off {strange['unchecked']:.4f}.",
         "",
-        *_table(_FOREIGN_COLUMNS, (_kind_row(kind, found) for kind, found in foreign["kinds"].items())),
+        *table(_FOREIGN_COLUMNS, (_kind_row(kind, found) for kind, found in foreign["kinds"].items())),
     ]
 
 
@@ -134,7 +134,7 @@ def _method_row(entry: Entry) -> list[str]:
     return [_size(entry), *(f"{area['mean']:.4f} / {area['worst_decile']:.4f}" for area in areas)]
 
 
-def _table(columns: Sequence[str], rows: Iterator[list[str]]) -> list[str]:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
 
 
