@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import bundle, lifecycle, openapi
-from service.admission import Admission
+from service.admission import Admission, Ticket
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
@@ -258,7 +258,7 @@ class Misfit:
 
         async def admitted() -> Answer:
             with self.admission.ticket() as ticket:
-                body = await read_body(request, self.settings.max_body_bytes, ticket)
+                body = await self._body(request, ticket)
                 content_type = request.headers.get("content-type", "")
                 query = request.query_params
                 images_request = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
@@ -267,9 +267,12 @@ class Misfit:
 
         return await answer(request, admitted(), self.settings.timeout_seconds)
 
+    async def _body(self, request: Request, ticket: Ticket) -> bytes:
+        return await read_body(request, self.settings.max_body_bytes, self.settings.body_seconds, ticket)
+
     async def _decode(self, request: Request) -> Answer:
         with self.admission.ticket() as ticket:
-            body = await read_body(request, self.settings.max_body_bytes, ticket)
+            body = await self._body(request, ticket)
             content_type = request.headers.get("content-type", "")
             latent_dim = self.pipeline.bundle.manifest.latent_dim
             latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
