@@ -14,9 +14,11 @@ from typing import Any
 
 import bentoml
 import numpy as np
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, create_model
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -48,7 +50,8 @@ from service.settings import Settings, warn_of_unknown_variables
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000
 MAX_ADAPTIVE_BATCH = 1024
-# Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
+# Of calls from one service to the other. Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own
+# words.
 TRANSPORT_TIMEOUT = 3600
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
@@ -60,12 +63,26 @@ def addresses() -> dict[str, str]:
     return found
 
 
+class UntimedService(bentoml.Service[Any]):
+    """A BentoML service without BentoML's timeout, whose timer is never cancelled.
+
+    It holds what belongs to a request for the whole of that time, however soon it is answered: about 10 kB of each
+    request of the last hour. How long a request may take, `service.http.answer` and gRPC's servicer see to.
+    """
+
+    def to_asgi(self, is_main: bool = True) -> Starlette:
+        app: Starlette = super().to_asgi(is_main)
+        app.user_middleware = [each for each in app.user_middleware if each.cls is not TimeoutMiddleware]
+        return app
+
+
 @bentoml.service(
     workers=1,
     threads=1,
     traffic={"timeout": TRANSPORT_TIMEOUT},
     runner_connection=NEVER_RECONNECT,
     logging={"access": {"enabled": False}},
+    service_class=UntimedService,
 )
 class Inference:
     """The networks of one bundle, batching the rows of all requests."""
@@ -102,7 +119,7 @@ class _Unread(bentoml.IODescriptor):
     request: Any
 
 
-class DocumentedService(bentoml.Service[Any]):
+class DocumentedService(UntimedService):
     """A BentoML service that publishes our OpenAPI document in place of BentoML's."""
 
     @property
@@ -150,7 +167,7 @@ class DescribeForm(_Form):
     """/describe takes nothing."""
 
 
-@bentoml.service(workers=1, traffic={"timeout": TRANSPORT_TIMEOUT}, service_class=DocumentedService)
+@bentoml.service(workers=1, service_class=DocumentedService)
 class Misfit:
     """Finds the images that do not belong in their batch."""
 
