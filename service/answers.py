@@ -21,16 +21,16 @@ from service.schemas import (
     EncodedItem,
     EncodeResponse,
     ErrorDetail,
-    FactorAttribution,
-    Interaction,
-    LatentAttribution,
     ScoredContext,
-    ScoredItem,
     ScoreResponse,
 )
 from service.scoring import Scores
 
+TERMS = ("shapley", "shapley_odds", "conditional_z", "marginal_z")
 SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
+
+
+Record = dict[str, Any]  # fields of one of `service.schemas`, which checks them
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> ScoreResponse
     if options.attributions != "none":
         found = _explain(batch, bundle)
         most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
-        for row, detail in enumerate(details):
-            detail["attributions"] = _attributions(row, found, most, batch, bundle)
-            detail.setdefault("reason", found.reasons[row])
+        for detail, terms, reason in zip(
+            details, _attributions(found, most, batch, bundle), found.reasons, strict=True
+        ):
+            detail["attributions"] = terms
+            detail.setdefault("reason", reason)
     return _response(batch, bundle, details)
 
 
@@ -89,16 +91,12 @@ def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, b
     found, details = _explain(batch, bundle), _familiarity(batch)
     latents = bundle.manifest.latents
     most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
-    distance_shares = attribution.groups(found.terms.shapley, latents)
-    odds_shares = attribution.groups(found.terms.shapley_odds, latents)
-    for row, detail in enumerate(details):
-        detail["attributions"] = _attributions(row, found, most, batch, bundle)
-        detail.setdefault("reason", found.reasons[row])
-        detail["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(found.repaired[row])]
-        detail["factors"] = [
-            FactorAttribution(factor=factor, shapley=float(share[row]), shapley_odds=float(odds_shares[factor][row]))
-            for factor, share in distance_shares.items()
-        ]
+    reasons = zip(_attributions(found, most, batch, bundle), _factors(found, bundle), found.reasons, strict=True)
+    for detail, repaired, (terms, factors, reason) in zip(details, found.repaired, reasons, strict=True):
+        detail["attributions"] = terms
+        detail.setdefault("reason", reason)
+        detail["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(repaired)]
+        detail["factors"] = factors
     if options.interactions:
         for detail, pairs in zip(details, _interactions(found, batch, bundle), strict=True):
             detail["interactions"] = pairs
@@ -153,31 +151,34 @@ def unused(images: Encoded) -> str | None:
     return " ".join(parts) or None
 
 
-def _response(batch: Batch, bundle: Bundle, details: Sequence[dict[str, Any]]) -> ScoreResponse:
-    return ScoreResponse(
-        bundle_id=bundle.manifest.bundle_id,
-        model=bundle.manifest.model,
-        context=scored_context(batch.context),
-        items=_items(batch.images, _scores(batch), details),
+def _response(batch: Batch, bundle: Bundle, details: Sequence[Record]) -> ScoreResponse:
+    # In one go: to make thousands of small records one by one takes pydantic several times as long.
+    return ScoreResponse.model_validate(
+        {
+            "bundle_id": bundle.manifest.bundle_id,
+            "model": bundle.manifest.model,
+            "context": scored_context(batch.context),
+            "items": _items(batch.images, _scores(batch), details),
+        }
     )
 
 
-def _items(images: Encoded, scores: Scores, details: Sequence[dict[str, Any]]) -> list[ScoredItem]:
-    """One item for each image, in order. `error` is set on failed items only, so only they show it."""
+def _items(images: Encoded, scores: Scores, details: Sequence[Record]) -> list[Record]:
+    """One ScoredItem for each image, in order. `error` is set on failed items only, so only they show it."""
     columns = {name: getattr(scores, name).tolist() for name in SCORES}
     if not all(np.isfinite(values).all() for values in columns.values()):
         raise MisfitError("The scores are not finite.")
     rows = zip(zip(*columns.values(), strict=True), details, strict=True)
-    items = []
+    items: list[Record] = []
     for position, id_ in enumerate(images.ids):
         index = images.first + position
         if error := images.errors.get(position):
-            nothing: dict[str, Any] = dict.fromkeys(columns)
-            items.append(ScoredItem(index=index, id=id_, status="error", error=_detail(error), **nothing))
+            nothing: Record = dict.fromkeys(columns)
+            items.append({"index": index, "id": id_, "status": "error", "error": _detail(error), **nothing})
         else:
             values, detail = next(rows)
             shown = dict(zip(columns, values, strict=True)) | detail
-            items.append(ScoredItem(index=index, id=id_, status="ok", **shown))
+            items.append({"index": index, "id": id_, "status": "ok", **shown})
     return items
 
 
@@ -199,25 +200,36 @@ def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
     return _Reasons(terms, attribution.order(terms, context), repaired, scale, reasons)
 
 
-def _attributions(row: int, found: _Reasons, most: int, batch: Batch, bundle: Bundle) -> list[LatentAttribution]:
-    """The `most` latents that speak most for the image's being an outlier, in that order."""
-    terms = found.terms
+def _attributions(found: _Reasons, most: int, batch: Batch, bundle: Bundle) -> list[list[Record]]:
+    """For each usable image a LatentAttribution of its `most` latents that speak most for an outlier, in that order."""
+    names, dead = [latent.name for latent in bundle.manifest.latents], found.terms.dead.tolist()
+    order = found.order[:, :most]
+    terms = {name: getattr(found.terms, name) for name in TERMS} | {"value": batch.images.latents[:, 0]}
+    columns = [np.take_along_axis(values, order, axis=1).tolist() for values in terms.values()]
     return [
-        LatentAttribution(
-            latent=bundle.manifest.latents[dim].name,
-            index=dim,
-            value=float(batch.images.latents[row, 0, dim]),
-            shapley=float(terms.shapley[row, dim]),
-            shapley_odds=float(terms.shapley_odds[row, dim]),
-            conditional_z=float(terms.conditional_z[row, dim]),
-            marginal_z=float(terms.marginal_z[row, dim]),
-            dead=bool(terms.dead[dim]),
-        )
-        for dim in found.order[row, :most].tolist()
+        [
+            {"latent": names[dim], "index": dim, "dead": dead[dim], **dict(zip(terms, values, strict=True))}
+            for dim, *values in zip(*row, strict=True)
+        ]
+        for row in zip(order.tolist(), *columns, strict=True)
     ]
 
 
-def _interactions(found: _Reasons, batch: Batch, bundle: Bundle) -> list[list[Interaction]]:
+def _factors(found: _Reasons, bundle: Bundle) -> list[list[Record]]:
+    """For each usable image every FactorAttribution."""
+    terms = (found.terms.shapley, found.terms.shapley_odds)
+    distance, odds = (attribution.groups(values, bundle.manifest.latents) for values in terms)
+    shares = np.array([[distance[factor], odds[factor]] for factor in distance]).transpose(2, 0, 1)  # (n, factors, 2)
+    return [
+        [
+            {"factor": factor, "shapley": of_distance, "shapley_odds": of_odds}
+            for factor, (of_distance, of_odds) in zip(distance, row, strict=True)
+        ]
+        for row in shares.tolist()
+    ]
+
+
+def _interactions(found: _Reasons, batch: Batch, bundle: Bundle) -> list[list[Record]]:
     """For each usable image the pairs of live latents, by what they add to its squared distance."""
     matrices = attribution.interactions(batch.images.latents, batch.context, bundle.population)
     matrices *= found.scale[:, None, None]
@@ -225,7 +237,7 @@ def _interactions(found: _Reasons, batch: Batch, bundle: Bundle) -> list[list[In
     pairs = list(combinations_with_replacement(bundle.population.live_dims.tolist(), 2))
     return [
         # The matrix holds each pair of two twice.
-        [Interaction(latents=(names[j], names[k]), value=float(matrix[j, k]) * (1 if j == k else 2)) for j, k in pairs]
+        [{"latents": (names[j], names[k]), "value": matrix[j, k] * (1 if j == k else 2)} for j, k in pairs]
         for matrix in matrices
     ]
 
@@ -235,7 +247,7 @@ def _scores(batch: Batch) -> Scores:
     return batch.scores
 
 
-def _familiarity(batch: Batch) -> list[dict[str, Any]]:
+def _familiarity(batch: Batch) -> list[Record]:
     """For each usable image whether it looks foreign, and why; nothing where nobody asked."""
     check = batch.images.check
     if check is None:

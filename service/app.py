@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import bentoml
 import numpy as np
-from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, create_model
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, lifecycle, openapi
+from service import bundle, lifecycle, logs
+from service.access import AccessLog
 from service.admission import Admission, Ticket
+from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
@@ -46,15 +45,19 @@ from service.requests import ImagesRequest, OptionsT, parse, parse_latents
 from service.runtime import Networks
 from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
+from service.tracing import NOT_TRACED
+from service.workers import Api, Batching
 
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000
-MAX_ADAPTIVE_BATCH = 1024
 # Of calls from one service to the other. Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own
 # words.
 TRANSPORT_TIMEOUT = 3600
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
+# `service.logs` has a line for each request.
+NO_ACCESS_LOG = {"access": {"enabled": False}}
+TRACING = {"excluded_urls": list(NOT_TRACED)}
 
 
 def addresses() -> dict[str, str]:
@@ -63,33 +66,23 @@ def addresses() -> dict[str, str]:
     return found
 
 
-class UntimedService(bentoml.Service[Any]):
-    """A BentoML service without BentoML's timeout, whose timer is never cancelled.
-
-    It holds what belongs to a request for the whole of that time, however soon it is answered: about 10 kB of each
-    request of the last hour. How long a request may take, `service.http.answer` and gRPC's servicer see to.
-    """
-
-    def to_asgi(self, is_main: bool = True) -> Starlette:
-        app: Starlette = super().to_asgi(is_main)
-        app.user_middleware = [each for each in app.user_middleware if each.cls is not TimeoutMiddleware]
-        return app
-
-
 @bentoml.service(
     workers=1,
     threads=1,
     traffic={"timeout": TRANSPORT_TIMEOUT},
     runner_connection=NEVER_RECONNECT,
-    logging={"access": {"enabled": False}},
-    service_class=UntimedService,
+    logging=NO_ACCESS_LOG,
+    tracing=TRACING,
+    service_class=Batching,
 )
 class Inference:
     """The networks of one bundle, batching the rows of all requests."""
 
     def __init__(self) -> None:
         settings = Settings()
-        self.networks = Networks(bundle.load(settings.bundle_directory), require_gpu=settings.require_gpu)
+        loaded = bundle.load(settings.bundle_directory)
+        self.networks = Networks(loaded, require_gpu=settings.require_gpu)
+        batch_metrics().running(loaded, self.networks.provider)
 
     @bentoml.on_startup
     async def stop_last(self) -> None:
@@ -98,15 +91,23 @@ class Inference:
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.networks.encode(images)
+        with batch_metrics().adaptive_batch("encode", len(images), self.networks.computed(len(images))):
+            return self.networks.encode(images)
+
+    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
+    def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with batch_metrics().adaptive_batch("encode_checked", len(images), self.networks.computed(len(images))):
+            return self.networks.encode_checked(images)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return self.networks.decode(latents)
+        with batch_metrics().adaptive_batch("decode", len(latents), self.networks.computed(len(latents))):
+            return self.networks.decode(latents)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.networks.saliency(images)
+        with batch_metrics().adaptive_batch("saliency", len(images), self.networks.computed(len(images))):
+            return self.networks.saliency(images)
 
     @bentoml.api
     def provider(self) -> str:
@@ -117,14 +118,6 @@ class _Unread(bentoml.IODescriptor):
     """What an endpoint is called with in place of its declared fields: the request, body unread."""
 
     request: Any
-
-
-class DocumentedService(UntimedService):
-    """A BentoML service that publishes our OpenAPI document in place of BentoML's."""
-
-    @property
-    def openapi_spec(self) -> SimpleNamespace:
-        return SimpleNamespace(asdict=openapi.document)
 
 
 class _Form(bentoml.IODescriptor):
@@ -167,7 +160,12 @@ class DescribeForm(_Form):
     """/describe takes nothing."""
 
 
-@bentoml.service(workers=1, service_class=DocumentedService)
+@bentoml.service(
+    workers=1,
+    logging=NO_ACCESS_LOG,
+    tracing=TRACING,
+    service_class=Api,
+)
 class Misfit:
     """Finds the images that do not belong in their batch."""
 
@@ -179,6 +177,7 @@ class Misfit:
         warn_of_unknown_variables()
         try:
             settings = Settings()
+            logs.configure(settings.log_format, "supervisor")
             bundle.load(settings.bundle_directory)
         except (BundleError, ValidationError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
@@ -197,8 +196,9 @@ class Misfit:
             addresses().update(lifecycle.lasting(addresses()))
         self.settings = Settings()
         self.networks = RemoteNetworks(self.inference)
-        self.pipeline = Pipeline(bundle.load(self.settings.bundle_directory), self.networks, self.settings)
-        self.metrics = Metrics()
+        loaded = bundle.load(self.settings.bundle_directory)
+        self.metrics = Metrics(loaded)
+        self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
         self.admission = Admission(*limits, self.metrics.in_flight)
 
@@ -258,12 +258,12 @@ class Misfit:
     @bentoml.api(route="/decode", input_spec=DecodeForm, output_spec=PicturesResponse)
     async def decode(self, request: Request) -> Response:
         """The pictures of latents."""
-        return await answer(request, self._decode(request), self.settings.timeout_seconds)
+        return await self._answer(request, self._decode(request))
 
     @bentoml.api(route="/describe", input_spec=DescribeForm, output_spec=Description)
     async def describe(self, request: Request) -> Response:
         """The model, its latents, the limits, and where the networks run."""
-        return await answer(request, self._describe(), self.settings.timeout_seconds)
+        return await self._answer(request, self._describe())
 
     async def _images_answer(
         self,
@@ -278,11 +278,16 @@ class Misfit:
                 body = await self._body(request, ticket)
                 content_type = request.headers.get("content-type", "")
                 query = request.query_params
-                images_request = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
-                ticket.take_images(images_request.size)
-                return await while_connected(request, work(images_request))
+                with self.metrics.stage("parse"):
+                    asked = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
+                logs.add_images(asked.size)
+                ticket.take_images(asked.size)
+                return await while_connected(request, work(asked))
 
-        return await answer(request, admitted(), self.settings.timeout_seconds)
+        return await self._answer(request, admitted())
+
+    async def _answer(self, request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
+        return await answer(request, work, self.settings.timeout_seconds, self.metrics)
 
     async def _body(self, request: Request, ticket: Ticket) -> bytes:
         return await read_body(request, self.settings.max_body_bytes, self.settings.body_seconds, ticket)
@@ -292,7 +297,9 @@ class Misfit:
             body = await self._body(request, ticket)
             content_type = request.headers.get("content-type", "")
             latent_dim = self.pipeline.bundle.manifest.latent_dim
-            latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
+            with self.metrics.stage("parse"):
+                latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
+            logs.add_images(len(latents))
             ticket.take_images(len(latents))
             return await while_connected(request, self.pipeline.decode(latents))
 
@@ -307,5 +314,6 @@ class Misfit:
         return await self.networks.is_ready()
 
 
+Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]

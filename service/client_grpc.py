@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ CHANNEL = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 NO_SUCH_WORD = -1
+# How long a stream whose write has failed waits for the status that its peer ended it with: it is under way.
+PEER_SECONDS = 5.0
 # Null in HTTP's JSON where they have nothing to say; a message cannot tell that from an empty list.
 NULL_IF_EMPTY = {"attributions", "minimal_set", "factors", "interactions", "heat_maps", "mean", "logvar"}
 # Of these /explain says that they are empty.
@@ -71,6 +74,7 @@ class GrpcTransport:
 
     async def stream(self, call: Call[Any], request_id: str) -> Any:
         stream = self._stub.ScoreStream(metadata=self._metadata(request_id))
+        ending = Ending(stream)
         try:
             async for message in _messages(call):
                 if stream.done():
@@ -78,8 +82,8 @@ class GrpcTransport:
                 await stream.write(message)
             await stream.done_writing()
             pieces = [await asyncio.to_thread(json_of, piece, call.method) async for piece in stream]
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError) as error:
+            raise error_of(await ending.error()) from error
         finally:
             stream.cancel()  # whatever else ended it; once it is done, this does nothing
         return pieces[0] | {"items": [item for piece in pieces for item in piece["items"]]}
@@ -89,6 +93,50 @@ class GrpcTransport:
 
     def _metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
         return (*self._authorization, (REQUEST_ID, request_id))
+
+
+class Ending:
+    """How a stream ended, in the words of whoever ended it.
+
+    The write that finds a call ended fails, and grpc.aio then makes that failure the call's status, before or after
+    that of the peer: the last one stays. So each is noted as it comes, and the peer's is preferred.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._statuses = [_status(grpc.StatusCode.INTERNAL, None, "The stream broke off.")]
+        self._peer_spoke = asyncio.Event()
+        stream.add_done_callback(self._note)
+
+    def _note(self, stream: Any) -> None:
+        # A later status may already stand in its place when a coroutine that waits for this one is resumed.
+        code, details, metadata = (_at_once(part()) for part in (stream.code, stream.details, stream.trailing_metadata))
+        self._statuses.append(status := _status(code, metadata, details))
+        if not _is_local(status):
+            self._peer_spoke.set()
+
+    async def error(self) -> grpc.aio.AioRpcError:
+        """The peer's status, which is awaited for a while, or else the local one."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._peer_spoke.wait(), PEER_SECONDS)
+        return next((status for status in self._statuses if not _is_local(status)), self._statuses[-1])
+
+
+def _status(code: grpc.StatusCode, metadata: grpc.aio.Metadata | None, details: str | None) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata or grpc.aio.Metadata(), details)
+
+
+def _is_local(status: grpc.aio.AioRpcError) -> bool:
+    return status.code() == grpc.StatusCode.INTERNAL and not status.trailing_metadata()
+
+
+def _at_once(answer: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that has nothing to wait for."""
+    try:
+        answer.send(None)
+    except StopIteration as returned:
+        value: T = returned.value
+        return value
+    raise RuntimeError("it waits")
 
 
 def error_of(error: grpc.aio.AioRpcError) -> CallError:

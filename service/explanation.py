@@ -83,8 +83,7 @@ def of(batch: Batch, explained: Explained, maps: NDArray[np.float32], bundle: Bu
     shape = (*explained.top.shape, bundle.manifest.image.height, bundle.manifest.image.width, 3)
     overlays = np.empty(shape, dtype=np.uint8)
     for number, (row, top, signs) in enumerate(zip(explained.mapped, explained.top, explained.signs, strict=True)):
-        for place, (dim, sign) in enumerate(zip(top, signs, strict=True)):
-            # What makes the latent be further up, or further down, than in a typical image.
-            evidence = np.maximum(maps[number, dim] * sign, 0)
-            overlays[number, place] = pictures.overlay(batch.images.pixels[row], evidence)
+        # What makes each latent be further up, or further down, than in a typical image.
+        evidence = np.maximum(maps[number, top] * signs[:, None, None], 0)
+        overlays[number] = pictures.overlays(batch.images.pixels[row], evidence)
     return Explanation(batch, explained, [latent.name for latent in bundle.manifest.latents], overlays)

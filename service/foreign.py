@@ -48,14 +48,17 @@ class Check:
         )
 
 
-def check(images: NDArray[np.uint8], decoded: NDArray[np.uint8], familiarity: Familiarity) -> Check:
-    """Compare images (n, H, W, C) with `decoded`, what the decoder makes of their means; each row by itself."""
-    error = reconstruction_error(images, decoded)
-    return Check(error / (MARGIN * familiarity.high), error / familiarity.median)
+def check(error: NDArray[np.floating], familiarity: Familiarity) -> Check:
+    """Compare the `reconstruction_error` (n,) of images with the population's."""
+    exact = error.astype(np.float64)
+    return Check(exact / (MARGIN * familiarity.high), exact / familiarity.median)
 
 
 def reconstruction_error(images: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Float64Array:
-    """Mean squared difference (n,), in grey levels squared, between images and `decoded`, both (n, H, W, C)."""
+    """Mean squared difference (n,), in grey levels squared, between images and `decoded`, both (n, H, W, C).
+
+    `decoded` is what the decoder makes of the images' means.
+    """
     # One image at a time: the differences stay in the processor's cache, which is several times faster.
     differences = (
         np.subtract(image, drawn, dtype=np.int16).astype(np.float32)

@@ -13,12 +13,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.errors import Unauthenticated
-from service.grpc_servicer import SERVICE, Servicer, refuse, request_id_of_call
+from service.grpc_servicer import SERVICE, Servicer, answering, method_name
+from service.metrics import Metrics
 from service.settings import Settings
 from service.tokens import Tokens
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 HEALTH_SECONDS = 1.0
+REFUSAL_SECONDS = 10.0
 # Messages above MISFIT_MAX_BODY_BYTES are refused in our words as far as this many times it, beyond in gRPC's.
 RECEIVED = 2
 MOST_INT32 = 2**31 - 1
@@ -32,7 +34,7 @@ class Server:
         self._grace = settings.timeout_seconds
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=(Authentication(Tokens(settings.tokens_file)),),
+            interceptors=(Authentication(Tokens(settings.tokens_file), servicer.metrics),),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
@@ -71,8 +73,9 @@ class Server:
 class Authentication(grpc.aio.ServerInterceptor):
     """Turns callers without a valid token away before their message is received. Probes need none."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, metrics: Metrics) -> None:
         self._tokens = tokens
+        self._metrics = metrics
 
     async def intercept_service(
         self,
@@ -84,14 +87,15 @@ class Authentication(grpc.aio.ServerInterceptor):
             try:
                 self._tokens.check(str(dict(metadata).get("authorization", "")))
             except Unauthenticated as error:
-                return _refusing(error, request_id_of_call(metadata))
+                return _refusing(error, method_name(handler_call_details.method), self._metrics)
         return await continuation(handler_call_details)
 
 
-def _refusing(error: Unauthenticated, number: str) -> grpc.RpcMethodHandler[Any, Any]:
+def _refusing(error: Unauthenticated, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
     # As a stream of messages, none of which is read: on the wire a single one is no different.
     async def handler(contents: object, call: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await refuse(call, error, number)
+        async with answering(name, call, metrics, REFUSAL_SECONDS):
+            raise error
 
     return grpc.stream_stream_rpc_method_handler(handler)
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 import grpc
 
+from service import logs, spans
 from service.admission import Admission, Ticket
 from service.errors import MisfitError, Overloaded, TooManyImages
 from service.grpc_messages import (
@@ -45,7 +47,8 @@ from service.replies import (
 from service.requests import ImagesRequest
 from service.status import STATUS
 
-SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"].full_name
+_SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"]
+SERVICE = _SERVICE.full_name
 # An error travels in headers, of which a client takes 8 KiB by default.
 MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
 
@@ -83,10 +86,13 @@ class Servicer:
 
     async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
         ticket.expect(0)  # its bytes are here already
-        request = await asyncio.to_thread(self._read, method, content)
+        with self.metrics.stage("parse"):
+            request = await asyncio.to_thread(self._read, method, content)
+        logs.add_images(request.size)
         ticket.take_images(request.size)
         found = await method.work(self.pipeline, request)
-        return await asyncio.to_thread(lambda: method.answer(found).SerializeToString())
+        with self.metrics.stage("serialise"):
+            return await asyncio.to_thread(lambda: method.answer(found).SerializeToString())
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
         return images_request(parsed(method.request, content), method.options, self.pipeline.settings)
@@ -94,10 +100,13 @@ class Servicer:
     async def _decode(self, content: bytes, ticket: Ticket) -> bytes:
         ticket.expect(0)
         latent_dim = self.pipeline.bundle.manifest.latent_dim
-        rows = await asyncio.to_thread(lambda: latents(parsed(pb.DecodeRequest, content), latent_dim))
+        with self.metrics.stage("parse"):
+            rows = await asyncio.to_thread(lambda: latents(parsed(pb.DecodeRequest, content), latent_dim))
+        logs.add_images(len(rows))
         ticket.take_images(len(rows))
         found = await self.pipeline.decode(rows)
-        return await asyncio.to_thread(lambda: pictured(found).SerializeToString())
+        with self.metrics.stage("serialise"):
+            return await asyncio.to_thread(lambda: pictured(found).SerializeToString())
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
         parsed(pb.DescribeRequest, content)
@@ -119,7 +128,9 @@ class Servicer:
             if is_first:
                 ticket.expect(0)
             ticket.widen(0, len(content))
-            chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
+            with self.metrics.stage("parse"):
+                chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
+            logs.add_images(chunk.size)
             ticket.widen(chunk.size, 0)
             is_first, images = False, images + chunk.size
             if images > settings.max_stream_images:
@@ -131,27 +142,48 @@ class Servicer:
 
     @asynccontextmanager
     async def _answering(self, name: str, call: Call) -> AsyncIterator[Ticket]:
-        """What is taken on the ticket is in flight until the call ends; an error that ends it becomes its status."""
-        started, number = time.perf_counter(), request_id_of_call(call.invocation_metadata())
-        code, timeout = grpc.StatusCode.OK, self.pipeline.settings.timeout_seconds
-        call.set_trailing_metadata(((REQUEST_ID, number),))
+        """What is taken on the ticket is in flight until the call ends."""
+        async with answering(name, call, self.metrics, self.pipeline.settings.timeout_seconds):
+            with self.admission.ticket() as ticket:
+                yield ticket
+
+
+@asynccontextmanager
+async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: float) -> AsyncIterator[None]:
+    """A call of our method `name` is answered inside: counted, logged and traced. An error becomes its status."""
+    metadata = dict(call.invocation_metadata() or ())
+    started, number, code = time.perf_counter(), request_id_of_call(metadata), grpc.StatusCode.OK
+    call.set_trailing_metadata(((REQUEST_ID, number),))
+    with (
+        spans.grpc_span(SERVICE, name, metadata) as span,
+        logs.call(number, "gRPC", f"/{SERVICE}/{name}", call.peer()) as logged,
+    ):
         try:
-            async with asyncio.timeout(timeout):
-                with self.admission.ticket() as ticket:
-                    yield ticket
+            async with asyncio.timeout(timeout_seconds):
+                yield
         except asyncio.CancelledError:  # by the client, or at its deadline
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
-            shown = for_client(late(timeout) if isinstance(error, TimeoutError) else error, number)
+            shown = for_client(late(timeout_seconds) if isinstance(error, TimeoutError) else error, number)
             code = status_code(shown)
+            if STATUS[type(shown)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                spans.set_failed(span, shown.code)
             await refuse(call, shown, number)
         finally:
-            self.metrics.grpc_call(name, code.name, time.perf_counter() - started)
+            metrics.grpc_call(name, code.name, time.perf_counter() - started)
+            logged.status = code.name
+            span.set_attribute("rpc.grpc.status_code", code.value[0])
 
 
-def request_id_of_call(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    return request_id_of(str(dict(metadata or ()).get(REQUEST_ID, "")))
+def method_name(path: str) -> str:
+    """The method of ours that a call asks for by its path; "unknown" for all that are not."""
+    service, _, name = path.removeprefix("/").rpartition("/")
+    return name if service == SERVICE and name in _SERVICE.methods_by_name else "unknown"
+
+
+def request_id_of_call(metadata: Mapping[str, str | bytes]) -> str:
+    return request_id_of(str(metadata.get(REQUEST_ID, "")))
 
 
 def status_code(error: MisfitError) -> grpc.StatusCode:

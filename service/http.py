@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Ticket
 from service.errors import Overloaded, TooSlow, Unauthenticated, UnsupportedMediaType
+from service.observer import Observer
 from service.replies import REQUEST_ID, RETRY_AFTER, RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
 from service.schemas import ErrorDetail, ErrorResponse
 from service.settings import Settings
@@ -85,12 +86,16 @@ class Pictured(Protocol):
 Answer = BaseModel | Pictured
 
 
-async def answer(request: Request, work: Awaitable[Answer], timeout_seconds: float) -> Response:
+async def answer(
+    request: Request, work: Awaitable[Answer], timeout_seconds: float, observer: Observer | None = None
+) -> Response:
     """The response that `work` leads to, or the error in which it ends."""
+    observer = observer or Observer()
     try:
         async with asyncio.timeout(timeout_seconds):
             found = await work
-            content, media_type = await asyncio.to_thread(_represented, found, request.headers.get("accept", ""))
+            with observer.stage("serialise"):
+                content, media_type = await asyncio.to_thread(_represented, found, request.headers.get("accept", ""))
         return Response(content, media_type=media_type, headers={REQUEST_ID: request_id(request.scope)})
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
@@ -185,6 +190,10 @@ class ErrorBodies:
             if started:
                 raise
             await error_response(error, scope)(scope, receive, send)
+
+
+def no_such_path(scope: Scope) -> Response:
+    return _foreign_error(scope, HTTPStatus.NOT_FOUND, {})
 
 
 def _foreign_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:

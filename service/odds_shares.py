@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import comb
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from service.kernel import (
     DECIMALS,
     SHARPNESS,
+    Float32Array,
     Float64Array,
+    IndexArray,
     Kernel,
     density_of,
     kernels_between,
@@ -58,12 +60,21 @@ def worths(
     # Free axes have no kernel: most coalitions share their neighbours with others.
     sets, of = np.unique(coalitions[:, used], axis=0, return_inverse=True)
     near, density = np.empty((len(sets), len(points))), np.empty((len(sets), len(points)))
-    for place, chosen in enumerate(sets):
-        product = np.ones((len(points), len(both)), dtype=np.float32)
-        for axis in used[chosen].tolist():
-            product *= kernels[axis]
-        near[place] = product[:, : len(kernel.points)] @ kernel.weights
-        density[place] = density_of(product[:, len(kernel.points) :])
+
+    def count(places: IndexArray, product: Float32Array, left: Sequence[int]) -> None:
+        """Count the neighbours of the sets in `places`, which agree on every axis but those `left`."""
+        if not left:
+            near[places] = product[:, : len(kernel.points)] @ kernel.weights
+            density[places] = density_of(product[:, len(kernel.points) :])
+            return
+        chosen = sets[places, used.searchsorted(left[0])]
+        if not chosen.all():
+            count(places[~chosen], product, left[1:])
+        if chosen.any():
+            count(places[chosen], product * kernels[left[0]], left[1:])
+
+    # Sets that begin alike share the product of what they begin with.
+    count(np.arange(len(sets)), np.ones((len(points), len(both)), dtype=np.float32), used.tolist())
     own, of = own_weights(own_places(rounded, kernel.points), kernel.weights), of.reshape(-1)
     return (
         -SHARPNESS

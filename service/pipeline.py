@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, TypeVar, get_args
+from typing import ParamSpec, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from service.errors import InvalidInput
 from service.explanation import Explanation
 from service.gallery import Drawn, Gallery, Plan
 from service.images import Resize, Rows, Upload, read_rows
+from service.observer import Observer, Stage
 from service.options import (
     EditOptions,
     EncodeOptions,
@@ -44,6 +45,8 @@ Float32Array = NDArray[np.float32]
 Uint8Array = NDArray[np.uint8]
 Row = TypeVar("Row", bound=np.generic)
 Result = TypeVar("Result", bound=np.generic)
+Arguments = ParamSpec("Arguments")
+Found = TypeVar("Found")
 
 # Rows decoded and encoded at a time: while one chunk is encoded the next is decoded and on its way.
 CHUNK_ROWS = 128
@@ -62,6 +65,12 @@ class Networks(Protocol):
     async def encode(self, images: Uint8Array) -> Float32Array:
         """uint8 (n, H, W, C) to latents (n, 2, L)."""
 
+    async def encode_checked(self, images: Uint8Array) -> Float32Array:
+        """uint8 (n, H, W, C) to (n, 2L + 1): the same latents, and how far off the picture is that they give.
+
+        Where that is all one asks of the picture, it need not travel (`service.foreign.reconstruction_error`).
+        """
+
     async def decode(self, latents: Float32Array) -> Uint8Array:
         """Latents (n, L) to uint8 (n, H, W, C)."""
 
@@ -74,6 +83,7 @@ class Pipeline:
     bundle: Bundle
     networks: Networks
     settings: Settings
+    observer: Observer = field(default_factory=Observer)
 
     def __post_init__(self) -> None:
         # The matrices are tiny: BLAS threads would wait for each other longer than they compute.
@@ -82,7 +92,7 @@ class Pipeline:
     async def score(self, request: ImagesRequest[ScoreOptions]) -> ScoreResponse:
         """Raises InvalidInput where no image, or no reference image, can be used."""
         batch = await self._batch(request)
-        return await asyncio.to_thread(answers.scored, batch, request.options, self.bundle)
+        return await self._timed("serialise", answers.scored, batch, request.options, self.bundle)
 
     async def score_stream(self, chunks: AsyncIterable[ImagesRequest[ScoreOptions]]) -> AsyncIterator[ScoreResponse]:
         """As `score`, of one batch that comes in chunks and is answered in pieces, once the last chunk has come.
@@ -99,10 +109,11 @@ class Pipeline:
         del parts
         if not images.ids:
             raise no_images()
+        self.observer.encoded(images)
         _refuse_if_none_is_usable(images, "images")
         batch = await self._scored(images, context, options)
         for piece in batch.pieces(STREAM_PIECE):
-            yield await asyncio.to_thread(answers.scored, piece, options, self.bundle)
+            yield await self._timed("serialise", answers.scored, piece, options, self.bundle)
 
     async def explain(self, request: ImagesRequest[ExplainOptions]) -> Explanation:
         """As /score, with the reasons: attributions of every image and heat maps of those that the options name."""
@@ -115,16 +126,17 @@ class Pipeline:
             batch = replace(batch, context=replace(batch.context, warnings=(*batch.context.warnings, warning)))
         mapped = answers.mapped(batch, options)
         explained, maps = await asyncio.gather(
-            asyncio.to_thread(answers.explained, batch, mapped, options, self.bundle), self._maps(batch, mapped)
+            self._timed("explain", answers.explained, batch, mapped, options, self.bundle), self._maps(batch, mapped)
         )
-        return await asyncio.to_thread(explanation.of, batch, explained, maps, self.bundle)
+        return await self._timed("explain", explanation.of, batch, explained, maps, self.bundle)
 
     async def _maps(self, batch: Batch, mapped: NDArray[np.intp]) -> Float32Array:
         """The heat maps (m, L, h, w) of the images in the rows `mapped` (m,), less the map of a typical image."""
         if len(mapped) == 0:
             return np.empty(0, dtype=np.float32)
         shown = np.concatenate([await self._typical(batch), batch.images.pixels[mapped]])
-        maps = await self._rows(self.networks.saliency, shown)
+        with self.observer.stage("saliency"):
+            maps = await self._rows(self.networks.saliency, shown)
         difference: Float32Array = maps[1:] - maps[0]
         return difference
 
@@ -139,8 +151,8 @@ class Pipeline:
         contexts = [from_portable(context, self.bundle) for context in request.contexts]
         images = await self._encode(request.images, request.options, "images")
         if request.images:
-            contexts.append(await asyncio.to_thread(self._fit, images, request.options))
-        context = await asyncio.to_thread(fitting.merge, contexts, self.bundle.population)
+            contexts.append(await self._timed("statistics", self._fit, images, request.options))
+        context = await self._timed("statistics", fitting.merge, contexts, self.bundle.population)
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
@@ -149,23 +161,24 @@ class Pipeline:
 
     async def edit(self, request: ImagesRequest[EditOptions]) -> Gallery:
         batch = await self._batch(request, keep_pixels=True)
-        return await self._draw(await asyncio.to_thread(gallery.plan_edit, batch, request.options, self.bundle))
+        return await self._draw(await self._timed("edit", gallery.plan_edit, batch, request.options, self.bundle))
 
     async def traverse(self, request: ImagesRequest[TraverseOptions]) -> Gallery:
         batch = await self._batch(request)
-        return await self._draw(await asyncio.to_thread(gallery.plan_traverse, batch, request.options, self.bundle))
+        return await self._draw(await self._timed("edit", gallery.plan_traverse, batch, request.options, self.bundle))
 
     async def interpolate(self, request: ImagesRequest[InterpolateOptions]) -> Gallery:
         batch = await self._batch(request)
-        return await self._draw(await asyncio.to_thread(gallery.plan_interpolate, batch, request.options, self.bundle))
+        plan = await self._timed("edit", gallery.plan_interpolate, batch, request.options, self.bundle)
+        return await self._draw(plan)
 
     async def sample(self, request: ImagesRequest[SampleOptions]) -> Gallery:
         batch = await self._batch(request)
-        return await self._draw(await asyncio.to_thread(gallery.plan_sample, batch, request.options, self.bundle))
+        return await self._draw(await self._timed("edit", gallery.plan_sample, batch, request.options, self.bundle))
 
     async def encode(self, request: ImagesRequest[EncodeOptions]) -> EncodeResponse:
         images = await self._encode(request.images, request.options, "images")
-        return await asyncio.to_thread(answers.encoded, images, self.bundle)
+        return await self._timed("serialise", answers.encoded, images, self.bundle)
 
     async def decode(self, latents: NDArray[np.float64]) -> Gallery:
         """Latents (n, L), as `service.requests.parse_latents` checked them."""
@@ -202,12 +215,13 @@ class Pipeline:
             return fitting.merge(contexts, self.bundle.population)
         if request.reference is not None:
             reference = await self._encode(request.reference, request.options, "reference images")
-            return await asyncio.to_thread(self._fit, reference, request.options)
+            return await self._timed("statistics", self._fit, reference, request.options)
         return None
 
     async def _scored(self, images: Encoded, context: Context | None, options: ScoringOptions) -> Batch:
         """The images, of which there are some, compared with `context` or with each other."""
-        scores = await asyncio.to_thread(
+        scores = await self._timed(
+            "statistics",
             scoring.score,
             images.latents,
             self.bundle.population,
@@ -218,7 +232,9 @@ class Pipeline:
             foreignness=None if images.check is None else images.check.foreignness,
         )
         warnings = (*scores.context.warnings, *self._unchecked(options))
-        return Batch(images, replace(scores.context, warnings=warnings), scores)
+        batch = Batch(images, replace(scores.context, warnings=warnings), scores)
+        self.observer.scored(batch)
+        return batch
 
     def _fit(self, images: Encoded, options: FitOptions) -> Context:
         """The context of images that were sent to be one."""
@@ -240,16 +256,29 @@ class Pipeline:
     async def _draw(self, plan: Plan) -> Gallery:
         """Decode what was planned, and look at it with the encoder's eyes; what missed its aim is drawn once more."""
         drawn = await self._drawn(plan.latents)
-        rows = await asyncio.to_thread(gallery.missed, plan, drawn, self.bundle)
+        rows = await self._timed("edit", gallery.missed, plan, drawn, self.bundle)
         if len(rows):
             assert plan.repaired is not None, "only counterfactuals have an aim"
             aim = edits.compensated(plan.latents[rows], drawn.reencoded[rows, 0], plan.repaired[rows])
             drawn = gallery.nearer(plan, drawn, rows, await self._drawn(aim), self.bundle)
-        return await asyncio.to_thread(gallery.finish, plan, drawn, self.bundle)
+        return await self._timed("edit", gallery.finish, plan, drawn, self.bundle)
 
     async def _drawn(self, latents: NDArray[np.float64]) -> Drawn:
-        images = await self._rows(self.networks.decode, latents.astype(np.float32))
-        return Drawn(latents, images, await self._rows(self.networks.encode, images))
+        with self.observer.stage("draw"):
+            images = await self._rows(self.networks.decode, latents.astype(np.float32))
+        with self.observer.stage("encode"):
+            return Drawn(latents, images, await self._rows(self.networks.encode, images))
+
+    async def _timed(
+        self,
+        stage: Stage,
+        work: Callable[Arguments, Found],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Found:
+        """What `work` returns, done in a thread, as a part of `stage`."""
+        with self.observer.stage(stage):
+            return await asyncio.to_thread(work, *arguments, **options)
 
     async def _rows(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
@@ -272,6 +301,7 @@ class Pipeline:
     ) -> Encoded:
         """Raises an InvalidInput where there are uploads and none of them can be used."""
         images = await self._encode_any(uploads, options, keep_pixels)
+        self.observer.encoded(images)
         _refuse_if_none_is_usable(images, what)
         return images
 
@@ -305,16 +335,17 @@ class Pipeline:
 
     async def _encode_chunk(self, uploads: Sequence[Upload], resize: Resize, check: bool, keep_pixels: bool) -> Encoded:
         spec, familiarity = self.bundle.manifest.image, self.bundle.population.familiarity
-        rows: Rows = await asyncio.to_thread(read_rows, uploads, spec, resize, self.settings.max_image_pixels)
+        rows: Rows = await self._timed("decode", read_rows, uploads, spec, resize, self.settings.max_image_pixels)
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
             return replace(self._nothing, ids=ids, errors=rows.errors)
-        latents = await self.networks.encode(rows.pixels)
-        found: foreign.Check | None = None
-        if check and familiarity is not None:
-            decoded = await self.networks.decode(np.ascontiguousarray(latents[:, 0]))
-            found = await asyncio.to_thread(foreign.check, rows.pixels, decoded, familiarity)
-        return Encoded(ids, latents, rows.pixels if keep_pixels else rows.pixels[:0], found, rows.errors)
+        pixels = rows.pixels if keep_pixels else rows.pixels[:0]
+        with self.observer.stage("encode"):
+            if not check or familiarity is None:
+                return Encoded(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
+            found = await self.networks.encode_checked(rows.pixels)
+        latents = found[:, :-1].reshape(len(found), 2, -1)
+        return Encoded(ids, latents, pixels, foreign.check(found[:, -1], familiarity), rows.errors)
 
 
 def _refuse_if_none_is_usable(images: Encoded, what: str) -> None:

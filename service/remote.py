@@ -33,6 +33,10 @@ class RemoteNetworks:
         latents: NDArray[np.float32] = await self._ask("encode", images)
         return latents
 
+    async def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = await self._ask("encode_checked", images)
+        return found
+
     async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         images: NDArray[np.uint8] = await self._ask("decode", latents)
         return images

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from http import HTTPStatus
 
+from service import logs
 from service.errors import DeadlineExceeded, MisfitError, TooLarge
+from service.status import STATUS
 
 REQUEST_ID = "x-request-id"
 RETRY_AFTER = "retry-after"
@@ -22,11 +25,18 @@ def request_id_of(given: str) -> str:
 
 
 def for_client(error: Exception, request_id: str) -> MisfitError:
-    """`error` as the client sees it; of one that is not meant for clients, no more than where to look it up."""
-    if isinstance(error, MisfitError) and type(error) is not MisfitError:
-        return error
-    logger.error("request %s failed", request_id, exc_info=error)
-    return MisfitError("Something went wrong inside.", f"The log tells more: look for request {request_id}.")
+    """`error` as the client sees it; of one that is not meant for clients, no more than where to look it up.
+
+    What is our own fault is logged.
+    """
+    meant = isinstance(error, MisfitError) and type(error) is not MisfitError
+    hint = f"The log tells more: look for request {request_id}."
+    shown = error if meant else MisfitError("Something went wrong inside.", hint)
+    assert isinstance(shown, MisfitError)
+    logs.failed(shown.code)
+    if STATUS[type(shown)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s failed", request_id, exc_info=error)
+    return shown
 
 
 def late(timeout_seconds: float) -> DeadlineExceeded:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from service.bundle import SALIENCY, Bundle, Manifest
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
+from service.foreign import reconstruction_error
 
 Uint8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
@@ -70,11 +72,28 @@ class Networks:
 
     def encode(self, images: Uint8Array) -> Float32Array:
         """`images` uint8 (N, H, W, C) to latents float32 (N, 2, L): mean, logvar."""
-        return self._run(self._encoder, "images", images)
+        return self._tiled(lambda tile: _run(self._encoder, "images", tile), images)
+
+    def encode_checked(self, images: Uint8Array) -> Float32Array:
+        """`images` uint8 (N, H, W, C) to float32 (N, 2L + 1): the latents of `encode`, mean by mean and logvar by
+        logvar, and the reconstruction error of the picture that is decoded from the means.
+        """
+
+        def look(tile: Uint8Array) -> Float32Array:
+            latents = _run(self._encoder, "images", tile)
+            decoded = _run(self._decoder, "latents", np.ascontiguousarray(latents[:, 0]))
+            error = reconstruction_error(tile, decoded)
+            return np.column_stack([latents.reshape(len(tile), -1), error]).astype(np.float32)
+
+        return self._tiled(look, images)
 
     def decode(self, latents: Float32Array) -> Uint8Array:
         """`latents` float32 (N, L) to images uint8 (N, H, W, C)."""
-        return self._run(self._decoder, "latents", latents)
+        return self._tiled(lambda tile: _run(self._decoder, "latents", tile), latents)
+
+    def computed(self, rows: int) -> int:
+        """How many rows are computed for `rows` rows: padding fills the last tile."""
+        return math.ceil(rows / self._tile_rows) * self._tile_rows
 
     @property
     def has_saliency(self) -> bool:
@@ -85,19 +104,26 @@ class Networks:
 
         Raises BundleMissing where the bundle has no such graph: `has_saliency` tells.
         """
-        if self._saliency is None:
+        saliency = self._saliency
+        if saliency is None:
             raise BundleMissing(f"The bundle has no {SALIENCY}.", "Export it again with this version of misfit.")
-        return self._run(self._saliency, "images", images)
+        return self._tiled(lambda tile: _run(saliency, "images", tile), images)
 
-    def _run(self, session: ort.InferenceSession, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+    def _tiled(self, work: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any]) -> NDArray[Any]:
+        """What `work` makes of `rows`, tile by tile: each tile, the last one padded, in a thread of its own."""
+
         def run_tile(start: int) -> NDArray[Any]:
             tile = rows[start : start + self._tile_rows]
             if padding := self._tile_rows - len(tile):
                 tile = np.concatenate([tile, np.zeros((padding, *tile.shape[1:]), tile.dtype)])
-            (result,) = session.run(None, {name: tile})
-            return np.asarray(result)[: self._tile_rows - padding]
+            return work(tile)[: self._tile_rows - padding]
 
         return np.concatenate(list(self._workers.map(run_tile, range(0, len(rows), self._tile_rows))))
+
+
+def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:
+    (result,) = session.run(None, {name: tile})
+    return np.asarray(result)
 
 
 def cpu_count() -> int:

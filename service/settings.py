@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     tokens_file: Path | None = Field(
         default=None, description="file with the SHA-256 of each bearer token that is let in, one on a line"
     )
+    log_format: Literal["plain", "json"] = Field(default="plain", description="how lines of the log are written")
+    tracing: bool = Field(default=False, description="export OpenTelemetry traces, to where OTEL_ variables say")
 
     @model_validator(mode="after")
     def _one_full_request_fits(self) -> Self:

@@ -92,7 +92,8 @@ def serve(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", **settings},
+            # A home of its own: there BentoML keeps counts, which it would mix with those of every other service.
+            env={**os.environ, "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": f"{log}.home", **settings},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from service import attribution, foreign
+from service import attribution
 from service.bundle import Bundle
 from service.fitting import DEFAULT_ESTIMATOR
 from service.runtime import Networks, cpu_count
@@ -91,9 +91,9 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
     latents, errors, components = [], [], []
     for start in tqdm(range(0, len(images), IMAGES_AT_A_TIME), "encoding"):
         part = images[start : start + IMAGES_AT_A_TIME]
-        latents.append(networks.encode(part))
-        decoded = networks.decode(np.ascontiguousarray(latents[-1][:, 0]))
-        errors.append(foreign.reconstruction_error(part, decoded))
+        found = networks.encode_checked(part)
+        latents.append(found[:, :-1].reshape(len(part), 2, -1))
+        errors.append(found[:, -1].astype(np.float64))
         components.append(basis.transform(_flat(part)))
     names = [latent.factor for latent in bundle.manifest.latents]
     return Material(

@@ -35,9 +35,9 @@ def measure(material: Material, networks: Networks, images: Uint8Array, seed: in
     judged: list[tuple[FloatArray, FloatArray]] = []
     for number, kind in enumerate(KINDS | HARD_KINDS):
         made = foreign_images(kind, IMAGES_A_KIND, np.random.default_rng([seed, number]), images)
-        latents = networks.encode(made)
-        decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
-        foreignness = foreign.check(made, decoded, familiarity).foreignness
+        found = networks.encode_checked(made)
+        latents = found[:, :-1].reshape(len(made), 2, -1)
+        foreignness = foreign.check(found[:, -1], familiarity).foreignness
         kinds[kind] = {
             "judged": kind in KINDS,
             "auroc": _auroc(foreignness, known),

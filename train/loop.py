@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from train.data.dataset import Dataset, split
+from train.memory import keep_freed_memory
 from train.networks import VAE, double_width, half_width
 from train.objectives import Pass, loss_of
 from train.presets import Network, Preset, from_record, record_of
@@ -43,20 +44,23 @@ def run(
 ) -> None:
     """Train `preset` on the training split of `dataset`, to its end or to step `until`.
 
-    With `resume` the run in `directory` goes on from its checkpoint; in fp32, on the same number of threads, the
-    result is bit for bit that of a run that never stopped. Raises FileExistsError where a run would be
-    overwritten and ValueError where the run to resume had another configuration.
+    With `resume` the run in `directory` goes on from its checkpoint, in its precision where that is left open; on
+    the same machine with the same number of threads, the result is bit for bit that of a run that never stopped.
+    Raises FileExistsError where a run would be overwritten and ValueError where the run to resume had another
+    configuration.
     """
+    begun = resume and precision == "auto" and (directory / "checkpoint.pt").exists()
     config = {
         "preset": record_of(preset),
         "seed": seed,
-        "precision": resolve_precision(precision),
+        "precision": load_config(directory)["precision"] if begun else resolve_precision(precision),
         "data": {"name": dataset.name, "source": dataset.source, "images": len(dataset.images)},
     }
     step = _prepare(directory, config, resume)
     indices = torch.from_numpy(split(len(dataset.images)).train)
     images_of = torch.from_numpy(dataset.images)
 
+    keep_freed_memory()
     torch.manual_seed(seed)
     model = _channels_last(VAE(dataset.image_shape, network_at(preset, step)))
     optimizer = optimizer_of(model, preset, decoder_alone=step > preset.steps)
@@ -130,12 +134,14 @@ def network_at(preset: Preset, step: int) -> Network:
 
 
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 autocast where the CPU multiplies bf16 in tiles (AMX), fp32 elsewhere.
+    """`auto` is bf16 autocast where the CPU multiplies bf16 (AVX512-BF16 or AMX), fp32 elsewhere.
 
-    On a CPU with AVX512-BF16 but no AMX, autocast made a step of the 3D Shapes network 1.4 times slower.
+    Weights, their averages in Adam, the latents and the loss stay float32 in both. `tests/benchmarks/training_speed.py`
+    measures what it gains, and that the losses are the same within noise.
     """
     if precision == "auto":
-        return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+        multiplies = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if multiplies else "fp32"
     return precision
 
 

@@ -60,6 +60,9 @@ class InProcess:
     async def encode(self, images: np.ndarray) -> np.ndarray:
         return await asyncio.to_thread(self._networks.encode, images)
 
+    async def encode_checked(self, images: np.ndarray) -> np.ndarray:
+        return await asyncio.to_thread(self._networks.encode_checked, images)
+
     async def decode(self, latents: np.ndarray) -> np.ndarray:
         return await asyncio.to_thread(self._networks.decode, latents)
 

@@ -7,13 +7,16 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import numpy as np
 import pytest
+from fakes import FakeNetworks
 from prometheus_client import CollectorRegistry
 from serving import free_ports
 
 from service.admission import Admission
 from service.client import AsyncClient, CallError, Client, Retries
+from service.client_grpc import Ending
 from service.grpc_server import Server
 from service.grpc_servicer import Servicer
 from service.metrics import Metrics
@@ -24,7 +27,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uin
 TOKEN = "open sesame"
 
 
-class Networks:
+class Networks(FakeNetworks):
     """Latents that depend on the images alone."""
 
     def __init__(self, latent_dim):
@@ -63,7 +66,9 @@ async def running(served_bundle, certificate, tmp_path):
     async def provider():
         return "none"
 
-    servicer = Servicer(Pipeline(served_bundle, networks, settings), provider, admission, Metrics(CollectorRegistry()))
+    servicer = Servicer(
+        Pipeline(served_bundle, networks, settings), provider, admission, Metrics(served_bundle, CollectorRegistry())
+    )
     server = Server(servicer, provider, settings)
     await server.start()
     yield f"grpcs://localhost:{port}", admission
@@ -127,6 +132,52 @@ async def test_a_stream_that_is_refused_before_its_end_stops_asking_for_chunks(c
     with pytest.raises(CallError, match="more than 1000 images"):
         await client.score_stream(endless(), foreign="off")
     assert asked < 1000
+
+
+class Ended:
+    """A stream that is given one status after the other."""
+
+    async def code(self):
+        return self.status[0]
+
+    async def details(self):
+        return self.status[1]
+
+    async def trailing_metadata(self):
+        return self.status[2]
+
+    def add_done_callback(self, callback):
+        self.callback = callback
+
+    def end(self, *status):
+        self.status = status
+        self.callback(self)
+
+
+REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, "more than 1000 images", grpc.aio.Metadata(("x-request-id", "7")))
+BROKEN = (grpc.StatusCode.INTERNAL, "Internal error from Core", None)
+
+
+@pytest.mark.parametrize("statuses", [(REFUSED,), (REFUSED, BROKEN), (BROKEN, REFUSED)])
+async def test_how_the_peer_ended_a_stream_outlives_a_failing_write(statuses):
+    stream = Ended()
+    ending = Ending(stream)
+    error = asyncio.create_task(ending.error())
+    for status in statuses:
+        await asyncio.sleep(0)
+        stream.end(*status)
+    assert (await error).details() == "more than 1000 images"
+    assert (await error).trailing_metadata()["x-request-id"] == "7"
+
+
+@pytest.mark.parametrize(("statuses", "said"), [((), "The stream broke off."), ((BROKEN,), BROKEN[1])])
+async def test_a_peer_that_says_nothing_is_not_waited_for_forever(monkeypatch, statuses, said):
+    monkeypatch.setattr("service.client_grpc.PEER_SECONDS", 0.01)
+    stream = Ended()
+    ending = Ending(stream)
+    for status in statuses:
+        stream.end(*status)
+    assert (await ending.error()).details() == said
 
 
 async def test_an_error_of_the_chunks_own_ends_the_stream_and_is_raised(running, client):

@@ -49,8 +49,10 @@ def test_differences_of_bytes_neither_wrap_nor_overflow():
 
 def test_every_image_is_measured_by_itself():
     images, decoded = np.random.default_rng(1).integers(0, 256, (2, 9, 8, 8, 1), dtype=np.uint8)
-    whole = foreign.check(images, decoded, FAMILIARITY)
-    parts = [foreign.check(images[rows], decoded[rows], FAMILIARITY) for rows in (slice(4), slice(4, 9), slice(9, 9))]
+    error = foreign.reconstruction_error(images, decoded)
+    parts = [foreign.reconstruction_error(images[rows], decoded[rows]) for rows in (slice(4), slice(4, 9), slice(9, 9))]
+    assert np.concatenate(parts).tolist() == error.tolist()
+    whole, parts = foreign.check(error, FAMILIARITY), [foreign.check(part, FAMILIARITY) for part in parts]
     joined = foreign.Check.concatenate(parts)
     assert joined.foreignness.tolist() == whole.foreignness.tolist()
     assert joined.times_median.tolist() == whole.times_median.tolist()
@@ -60,17 +62,15 @@ def test_every_image_is_measured_by_itself():
 
 
 def test_foreignness_is_one_at_the_limit():
-    images, decoded = pair(0, 1, 20)
     limit = foreign.MARGIN * FAMILIARITY.high
-    found = foreign.check(images, decoded, FAMILIARITY)
+    found = foreign.check(foreign.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
     np.testing.assert_allclose(found.foreignness, [0, 1 / limit, 400 / limit])
     np.testing.assert_allclose(found.times_median, [0, 1 / 4, 100])
     assert found.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
 
 
 def test_the_reason_keeps_two_digits_of_a_small_ratio():
-    images, decoded = pair(5)
-    found = foreign.check(images, decoded, FAMILIARITY)
+    found = foreign.check(foreign.reconstruction_error(*pair(5)), FAMILIARITY)
     assert "reconstruction error 6.2 times" in found.reason(0)
 
 
@@ -150,9 +150,7 @@ def real():
 
 
 def foreignness_of(images, networks, served_bundle):
-    latents = networks.encode(images)
-    decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
-    return foreign.check(images, decoded, served_bundle.population.familiarity).foreignness
+    return foreign.check(networks.encode_checked(images)[:, -1], served_bundle.population.familiarity).foreignness
 
 
 def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle, real):
@@ -187,7 +185,6 @@ def test_the_limit_is_the_bundles_own(networks, served_bundle, frames):
     """A bundle that redraws its images worse takes more for familiar."""
     familiarity = served_bundle.population.familiarity
     worse = replace(familiarity, high=10 * familiarity.high)
-    latents = networks.encode(frames[:5])
-    decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
-    here, there = (foreign.check(frames[:5], decoded, known).foreignness for known in (familiarity, worse))
+    error = networks.encode_checked(frames[:5])[:, -1]
+    here, there = (foreign.check(error, known).foreignness for known in (familiarity, worse))
     np.testing.assert_allclose(here, 10 * there)

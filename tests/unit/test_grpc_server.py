@@ -10,6 +10,7 @@ import tracemalloc
 import grpc
 import numpy as np
 import pytest
+from fakes import FakeNetworks
 from prometheus_client import CollectorRegistry
 from serving import free_ports
 
@@ -25,7 +26,7 @@ from service.settings import Settings
 IMAGE_BYTES = 64 * 64 * 3
 
 
-class Networks:
+class Networks(FakeNetworks):
     """Latents of noise; `gate` holds every call back until it is set."""
 
     def __init__(self, latent_dim):
@@ -53,7 +54,7 @@ async def running(served_bundle):
     async def ready():
         return True
 
-    servicer = Servicer(pipeline, ready, admission, Metrics(CollectorRegistry()))
+    servicer = Servicer(pipeline, ready, admission, Metrics(served_bundle, CollectorRegistry()))
     server = Server(servicer, ready, settings)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

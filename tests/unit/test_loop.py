@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from train import loop  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
+from train.memory import keep_freed_memory  # noqa: E402
 from train.presets import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
 
 PRESET = Preset(
@@ -56,14 +58,15 @@ def test_it_learns(squares, tmp_path):
     assert last["reconstruction_nll"] < 0.8 * first["reconstruction_nll"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("narrow_steps", [0, 40], ids=["full width", "doubled on the way"])
 @pytest.mark.parametrize("stop", [20, 40, 47, 60, 70])
-def test_a_resumed_run_equals_one_that_never_stopped(squares, tmp_path, narrow_steps, stop):
+def test_a_resumed_run_equals_one_that_never_stopped(squares, tmp_path, narrow_steps, stop, precision):
     preset = replace(PRESET, narrow_steps=narrow_steps, decoder_steps=20)
-    loop.run(preset, squares, tmp_path / "whole", precision="fp32", seed=5)
-    loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
+    loop.run(preset, squares, tmp_path / "whole", precision=precision, seed=5)
+    loop.run(preset, squares, tmp_path / "parts", precision=precision, seed=5, until=stop)
     torch.randn(100)  # whatever else the process draws must not matter
-    loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
+    loop.run(preset, squares, tmp_path / "parts", precision=precision, seed=5, resume=True)
 
     whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts"))
     assert parts["step"] == whole["step"] == preset.total_steps
@@ -140,9 +143,37 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(squares, tmp_
     assert records(tmp_path / "a") != records(tmp_path / "c")
 
 
-def test_bf16_trains_too(squares, tmp_path):
-    loop.run(PRESET, squares, tmp_path, precision="bf16", until=20)
-    assert all(np.isfinite(record["loss"]) for record in records(tmp_path))
+def test_bf16_learns_what_fp32_learns(squares, tmp_path):
+    """The same weights at the start, the same batches, the same noise: losses differ by rounding alone."""
+    for precision in ("fp32", "bf16"):
+        loop.run(PRESET, squares, tmp_path / precision, precision=precision)
+    for exact, rounded in zip(*(records(tmp_path / precision) for precision in ("fp32", "bf16")), strict=True):
+        assert rounded["reconstruction_nll"] == pytest.approx(exact["reconstruction_nll"], rel=0.02)
+        assert rounded["loss"] != exact["loss"]
+
+
+@pytest.mark.parametrize(("multiplies", "auto"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch, multiplies, auto):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert loop.resolve_precision("auto") == auto
+    assert loop.resolve_precision("fp32") == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_goes_on_in_its_precision_whatever_auto_is_by_now(squares, tmp_path, precision):
+    loop.run(PRESET, squares, tmp_path, precision=precision, until=20)
+    loop.run(PRESET, squares, tmp_path, until=40, resume=True)
+    assert loop.load_config(tmp_path)["precision"] == precision
+    other = {"fp32": "bf16", "bf16": "fp32"}[precision]
+    with pytest.raises(ValueError, match="another precision"):
+        loop.run(PRESET, squares, tmp_path, precision=other, resume=True)
+
+
+def test_freed_memory_is_kept_by_glibc_alone(monkeypatch):
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr("train.memory.ctypes.CDLL", lambda name: object())
+    assert not keep_freed_memory()
 
 
 def test_learning_rate_is_constant_then_a_cosine():

@@ -162,9 +162,9 @@ def naive_overlay(image, evidence):
 def test_overlay_equals_the_naive_formula(channels, dtype):
     image = _image(channels, 24, 32)
     evidence = np.random.default_rng(1).gamma(0.5, 7, (3, 4)).astype(dtype)
-    found = pictures.overlay(image, evidence)
+    found = pictures.overlays(image, evidence[None])[0]
     assert found.dtype == np.uint8
-    np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=0.8)  # strength in 1,024 steps
+    np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=1.3)  # strength in 1,024 steps, grey in 256
 
 
 def in_grey(image):
@@ -176,7 +176,7 @@ def test_where_there_is_no_evidence_the_image_shows_in_grey():
     image = _image(3, 64, 64)
     evidence = np.zeros((8, 8))
     evidence[6, 1] = 1e-30
-    found = pictures.overlay(image, evidence)
+    found = pictures.overlays(image, evidence[None])[0]
     np.testing.assert_array_equal(found[:32], in_grey(image)[:32])
     np.testing.assert_array_equal(found[:, 32:], in_grey(image)[:, 32:])
     hottest = found[50:54, 10:14].astype(int)
@@ -185,15 +185,15 @@ def test_where_there_is_no_evidence_the_image_shows_in_grey():
 
 def test_a_map_of_zeros_leaves_the_image_in_grey():
     for image in (_image(1), _image(3)):
-        found = pictures.overlay(image, np.zeros((2, 2), dtype=np.float32))
+        found = pictures.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
         np.testing.assert_array_equal(found, in_grey(image))
 
 
 def test_the_overlay_leaves_its_input_alone():
     image, evidence = _image(3), np.ones((2, 2))
     before = image.copy()
-    pictures.overlay(image, evidence)[:] = 0
-    pictures.overlay(image, 0 * evidence)[:] = 0
+    pictures.overlays(image, evidence[None])[0][:] = 0
+    pictures.overlays(image, 0 * evidence[None])[:] = 0
     np.testing.assert_array_equal(image, before)
 
 

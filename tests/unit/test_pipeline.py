@@ -9,6 +9,7 @@ from io import BytesIO
 import bodies
 import numpy as np
 import pytest
+from fakes import FakeNetworks
 from PIL import Image
 
 from service import pipeline as flow
@@ -29,7 +30,7 @@ from service.requests import ImagesRequest
 from service.settings import Settings
 
 
-class FakeNetworks:
+class CountingNetworks(FakeNetworks):
     """Latents that tell which image they came from, pictures that give them back; counts the calls of encode."""
 
     def __init__(self, latent_dim: int) -> None:
@@ -55,14 +56,14 @@ class FakeNetworks:
         return np.tile(np.eye(4, dtype=np.float32), (len(images), self.latent_dim, 1, 1))
 
 
-class UnavailableNetworks(FakeNetworks):
+class UnavailableNetworks(CountingNetworks):
     async def encode(self, images):
         raise InferenceUnavailable("gone")
 
 
 @pytest.fixture
 def networks(served_bundle):
-    return FakeNetworks(served_bundle.manifest.latent_dim)
+    return CountingNetworks(served_bundle.manifest.latent_dim)
 
 
 @pytest.fixture

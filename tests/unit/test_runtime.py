@@ -8,6 +8,7 @@ import pytest
 
 from service.bundle import SALIENCY, ImageSpec
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
+from service.foreign import reconstruction_error
 from service.runtime import Networks, _cgroup_cpus, cpu_count
 
 
@@ -41,6 +42,17 @@ def test_a_row_is_encoded_to_the_same_bits_whatever_its_neighbours(networks, row
         assert np.array_equal(networks.encode(rows[position : position + 1])[0], together[position])
     order = np.random.default_rng(1).permutation(len(rows))
     assert np.array_equal(networks.encode(rows[order]), together[order])
+
+
+def test_what_is_checked_on_the_way_is_what_each_network_would_say(networks, served_bundle, rows):
+    together = networks.encode_checked(rows)
+    assert (together.shape, together.dtype) == ((40, 2 * served_bundle.manifest.latent_dim + 1), np.float32)
+    latents = networks.encode(rows)
+    assert np.array_equal(together[:, :-1].reshape(latents.shape), latents)
+    decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
+    assert np.array_equal(together[:, -1], reconstruction_error(rows, decoded).astype(np.float32))
+    for position in (0, 31, 32, 39):
+        assert np.array_equal(networks.encode_checked(rows[position : position + 1])[0], together[position])
 
 
 def test_a_row_is_decoded_to_the_same_bytes_whatever_its_neighbours(networks, served_bundle):
