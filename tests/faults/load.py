@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import bodies
@@ -37,9 +38,6 @@ class Outcome(NamedTuple):
         return self.answered - self.sent
 
 
-Send = Callable[[int], Awaitable[Outcome]]
-
-
 @dataclass
 class Sender:
     """Sends requests of so many images, prepared beforehand; nobody looks into the answers."""
@@ -62,7 +60,7 @@ class Sender:
         sent = time.perf_counter()
         try:
             async with self.session.post(
-                f"{self.url}/score", data=content, headers={"Content-Type": content_type}
+                f"{self.url}/score", data=io.BytesIO(content), headers={"Content-Type": content_type}
             ) as answer:
                 await answer.read()
                 result = {200: "ok", 429: "refused"}.get(answer.status, str(answer.status))
@@ -81,28 +79,38 @@ class Sender:
         return Outcome(sent, time.perf_counter(), images, "ok")
 
 
-async def peak(send: Send, clients: int, seconds: float) -> list[Outcome]:
+class Mix:
+    """Requests large and small, over HTTP and gRPC, at random but always in the same order."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender, self._chance = sender, random.Random(1)
+
+    def next(self) -> Coroutine[Any, Any, Outcome]:
+        send = self._sender.grpc if self._chance.random() < GRPC_SHARE else self._sender.http
+        return send(LARGE if self._chance.random() < LARGE_SHARE else SMALL)
+
+
+async def peak(sender: Sender, clients: int, seconds: float) -> list[Outcome]:
     """As many as the service answers: each client sends its next request when it has the answer to the last."""
-    end = time.perf_counter() + seconds
+    mix, end = Mix(sender), time.perf_counter() + seconds
 
     async def client() -> list[Outcome]:
         outcomes = []
         while time.perf_counter() < end:
-            outcomes.append(await send(LARGE))
+            outcomes.append(await mix.next())
         return outcomes
 
     return [outcome for outcomes in await asyncio.gather(*(client() for _ in range(clients))) for outcome in outcomes]
 
 
-async def offered(http: Send, over_grpc: Send, images_per_second: float, seconds: float) -> list[Outcome]:
-    """So many images a second, large and small requests at random moments (Poisson), whatever becomes of them."""
-    chance, tasks = random.Random(1), []
+async def offered(sender: Sender, images_per_second: float, seconds: float) -> list[Outcome]:
+    """So many images a second, at random moments (Poisson), whatever becomes of them."""
+    mix, chance, tasks = Mix(sender), random.Random(2), []
     requests_per_second = images_per_second / (LARGE_SHARE * LARGE + (1 - LARGE_SHARE) * SMALL)
     began = at = time.perf_counter()
     while (at := at + chance.expovariate(requests_per_second)) < began + seconds:
         await asyncio.sleep(max(at - time.perf_counter(), 0))
-        send = over_grpc if chance.random() < GRPC_SHARE else http
-        tasks.append(asyncio.create_task(send(LARGE if chance.random() < LARGE_SHARE else SMALL)))
+        tasks.append(asyncio.create_task(mix.next()))
     return await asyncio.gather(*tasks)
 
 

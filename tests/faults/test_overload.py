@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from serving import Served, serve
 
-TIMES_CAPACITY, OVERLOAD_SECONDS, PEAK_SECONDS = 5, 60, 20
-CLIENTS = 4
+TIMES_CAPACITY, OVERLOAD_SECONDS, PEAK_SECONDS = 5, 60, 30
+CLIENTS = 8
 LEAST_GOODPUT = 0.9
 REFUSED_WITHIN_MS = 50
 # Few enough that a slow machine fills it within seconds, and that what is admitted is answered soon after.
@@ -36,10 +36,10 @@ async def measure(served: Served, frames: np.ndarray) -> tuple[list[float], list
         grpc.aio.insecure_channel(served.grpc_target, options) as channel,
     ):
         sender = load.Sender(session, channel, served.url, frames)
-        await load.peak(sender.http, CLIENTS, PEAK_SECONDS / 4)  # everything is warm
-        before = load.goodput(await load.peak(sender.http, CLIENTS, PEAK_SECONDS))
-        outcomes = await load.offered(sender.http, sender.grpc, TIMES_CAPACITY * before, OVERLOAD_SECONDS)
-        after = load.goodput(await load.peak(sender.http, CLIENTS, PEAK_SECONDS))
+        await load.peak(sender, CLIENTS, PEAK_SECONDS / 4)  # everything is warm
+        before = load.goodput(await load.peak(sender, CLIENTS, PEAK_SECONDS))
+        outcomes = await load.offered(sender, TIMES_CAPACITY * before, OVERLOAD_SECONDS)
+        after = load.goodput(await load.peak(sender, CLIENTS, PEAK_SECONDS))
     return [before, after], outcomes
 
 
