@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from service.errors import Overloaded
 
+# At most this share of all images that are taken is kept free for a request like the last one that found no room.
+MOST_KEPT_FREE = 0.25
+
 
 class Admission:
     """Counts the rows and body bytes of all requests under way, for one event loop."""
@@ -17,6 +20,7 @@ class Admission:
         """`observe` is told what is in flight whenever that changes."""
         self._limits = {"images": max_rows, "bytes": max_bytes}
         self._observe = observe
+        self._wanted = 0  # images of the last request that found no room, until there is room for as many
         self.in_flight = {"images": 0, "bytes": 0}
         observe(self.in_flight)
 
@@ -31,16 +35,35 @@ class Admission:
                 self.in_flight[unit] -= amount
             self._observe(self.in_flight)
 
+    def expect(self, announced_bytes: int) -> None:
+        """Raises Overloaded where a request that is yet to be read would most likely find no room.
+
+        How many images it has shows only once it is read. Reading in vain would cost the requests that are worked on,
+        and the one turned away its time: so once one was, the next are not even read until it would have room.
+        """
+        self._check("bytes", announced_bytes)
+        if self._wanted and self._has_room("images", self._wanted):
+            self._wanted = 0
+        self._check("images", self._wanted)
+
     def take(self, unit: str, amount: int) -> None:
         """Raises Overloaded where there is no room for `amount` more."""
-        if self.in_flight[unit] + amount > self._limits[unit]:
+        if unit == "images" and not self._has_room(unit, amount):
+            self._wanted = min(amount, int(MOST_KEPT_FREE * self._limits[unit]))
+        self._check(unit, amount)
+        self.in_flight[unit] += amount
+        self._observe(self.in_flight)
+
+    def _has_room(self, unit: str, amount: int) -> bool:
+        return self.in_flight[unit] + amount <= self._limits[unit]
+
+    def _check(self, unit: str, amount: int) -> None:
+        if not self._has_room(unit, amount):
             raise Overloaded(
-                f"{self.in_flight[unit]} {unit} are being worked on, and this request adds {amount}; "
+                f"{self.in_flight[unit]} {unit} are being worked on, and there is no room for {amount} more; "
                 f"at most {self._limits[unit]} are taken at a time.",
                 "Send it again a little later.",
             )
-        self.in_flight[unit] += amount
-        self._observe(self.in_flight)
 
 
 class Ticket:
@@ -49,6 +72,10 @@ class Ticket:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.taken = {"images": 0, "bytes": 0}
+
+    def expect(self, announced_bytes: int) -> None:
+        """Ask before reading a body of that size, as far as it is known."""
+        self._admission.expect(announced_bytes)
 
     def take_images(self, amount: int) -> None:
         self._take("images", amount)

@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from service import bundle, lifecycle, logs
 from service.access import AccessLog
-from service.admission import Admission
+from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
@@ -50,7 +50,8 @@ from service.workers import Api, Batching
 
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000
-# Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own words.
+# Of calls from one service to the other. Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own
+# words.
 TRANSPORT_TIMEOUT = 3600
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
@@ -161,7 +162,6 @@ class DescribeForm(_Form):
 
 @bentoml.service(
     workers=1,
-    traffic={"timeout": TRANSPORT_TIMEOUT},
     logging=NO_ACCESS_LOG,
     tracing=TRACING,
     service_class=Api,
@@ -275,7 +275,7 @@ class Misfit:
 
         async def admitted() -> Answer:
             with self.admission.ticket() as ticket:
-                body = await read_body(request, self.settings.max_body_bytes, ticket)
+                body = await self._body(request, ticket)
                 content_type = request.headers.get("content-type", "")
                 query = request.query_params
                 with self.metrics.stage("parse"):
@@ -289,9 +289,12 @@ class Misfit:
     async def _answer(self, request: Request, work: Coroutine[Any, Any, Answer]) -> Response:
         return await answer(request, work, self.settings.timeout_seconds, self.metrics)
 
+    async def _body(self, request: Request, ticket: Ticket) -> bytes:
+        return await read_body(request, self.settings.max_body_bytes, self.settings.body_seconds, ticket)
+
     async def _decode(self, request: Request) -> Answer:
         with self.admission.ticket() as ticket:
-            body = await read_body(request, self.settings.max_body_bytes, ticket)
+            body = await self._body(request, ticket)
             content_type = request.headers.get("content-type", "")
             latent_dim = self.pipeline.bundle.manifest.latent_dim
             with self.metrics.stage("parse"):

@@ -58,7 +58,7 @@ def _read_npy(
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran_order, dtype = read_header(header)
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ... by the kind of damage
         raise InvalidInput(
             f"{len(content)} bytes are not an npy file: {error}.", "Write it with numpy.save."
         ) from error
@@ -71,7 +71,7 @@ def _read_npy(
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if length != expected:
+    if length != expected or min(shape) < 0:
         raise InvalidInput(
             f"The {what} announces shape {shape}, which takes {expected} bytes, but holds {length}.", hint
         )

@@ -13,6 +13,7 @@
     +- Overloaded               too much work in flight: come again
     +- InferenceUnavailable     the process that runs the networks does not answer
     +- DeadlineExceeded         the request took longer than it may
+    +- TooSlow                  the client took longer than it may to send it
     +- Unauthenticated          no valid token
     +- AcceleratorMissing       start-up only: a GPU is required and none works
     +- BundleError              start-up only: the bundle cannot be served
@@ -86,6 +87,10 @@ class InferenceUnavailable(MisfitError):
 
 class DeadlineExceeded(MisfitError):
     code = "deadline_exceeded"
+
+
+class TooSlow(MisfitError):
+    code = "too_slow"
 
 
 class Unauthenticated(MisfitError):

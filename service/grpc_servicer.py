@@ -85,6 +85,7 @@ class Servicer:
             return await work(content, ticket)
 
     async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
+        ticket.expect(0)  # its bytes are here already
         with self.metrics.stage("parse"):
             request = await asyncio.to_thread(self._read, method, content)
         logs.add_images(request.size)
@@ -97,6 +98,7 @@ class Servicer:
         return images_request(parsed(method.request, content), method.options, self.pipeline.settings)
 
     async def _decode(self, content: bytes, ticket: Ticket) -> bytes:
+        ticket.expect(0)
         latent_dim = self.pipeline.bundle.manifest.latent_dim
         with self.metrics.stage("parse"):
             rows = await asyncio.to_thread(lambda: latents(parsed(pb.DecodeRequest, content), latent_dim))
@@ -123,6 +125,8 @@ class Servicer:
         settings, is_first, images = self.pipeline.settings, True, 0
         async for content in contents:
             check_length(len(content), settings.max_body_bytes)
+            if is_first:
+                ticket.expect(0)
             ticket.widen(0, len(content))
             with self.metrics.stage("parse"):
                 chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Ticket
-from service.errors import Overloaded, Unauthenticated, UnsupportedMediaType
+from service.errors import Overloaded, TooSlow, Unauthenticated, UnsupportedMediaType
 from service.observer import Observer
 from service.replies import REQUEST_ID, RETRY_AFTER, RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
 from service.schemas import ErrorDetail, ErrorResponse
@@ -27,18 +27,31 @@ JSON, PNG, ZIP = "application/json", "image/png", "application/zip"
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
 
 
-async def read_body(request: Request, max_bytes: int, ticket: Ticket) -> bytes:
-    """The whole body. Raises TooLarge as soon as the header, or what has come, exceeds `max_bytes`."""
+async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ticket) -> bytes:
+    """The whole body.
+
+    Raises TooLarge as soon as the header, or what has come, exceeds `max_bytes`, Overloaded where it has no room, and
+    TooSlow where it has not come after that many seconds.
+    """
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {coding}.", "Send the body uncompressed, or as a zip.")
     announced = request.headers.get("content-length", "0")
-    check_length(int(announced) if announced.isdecimal() else 0, max_bytes)
+    announced_bytes = int(announced) if announced.isdecimal() else 0
+    check_length(announced_bytes, max_bytes)
+    ticket.expect(announced_bytes)
     chunks, length = [], 0
-    async for chunk in request.stream():
-        check_length(length := length + len(chunk), max_bytes)
-        ticket.take_bytes(len(chunk))
-        chunks.append(chunk)
-    return b"".join(chunks)
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                check_length(length := length + len(chunk), max_bytes)
+                ticket.take_bytes(len(chunk))
+                chunks.append(chunk)
+    except TimeoutError:
+        raise TooSlow(
+            f"Of the body, {length} bytes have come in {seconds:g} s, and not all.", "Send it faster, or in parts."
+        ) from None
+    # A large copy, during which others are to be answered.
+    return await asyncio.to_thread(b"".join, chunks)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -166,7 +179,8 @@ class ErrorBodies:
                 started = True
                 ours = any(name.lower() == REQUEST_ID.encode() for name, _ in message["headers"])
                 if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not ours:
-                    await _foreign_error(scope, HTTPStatus(message["status"]))(scope, receive, send)
+                    allow = {name.decode(): value.decode() for name, value in message["headers"] if name == b"allow"}
+                    await _foreign_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
             if not replaced:
                 await send(message)
 
@@ -179,14 +193,14 @@ class ErrorBodies:
 
 
 def no_such_path(scope: Scope) -> Response:
-    return _foreign_error(scope, HTTPStatus.NOT_FOUND)
+    return _foreign_error(scope, HTTPStatus.NOT_FOUND, {})
 
 
-def _foreign_error(scope: Scope, status: HTTPStatus) -> Response:
+def _foreign_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
     asked = f"{scope['method']} {scope['path']}"
     message, hint = {
         HTTPStatus.NOT_FOUND: (f"There is no {asked}.", "GET /docs.json lists what there is."),
         HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {asked}.", "GET /docs.json lists what there is."),
         HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
-    return _error_body(status, status.name.lower(), message, hint, scope)
+    return _error_body(status, status.name.lower(), message, hint, scope, headers)

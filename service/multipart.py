@@ -5,6 +5,7 @@ python-multipart parses; Starlette's form reader around it would spool every par
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from service.errors import InvalidInput, TooManyImages
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+# What it warns of is told to the client, who could fill the log with it.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

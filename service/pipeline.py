@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ParamSpec, Protocol, TypeVar, get_args
 
 import numpy as np
@@ -38,6 +39,7 @@ from service.portable import from_portable, to_portable
 from service.requests import ImagesRequest, no_images
 from service.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
 from service.settings import Settings
+from service.turns import Turns
 
 Float32Array = NDArray[np.float32]
 Uint8Array = NDArray[np.uint8]
@@ -50,6 +52,9 @@ Found = TypeVar("Found")
 CHUNK_ROWS = 128
 # Chunks of one request under way at a time: a large request leaves room for the small ones.
 CHUNKS_IN_FLIGHT = 4
+# Rows of all requests at the networks at a time: enough that these never wait for more, few enough that a row which is
+# let in is through in no time.
+ROWS_AT_WORK = 1024
 # Images in one piece of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
 STREAM_PIECE = 1000
 
@@ -139,7 +144,7 @@ class Pipeline:
         """What heat maps are compared with, (1, H, W, C): the batch's most typical image, or a context's middle."""
         if batch.context.source == "batch" and batch.typical is not None:
             return batch.images.pixels[batch.typical : batch.typical + 1]
-        return await self.networks.decode(batch.context.location[None].astype(np.float32))
+        return await self._rows(self.networks.decode, batch.context.location[None].astype(np.float32))
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
         """The context of the request's images, merged with the contexts that it brings."""
@@ -279,7 +284,17 @@ class Pipeline:
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
     ) -> NDArray[Result]:
         """What `network` makes of rows (n, ...), n >= 1, chunk by chunk."""
-        return np.concatenate([await network(rows[at : at + CHUNK_ROWS]) for at in range(0, len(rows), CHUNK_ROWS)])
+        began, results = asyncio.get_running_loop().time(), []
+        for at in range(0, len(rows), CHUNK_ROWS):
+            chunk = rows[at : at + CHUNK_ROWS]
+            async with self._turns.turn(len(chunk), began, at):
+                results.append(await network(chunk))
+        return np.concatenate(results)
+
+    @cached_property
+    def _turns(self) -> Turns:
+        # Half of its time after it began, the last row of the largest request is overtaken by none that comes.
+        return Turns(ROWS_AT_WORK, self.settings.timeout_seconds / 2 / self.settings.max_images)
 
     async def _encode(
         self, uploads: Sequence[Upload], options: FitOptions | EncodeOptions, what: str, keep_pixels: bool = False
@@ -296,14 +311,17 @@ class Pipeline:
         gate = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
         check = isinstance(options, FitOptions) and options.foreign == "flag"
 
-        async def encode_chunk(chunk: Sequence[Upload]) -> Encoded:
-            async with gate:
+        began = asyncio.get_running_loop().time()
+
+        async def encode_chunk(at: int) -> Encoded:
+            chunk = uploads[at : at + CHUNK_ROWS]
+            async with gate, self._turns.turn(len(chunk), began, at):
                 return await self._encode_chunk(chunk, options.resize, check, keep_pixels)
 
         starts = range(0, len(uploads), CHUNK_ROWS)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(encode_chunk(uploads[at : at + CHUNK_ROWS])) for at in starts]
+                tasks = [group.create_task(encode_chunk(at)) for at in starts]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return Encoded.concatenate([self._nothing, *(task.result() for task in tasks)])

@@ -27,6 +27,7 @@ STATUS: dict[type[errors.MisfitError], Status] = {
     errors.Overloaded: Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
     errors.InferenceUnavailable: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),
     errors.DeadlineExceeded: Status(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
+    errors.TooSlow: Status(HTTPStatus.REQUEST_TIMEOUT, "DEADLINE_EXCEEDED"),
     errors.Unauthenticated: Status(HTTPStatus.UNAUTHORIZED, "UNAUTHENTICATED"),
     errors.AcceleratorMissing: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),
     errors.BundleError: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),

@@ -26,7 +26,11 @@ class Worker(bentoml.Service[Any]):
         if settings.tracing:
             BentoMLContainer.tracer_provider.set(tracing.start(self.name))
         self.inject_config()
-        return tracing.Unlinked(self.served_by(ServiceAppFactory(self, is_main=is_main)))
+        factory = ServiceAppFactory(self, is_main=is_main)
+        # BentoML never cancels its timers: each would hold what belongs to its request, about 10 kB, for the whole of
+        # the time that requests may take, however soon it is answered. That time is ours to watch.
+        factory.timeout = None
+        return tracing.Unlinked(self.served_by(factory))
 
     def served_by(self, factory: ServiceAppFactory) -> ASGIApp:
         raise NotImplementedError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from PIL import Image
 
 from service import bundle
 from service.settings import Settings
+
+# `make fuzz`: --hypothesis-profile=fuzz
+hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
 

@@ -35,9 +35,25 @@ class Served:
     def grpc_target(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
 
-    def status(self, path: str) -> int:
+    def worker(self, service: str) -> psutil.Process:
+        """The process of "Inference" or "Misfit"."""
+        children = psutil.Process(self.process.pid).children()
+        (found,) = (child for child in children if ("Inference" in child.cmdline()) == (service == "Inference"))
+        return found
+
+    def in_flight(self, unit: str = "rows") -> float:
+        """ "rows" or "bytes" being worked on, as the metrics say."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        finally:
+            connection.close()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"misfit_{unit}_in_flight"))
+
+    def status(self, path: str, timeout: float = 10) -> int:
         """The status of GET `path`, 0 where nobody answers."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -64,9 +80,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def serve(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """The service, ready, on free ports, with `settings` as environment variables."""
-    port, grpc_port = free_ports(2)
+def serve(
+    log: Path, settings: Mapping[str, str] | None = None, ports: tuple[int, int] | None = None
+) -> Iterator[Served]:
+    """The service, ready, on `ports` (HTTP, gRPC) or free ones, with `settings` as environment variables."""
+    port, grpc_port = ports or free_ports(2)
     settings = {"MISFIT_GRPC_HOST": "127.0.0.1", "MISFIT_GRPC_PORT": str(grpc_port), **(settings or {})}
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service.app:Misfit"]
     command += ["--host", "127.0.0.1", "--port", str(port)]

@@ -33,7 +33,8 @@ def test_every_code_is_used_once():
 def test_what_the_client_did_wrong_is_4xx_and_what_we_did_is_5xx():
     for error, status in STATUS.items():
         theirs = issubclass(
-            error, (errors.InvalidInput, errors.ContextTooSmall, errors.Overloaded, errors.Unauthenticated)
+            error,
+            (errors.InvalidInput, errors.ContextTooSmall, errors.Overloaded, errors.TooSlow, errors.Unauthenticated),
         )
         assert (400 <= status.http < 500) == theirs, error
         assert status.grpc in GRPC_STATUS_NAMES

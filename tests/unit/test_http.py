@@ -119,6 +119,7 @@ async def test_refusals_of_others_get_our_body():
         missing = await client.get("/nowhere")
         assert (missing.status_code, error_of(missing)["code"]) == (404, "not_found")
         wrong = await client.get("/")
+        assert wrong.headers["allow"] == "POST"  # of the refusal that is replaced
         assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
         refused = await client.get("/refuse")
         assert (refused.status_code, error_of(refused)["code"]) == (503, "service_unavailable")
@@ -139,10 +140,10 @@ async def test_an_exception_that_leaves_the_application_is_answered():
     assert json.loads(sent[1]["body"])["error"]["code"] == "internal"
 
 
-def body_reader(max_bytes: int, admission: Admission):
+def body_reader(max_bytes: int, admission: Admission, seconds: float = 10):
     async def work(request):
         with admission.ticket() as ticket:
-            body = await read_body(request, max_bytes, ticket)
+            body = await read_body(request, max_bytes, seconds, ticket)
         return ErrorDetail(code=str(len(body)), message="", hint="")
 
     return work
@@ -167,6 +168,30 @@ async def test_bodies_up_to_the_limit_are_read_and_no_further():
 async def test_a_body_with_no_room_left_is_refused():
     async with client_of(body_reader(1000, Admission(1, 500))) as client:
         response = await client.post("/", content=bytes(501))
+    assert response.status_code == 429
+
+
+async def test_a_body_that_takes_too_long_to_come_is_refused_and_what_came_is_given_back():
+    admission = Admission(1, 10_000)
+
+    async def trickle():
+        while True:
+            yield bytes(10)
+            await asyncio.sleep(0.01)
+
+    async with client_of(body_reader(1_000_000, admission, seconds=0.1)) as client:
+        response = await client.post("/", content=trickle())
+    assert (response.status_code, error_of(response)["code"]) == (408, "too_slow")
+    assert admission.in_flight["bytes"] == 0
+
+
+async def test_a_body_that_is_announced_and_has_no_room_is_not_waited_for():
+    async def never():
+        await asyncio.Event().wait()
+        yield b""
+
+    async with client_of(body_reader(1000, Admission(1, 500))) as client:
+        response = await client.post("/", content=never(), headers={"Content-Length": "501"})
     assert response.status_code == 429
 
 

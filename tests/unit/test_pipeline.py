@@ -131,6 +131,16 @@ async def test_large_requests_go_in_chunks_with_a_bound_on_those_under_way(pipel
     assert networks.most_running <= flow.CHUNKS_IN_FLIGHT
 
 
+async def test_all_requests_together_have_a_bound_on_the_calls_under_way(pipeline, networks):
+    """There are a hundred connections to the networks' process, and its probes need one as well."""
+    single, chunk = request_of(noise(1)), request_of(np.repeat(noise(1), flow.CHUNK_ROWS, axis=0))
+    await asyncio.gather(*(pipeline.score(single) for _ in range(200)))
+    assert 10 < networks.most_running <= 64
+    networks.most_running = 0
+    await asyncio.gather(*(pipeline.score(chunk) for _ in range(20)))
+    assert networks.most_running * flow.CHUNK_ROWS <= flow.ROWS_AT_WORK
+
+
 async def test_chunks_keep_the_order_of_the_images(pipeline, monkeypatch):
     monkeypatch.setattr(flow, "CHUNK_ROWS", 4)
     contents: list[object] = list(noise(30))

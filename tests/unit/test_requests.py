@@ -165,6 +165,9 @@ def test_npy_that_promises_more_than_it_holds_is_refused():
         b"",
         b"no npy",
         whole.replace(b"(2, ", b"(9999999, "),
+        whole.replace(b"(2, 64", b"(-2, -64").replace(b", 3), }  ", b", 3), }"),
+        whole.replace(b"{", b" "),
+        whole.replace(b" " * 40, b"-" * 40),
     ):
         with pytest.raises(InvalidInput):
             parsed(("application/x-npy", body))
