@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, lifecycle, openapi
+from service import bundle, lifecycle, openapi, supervisor
 from service.admission import Admission
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
@@ -41,7 +41,7 @@ from service.options import (
 from service.pipeline import Pipeline
 from service.remote import RemoteNetworks
 from service.requests import ImagesRequest, OptionsT, parse, parse_latents
-from service.runtime import Networks
+from service.runtime import Networks, has_gpu
 from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
 
@@ -159,12 +159,15 @@ class Misfit:
     @bentoml.on_deployment
     def _refuse_early() -> None:
         """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
+        supervisor.close_control_sockets()
         warn_of_unknown_variables()
         try:
             settings = Settings()
             bundle.load(settings.bundle_directory)
         except (BundleError, ValidationError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
+        if settings.require_gpu and not has_gpu():
+            raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")
         if settings.grpc_port:
             try:
                 claim_port(settings.grpc_host, settings.grpc_port).detach()  # held until this process ends
