@@ -49,8 +49,8 @@ class Networks:
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
                 f"MISFIT_REQUIRE_GPU is set, but ONNX Runtime runs on {self.provider}.",
-                'Install the CUDA libraries (pip install "misfit[cuda]", or make image VARIANT=gpu) and check the driver '
-                "with nvidia-smi.",
+                'Install the CUDA libraries (pip install "misfit[cuda]", or make image VARIANT=gpu) and check the '
+                "driver with nvidia-smi.",
             )
         if self.provider != CUDA and (with_gpu or find_spec("nvidia")):  # a GPU, or CUDA's libraries: one was meant
             logger.warning("no GPU can be used: the networks run on %s", self.provider)
