@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, lifecycle, openapi, supervisor
+from service import bundle, connections, lifecycle, openapi, supervisor
 from service.admission import Admission
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
@@ -290,5 +290,6 @@ class Misfit:
         return await self.networks.is_ready()
 
 
+connections.limit()
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]

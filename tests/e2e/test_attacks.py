@@ -5,9 +5,11 @@ import http.client
 import io
 import json
 import pickle
+import resource
 import socket
 import stat
 import tarfile
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import bodies
@@ -39,11 +41,14 @@ PICKLES = ["application/vnd.bentoml+pickle", "Application/Vnd.BentoML+Pickle", "
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """A service that lets in only who has the token, with the limits that it has by default."""
+    """A service that lets in only who has the token, with the limits and the few descriptors of many a default."""
     directory = tmp_path_factory.mktemp("guarded")
     tokens = directory / "tokens"
     tokens.write_text(hashlib.sha256(TOKEN.encode()).hexdigest())
+    given = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, given[1]))
     with serve(directory / "log", {"MISFIT_TOKENS_FILE": str(tokens)}) as running:
+        resource.setrlimit(resource.RLIMIT_NOFILE, given)
         yield running
 
 
@@ -210,6 +215,24 @@ def test_grpc_unpacks_nothing(guarded):
                 timeout=60,
             )
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_silent_connections_keep_nobody_out(guarded):
+    """Neither more of them than there are descriptors by default, nor for long."""
+    request = b"POST /score HTTP/1.1\r\nHost: x\r\n"
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", guarded.port))) for _ in range(1200)]
+        for number, connection in enumerate(silent):
+            connection.sendall(request[: number % len(request)])
+        assert guarded.status("/readyz") == 200
+        for connection in silent:
+            connection.settimeout(60)
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+    with closing(http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=60)) as spoken:
+        for _ in range(3):  # one that does have requests is kept
+            spoken.request("GET", "/livez")
+            assert spoken.getresponse().read() is not None
 
 
 def test_headers_of_a_tar_without_end_are_refused(client):
