@@ -145,12 +145,15 @@ def check_refusal(engine: str, image: str, log: Path) -> None:
 
 def main() -> None:
     engine, image = sys.argv[1:]
-    bundle = image_contents.check(engine, image, USER)
+    bundle, has_cuda = image_contents.check(engine, image, USER)
     with tempfile.TemporaryDirectory() as scratch:
         start, log = time.perf_counter(), Path(scratch) / "log"
         with served(engine, image, log) as service:
             print(f"it is ready after {time.perf_counter() - start:.1f} s, read-only and as user {USER}")
             check_answers(service, bundle)
+            if has_cuda and not has_gpu():
+                assert "no GPU can be used: the networks run on CPUExecutionProvider" in log.read_text()
+                print("its log warns that there is no GPU")
         print(f"stopped by SIGTERM with exit code {service.process.returncode}")
         if not has_gpu():
             check_refusal(engine, image, log)

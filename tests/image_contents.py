@@ -72,8 +72,8 @@ def canonical(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-def check(engine: str, image: str, user: int) -> str:
-    """The name of the image's bundle, if the image holds what it has to and no more."""
+def check(engine: str, image: str, user: int) -> tuple[str, bool]:
+    """The image's bundle, and whether it has CUDA's libraries, if it holds what it has to and no more."""
     found = listed(engine, image)
     assert found["user"] == user, found["user"]
     packages = {canonical(name): f"=={version}" for name, version in found["packages"].items()}
@@ -85,4 +85,4 @@ def check(engine: str, image: str, user: int) -> str:
     # BentoML puts its own notes beside them.
     assert set(found["files"]) - {"bentofile.yaml"} == ours, set(found["files"]) ^ ours
     print(f"{image} ({size(engine, image)}) holds {len(packages)} packages as locked, the service, {found['bundle']}")
-    return str(found["bundle"])
+    return str(found["bundle"]), "nvidia-cublas" in packages
