@@ -25,7 +25,7 @@ from service.admission import Admission
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
-from service.http import Answer, Authentication, ErrorBodies, answer, read_body, while_connected
+from service.http import Answer, Authentication, ErrorBodies, OwnScriptsOnly, answer, read_body, while_connected
 from service.metrics import Metrics
 from service.options import (
     EditOptions,
@@ -292,4 +292,5 @@ class Misfit:
 
 connections.limit()
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
+Misfit.add_asgi_middleware(OwnScriptsOnly)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]

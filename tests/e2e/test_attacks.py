@@ -175,6 +175,13 @@ def test_no_url_is_fetched(client):
             listener.accept()
 
 
+def test_the_page_about_the_api_loads_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert "https://www.googletagmanager.com" in page.text  # what BentoML has in it, and a browser is told to leave out
+    sources = page.headers["content-security-policy"].partition(";")[0]
+    assert sources == "default-src 'self' 'unsafe-inline' data:"
+
+
 def highest(served) -> int:
     """The highest memory that any of its processes has had so far, in bytes."""
     texts = (Path(f"/proc/{process.pid}/status").read_text() for process in processes(served))
