@@ -8,6 +8,9 @@ PROTO := service/protos/misfit/v1/misfit.proto
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
 MISFIT_BUNDLE ?= shapes3d
 VARIANT ?= cpu
+ifeq ($(filter cpu gpu,$(VARIANT)),)
+$(error VARIANT is $(VARIANT); there are cpu and gpu)
+endif
 BENTO := misfit$(if $(filter gpu,$(VARIANT)),-gpu)
 IMAGE ?= $(BENTO):0.1.0
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo buildah)
@@ -68,8 +71,9 @@ bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (V
 	@test -f "service/bundles/$(MISFIT_BUNDLE)/manifest.json" || \
 		{ echo "There is no bundle service/bundles/$(MISFIT_BUNDLE): export one there (python -m export)."; exit 1; }
 	mkdir -p build
-	$(SERVE)/uv pip compile --quiet pyproject.toml $(if $(filter gpu,$(VARIANT)),--extra cuda) --constraint constraints.txt \
-		--python-version 3.11 --generate-hashes --no-annotate --no-header --output-file build/requirements.txt
+	$(SERVE)/uv pip compile --quiet pyproject.toml --constraint constraints.txt --universal \
+		$(if $(filter gpu,$(VARIANT)),--extra cuda,--override k8s/cpu-image.txt) --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --output-file build/requirements.txt
 	sed 's/shapes3d/$(MISFIT_BUNDLE)/; s/^name: misfit$$/name: $(BENTO)/' bentofile.yaml > build/bentofile.yaml
 	$(SERVE)/bentoml build --bentofile build/bentofile.yaml .
 

@@ -19,14 +19,14 @@ from pydantic import Field, ValidationError, create_model
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, lifecycle, logs
+from service import bundle, connections, lifecycle, logs, supervisor
 from service.access import AccessLog
 from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
-from service.http import Answer, Authentication, ErrorBodies, answer, read_body, while_connected
+from service.http import Answer, Authentication, ErrorBodies, OwnScriptsOnly, answer, read_body, while_connected
 from service.metrics import Metrics
 from service.options import (
     EditOptions,
@@ -42,7 +42,7 @@ from service.options import (
 from service.pipeline import Pipeline
 from service.remote import RemoteNetworks
 from service.requests import ImagesRequest, OptionsT, parse, parse_latents
-from service.runtime import Networks
+from service.runtime import Networks, has_gpu
 from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
 from service.tracing import NOT_TRACED
@@ -174,6 +174,7 @@ class Misfit:
     @bentoml.on_deployment
     def _refuse_early() -> None:
         """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
+        supervisor.close_control_sockets()
         warn_of_unknown_variables()
         try:
             settings = Settings()
@@ -181,6 +182,8 @@ class Misfit:
             bundle.load(settings.bundle_directory)
         except (BundleError, ValidationError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
+        if settings.require_gpu and not has_gpu():
+            raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")
         if settings.grpc_port:
             try:
                 claim_port(settings.grpc_host, settings.grpc_port).detach()  # held until this process ends
@@ -314,6 +317,8 @@ class Misfit:
         return await self.networks.is_ready()
 
 
+connections.limit()
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
+Misfit.add_asgi_middleware(OwnScriptsOnly)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]

@@ -164,7 +164,7 @@ def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:
                 if info.isreg() and not info.issparse():
                     data = view[info.offset_data : info.offset_data + info.size]
                     members.append(Member(info.name, info.size, partial(bytes, data)))
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
     return members
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from service import archives, pictures
+from service import archives, pictures, structure
 from service.errors import InvalidInput
 from service.explanation import Explanation
 from service.gallery import Gallery
@@ -46,8 +46,9 @@ class Method(Generic[OptionsT]):
     answer: Callable[[Any], Message]
 
 
-def parsed(kind: type[MessageT], content: bytes) -> MessageT:
-    """The message in `content`. Raises InvalidInput."""
+def parsed(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT:
+    """The message in `content`. Raises InvalidInput, or TooLarge where it is made of too many values."""
+    structure.check_message(kind.DESCRIPTOR, content, settings.max_values)
     try:
         message: MessageT = kind.FromString(content)
     except DecodeError as error:
@@ -76,7 +77,7 @@ def images_request(
 
 def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
     """One message of a stream. Raises InvalidInput where another than the first says how to score."""
-    message = parsed(pb.ScoreStreamRequest, content)
+    message = parsed(pb.ScoreStreamRequest, content, settings)
     if not is_first and (late := {field.name for field, _ in message.ListFields()} - {"images"}):
         raise InvalidInput(
             f"A later message of the stream brings {', '.join(sorted(late))}.",

@@ -39,6 +39,8 @@ class Server:
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
                 ("grpc.max_send_message_length", -1),
+                # Unpacked before anything can be counted, half a megabyte would take half a gigabyte.
+                ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             ),
         )
         self._server.add_generic_rpc_handlers((servicer.handlers(),))

@@ -95,13 +95,16 @@ class Servicer:
             return await asyncio.to_thread(lambda: method.answer(found).SerializeToString())
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
-        return images_request(parsed(method.request, content), method.options, self.pipeline.settings)
+        settings = self.pipeline.settings
+        return images_request(parsed(method.request, content, settings), method.options, settings)
 
     async def _decode(self, content: bytes, ticket: Ticket) -> bytes:
         ticket.expect(0)
         latent_dim = self.pipeline.bundle.manifest.latent_dim
         with self.metrics.stage("parse"):
-            rows = await asyncio.to_thread(lambda: latents(parsed(pb.DecodeRequest, content), latent_dim))
+            rows = await asyncio.to_thread(
+                lambda: latents(parsed(pb.DecodeRequest, content, self.pipeline.settings), latent_dim)
+            )
         logs.add_images(len(rows))
         ticket.take_images(len(rows))
         found = await self.pipeline.decode(rows)
@@ -109,7 +112,7 @@ class Servicer:
             return await asyncio.to_thread(lambda: pictured(found).SerializeToString())
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
-        parsed(pb.DescribeRequest, content)
+        parsed(pb.DescribeRequest, content, self.pipeline.settings)
         message: bytes = described(self.pipeline.describe(await self.provider())).SerializeToString()
         return message
 

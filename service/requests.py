@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service import archives, edits, multipart
+from service import archives, edits, multipart, structure
 from service.errors import (
     InvalidInput,
     InvalidOption,
@@ -44,10 +44,14 @@ from service.settings import Settings
 FIELDS = ("images", "reference", "context", "options")
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
+CONTEXT_HINT = "Write what POST /fit answered as `context`."
+JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
 URLENCODED = "application/x-www-form-urlencoded"
 MOST_FIELD_BYTES = 1_000_000
 # Options, and contexts to be merged.
 MOST_JSON_PARTS = 1001
+# The query's options: what an HTTP server takes as a URL is no longer.
+MOST_QUERY_VALUES = 64 * 1024
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
@@ -113,7 +117,7 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np
     if media_type == "application/x-npy":
         latents = archives.read_npy_latents(body)
     elif media_type == "application/json":
-        given = _json(body, "the body")
+        given = _json(body, "the body", (latent_dim + 2) * MOST_PICTURES)[0]
         if not isinstance(given, dict) or given.keys() != {"latents"}:
             raise InvalidInput("The body has no latents, or more than them.", LATENTS_EXAMPLE)
         latents = given["latents"]
@@ -170,6 +174,7 @@ class Gathered:
         self.options: dict[str, object] = {}
         self.max_images = settings.max_images
         self._bytes_left = settings.max_body_bytes  # of what the archives unpack to, all together
+        self._values_left = settings.max_values  # in all that is JSON
 
     def request(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
         """All of it; where the images come `in_chunks`, this one may be without any.
@@ -189,6 +194,18 @@ class Gathered:
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
         return ImagesRequest(self.images, self.reference, self.contexts, chosen)
+
+    def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
+        """What the text says. Raises `error_type`, or TooLarge where all texts together hold too many values."""
+        given, values = _json(text, what, self._values_left, error_type)
+        self._values_left -= values
+        return given
+
+    def add_options(self, text: bytes | memoryview) -> None:
+        self.options |= _object(self.json(text, "options", InvalidOption))
+
+    def add_contexts(self, text: bytes | memoryview, what: str) -> None:
+        self.contexts += read_contexts(self.json(text, what))
 
     def part(self, field: str) -> list[Upload]:
         """The uploads of `images` or `reference`, which from now on is there even if nothing comes."""
@@ -219,7 +236,7 @@ class Gathered:
         for member in members:
             path = PurePosixPath(member.name)
             if path.name == "context.json":
-                self.contexts += read_contexts(_json(member.read(), "context.json"))
+                self.add_contexts(member.read(), "context.json")
                 continue
             own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
             if path.suffix == ".npy":
@@ -240,9 +257,9 @@ def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
     max_parts = gathered.max_images + MOST_JSON_PARTS
     for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
         if part.name == "options":
-            gathered.options |= _options_object(part.content)
+            gathered.add_options(part.content)
         elif part.name == "context":
-            gathered.contexts += read_contexts(_json(part.content, "context"))
+            gathered.add_contexts(part.content, "context")
         elif part.name in ("images", "reference"):
             gathered.part(part.name)
             gathered.add_file(part.name, part.content, part.filename or "")
@@ -262,10 +279,7 @@ def _read_archive(gathered: Gathered, body: bytes, content_type: str) -> None:
 
 
 def _read_json(gathered: Gathered, body: bytes, content_type: str) -> None:
-    try:
-        given = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidInput(f"The body is not JSON: {error}.", JSON_EXAMPLE) from error
+    given = gathered.json(body, "The body")
     if not isinstance(given, dict) or (given.keys() - set(FIELDS)):
         came = f"fields {', '.join(sorted(given))}" if isinstance(given, dict) else type(given).__name__
         raise InvalidInput(f"The body has {came}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
@@ -293,9 +307,9 @@ def _read_urlencoded(gathered: Gathered, body: bytes, content_type: str) -> None
         _refuse(gathered, body, content_type)
     for name, value in fields:
         if name == "options":
-            gathered.options |= _options_object(value.encode())
+            gathered.add_options(value.encode())
         else:
-            gathered.contexts += read_contexts(_json(value.encode(), "context"))
+            gathered.add_contexts(value.encode(), "context")
 
 
 def _refuse(gathered: Gathered, body: bytes, content_type: str) -> NoReturn:
@@ -319,24 +333,25 @@ def _from_base64(text: str) -> bytes:
 def _query_options(query: Mapping[str, str]) -> dict[str, object]:
     given: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
     if "options" in query:
-        given |= _options_object(query["options"].encode())
+        given |= _object(_json(query["options"].encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
     return given
 
 
-def _options_object(text: bytes | memoryview) -> dict[str, object]:
-    given = _json(text, "options", InvalidOption)
-    if not isinstance(given, dict):
+def _object(options: object) -> dict[str, object]:
+    if not isinstance(options, dict):
         raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
-    return given
+    return options
 
 
-def _json(text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
+def _json(
+    text: bytes | memoryview, what: str, most_values: int, error_type: type[InvalidInput] = InvalidInput
+) -> tuple[object, int]:
+    """What the text says, and of how many values it may be made."""
+    values = structure.check_json(text, most_values)
     try:
-        parsed: object = from_json(bytes(text), allow_inf_nan=False)
+        return from_json(bytes(text), allow_inf_nan=False), values
     except ValueError as error:
-        example = '{"estimator": "robust"}' if what == "options" else "what POST /fit answered as `context`"
-        raise error_type(f"{what} is not JSON: {error}.", f"Write {example}.") from error
-    return parsed
+        raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
 
 
 _READERS: dict[str, Callable[[Gathered, bytes, str], None]] = {

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Networks:
 
     def __init__(self, bundle: Bundle, *, require_gpu: bool = False) -> None:
         image, latent_dim = bundle.manifest.image, bundle.manifest.latent_dim
-        with_gpu = require_gpu or any(device.exists() for device in GPU_DEVICES)
+        with_gpu = require_gpu or has_gpu()
         self._encoder = _open(bundle.directory / "encoder.onnx", with_gpu)
         self._decoder = _open(bundle.directory / "decoder.onnx", with_gpu)
         self._saliency = _open(bundle.directory / SALIENCY, with_gpu) if bundle.manifest.has_saliency else None
@@ -50,8 +51,11 @@ class Networks:
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
                 f"MISFIT_REQUIRE_GPU is set, but ONNX Runtime runs on {self.provider}.",
-                'Install the CUDA libraries (pip install "misfit[cuda]") and check the driver with nvidia-smi.',
+                'Install the CUDA libraries (pip install "misfit[cuda]", or make image VARIANT=gpu) and check the '
+                "driver with nvidia-smi.",
             )
+        if self.provider != CUDA and (with_gpu or find_spec("nvidia")):  # a GPU, or CUDA's libraries: one was meant
+            logger.warning("no GPU can be used: the networks run on %s", self.provider)
         _check_graph(self._encoder, "encoder.onnx", bundle.manifest)
         _check_graph(self._decoder, "decoder.onnx", bundle.manifest)
         if self._saliency is not None:
@@ -124,6 +128,11 @@ class Networks:
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:
     (result,) = session.run(None, {name: tile})
     return np.asarray(result)
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU that CUDA may be able to use."""
+    return any(device.exists() for device in GPU_DEVICES)
 
 
 def cpu_count() -> int:

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     max_images: int = Field(default=10_000, gt=0, description="images in one request, reference included")
     max_body_bytes: int = Field(default=256 * MIB, gt=0, description="bytes of one body, also once unpacked")
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="pixels of one image before resizing")
+    max_values: int = Field(
+        default=500_000, gt=0, description="numbers, names, lists and images that one body is made of, arrays aside"
+    )
     max_rows_in_flight: int = Field(default=20_000, gt=0, description="images being worked on in all requests")
     max_bytes_in_flight: int = Field(default=1024 * MIB, gt=0, description="bytes of all bodies being worked on")
     timeout_seconds: float = Field(default=300, gt=0, description="the longest that one request may take")
@@ -48,6 +51,12 @@ class Settings(BaseSettings):
                 "what may be in flight is less than one request may hold: raise MISFIT_MAX_ROWS_IN_FLIGHT and "
                 "MISFIT_MAX_BYTES_IN_FLIGHT to at least MISFIT_MAX_IMAGES and MISFIT_MAX_BODY_BYTES"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _all_images_may_come_one_by_one(self) -> Self:
+        if self.max_values < 2 * self.max_images:  # each with a name
+            raise ValueError("raise MISFIT_MAX_VALUES to at least twice MISFIT_MAX_IMAGES")
         return self
 
     @model_validator(mode="after")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import re
 from pathlib import Path
 
 from service.errors import Unauthenticated
+
+logger = logging.getLogger(__name__)
 
 HINT = "Send the header Authorization: Bearer <token>, with a token that the operator gave out."
 
@@ -20,7 +24,8 @@ class Tokens:
     def __init__(self, file: Path | None) -> None:
         """Without a file everybody is let in."""
         self._file = file
-        self._read: tuple[int, list[str]] = (0, [])
+        self._state: tuple[int, ...] = ()
+        self._digests: list[str] = []
 
     def check(self, authorization: str) -> None:
         """Raises Unauthenticated unless that is the value of an Authorization header with a known token."""
@@ -36,10 +41,19 @@ class Tokens:
 
     def _known(self, file: Path) -> list[str]:
         try:
-            changed = file.stat().st_mtime_ns
-            if changed != self._read[0]:
-                lines = (line.partition("#")[0].strip().lower() for line in file.read_text().splitlines())
-                self._read = (changed, [line for line in lines if line])
+            found = file.stat()
+            # Two changes may share a moment, and what is half written is read again once it is whole.
+            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if state != self._state:
+                self._state, self._digests = state, _digests(file.read_text(errors="replace"))
         except OSError:
             return []  # a file that is gone lets nobody in
-        return self._read[1]
+        return self._digests
+
+
+def _digests(text: str) -> list[str]:
+    lines = [line.partition("#")[0].strip().lower() for line in text.splitlines()]
+    for number, line in enumerate(lines, start=1):
+        if line and not re.fullmatch("[0-9a-f]{64}", line):
+            logger.warning("line %d of the tokens file is no SHA-256, and lets nobody in", number)
+    return [line for line in lines if line]

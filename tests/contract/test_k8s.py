@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -100,6 +101,40 @@ def test_a_misspelt_field_is_not_valid(kind):
 def test_every_component_is_in_an_overlay(component):
     used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in OVERLAYS)
     assert any(f"../../components/{component}" in overlay["components"] for overlay in used)
+
+
+@pytest.mark.parametrize("component", [[name] for name in COMPONENTS if name != "gpu-mig"] + [["gpu", "gpu-mig"], []])
+def test_any_component_may_be_left_out(component, tmp_path):
+    """The base alone is whole, and so is every component on it."""
+    there = os.path.relpath(K8S, tmp_path.resolve())
+    components = [f"{there}/components/{name}" for name in component]
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump({"resources": [f"{there}/base"], "components": components})
+    )
+    manifests = render(tmp_path)
+    for manifest in manifests:
+        validate(manifest)
+    assert one(manifests, "Deployment")["spec"]["selector"]
+
+
+def test_pods_are_spread_and_leave_one_at_a_time(overlay):
+    spread = {each["topologyKey"]: each for each in pod_of(overlay)["topologySpreadConstraints"]}
+    assert set(spread) == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    labels = one(overlay, "Deployment")["spec"]["selector"]["matchLabels"]
+    assert all(each["labelSelector"]["matchLabels"] == labels for each in spread.values())
+    assert one(overlay, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    (scaler,) = (each["spec"] for each in overlay if each["kind"] in ("HorizontalPodAutoscaler", "ScaledObject"))
+    assert scaler.get("minReplicas", scaler.get("minReplicaCount")) >= 2
+
+
+def test_only_gpu_pods_ask_for_a_gpu_and_they_refuse_to_do_without():
+    for name, asked in {"cpu": [], "gpu": ["nvidia.com/gpu"], "gpu-mig": ["nvidia.com/mig-1g.10gb"]}.items():
+        manifests = render(K8S / "overlays" / name)
+        resources = container_of(manifests)["resources"]
+        for kind in ("requests", "limits"):
+            assert [each for each in resources[kind] if each.startswith("nvidia.com/")] == asked
+            assert resources[kind].keys() >= {"cpu", "memory", "ephemeral-storage"}
+        assert settings_of(manifests).get("MISFIT_REQUIRE_GPU", "false") == ("true" if asked else "false")
 
 
 def test_nothing_is_left_outside_the_namespace_or_its_selector(overlay):

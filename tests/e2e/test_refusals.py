@@ -49,7 +49,7 @@ REFUSED = {
     "too many files": (lambda: form(*[b"x"] * 1602), 413, "too_many_images"),
     "no JSON": (lambda: ("application/json", b"hello"), 400, "invalid_input"),
     "other JSON": (lambda: ("application/json", b'{"image": []}'), 400, "invalid_input"),
-    "deep JSON": (lambda: ("application/json", b"[" * 1_000_000), 400, "invalid_input"),
+    "deep JSON": (lambda: ("application/json", b"[" * 100_000), 400, "invalid_input"),
     "only a URL": (lambda: bodies.as_form([("images", None, b"http://127.0.0.1/a.png")]), 422, "undecodable_image"),
     "cut form": (lambda: (form(PNG)[0], form(PNG)[1][:-10]), 400, "invalid_input"),
     "no boundary": (lambda: ("multipart/form-data", b"abc"), 400, "invalid_input"),

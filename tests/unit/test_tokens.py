@@ -48,3 +48,28 @@ def test_a_changed_file_is_read_again_and_a_lost_one_lets_nobody_in(tmp_path):
     file.unlink()
     with pytest.raises(Unauthenticated):
         tokens.check("Bearer two")
+
+
+def test_a_file_that_changes_twice_in_a_moment_is_read_again(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text("")
+    os.utime(file, ns=(1, 1))
+    tokens = Tokens(file)
+    with pytest.raises(Unauthenticated):
+        tokens.check("Bearer one")
+    file.write_text(digest("one"))
+    os.utime(file, ns=(1, 1))
+    tokens.check("Bearer one")
+
+
+def test_a_line_that_is_no_digest_is_warned_of_without_being_quoted(tmp_path, caplog):
+    file = tmp_path / "tokens"
+    file.write_bytes(f"# clients\n{digest('one')}  -\nopen sesame\n{digest('two')}\n".encode() + b"\xff\n")
+    tokens = Tokens(file)
+    tokens.check("Bearer two")
+    for authorization in ("Bearer one", "Bearer open sesame"):
+        with pytest.raises(Unauthenticated):
+            tokens.check(authorization)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line[: len("line 2")] for line in lines] == ["line 2", "line 3", "line 5"]
+    assert not any("sesame" in line for line in lines)
