@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from service import runtime
 from service.bundle import SALIENCY, ImageSpec
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.foreign import reconstruction_error
@@ -113,6 +114,17 @@ def test_a_required_gpu_that_is_missing_is_an_error(served_bundle, networks):
         pytest.skip("there is a GPU")
     with pytest.raises(AcceleratorMissing, match="CPUExecutionProvider"):
         Networks(served_bundle, require_gpu=True)
+
+
+@pytest.mark.parametrize("there", ["gpu", "libraries", ""])
+def test_a_gpu_that_was_meant_and_cannot_be_used_is_warned_of(served_bundle, networks, monkeypatch, caplog, there):
+    if networks.provider != "CPUExecutionProvider":
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(runtime, "has_gpu", lambda: there == "gpu")
+    monkeypatch.setattr(runtime, "find_spec", lambda name: name if there == "libraries" else None)
+    Networks(served_bundle)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == (["no GPU can be used: the networks run on CPUExecutionProvider"] if there else [])
 
 
 @pytest.mark.parametrize(
