@@ -27,7 +27,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test benchmark train-benchmark grpc-soak sizing example data train results bundle clean
+.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing example data train results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,18 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) $(SERVE)/python tests/image.py $(ENGINE) $(IMAGE)
 
+faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: a table (some 15 minutes)
+	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
+
+overload: .venv/tools  ## five times the capacity for a minute, small requests beside a huge one
+	$(SERVE)/pytest -q -s tests/faults/test_overload.py
+
+soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and temporary files stay flat
+	$(SERVE)/pytest -q -s tests/faults/test_soak.py
+
+fuzz: .venv/tools  ## 60,000 spoiled images and bodies for the decoder and the parser (some minutes)
+	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no tests/properties/test_reading_properties.py
+
 sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 	$(SERVE)/python tests/benchmarks/sizing.py
 
@@ -116,7 +128,7 @@ bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
 
 clean:  ## remove both environments and every cache
-	rm -rf .venv .venv-train .venv-checkov build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-checkov .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -138,4 +150,9 @@ clean:  ## remove both environments and every cache
 .venv-checkov/installed: k8s/checkov.txt
 	$(PYTHON) -m venv .venv-checkov
 	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check --requirement k8s/checkov.txt
+	touch $@
+
+.venv-schemathesis/installed: tests/faults/schemathesis.txt
+	$(PYTHON) -m venv .venv-schemathesis
+	.venv-schemathesis/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/faults/schemathesis.txt
 	touch $@
