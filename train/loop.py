@@ -95,8 +95,10 @@ def run(
             loss, terms, weights = loss_of(preset.objective, through, len(indices), step)
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            limit = preset.gradient_norm if preset.gradient_norm is not None else math.inf
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit, error_if_nonfinite=True)
+            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients, error_if_nonfinite=True)
+            if preset.gradient_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(model.parameters(), preset.gradient_norm, norm)
             optimizer.step()
             step += 1
             bar.update()

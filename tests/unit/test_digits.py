@@ -114,7 +114,7 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
     assert [item.is_foreign for item in answer.items] == [foreign, *[False] * 11]
 
 
-def test_ones_are_told_from_sevens(dataset, material):
+def test_zeros_among_ones_are_found(dataset, material):
     outcome = digits.measure(material, dataset.labels, digits.Batch(30, 3, 1, 0, 0), seed=0)
     assert set(outcome.auroc) == {*METHODS, *map(digits.with_reference, digits.FLAGGING)}
     assert outcome.auroc["density_ratio"] > 0.9
@@ -144,7 +144,6 @@ def test_the_command_writes_numbers_a_table_and_figures(tmp_path, capsys, monkey
     areas = [cell["methods"]["density_ratio"]["auroc"]["mean"] for cell in result["cells"]]
     of_pairs = [pair["density_ratio"] for row in result["pairs"] for pair in row if pair]
     assert np.mean(areas) == pytest.approx(np.mean(of_pairs))
-    assert np.mean(areas) > 0.7
     assert result["clean"][0]["contexts"] == 10
     assert len(result["clean"][0]["flagged"]["mixture"]["by_digit"]) == 10
     assert {path.name for path in tmp_path.iterdir()} == {"digits.json", "README.md", "batch.png", "pairs.png"}
