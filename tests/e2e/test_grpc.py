@@ -378,8 +378,8 @@ def test_more_rows_than_may_be_in_flight_are_refused_until_there_is_room(stub):
 def adaptive_batches(served) -> tuple[float, float]:
     """Adaptive batches so far, and those of 16 calls or fewer: what has more is not of one transport's 16 clients."""
     name = "bentoml_service_adaptive_batch_size"
-    few = metric(served, f"{name}_bucket", method_name="encode", le="16.0")
-    return metric(served, f"{name}_count", method_name="encode"), few
+    few = metric(served, f"{name}_bucket", method_name="encode_checked", le="16.0")
+    return metric(served, f"{name}_count", method_name="encode_checked"), few
 
 
 def test_mixed_traffic_shares_batches_and_changes_no_score(served, client, stub):
