@@ -20,7 +20,7 @@ from train.page import EXPERIMENTS, page  # noqa: E402
 from train.presets import PRESETS  # noqa: E402
 
 IMAGES = 120
-STEPS = 6
+STEPS = 200
 
 
 @pytest.fixture(scope="module", autouse=True)
