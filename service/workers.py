@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,12 @@ class Worker(bentoml.Service[Any]):
         # BentoML never cancels its timers: each would hold what belongs to its request, about 10 kB, for the whole of
         # the time that requests may take, however soon it is answered. That time is ours to watch.
         factory.timeout = None
-        return tracing.Unlinked(self.served_by(factory))
+        served = self.served_by(factory)
+        # What is loaded by now stays: the collector need not go through all of it whenever an answer of thousands of
+        # small records makes it look for garbage (measured: a third of the time that /explain takes for its reasons).
+        gc.collect()
+        gc.freeze()
+        return tracing.Unlinked(served)
 
     def served_by(self, factory: ServiceAppFactory) -> ASGIApp:
         raise NotImplementedError
