@@ -39,8 +39,8 @@ class Here:
     async def encode(self, images):
         return self.networks.encode(images)
 
-    async def decode(self, latents):
-        return self.networks.decode(latents)
+    async def encode_checked(self, images):
+        return self.networks.encode_checked(images)
 
 
 @pytest.fixture(scope="module")
