@@ -21,6 +21,7 @@ in the context that is the very same point is left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,9 @@ IndexArray = NDArray[np.intp]
 DECIMALS = 3
 # Bandwidths that are tried, in standard deviations of the encoder's posterior: each twice the one before.
 NARROWEST, DOUBLINGS = 1.0, 4
-# The search for bandwidths sees 60 images and one in 40, and so many of the population's.
-SEARCH_IMAGES, SEARCH_STEP, SEARCH_SAMPLE = 60, 40, 400
+# The search for bandwidths sees 60 images and one in 40, up to a number whose pairs take some 25 MB on ten axes, and so
+# many of the population's.
+SEARCH_IMAGES, SEARCH_STEP, SEARCH_MOST, SEARCH_SAMPLE = 60, 40, 350, 400
 # A context keeps at most so many images to compare others with.
 MOST_IMAGES = 200
 # Nats of likelihood that a further axis must bring.
@@ -94,16 +96,18 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
     step = -(-len(points) // MOST_IMAGES)
     kept = points[::step]
     itself = own_places(points, kept)
-    near = kernels_between(points, kept, bandwidth).astype(np.float64)
-    density = density_of(kernels_between(points, sample, bandwidth))
+    pieces = list(_pieces(points))
+    near = [kernels_between(piece, kept, bandwidth) for piece in pieces]
+    density = np.concatenate([density_of(kernels_between(piece, sample, bandwidth)) for piece in pieces])
     weights, contamination = np.ones(len(kept)), np.array(START_CONTAMINATION)
     for _ in range(ROUNDS):
-        ratio = np.exp(log_ratio(near @ weights, density, base, own_weights(itself, weights), weights.sum()))
+        found = _weight_near(near, weights)
+        ratio = np.exp(log_ratio(found, density, base, own_weights(itself, weights), weights.sum()))
         inlier = (1 - contamination) * ratio / ((1 - contamination) * ratio + contamination)
         contamination = _share(inlier.sum(), len(points))
         # Rounded like the points: what travels as text must be what is scored with.
         weights = np.round(inlier[::step], DECIMALS)
-    ratios = log_ratio(near @ weights, density, base, own_weights(itself, weights), weights.sum())
+    ratios = log_ratio(_weight_near(near, weights), density, base, own_weights(itself, weights), weights.sum())
     typical = float(np.median(ratios))
     reach = np.ptp(np.quantile(ratios, SPREAD_QUANTILES)) / np.ptp(ndtri(SPREAD_QUANTILES))
     spread = max(1.0, SPREAD_WEIGHT * float(reach))
@@ -114,14 +118,21 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
     """Log ratio (n,) of context to population at points (n, d); `sample` (p, d) and `base` (n,) as for the fit."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
-    itself, total = own_places(points, kernel.points), kernel.weights.sum()
-    ratios = np.empty(len(points))
-    for start in range(0, len(points), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        near = kernels_between(points[rows], kernel.points, kernel.bandwidth) @ kernel.weights
-        density = density_of(kernels_between(points[rows], sample, kernel.bandwidth))
-        ratios[rows] = log_ratio(near, density, base[rows], own_weights(itself[rows], kernel.weights), total)
-    return ratios
+    pieces = list(_pieces(points))
+    near = _weight_near((kernels_between(piece, kernel.points, kernel.bandwidth) for piece in pieces), kernel.weights)
+    density = np.concatenate([density_of(kernels_between(piece, sample, kernel.bandwidth)) for piece in pieces])
+    own = own_weights(own_places(points, kernel.points), kernel.weights)
+    return log_ratio(near, density, base, own, kernel.weights.sum())
+
+
+def _pieces(points: Float64Array) -> Iterator[Float64Array]:
+    """Some rows at a time: against a sample of the population, all at once would take kilobytes an image."""
+    return (points[start : start + ROWS_AT_ONCE] for start in range(0, len(points), ROWS_AT_ONCE))
+
+
+def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64Array:
+    """The weight (n,) near each point, of the kernels (n, m) in pieces and weights (m,)."""
+    return np.concatenate([piece @ weights for piece in near])
 
 
 def log_odds(log_ratio: Float64Array, kernel: Kernel, contamination: float) -> Float64Array:
@@ -133,7 +144,7 @@ def log_odds(log_ratio: Float64Array, kernel: Kernel, contamination: float) -> F
 
 def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Float64Array) -> Float64Array:
     """A bandwidth for every axis (d,), infinite for those that tell the points from the population in no way."""
-    most = SEARCH_IMAGES + len(points) // SEARCH_STEP
+    most = min(SEARCH_IMAGES + len(points) // SEARCH_STEP, SEARCH_MOST)
     points = points[:: -(-len(points) // most)]
     sample = sample[:: -(-len(sample) // SEARCH_SAMPLE)]
     n, d = points.shape

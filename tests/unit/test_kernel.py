@@ -1,5 +1,6 @@
 """The density ratio of context to population, where a single Gaussian has no answer: clumps, rings, free axes."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_more_images_than_a_context_keeps_are_all_scored():
     scores, kernel = odds(points)
     assert len(kernel.points) <= MOST_IMAGES
     assert roc_auc_score(truth, scores) > 0.97
+
+
+def test_a_stream_of_many_images_takes_little_memory():
+    points = np.random.default_rng(0).standard_normal((50_000, 10))
+    points[:, :3] *= 0.1
+    sample = np.random.default_rng(1).standard_normal((1000, 10))
+    tracemalloc.start()
+    try:
+        kernel = fit_kernel(points, np.full(10, 0.1), sample, np.zeros(len(points)))
+        log_ratios(points, kernel, sample, np.zeros(len(points)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * 2**20
 
 
 def test_duplicates_and_constants_stay_finite():
