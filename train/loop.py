@@ -24,6 +24,7 @@ from train.data.dataset import Dataset, split
 from train.memory import keep_freed_memory
 from train.networks import VAE, double_width, half_width
 from train.objectives import Pass, loss_of
+from train.phases import with_phases
 from train.presets import Network, Preset, from_record, record_of
 
 LOG_EVERY = 50
@@ -62,7 +63,7 @@ def run(
 
     keep_freed_memory()
     torch.manual_seed(seed)
-    model = _channels_last(VAE(dataset.image_shape, network_at(preset, step)))
+    model = _made_fast(VAE(dataset.image_shape, network_at(preset, step)))
     optimizer = optimizer_of(model, preset, decoder_alone=step > preset.steps)
     if step:
         state = torch.load(directory / "checkpoint.pt", weights_only=True)
@@ -77,7 +78,7 @@ def run(
     with bar, (directory / "metrics.jsonl").open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
-                model = _channels_last(double_width(model, preset.network))
+                model = _made_fast(double_width(model, preset.network))
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
                 optimizer = optimizer_of(model, preset, decoder_alone=True)
@@ -215,8 +216,12 @@ def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: in
     os.replace(partial, directory / "checkpoint.pt")
 
 
-def _channels_last(model: VAE) -> VAE:
-    """Convolutions on the CPU run up to twice as fast when the channels lie innermost, as they do in uint8 images."""
+def _made_fast(model: VAE) -> VAE:
+    """The same model, computed as the CPU does it fastest.
+
+    Convolutions run up to twice as fast when the channels lie innermost, as they do in uint8 images.
+    """
+    with_phases(model.decoder)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 

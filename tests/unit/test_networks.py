@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from train.networks import VAE, double_width, half_width  # noqa: E402
+from train.phases import PhasedConvTranspose2d, with_phases  # noqa: E402
 from train.presets import PRESETS, Network  # noqa: E402
 
 NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
@@ -82,3 +83,26 @@ def test_every_network_takes_and_gives_its_data_sets_images(name):
     mean, logvar = model.encode(torch.rand(2, shape[2], *shape[:2]))
     assert mean.shape == logvar.shape == (2, preset.network.latent_dim)
     assert model.decode(mean).shape == (2, shape[2], *shape[:2])
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (8, 24, 1)])
+def test_a_decoder_by_phases_is_the_same_decoder(shape):
+    torch.manual_seed(0)
+    plain, phased = VAE(shape, NETWORK), VAE(shape, NETWORK)
+    phased.load_state_dict(plain.state_dict())
+    with_phases(phased.decoder)
+    assert isinstance(phased.decoder[-1], PhasedConvTranspose2d)
+    latents, weights = torch.randn(5, 3), torch.rand(5, shape[2], *shape[:2])
+    for model in (plain, phased):
+        (model.decode(latents) * weights).sum().backward()
+    torch.testing.assert_close(phased.decode(latents), plain.decode(latents))
+    for (name, ours), (other, theirs) in zip(
+        phased.decoder.named_parameters(), plain.decoder.named_parameters(), strict=True
+    ):
+        assert name == other, "checkpoints fit both"
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_other_transposed_convolutions_are_not_taken_by_phases():
+    with pytest.raises(ValueError, match="kernel 4, stride 2, padding 1"):
+        PhasedConvTranspose2d.of(torch.nn.ConvTranspose2d(3, 3, 3, 2, 1))
