@@ -27,7 +27,7 @@ Made for images like those that it was trained on: to find the ones that do not 
 to name the factor that sets them apart, and to draw their corrected versions. Images of another size are resized
 first. It has learned nothing about other kinds of image: it encodes a photograph all the same, and the
 latents that it gives then mean nothing. Whether an image is wrong is not for it to say; it measures how
-far an image stands from its context.
+far an image stands from its context. Contexts are estimated by `{estimator}` where a request does not say.
 
 ## Data
 
@@ -135,6 +135,7 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         channels=channels,
         colour="colour" if channels == 3 else "grey",
         latent_dim=manifest.latent_dim,
+        estimator=manifest.default_estimator,
         data="\n\n".join(filter(None, (SOURCES.get((name, source)), facts))),
         command=evaluation["command"],
         commit=evaluation["commit"],

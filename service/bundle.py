@@ -22,6 +22,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from service.context import DEFAULT_ESTIMATOR, Estimator
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 from service.population import DEAD_VARIANCE, POPULATION, Population
 
@@ -84,6 +85,8 @@ class Manifest(_Record):
     image: ImageSpec
     latent_dim: int = Field(gt=0)
     latents: tuple[Latent, ...]
+    # How contexts are estimated where a request does not say; DEFAULT_ESTIMATOR, and left out, where it is None.
+    estimator: Estimator | None = Field(default=None, exclude_if=lambda value: value is None)
     files: dict[FileName, Sha256] = {}  # sha256 by name; `write` fills it in
     parity: Parity
     metrics: dict[str, JsonValue]
@@ -98,6 +101,10 @@ class Manifest(_Record):
         if len({latent.name for latent in self.latents}) != self.latent_dim:
             raise ValueError("latent names must differ from each other")
         return self
+
+    @property
+    def default_estimator(self) -> Estimator:
+        return self.estimator or DEFAULT_ESTIMATOR
 
     @property
     def dead_dims(self) -> tuple[int, ...]:

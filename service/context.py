@@ -21,6 +21,7 @@ Estimator = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledo
 ContextEstimator = Literal[
     "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd", "moments"
 ]
+DEFAULT_ESTIMATOR: Estimator = "density_ratio"  # of a bundle that names no other
 Source = Literal["batch", "reference", "population"]
 Reliability = Literal["high", "low"]
 # Population standard deviations beyond which a latent is no further out: it keeps every square finite.

@@ -12,14 +12,13 @@ from scipy.special import expit
 from scipy.stats import chi2
 
 from service import kernel
-from service.context import Context, Estimator, Float64Array, Moments, PopulationUnits, Source
+from service.context import DEFAULT_ESTIMATOR, Context, Estimator, Float64Array, Moments, PopulationUnits, Source
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 from service.estimators import FITS, Fit
 from service.mixture import fit_mixture
 from service.odds import background_fit, log_odds, mahalanobis, noise_floor, normal_fit, outlier_log_odds
 from service.population import Population
 
-DEFAULT_ESTIMATOR: Estimator = "density_ratio"
 # Share of the normal images that lie within a context's radius.
 INSIDE = 0.99
 

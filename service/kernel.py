@@ -126,8 +126,11 @@ def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base:
 
 
 def _pieces(points: Float64Array) -> Iterator[Float64Array]:
-    """Some rows at a time: against a sample of the population, all at once would take kilobytes an image."""
-    return (points[start : start + ROWS_AT_ONCE] for start in range(0, len(points), ROWS_AT_ONCE))
+    """Some rows at a time: against a sample of the population, all at once would take kilobytes an image.
+
+    Of no rows it is one piece with none.
+    """
+    return (points[start : start + ROWS_AT_ONCE] for start in range(0, max(len(points), 1), ROWS_AT_ONCE))
 
 
 def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64Array:

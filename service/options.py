@@ -8,7 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import from_json
 
 from service.context import Estimator
-from service.fitting import DEFAULT_ESTIMATOR
 from service.images import Resize
 
 MOST_PICTURES = 1000
@@ -58,7 +57,9 @@ class FitOptions(Options):
 
     images_needed: ClassVar[ImagesNeeded] = "unless context"
 
-    estimator: Estimator = Field(default=DEFAULT_ESTIMATOR, description="how the context's moments are estimated")
+    estimator: Estimator | None = Field(
+        default=None, description="how the context is estimated; by default the bundle's `default_estimator`"
+    )
     foreign: Literal["flag", "off"] = Field(
         default="flag",
         description='"flag" checks each image against its reconstruction, and keeps out of the context what the model '

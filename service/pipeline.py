@@ -194,7 +194,7 @@ class Pipeline:
             latents=list(manifest.latents),
             metrics=dict(manifest.metrics),
             estimators=list(get_args(Estimator)),
-            default_estimator=fitting.DEFAULT_ESTIMATOR,
+            default_estimator=manifest.default_estimator,
             provider=provider,
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
         )
@@ -225,7 +225,7 @@ class Pipeline:
             scoring.score,
             images.latents,
             self.bundle.population,
-            estimator=options.estimator,
+            estimator=options.estimator or self.bundle.manifest.default_estimator,
             threshold=options.threshold,
             fdr=options.fdr,
             context=context,
@@ -244,7 +244,8 @@ class Pipeline:
                 f"All {len(images.latents)} images are unlike anything that the model has seen.",
                 "Serve a bundle that was trained on such images, or turn the check off with foreign=off.",
             )
-        context = fitting.fit(native, self.bundle.population, estimator=options.estimator)
+        estimator = options.estimator or self.bundle.manifest.default_estimator
+        context = fitting.fit(native, self.bundle.population, estimator=estimator)
         unused = answers.unused(images)
         return replace(context, warnings=(*context.warnings, unused)) if unused else context
 

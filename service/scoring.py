@@ -8,10 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from service.context import Context, ContextEstimator, Estimator, Float64Array, PopulationUnits, Reliability
+from service.context import (
+    DEFAULT_ESTIMATOR,
+    Context,
+    ContextEstimator,
+    Estimator,
+    Float64Array,
+    PopulationUnits,
+    Reliability,
+)
 from service.errors import InvalidInput, InvalidOption
 from service.estimators import is_degenerate, leave_one_out_distances
-from service.fitting import DEFAULT_ESTIMATOR, canonical_order, check_estimator, check_latents, fit
+from service.fitting import canonical_order, check_estimator, check_latents, fit
 from service.odds import background_fit, log_odds, mahalanobis, noise_floor, normal_fit, two_group_posterior
 from service.population import Population
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from service.bundle import Bundle
 from train.data.dataset import Dataset
 from train.presets import PRESETS
 from train.variations import override, shortened, sized
@@ -173,7 +174,6 @@ def benchmark(options: argparse.Namespace) -> None:
     from train import benchmark, foreign_stratum, repairs, tables
     from train.data import shapes3d
     from train.data.dataset import split
-    from train.loop import commit
 
     started = time.perf_counter()
     served = bundle.load(options.bundle)
@@ -183,14 +183,7 @@ def benchmark(options: argparse.Namespace) -> None:
     material = benchmark.prepare(served, networks, data)
     cells = benchmark.report(benchmark.run(material, options.contexts, options.seed))
     result = {
-        "model": served.manifest.model,
-        "bundle_id": served.manifest.bundle_id,
-        "data": f"{data.name} ({data.source})",
-        "split": options.split,
-        "images": len(data.images),
-        "seed": options.seed,
-        "command": " ".join(["python -m train", *sys.argv[1:]]),
-        "commit": commit(),
+        **_provenance(options, served, data),
         "cells": cells,
         "counterfactuals": repairs.measure(material, networks, options.seed),
         "foreign": foreign_stratum.measure(material, networks, data.images, options.seed),
@@ -209,7 +202,6 @@ def digits(options: argparse.Namespace) -> None:
     from train import benchmark, digits, digits_report
     from train.data import mnist
     from train.data.dataset import split
-    from train.loop import commit
 
     started = time.perf_counter()
     served = bundle.load(options.bundle)
@@ -220,6 +212,24 @@ def digits(options: argparse.Namespace) -> None:
     data = replace(everything, images=everything.images[rows], factors=everything.factors[rows], labels=labels)
     material = benchmark.prepare(served, runtime.Networks(served), data)
     result = {
+        **_provenance(options, served, data),
+        **digits.report(
+            digits.run(material, labels, options.contexts, options.seed), served.manifest.default_estimator
+        ),
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "digits.json").write_text(json.dumps(result, indent=1) + "\n")
+    digits_report.draw_figures(material, data, result, options.seed, options.out)
+    (options.out / "README.md").write_text(digits_report.markdown(result))
+    print((options.out / "README.md").read_text())
+
+
+def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> dict[str, Any]:
+    """What a measured result says of how it was measured."""
+    from train.loop import commit
+
+    return {
         "model": served.manifest.model,
         "bundle_id": served.manifest.bundle_id,
         "data": f"{data.name} ({data.source})",
@@ -228,14 +238,7 @@ def digits(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "command": " ".join(["python -m train", *sys.argv[1:]]),
         "commit": commit(),
-        **digits.report(digits.run(material, labels, options.contexts, options.seed)),
-        "seconds": time.perf_counter() - started,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "digits.json").write_text(json.dumps(result, indent=1) + "\n")
-    digits_report.draw_figures(material, data, result, options.seed, options.out)
-    (options.out / "README.md").write_text(digits_report.markdown(result))
-    print((options.out / "README.md").read_text())
 
 
 def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validation"]) -> dict[str, Any]:

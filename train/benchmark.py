@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from service import attribution
 from service.bundle import Bundle
-from service.fitting import DEFAULT_ESTIMATOR
+from service.context import DEFAULT_ESTIMATOR
 from service.runtime import Networks, cpu_count
 from service.scoring import Scores, false_discovery_flags, score
 from train.baselines import METHODS, ODDS, SLOW, Material

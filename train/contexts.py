@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from service.context import Estimator
+from service.context import DEFAULT_ESTIMATOR, Estimator
 from service.estimators import log_density
-from service.fitting import DEFAULT_ESTIMATOR
 from service.population import Population
 from service.scoring import score
 

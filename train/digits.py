@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from service import foreign
 from service.context import Estimator
-from service.fitting import DEFAULT_ESTIMATOR
 from service.scoring import Scores, score
 from train.baselines import METHODS, SLOW, Material
 from train.contexts import FloatArray, IntArray, LabelledContext, summary
@@ -72,6 +71,8 @@ def with_reference(estimator: str) -> str:
 
 
 REPORTED = (*METHODS, *map(with_reference, FLAGGING))
+# What the default is held against, pair by pair of digits.
+PAIRED = ("pixel_pca", "oracle")
 
 
 def batches(contexts: int) -> list[Batch]:
@@ -112,9 +113,7 @@ def draw(batch: Batch, labels: IntArray, seed: int) -> Drawn:
     return Drawn(LabelledContext(rows[order], is_outlier[order], pool, ()), reference)
 
 
-def as_served(
-    material: Material, rows: IntArray, estimator: Estimator = DEFAULT_ESTIMATOR, reference: IntArray | None = None
-) -> Scores:
+def as_served(material: Material, rows: IntArray, estimator: Estimator, reference: IntArray | None = None) -> Scores:
     """What /score makes of the images in `rows`, sent as one request, with those in `reference` as its reference."""
     foreignness = foreignness_of(material)
     if reference is not None and foreignness is not None:
@@ -160,15 +159,21 @@ def run(material: Material, labels: IntArray, contexts: int, seed: int) -> list[
         ]
 
 
-def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What digits.json holds of the outcomes: by cell, by pair of digits, and of clean batches by size and digit."""
+def report(outcomes: Sequence[Outcome], default: Estimator) -> dict[str, Any]:
+    """What digits.json holds of the outcomes: by cell, by pair of digits, and of clean batches by size and digit.
+
+    `default` is the bundle's estimator, of which the pairs are shown.
+    """
     return {
+        "default_estimator": default,
         "cells": [
             {"size": size, "others": count, **_cell([each for each in outcomes if _is_of(each, size, count)])}
             for size, counts in OTHERS.items()
             for count in counts
         ],
-        "pairs": [[_pair(outcomes, normal, other) for other in range(DIGITS)] for normal in range(DIGITS)],
+        "pairs": [
+            [_pair(outcomes, normal, other, (default, *PAIRED)) for other in range(DIGITS)] for normal in range(DIGITS)
+        ],
         "clean": [{"size": size, **_clean([each for each in outcomes if _is_of(each, size, 0)])} for size in OTHERS],
     }
 
@@ -196,14 +201,14 @@ def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"contexts": len(outcomes), "methods": methods, "flagged": flagged}
 
 
-def _pair(outcomes: Sequence[Outcome], normal: int, other: int) -> dict[str, float] | None:
+def _pair(outcomes: Sequence[Outcome], normal: int, other: int, methods: Sequence[str]) -> dict[str, float] | None:
     """AUROC over all cells; None for what is no pair."""
     if (normal, other) not in PAIRS:
         return None
     chosen = [
         each for each in outcomes if each.batch.others and (each.batch.normal, each.batch.other) == (normal, other)
     ]
-    return {name: _mean([each.auroc[name] for each in chosen]) for name in (DEFAULT_ESTIMATOR, "pixel_pca", "oracle")}
+    return {name: _mean([each.auroc[name] for each in chosen]) for name in methods}
 
 
 def _clean(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from service.fitting import DEFAULT_ESTIMATOR
 from service.scoring import Scores
 from train.baselines import Material
 from train.contexts import IntArray
 from train.data.dataset import Dataset
 from train.data.mnist import DIGITS
-from train.digits import FLAGGING, REFERENCE, REPORTED, Batch, as_served, draw, with_reference
+from train.digits import FLAGGING, PAIRED, REFERENCE, REPORTED, Batch, as_served, draw, with_reference
 from train.figures import save
 from train.tables import table
 
@@ -29,7 +28,7 @@ FLAG, STRANGER = "tab:red", "tab:blue"
 
 def markdown(result: dict[str, Any]) -> str:
     """`result` as in digits.json."""
-    cells, clean = result["cells"], result["clean"]
+    cells, clean, default = result["cells"], result["clean"], result["default_estimator"]
     pairs = [pair for row in result["pairs"] for pair in row if pair]
     lines = [
         f"# Batches of one digit with some of another: {result['model']}",
@@ -38,7 +37,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['seed']}; {result['seconds']:.0f} s. Made by `{result['command']}` at commit {result['commit']}.",
         "",
         f"All {len(pairs)} ordered pairs of digits weigh the same. AUROC: mean / mean of the worst tenth of the "
-        f"contexts. Reference: {REFERENCE} other images of the normal digit came with the request.",
+        f"contexts. Reference: {REFERENCE} other images of the normal digit came with the request. The "
+        f"bundle's default is `{default}`.",
         "",
         "![Threes with some eights, ranked](batch.png)",
         "",
@@ -67,8 +67,8 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *table(("images", "contexts", *_flagging()), _clean_rows(clean)),
         "",
-        f"By digit, of {clean[-1]['size']} images, `{DEFAULT_ESTIMATOR}`: "
-        + ", ".join(f"{d}: {share:.2%}" for d, share in enumerate(clean[-1]["flagged"][DEFAULT_ESTIMATOR]["by_digit"]))
+        f"By digit, of {clean[-1]['size']} images, `{default}`: "
+        + ", ".join(f"{d}: {share:.2%}" for d, share in enumerate(clean[-1]["flagged"][default]["by_digit"]))
         + ".",
         "",
         "## Pairs of digits",
@@ -81,6 +81,7 @@ def markdown(result: dict[str, Any]) -> str:
 def draw_figures(material: Material, dataset: Dataset, result: dict[str, Any], seed: int, output: Path) -> list[Path]:
     """The page of SHOWN, with and without a reference set, and AUROC by pair of digits; the files written."""
     assert dataset.labels is not None, "MNIST has labels"
+    default = result["default_estimator"]
     context, reference = draw(SHOWN, dataset.labels, seed)
     images, labels = dataset.images[context.rows], dataset.labels[context.rows]
     figures = {
@@ -88,13 +89,11 @@ def draw_figures(material: Material, dataset: Dataset, result: dict[str, Any], s
             images,
             labels,
             {
-                "the batch by itself": as_served(material, context.rows),
-                f"mixture, with {REFERENCE} other threes as reference": as_served(
-                    material, context.rows, "mixture", reference
-                ),
+                "the batch by itself": as_served(material, context.rows, default),
+                f"with {REFERENCE} other threes as reference": as_served(material, context.rows, default, reference),
             },
         ),
-        "pairs": pairs(result["pairs"], result["model"]),
+        "pairs": pairs(result["pairs"], (default, *PAIRED), result["model"]),
     }
     return save(figures, output)
 
@@ -129,10 +128,10 @@ def page(images: NDArray[np.uint8], labels: IntArray, scored: dict[str, Scores])
     return figure
 
 
-def pairs(entries: Sequence[Sequence[dict[str, float] | None]], model: str) -> Figure:
-    """AUROC of what ships by normal digit (down) and other digit (across), and of the pixels' components."""
-    figure, axes = plt.subplots(1, 3, figsize=(16, 5.4), layout="constrained")
-    for axis, name in zip(axes, (DEFAULT_ESTIMATOR, "pixel_pca", "oracle"), strict=True):
+def pairs(entries: Sequence[Sequence[dict[str, float] | None]], methods: Sequence[str], model: str) -> Figure:
+    """AUROC of every method by normal digit (down) and other digit (across)."""
+    figure, axes = plt.subplots(1, len(methods), figsize=(16, 5.4), layout="constrained")
+    for axis, name in zip(axes, methods, strict=True):
         areas = np.array([[np.nan if pair is None else pair[name] for pair in row] for row in entries])
         shown = axis.imshow(areas, vmin=0.5, vmax=1, cmap="viridis")
         for (normal, other), area in np.ndenumerate(areas):

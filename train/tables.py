@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from service.fitting import DEFAULT_ESTIMATOR
+from service.context import DEFAULT_ESTIMATOR
 from train.baselines import METHODS, ODDS
 
 Entry = dict[str, Any]

@@ -14,6 +14,7 @@ import pytest
 
 from service import bundle
 from service.bundle import ImageSpec, Latent, Manifest, Parity
+from service.context import DEFAULT_ESTIMATOR
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 from service.population import Population
 
@@ -130,6 +131,17 @@ def test_a_bundle_needs_no_heat_maps_and_their_parity_is_kept_where_it_has_them(
     parity = without.parity.model_copy(update={"saliency_relative": 2e-6})
     bundle.write(tmp_path / "b", manifest_of(parity=parity), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
     assert bundle.load(tmp_path / "b").manifest.parity.saliency_relative == 2e-6
+
+
+def test_a_bundle_may_name_the_estimator_of_its_contexts(directory: Path, tmp_path: Path) -> None:
+    without = bundle.load(directory).manifest
+    assert without.default_estimator == DEFAULT_ESTIMATOR
+    assert "estimator" not in (directory / bundle.MANIFEST).read_text(), "older bundles keep their hashes"
+    bundle.write(tmp_path / "b", manifest_of(estimator="mixture"), GRAPHS, POPULATION)
+    assert bundle.load(tmp_path / "b").manifest.default_estimator == "mixture"
+    edit(tmp_path / "b", lambda fields: fields.update(estimator="magic"))
+    with pytest.raises(BundleCorrupt, match="estimator"):
+        bundle.load(tmp_path / "b")
 
 
 def test_the_card_may_be_edited_by_hand(directory: Path) -> None:

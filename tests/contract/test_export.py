@@ -320,6 +320,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     assert (manifest.image.shape, manifest.latent_dim) == (dataset.image_shape, LATENT_DIM)
     assert manifest.training == json.loads((run / "config.json").read_text())
     assert manifest.data == evaluation["data"]
+    assert manifest.default_estimator == "density_ratio"
     assert manifest.metrics.items() >= evaluation["metrics"].items()
     assert manifest.metrics["measured"] == {"command": evaluation["command"], "commit": evaluation["commit"]}
     for latent in manifest.latents:
@@ -383,6 +384,8 @@ def test_data_without_factors_gives_numbered_latents(trained: tuple[Path, Datase
     written = export_run(run, tmp_path / "out")
     assert all(latent.name.startswith(f"latent {latent.index}") for latent in written.manifest.latents)
     assert written.manifest.licence == "not stated"
+    assert written.manifest.default_estimator == "mixture", "nature knows no rule"
+    assert export_run(run, tmp_path / "other", estimator="robust").manifest.default_estimator == "robust"
     assert "latents are numbered" in (tmp_path / "out" / bundle.CARD).read_text(encoding="utf-8")
 
 

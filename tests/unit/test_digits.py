@@ -141,12 +141,14 @@ def test_the_command_writes_numbers_a_table_and_figures(tmp_path, capsys, monkey
     assert main(arguments) == 0
     result = json.loads((tmp_path / "digits.json").read_text())
     assert [(cell["size"], cell["others"], cell["contexts"]) for cell in result["cells"]] == [(12, 1, 3), (12, 4, 3)]
-    areas = [cell["methods"]["density_ratio"]["auroc"]["mean"] for cell in result["cells"]]
-    of_pairs = [pair["density_ratio"] for row in result["pairs"] for pair in row if pair]
+    default = result["default_estimator"]
+    areas = [cell["methods"][default]["auroc"]["mean"] for cell in result["cells"]]
+    of_pairs = [pair[default] for row in result["pairs"] for pair in row if pair]
     assert np.mean(areas) == pytest.approx(np.mean(of_pairs))
     assert result["clean"][0]["contexts"] == 10
     assert len(result["clean"][0]["flagged"]["mixture"]["by_digit"]) == 10
     assert {path.name for path in tmp_path.iterdir()} == {"digits.json", "README.md", "batch.png", "pairs.png"}
     text = (tmp_path / "README.md").read_text()
-    assert f"| 12/4 | 3 | {areas[1]:.3f} / " in text
+    assert f" | {areas[1]:.3f} / " in next(line for line in text.splitlines() if line.startswith("| 12/4 | 3 |"))
+    assert f"default is `{default}`" in text
     assert capsys.readouterr().out.strip() == text.strip()

@@ -125,6 +125,12 @@ def test_a_stream_of_many_images_takes_little_memory():
     assert peak < 100 * 2**20
 
 
+def test_no_images_have_no_ratios():
+    points, _ = context(50, 4, 1, 0, 3)
+    kernel = fit_kernel(points, RESOLUTION, SAMPLE, np.zeros(len(points)))
+    assert log_ratios(points[:0], kernel, SAMPLE, np.zeros(0)).shape == (0,)
+
+
 def test_duplicates_and_constants_stay_finite():
     points = np.repeat(SAMPLE[:1], 30, axis=0)
     scores, _ = odds(points)

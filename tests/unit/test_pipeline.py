@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 
 import bodies
@@ -170,6 +171,19 @@ def test_the_description_tells_what_is_served(pipeline, served_bundle):
     assert [latent.index for latent in description.latents] == list(range(description.latent_dim))
     assert description.default_estimator in description.estimators
     assert description.limits.max_images == 10_000
+
+
+async def test_the_bundle_says_how_contexts_are_estimated_where_the_request_does_not(served_bundle, networks):
+    manifest = served_bundle.manifest.model_copy(update={"estimator": "mixture"})
+    pipeline = Pipeline(replace(served_bundle, manifest=manifest), networks, Settings())
+    assert pipeline.describe("CPUExecutionProvider").default_estimator == "mixture"
+    pixels = noise(30)
+    scored = await pipeline.score(request_of(pixels))
+    assert scored.context.estimator == "mixture"
+    assert (await pipeline.score(request_of(pixels, reference=noise(30, seed=1)))).context.estimator == "mixture"
+    assert (await pipeline.score(request_of(pixels, estimator="robust"))).context.estimator == "robust"
+    fitted = await pipeline.fit(request_of(pixels, options_type=FitOptions))
+    assert fitted.context.estimator == "mixture"
 
 
 # Reasons, contexts and pictures

@@ -3,10 +3,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from service.context import Estimator
+from service.context import DEFAULT_ESTIMATOR, Estimator
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 from service.estimators import leave_one_out_distances
-from service.fitting import DEFAULT_ESTIMATOR
 from service.population import Population
 from service.scoring import false_discovery_flags, score
 
