@@ -32,7 +32,7 @@ OTHERS = {20: (1, 2, 4, 7), 50: (2, 5, 10, 18), 200: (10, 20, 40, 70)}
 CLEAN_CONTEXTS = 10  # for every context of a pair: there are nine times fewer digits than pairs
 PAIRS = tuple(permutations(range(DIGITS), 2))  # the normal digit, the other one
 REFERENCE = 100  # images in a reference set
-# What their flags are counted of, without and with a reference set.
+# Beside the bundle's default, the estimators whose flags are counted, without and with a reference set.
 FLAGGING: tuple[Estimator, ...] = ("density_ratio", "mixture", "robust")
 
 
@@ -70,7 +70,6 @@ def with_reference(estimator: str) -> str:
     return f"{estimator}, reference"
 
 
-REPORTED = (*METHODS, *map(with_reference, FLAGGING))
 # What the default is held against, pair by pair of digits.
 PAIRED = ("pixel_pca", "oracle")
 
@@ -132,12 +131,19 @@ def foreignness_of(material: Material) -> FloatArray | None:
     return None if familiarity is None else material.reconstruction_error / (foreign.MARGIN * familiarity.high)
 
 
-def measure(material: Material, labels: IntArray, batch: Batch, seed: int, slow: bool = True) -> Outcome:
-    """Every method on one context; those in SLOW only if `slow`, and only what flags where nothing is to be found."""
+def measure(
+    material: Material,
+    labels: IntArray,
+    batch: Batch,
+    seed: int,
+    slow: bool = True,
+    flagging: Sequence[Estimator] = FLAGGING,
+) -> Outcome:
+    """Every method on one context; those in SLOW only if `slow`, and only `flagging` where nothing is to be found."""
     context, reference = draw(batch, labels, seed)
     truth = context.is_outlier
-    served: dict[str, Scores] = {name: as_served(material, context.rows, name) for name in FLAGGING}
-    served |= {with_reference(name): as_served(material, context.rows, name, reference) for name in FLAGGING}
+    served: dict[str, Scores] = {name: as_served(material, context.rows, name) for name in flagging}
+    served |= {with_reference(name): as_served(material, context.rows, name, reference) for name in flagging}
     scores: dict[str, FloatArray] = {name: each.outlier_score for name, each in served.items()}
     if truth.any():
         chosen = [name for name in METHODS if name not in scores and (slow or name not in SLOW)]
@@ -150,11 +156,15 @@ def measure(material: Material, labels: IntArray, batch: Batch, seed: int, slow:
     )
 
 
-def run(material: Material, labels: IntArray, contexts: int, seed: int) -> list[Outcome]:
-    """All batches; the methods in SLOW see the first of each cell and pair. `labels` (N,) are those of `material`."""
+def run(material: Material, labels: IntArray, contexts: int, seed: int, default: Estimator) -> list[Outcome]:
+    """All batches; the methods in SLOW see the first of each cell and pair. `labels` (N,) are those of `material`.
+
+    `default` is the bundle's estimator, whose flags are counted with those of FLAGGING.
+    """
+    flagging = tuple(dict.fromkeys((*FLAGGING, default)))
     with threadpool_limits(1):
         return [
-            measure(material, labels, batch, seed, slow=batch.index == 0)
+            measure(material, labels, batch, seed, batch.index == 0, flagging)
             for batch in tqdm(batches(contexts), "contexts")
         ]
 
@@ -184,7 +194,7 @@ def _is_of(outcome: Outcome, size: int, others: int) -> bool:
 
 def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     methods = {}
-    for name in REPORTED:
+    for name in dict.fromkeys((*METHODS, *outcomes[0].flagged)):
         seen = [each for each in outcomes if name in each.auroc]
         methods[name] = {
             "contexts": len(seen),

@@ -16,7 +16,7 @@ from train.baselines import Material
 from train.contexts import IntArray
 from train.data.dataset import Dataset
 from train.data.mnist import DIGITS
-from train.digits import FLAGGING, PAIRED, REFERENCE, REPORTED, Batch, as_served, draw, with_reference
+from train.digits import PAIRED, REFERENCE, Batch, as_served, draw
 from train.figures import save
 from train.tables import table
 
@@ -29,6 +29,7 @@ FLAG, STRANGER = "tab:red", "tab:blue"
 def markdown(result: dict[str, Any]) -> str:
     """`result` as in digits.json."""
     cells, clean, default = result["cells"], result["clean"], result["default_estimator"]
+    methods, flagging = tuple(cells[0]["methods"]), tuple(cells[0]["flagged"])
     pairs = [pair for row in result["pairs"] for pair in row if pair]
     lines = [
         f"# Batches of one digit with some of another: {result['model']}",
@@ -45,12 +46,12 @@ def markdown(result: dict[str, Any]) -> str:
         "## Ranking: AUROC",
         "",
         *table(
-            ("images/others", "contexts", *REPORTED),
+            ("images/others", "contexts", *methods),
             (
                 [
                     f"{cell['size']}/{cell['others']}",
                     str(cell["contexts"]),
-                    *(_area(cell["methods"][name]["auroc"]) for name in REPORTED),
+                    *(_area(cell["methods"][name]["auroc"]) for name in methods),
                 ]
                 for cell in cells
             ),
@@ -61,11 +62,11 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "## Flags: share of the others found / share of the normal images flagged",
         "",
-        *table(("images/others", *_flagging()), _flag_rows(cells)),
+        *table(("images/others", *flagging), _flag_rows(cells)),
         "",
         "## Clean batches: share of the images flagged / share of the batches in which any is",
         "",
-        *table(("images", "contexts", *_flagging()), _clean_rows(clean)),
+        *table(("images", "contexts", *flagging), _clean_rows(clean)),
         "",
         f"By digit, of {clean[-1]['size']} images, `{default}`: "
         + ", ".join(f"{d}: {share:.2%}" for d, share in enumerate(clean[-1]["flagged"][default]["by_digit"]))
@@ -145,28 +146,22 @@ def pairs(entries: Sequence[Sequence[dict[str, float] | None]], methods: Sequenc
     return figure
 
 
-def _flagging() -> tuple[str, ...]:
-    return (*FLAGGING, *map(with_reference, FLAGGING))
-
-
 def _area(auroc: dict[str, float]) -> str:
     return f"{auroc['mean']:.3f} / {auroc['worst_decile']:.3f}"
 
 
 def _flag_rows(cells: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
     for cell in cells:
-        flagged = [cell["flagged"][name] for name in _flagging()]
         yield [
             f"{cell['size']}/{cell['others']}",
-            *(f"{each['found']:.1%} / {each['inliers']:.1%}" for each in flagged),
+            *(f"{each['found']:.1%} / {each['inliers']:.1%}" for each in cell["flagged"].values()),
         ]
 
 
 def _clean_rows(entries: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
     for entry in entries:
-        flagged = [entry["flagged"][name] for name in _flagging()]
         yield [
             str(entry["size"]),
             str(entry["contexts"]),
-            *(f"{each['images']:.2%} / {each['batches']:.1%}" for each in flagged),
+            *(f"{each['images']:.2%} / {each['batches']:.1%}" for each in entry["flagged"].values()),
         ]

@@ -130,6 +130,17 @@ def test_in_a_clean_batch_only_flags_are_counted(dataset, material):
     assert np.isnan(outcome.flagged["density_ratio"].found)
 
 
+def test_the_flags_of_any_default_are_counted(dataset, material, monkeypatch):
+    monkeypatch.setattr(digits, "PAIRS", ((1, 0),))
+    monkeypatch.setattr(digits, "DIGITS", 2)
+    default = "leave_one_out"
+    result = digits.report(digits.run(material, dataset.labels, 1, 0, default), default)
+    assert default not in digits.FLAGGING
+    for cell in (*result["cells"], *result["clean"]):
+        assert {default, digits.with_reference(default)} < set(cell["flagged"])
+    assert result["cells"][0]["methods"][digits.with_reference(default)]["auroc"]["mean"] > 0.5
+
+
 def test_the_command_writes_numbers_a_table_and_figures(tmp_path, capsys, monkeypatch):
     arguments = ["digits", str(BUNDLE), "--data", str(DIGITS), "--out", str(tmp_path)]
     assert main(arguments) == 2

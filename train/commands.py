@@ -1,0 +1,249 @@
+"""What the commands of `python -m train` do: load what they need, measure or draw, write, and print what was found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from service.bundle import Bundle
+from train.data.dataset import Dataset
+from train.presets import PRESETS
+from train.variations import override, shortened, sized
+
+RUNS = Path("runs")
+RENDERED = {"shapes3d": Path("data/3dshapes.h5"), "dsprites": Path("data/dsprites.npz")}
+REFERENCE_FRAMES = {name: Path(f"tests/data/{name}_reference") for name in RENDERED}
+ENCODED_AT_A_TIME = 4_096
+
+
+def list_presets(options: argparse.Namespace) -> None:
+    for name, make in PRESETS.items():
+        preset = make()
+        print(f"{name:28} {preset.total_steps:>7,} steps of {preset.training_batch:>3}   {preset.description}")
+
+
+def run(options: argparse.Namespace) -> None:
+    from train import loop  # torch takes seconds to import: only where it is needed
+    from train.data import catalogue
+
+    preset = PRESETS[options.preset]()
+    if preset.image_shape is not None:
+        preset = sized(preset, options.size or preset.image_shape[0], options.channels or preset.image_shape[2])
+    elif options.size or options.channels:
+        raise ValueError(f"--size and --channels are for the preset folder: the images of {preset.name} have theirs")
+    for setting in options.set:
+        preset = override(preset, setting)
+    if options.steps is not None:
+        preset = shortened(preset, options.steps)
+    directory = options.out or RUNS / preset.name
+    dataset = catalogue.load(preset, options.data)
+    loop.run(
+        preset,
+        dataset,
+        directory,
+        seed=options.seed,
+        precision=options.precision,
+        until=options.until,
+        resume=options.resume,
+    )
+    if options.until is not None and options.until < preset.total_steps:
+        print(f"{directory} is at step {options.until} of {preset.total_steps}; --resume goes on")
+        return
+    _measure(directory, dataset, "test")
+    _draw(directory, dataset)
+    print(f"next: python -m export {directory} --out service/bundles/NAME")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    result = _measure(options.run, _dataset_of(options), options.split)
+    print(json.dumps(result["metrics"], indent=2))
+
+
+def figures(options: argparse.Namespace) -> None:
+    _draw(options.run, _dataset_of(options))
+
+
+def unfold(options: argparse.Namespace) -> None:
+    from train.unfold import unfold as unfolded
+
+    report = unfolded(options.run, _dataset_of(options), options.out, seeds=options.seeds, seed=options.seed)
+    print(json.dumps(report, indent=2))
+    latents = len(report["kept"])
+    print(
+        f"next: python -m train run {report['preset']} --seed {report['seed']} --set network.latent_dim={latents} "
+        f"--out {options.out} --resume"
+    )
+
+
+def results(options: argparse.Namespace) -> None:
+    from train.results import keep
+
+    print(keep(options.run, options.out))
+
+
+def page(options: argparse.Namespace) -> None:
+    from train.page import page as text
+
+    target = options.results / "README.md"
+    target.write_text(text(options.results))
+    print(target)
+
+
+def render(options: argparse.Namespace) -> None:
+    from train.data import dsprites, shapes3d
+
+    path = options.out or RENDERED[options.dataset]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    {"shapes3d": shapes3d.render, "dsprites": dsprites.render}[options.dataset](path)
+
+
+def fidelity(options: argparse.Namespace) -> None:
+    from train.data import dsprites_fidelity, shapes3d_fidelity
+
+    directory = options.frames or REFERENCE_FRAMES[options.dataset]
+    if options.dataset == "shapes3d":
+        shapes = shapes3d_fidelity.fidelity(directory)
+        print(shapes)
+        if options.out:
+            shapes3d_fidelity.save_comparison(shapes, options.out)
+        return
+    sprites = dsprites_fidelity.fidelity(directory)
+    print(sprites)
+    if options.out:
+        dsprites_fidelity.save_comparison(sprites, options.out)
+    if not sprites.faithful:
+        raise ValueError(
+            f"the rendering is not faithful: {dsprites_fidelity.EXACT_SHARE:.0%} of the frames should be exact, and "
+            f"none more than {dsprites_fidelity.WORST_PIXELS} pixels wrong"
+        )
+
+
+def sample(options: argparse.Namespace) -> None:
+    from train.sample_batch import write_sample_batch
+
+    write_sample_batch(options.out)
+
+
+def seed_case(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from service import bundle, runtime
+    from train import contexts
+    from train.data import shapes3d
+    from train.figures import draw_seed_case
+    from train.loop import commit
+
+    served = bundle.load(options.bundle)
+    networks = runtime.Networks(served)
+    data = shapes3d.load(options.data)
+    starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
+    latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
+    report = contexts.seed_case(latents, data.factors, served.population, draws=options.draws, seed=options.seed)
+    text = json.dumps({"bundle_id": served.manifest.bundle_id, "commit": commit(), **report}, indent=2)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "seed_case.json").write_text(text + "\n")
+    draw_seed_case(latents, data.factors, served.population, options.seed, served.manifest.model, options.out)
+    print(text)
+
+
+def benchmark(options: argparse.Namespace) -> None:
+    from service import bundle, runtime
+    from train import benchmark, foreign_stratum, repairs, tables
+    from train.data import shapes3d
+    from train.data.dataset import split
+
+    started = time.perf_counter()
+    served = bundle.load(options.bundle)
+    networks = runtime.Networks(served)
+    parts = split(math.prod(shapes3d.FACTOR_SIZES))
+    data = shapes3d.load(options.data, np.sort(getattr(parts, options.split)))
+    material = benchmark.prepare(served, networks, data)
+    cells = benchmark.report(benchmark.run(material, options.contexts, options.seed))
+    result = {
+        **_provenance(options, served, data),
+        "cells": cells,
+        "counterfactuals": repairs.measure(material, networks, options.seed),
+        "foreign": foreign_stratum.measure(material, networks, data.images, options.seed),
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
+    (options.out / "benchmark.md").write_text(tables.markdown(result))
+    print((options.out / "benchmark.md").read_text())
+
+
+def digits(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from service import bundle, runtime
+    from train import benchmark, digits, digits_report
+    from train.data import mnist
+    from train.data.dataset import split
+
+    started = time.perf_counter()
+    served = bundle.load(options.bundle)
+    everything = mnist.load(options.data)
+    rows = np.sort(getattr(split(len(everything.images)), options.split))
+    assert everything.labels is not None, "MNIST has labels"
+    labels = everything.labels[rows]
+    data = replace(everything, images=everything.images[rows], factors=everything.factors[rows], labels=labels)
+    material = benchmark.prepare(served, runtime.Networks(served), data)
+    default = served.manifest.default_estimator
+    result = {
+        **_provenance(options, served, data),
+        **digits.report(digits.run(material, labels, options.contexts, options.seed, default), default),
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "digits.json").write_text(json.dumps(result, indent=1) + "\n")
+    digits_report.draw_figures(material, data, result, options.seed, options.out)
+    (options.out / "README.md").write_text(digits_report.markdown(result))
+    print((options.out / "README.md").read_text())
+
+
+def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> dict[str, Any]:
+    """What a measured result says of how it was measured."""
+    from train.loop import commit
+
+    return {
+        "model": served.manifest.model,
+        "bundle_id": served.manifest.bundle_id,
+        "data": f"{data.name} ({data.source})",
+        "split": options.split,
+        "images": len(data.images),
+        "seed": options.seed,
+        "command": " ".join(["python -m train", *sys.argv[1:]]),
+        "commit": commit(),
+    }
+
+
+def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validation"]) -> dict[str, Any]:
+    from train.diagnosis import remarks
+    from train.evaluate import evaluate as measure
+
+    result = measure(directory, dataset, split)
+    for remark in remarks(result):
+        print(f"note: {remark}", file=sys.stderr)
+    return result
+
+
+def _draw(directory: Path, dataset: Dataset) -> None:
+    from train.figures import draw
+
+    for path in draw(directory, dataset):
+        print(path)
+
+
+def _dataset_of(options: argparse.Namespace) -> Dataset:
+    from train.data import catalogue
+    from train.loop import load_config
+    from train.presets import from_record
+
+    return catalogue.load(from_record(load_config(options.run)["preset"]), options.data)
