@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -9,18 +10,25 @@ from service.errors import Overloaded
 
 # At most this share of all images that are taken is kept free for a request like the last one that found no room.
 MOST_KEPT_FREE = 0.25
+# A request that is being read has room kept for it so long: a slow sender does not keep others out.
+READING_SECONDS = 1.0
 
 
 class Admission:
     """Counts the rows and body bytes of all requests under way, for one event loop."""
 
     def __init__(
-        self, max_rows: int, max_bytes: int, observe: Callable[[Mapping[str, int]], None] = lambda in_flight: None
+        self,
+        max_rows: int,
+        max_bytes: int,
+        observe: Callable[[Mapping[str, int]], None] = lambda in_flight: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`observe` is told what is in flight whenever that changes."""
+        """`observe` is told what is in flight whenever that changes; `clock` gives seconds."""
         self._limits = {"images": max_rows, "bytes": max_bytes}
-        self._observe = observe
-        self._wanted = 0  # images of the last request that found no room, until there is room for as many
+        self._observe, self._clock = observe, clock
+        self._wanted = 0  # images of the last request that found no room, until there is room for two of them
+        self._kept: dict[Ticket, tuple[int, float]] = {}  # images kept for a request that is being read, until when
         self.in_flight = {"images": 0, "bytes": 0}
         observe(self.in_flight)
 
@@ -31,36 +39,43 @@ class Admission:
         try:
             yield ticket
         finally:
+            self._kept.pop(ticket, None)
             for unit, amount in ticket.taken.items():
                 self.in_flight[unit] -= amount
             self._observe(self.in_flight)
 
-    def expect(self, announced_bytes: int) -> None:
+    def expect(self, ticket: Ticket, announced_bytes: int) -> None:
         """Raises Overloaded where a request that is yet to be read would most likely find no room.
 
         How many images it has shows only once it is read. Reading in vain would cost the requests that are worked on,
-        and the one turned away its time: so once one was, the next are not even read until it would have room.
+        and the one turned away its time: so once one was, the next are not even read until they would have room, and
+        only as many at a time as would.
         """
-        self._check("bytes", announced_bytes)
-        if self._wanted and self._has_room("images", self._wanted):
+        self._check("bytes", self.in_flight["bytes"], announced_bytes)
+        if not self._wanted:
+            return
+        now = self._clock()
+        taken = self.in_flight["images"] + sum(images for images, until in self._kept.values() if until > now)
+        if taken + 2 * self._wanted <= self._limits["images"]:
             self._wanted = 0
-        self._check("images", self._wanted)
+            return
+        self._check("images", taken, self._wanted)
+        self._kept[ticket] = (self._wanted, now + READING_SECONDS)
 
-    def take(self, unit: str, amount: int) -> None:
+    def take(self, ticket: Ticket, unit: str, amount: int) -> None:
         """Raises Overloaded where there is no room for `amount` more."""
-        if unit == "images" and not self._has_room(unit, amount):
-            self._wanted = min(amount, int(MOST_KEPT_FREE * self._limits[unit]))
-        self._check(unit, amount)
+        if unit == "images":
+            self._kept.pop(ticket, None)
+            if self.in_flight[unit] + amount > self._limits[unit]:
+                self._wanted = min(amount, int(MOST_KEPT_FREE * self._limits[unit]))
+        self._check(unit, self.in_flight[unit], amount)
         self.in_flight[unit] += amount
         self._observe(self.in_flight)
 
-    def _has_room(self, unit: str, amount: int) -> bool:
-        return self.in_flight[unit] + amount <= self._limits[unit]
-
-    def _check(self, unit: str, amount: int) -> None:
-        if not self._has_room(unit, amount):
+    def _check(self, unit: str, taken: int, amount: int) -> None:
+        if taken + amount > self._limits[unit]:
             raise Overloaded(
-                f"{self.in_flight[unit]} {unit} are being worked on, and there is no room for {amount} more; "
+                f"{taken} {unit} are being worked on, and there is no room for {amount} more; "
                 f"at most {self._limits[unit]} are taken at a time.",
                 "Send it again a little later.",
             )
@@ -75,7 +90,7 @@ class Ticket:
 
     def expect(self, announced_bytes: int) -> None:
         """Ask before reading a body of that size, as far as it is known."""
-        self._admission.expect(announced_bytes)
+        self._admission.expect(self, announced_bytes)
 
     def take_images(self, amount: int) -> None:
         self._take("images", amount)
@@ -92,5 +107,5 @@ class Ticket:
             self._take(unit, max(amount - self.taken[unit], 0))
 
     def _take(self, unit: str, amount: int) -> None:
-        self._admission.take(unit, amount)
+        self._admission.take(self, unit, amount)
         self.taken[unit] += amount

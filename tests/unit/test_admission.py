@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from service.admission import Admission
+from service.admission import READING_SECONDS, Admission
 from service.errors import Overloaded
 
 
@@ -39,10 +39,59 @@ def test_once_one_found_no_room_others_are_not_even_read_until_it_would_have_som
             second.take_images(21)
         with pytest.raises(Overloaded, match="80 images"), admission.ticket() as third:
             third.expect(0)
-    with admission.ticket() as first:
+    with admission.ticket() as first, admission.ticket() as second:
         first.take_images(79)
-        first.expect(0)  # one of 21 would have room again
-        first.take_images(21)
+        second.expect(0)  # one of 21 would have room again
+        second.take_images(21)
+
+
+def test_no_more_are_read_at_a_time_than_would_have_room():
+    now = 0.0
+    admission = Admission(max_rows=100, max_bytes=100, clock=lambda: now)
+    with admission.ticket() as first, admission.ticket() as second, admission.ticket() as third:
+        first.take_images(75)
+        with pytest.raises(Overloaded):
+            second.take_images(26)
+        second.expect(0)  # is being read: room for 25 is kept
+        with pytest.raises(Overloaded, match="100 images"):
+            third.expect(0)
+        now = READING_SECONDS / 2
+        with pytest.raises(Overloaded):
+            third.expect(0)
+        second.take_images(0)  # it was smaller
+        third.expect(0)
+        with pytest.raises(Overloaded):
+            second.expect(0)
+        now += READING_SECONDS  # a slow sender's room is not kept
+        second.expect(0)
+        third.take_images(25)  # it comes into nobody's room
+
+
+def test_what_is_being_read_keeps_no_room_once_it_has_ended():
+    admission = Admission(max_rows=100, max_bytes=100)
+    with admission.ticket() as first:
+        first.take_images(75)
+        with pytest.raises(Overloaded), admission.ticket() as second:
+            second.take_images(26)
+        with admission.ticket() as second:
+            second.expect(0)
+        first.expect(0)
+
+
+def test_where_two_like_the_last_refused_have_room_all_are_read():
+    admission = Admission(max_rows=100, max_bytes=100)
+    with admission.ticket() as first, contextlib.ExitStack() as others:
+        first.take_images(60)
+        with pytest.raises(Overloaded):
+            first.take_images(41)
+        first.take_images(15)
+        others.enter_context(admission.ticket()).expect(0)  # one is read, and room kept for it
+        with pytest.raises(Overloaded):
+            others.enter_context(admission.ticket()).expect(0)
+    with admission.ticket() as first, contextlib.ExitStack() as others:
+        first.take_images(50)
+        for _ in range(5):
+            others.enter_context(admission.ticket()).expect(0)
 
 
 def test_the_largest_requests_that_find_no_room_do_not_keep_everybody_out():
