@@ -85,9 +85,11 @@ class Inference:
         batch_metrics().running(loaded, self.networks.provider)
 
     @bentoml.on_startup
-    async def stop_last(self) -> None:
-        if (lock := lifecycle.open_lock(addresses())) is not None:
-            lifecycle.stop_after_holders(lock)
+    async def live_longest(self) -> None:
+        if (mine := lifecycle.open_lock(addresses(), lifecycle.INFERENCE)) is not None:
+            lifecycle.hold(mine)
+        if (api := lifecycle.open_lock(addresses(), lifecycle.API)) is not None:
+            lifecycle.stop_after_holders(api)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -194,11 +196,12 @@ class Misfit:
                 ) from None
 
     def __init__(self) -> None:
-        if (lock := lifecycle.open_lock(addresses())) is not None:
+        watch = lifecycle.Watch(lifecycle.open_lock(addresses(), lifecycle.INFERENCE))
+        if (lock := lifecycle.open_lock(addresses(), lifecycle.API)) is not None:
             lifecycle.hold(lock)
             addresses().update(lifecycle.lasting(addresses()))
         self.settings = Settings()
-        self.networks = RemoteNetworks(self.inference)
+        self.networks = RemoteNetworks(self.inference, watch.has_ended)
         loaded = bundle.load(self.settings.bundle_directory)
         self.metrics = Metrics(loaded)
         self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics)

@@ -1,7 +1,8 @@
 """Stopping in order: the supervisor signals all processes at once, but the networks must outlive the calls on them.
 
 Each API worker holds a shared lock for as long as it lives. The networks' process, told to stop, first waits for the
-lock to be free. The system frees the lock of a process that dies, however it dies.
+lock to be free. The system frees the lock of a process that dies, however it dies: so the API workers know by a lock
+of the networks' process whether that one lives, whose listening socket outlives it.
 
 The supervisor also removes the sockets between its processes, before any has stopped: an open descriptor keeps them.
 """
@@ -18,21 +19,41 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-LOCK = "api.lock"
+API, INFERENCE = "api.lock", "inference.lock"
 SCHEME = "file://"
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
-def open_lock(addresses: Mapping[str, str]) -> int | None:
-    """A descriptor of the lock, in the private directory of the sockets at `addresses`; None where there are none."""
+def open_lock(addresses: Mapping[str, str], name: str) -> int | None:
+    """A descriptor of the lock `name` in the private directory of the sockets at `addresses`; None without sockets."""
     sockets = [Path(address.removeprefix(SCHEME)) for address in addresses.values() if address.startswith(SCHEME)]
-    return os.open(sockets[0].with_name(LOCK), os.O_RDWR | os.O_CREAT, 0o600) if sockets else None
+    return os.open(sockets[0].with_name(name), os.O_RDWR | os.O_CREAT, 0o600) if sockets else None
 
 
 def hold(lock: int) -> None:
     """Hold the lock until this process ends."""
     fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+class Watch:
+    """Whether the process that held a lock has ended."""
+
+    def __init__(self, lock: int | None) -> None:
+        """Without a lock no process has ended."""
+        self._lock, self._was_held = lock, False
+
+    def has_ended(self) -> bool:
+        """Whether nobody holds the lock any more: False as long as nobody was seen to hold it."""
+        if self._lock is None:
+            return False
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._was_held = True
+            return False
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        return self._was_held
 
 
 def lasting(addresses: Mapping[str, str]) -> dict[str, str]:

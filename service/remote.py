@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from service.errors import InferenceUnavailable
 
 PROBE_SECONDS = 3
+LOOK_SECONDS = 0.3
 # A process that is busy may miss a probe; one that misses so many in a row is gone.
 PROBES_MISSED = 3
 # How many connections that break as they are taken up one call may meet.
@@ -26,8 +27,9 @@ class RemoteNetworks:
     Each raises InferenceUnavailable.
     """
 
-    def __init__(self, inference: Any) -> None:
-        self._inference = inference
+    def __init__(self, inference: Any, has_ended: Callable[[], bool] = lambda: False) -> None:
+        """`has_ended` tells whether the process was there and is no more."""
+        self._inference, self._has_ended = inference, has_ended
 
     async def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         latents: NDArray[np.float32] = await self._ask("encode", images)
@@ -49,6 +51,8 @@ class RemoteNetworks:
         return str(await self._ask("provider"))
 
     async def is_ready(self) -> bool:
+        if self._has_ended():
+            return False
         try:
             return bool(await self._inference.to_async.is_ready(timeout=PROBE_SECONDS))
         except (aiohttp.ClientError, TimeoutError):
@@ -56,6 +60,7 @@ class RemoteNetworks:
 
     async def _ask(self, method: str, *arguments: object) -> Any:
         call = getattr(self._inference.to_async, method)
+        self._check_that_it_lives()
         try:
             for _ in range(STALE_CONNECTIONS):
                 try:
@@ -69,12 +74,20 @@ class RemoteNetworks:
                 "It may be starting, or gone: GET /readyz tells when it is back.",
             ) from error
 
+    def _check_that_it_lives(self) -> None:
+        if self._has_ended():
+            raise InferenceUnavailable("The networks' process has ended.", "GET /readyz tells when it is back.")
+
     async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
         """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
-        task, missed = asyncio.create_task(call), 0
+        task, missed, loop = asyncio.create_task(call), 0, asyncio.get_running_loop()
+        probed = loop.time()
         try:
-            while not (await asyncio.wait({task}, timeout=PROBE_SECONDS))[0]:
-                missed = 0 if await self.is_ready() else missed + 1
+            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+                self._check_that_it_lives()
+                if loop.time() < probed + PROBE_SECONDS:
+                    continue
+                missed, probed = 0 if await self.is_ready() else missed + 1, loop.time()
                 if missed == PROBES_MISSED:
                     raise TimeoutError
             return task.result()

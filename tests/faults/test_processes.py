@@ -53,13 +53,18 @@ def urls_of(served) -> list[str]:
     return [served.url, served.url, f"grpc://{served.grpc_target}", f"grpc://{served.grpc_target}"]
 
 
+def kill_mid_request(served, process: str, large: bodies.Body, pool) -> tuple[Future[httpx.Response], float]:
+    """A request that was at work when that process was killed, and when that was."""
+    under_way = pool.submit(post, served.url, large)
+    wait_for_rows(served, LARGE)
+    served.worker(process).send_signal(signal.SIGKILL)
+    return under_way, time.monotonic()
+
+
 def test_inference_killed_mid_request(supervisor, images, large, pool, report):
     served = supervisor.served
     with clients(urls_of(served), images) as steady:
-        under_way = pool.submit(post, served.url, large)
-        wait_for_rows(served, LARGE)
-        served.worker("Inference").send_signal(signal.SIGKILL)
-        killed = time.monotonic()
+        under_way, killed = kill_mid_request(served, "Inference", large, pool)
         answer = under_way.result()  # in clear words, and long before the request's time is over
         told = time.monotonic() - killed
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "inference_unavailable")
@@ -69,7 +74,7 @@ def test_inference_killed_mid_request(supervisor, images, large, pool, report):
     assert 503 in supervisor.failed_probes  # it says so itself, as far as it answers in time
     report(
         fault="Inference killed (SIGKILL) mid-request",
-        held=f"503 after {told:.0f} s, /livez failed, restarted and ready after {back:.0f} s; 4 clients went on",
+        held=f"503 after {told:.1f} s, /livez failed, restarted and ready after {back:.0f} s; 4 clients went on",
         answered=sum(steady.answered),
         refused=1,
         lost=len(steady.failures),
@@ -79,10 +84,7 @@ def test_inference_killed_mid_request(supervisor, images, large, pool, report):
 def test_api_worker_killed(supervisor, images, large, pool, report):
     served = supervisor.served
     with clients(urls_of(served), images) as steady:
-        under_way = pool.submit(post, served.url, large)
-        wait_for_rows(served, LARGE)
-        served.worker("Misfit").send_signal(signal.SIGKILL)
-        killed = time.monotonic()
+        under_way, killed = kill_mid_request(served, "Misfit", large, pool)
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):  # at once: nobody waits for an answer
             under_way.result()
         told = time.monotonic() - killed

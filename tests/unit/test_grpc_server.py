@@ -160,7 +160,7 @@ def test_a_socket_outlives_its_file(tmp_path):
 
 def test_a_signal_waits_until_nobody_holds_the_lock(tmp_path):
     addresses = {"Inference": f"file://{tmp_path}/Inference.sock"}
-    holder, waiter = lifecycle.open_lock(addresses), lifecycle.open_lock(addresses)
+    holder, waiter = (lifecycle.open_lock(addresses, lifecycle.API) for _ in range(2))
     lifecycle.hold(holder)
     stopped = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -180,5 +180,19 @@ def test_a_signal_waits_until_nobody_holds_the_lock(tmp_path):
 
 
 def test_without_sockets_there_is_no_lock():
-    assert lifecycle.open_lock({}) is None
-    assert lifecycle.open_lock({"Misfit": "http://127.0.0.1:3000"}) is None
+    assert lifecycle.open_lock({}, lifecycle.API) is None
+    assert lifecycle.open_lock({"Misfit": "http://127.0.0.1:3000"}, lifecycle.API) is None
+    assert not lifecycle.Watch(None).has_ended()
+
+
+def test_the_end_of_a_process_shows_by_its_lock(tmp_path):
+    addresses = {"Inference": f"file://{tmp_path}/Inference.sock"}
+    watch = lifecycle.Watch(lifecycle.open_lock(addresses, lifecycle.INFERENCE))
+    assert not watch.has_ended()  # it has yet to start
+    for _ in range(2):  # it is started again
+        holder = lifecycle.open_lock(addresses, lifecycle.INFERENCE)
+        lifecycle.hold(holder)
+        assert not watch.has_ended()
+        os.close(holder)
+        assert watch.has_ended()
+        assert watch.has_ended()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import aiohttp
@@ -27,6 +28,13 @@ class Flaky:
 
     async def is_ready(self, timeout):
         return True
+
+
+class Waiting(Flaky):
+    """An Inference that never answers."""
+
+    async def encode(self, images):
+        await asyncio.Event().wait()
 
 
 def networks(*errors: Exception):
@@ -58,3 +66,23 @@ async def test_other_failures_are_not_tried_again():
     flaky = networks(aiohttp.ClientPayloadError(), aiohttp.ClientPayloadError())
     with pytest.raises(InferenceUnavailable, match="ClientPayloadError"):
         await flaky.encode(np.ones(3))
+
+
+async def test_a_process_that_ends_meanwhile_is_told_at_once():
+    from service import remote
+
+    ended = iter([False, False, True])
+    waiting = remote.RemoteNetworks(Waiting(), lambda: next(ended))
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(InferenceUnavailable, match="has ended"):
+        await waiting.encode(np.ones(3))
+    assert asyncio.get_running_loop().time() - began < remote.PROBE_SECONDS  # by its lock, not by probes
+
+
+async def test_a_process_that_has_ended_is_not_called():
+    from service.remote import RemoteNetworks
+
+    gone = RemoteNetworks(Waiting(), lambda: True)
+    assert not await gone.is_ready()
+    with pytest.raises(InferenceUnavailable, match="has ended"):
+        await gone.encode(np.ones(3))
