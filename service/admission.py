@@ -44,12 +44,11 @@ class Admission:
                 self.in_flight[unit] -= amount
             self._observe(self.in_flight)
 
-    def expect(self, ticket: Ticket, announced_bytes: int) -> None:
+    def check(self, announced_bytes: int = 0) -> None:
         """Raises Overloaded where a request that is yet to be read would most likely find no room.
 
         How many images it has shows only once it is read. Reading in vain would cost the requests that are worked on,
-        and the one turned away its time: so once one was, the next are not even read until they would have room, and
-        only as many at a time as would.
+        and the one turned away its time: so once one was, the next are not even read until they would have room.
         """
         self._check("bytes", self.in_flight["bytes"], announced_bytes)
         if not self._wanted:
@@ -58,9 +57,14 @@ class Admission:
         taken = self.in_flight["images"] + sum(images for images, until in self._kept.values() if until > now)
         if taken + 2 * self._wanted <= self._limits["images"]:
             self._wanted = 0
-            return
-        self._check("images", taken, self._wanted)
-        self._kept[ticket] = (self._wanted, now + READING_SECONDS)
+        else:
+            self._check("images", taken, self._wanted)
+
+    def expect(self, ticket: Ticket, announced_bytes: int) -> None:
+        """As `check`, and then keeps the room until the request is read: no more are at a time than would have some."""
+        self.check(announced_bytes)
+        if self._wanted:
+            self._kept[ticket] = (self._wanted, self._clock() + READING_SECONDS)
 
     def take(self, ticket: Ticket, unit: str, amount: int) -> None:
         """Raises Overloaded where there is no room for `amount` more."""

@@ -12,8 +12,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.errors import Unauthenticated
-from service.grpc_servicer import SERVICE, Servicer, answering, method_name
+from service.admission import Admission
+from service.errors import MisfitError, Overloaded, Unauthenticated
+from service.grpc_servicer import SERVICE, TAKING_IMAGES, Servicer, answering, method_name
 from service.metrics import Metrics
 from service.settings import Settings
 from service.tokens import Tokens
@@ -34,7 +35,10 @@ class Server:
         self._grace = settings.timeout_seconds
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=(Authentication(Tokens(settings.tokens_file), servicer.metrics),),
+            interceptors=(
+                Authentication(Tokens(settings.tokens_file), servicer.metrics),
+                Room(servicer.admission, servicer.metrics),
+            ),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
@@ -93,7 +97,27 @@ class Authentication(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-def _refusing(error: Unauthenticated, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
+class Room(grpc.aio.ServerInterceptor):
+    """Turns calls for which there is no room away before their message is received."""
+
+    def __init__(self, admission: Admission, metrics: Metrics) -> None:
+        self._admission = admission
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if (name := method_name(handler_call_details.method)) in TAKING_IMAGES:
+            try:
+                self._admission.check()
+            except Overloaded as error:
+                return _refusing(error, name, self._metrics)
+        return await continuation(handler_call_details)
+
+
+def _refusing(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
     # As a stream of messages, none of which is read: on the wire a single one is no different.
     async def handler(contents: object, call: grpc.aio.ServicerContext[Any, Any]) -> None:
         async with answering(name, call, metrics, REFUSAL_SECONDS):

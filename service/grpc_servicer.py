@@ -49,6 +49,8 @@ from service.status import STATUS
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"]
 SERVICE = _SERVICE.full_name
+# Methods that take room: the rest says what there is.
+TAKING_IMAGES = frozenset(_SERVICE.methods_by_name) - {"Describe"}
 # An error travels in headers, of which a client takes 8 KiB by default.
 MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
 

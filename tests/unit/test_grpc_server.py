@@ -16,6 +16,7 @@ from serving import free_ports
 
 from service import lifecycle
 from service.admission import Admission
+from service.errors import Overloaded
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
 from service.metrics import Metrics
@@ -54,7 +55,10 @@ async def running(served_bundle):
     async def ready():
         return True
 
-    servicer = Servicer(pipeline, ready, admission, Metrics(served_bundle, CollectorRegistry()))
+    async def provider():
+        return "CPUExecutionProvider"
+
+    servicer = Servicer(pipeline, provider, admission, Metrics(served_bundle, CollectorRegistry()))
     server = Server(servicer, ready, settings)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -67,6 +71,12 @@ def chunk(count):
     return pb.ScoreStreamRequest(
         images=pb.Images(tensor=pb.ImageTensor(shape=images.shape, data=images.tobytes())),
     ).SerializeToString()
+
+
+async def never():
+    """Messages of which none comes."""
+    await asyncio.Event().wait()
+    yield b""
 
 
 async def test_a_stream_keeps_no_pixels(running):
@@ -104,6 +114,22 @@ async def test_what_a_cancelled_call_took_is_given_back(running):
     while admission.in_flight["images"]:
         await asyncio.sleep(0.01)
     assert admission.in_flight == {"images": 0, "bytes": 0}
+
+
+@pytest.mark.parametrize("method", ["Score", "ScoreStream", "Decode"])
+async def test_without_room_no_message_is_waited_for(running, method):
+    channel, _, admission, _ = running
+    with admission.ticket() as ticket:
+        ticket.take_images(Settings().max_rows_in_flight)
+        with pytest.raises(Overloaded):
+            ticket.take_images(1)
+        call = channel.stream_unary(f"/misfit.v1.MisfitService/{method}")(never())
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await asyncio.wait_for(call, 10)
+        assert failed.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert dict(failed.value.trailing_metadata())["retry-after"] == "1"
+        describe = channel.unary_unary("/misfit.v1.MisfitService/Describe")
+        assert pb.DescribeResponse.FromString(await describe(b"")).latent_dim  # takes none
 
 
 async def test_a_call_is_ended_at_the_client_s_deadline(running):
