@@ -1,4 +1,4 @@
-"""What networks of the tests' own have in common."""
+"""Networks as the pipeline wants them: of the tests' own, and a bundle's in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.foreign import reconstruction_error
+from service.runtime import Networks
 
 
 class FakeNetworks:
@@ -23,3 +24,19 @@ class FakeNetworks:
         latents: Any = await self.encode(images)
         error = reconstruction_error(images, await self.decode(latents[:, 0]))
         return np.column_stack([latents.reshape(len(images), -1), error]).astype(np.float32)
+
+
+class InProcess:
+    """A bundle's networks, in this thread."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    async def encode(self, images: np.ndarray) -> np.ndarray:
+        return self._networks.encode(images)
+
+    async def encode_checked(self, images: np.ndarray) -> np.ndarray:
+        return self._networks.encode_checked(images)
+
+    async def decode(self, latents: np.ndarray) -> np.ndarray:
+        return self._networks.decode(latents)

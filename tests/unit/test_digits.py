@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import InProcess
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -28,19 +29,6 @@ from train.data import mnist
 
 DIGITS = Path("tests/data/mnist")
 BUNDLE = Path("service/bundles/mnist")
-
-
-class Here:
-    """The networks as the pipeline wants them, in this thread."""
-
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
-
-    async def encode(self, images):
-        return self.networks.encode(images)
-
-    async def encode_checked(self, images):
-        return self.networks.encode_checked(images)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +85,7 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
     served = bundle.load(BUNDLE)
     if foreign:
         material = benchmark.prepare(served, Networks(served), replace(dataset, images=images))
-    pipeline = Pipeline(served, Here(Networks(served)), Settings())
+    pipeline = Pipeline(served, InProcess(Networks(served)), Settings())
     request = ImagesRequest(
         [Upload(str(row), partial(images.__getitem__, row)) for row in rows],
         [Upload(str(row), partial(images.__getitem__, row)) for row in reference] if referred else None,

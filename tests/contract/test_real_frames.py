@@ -1,0 +1,85 @@
+"""Real frames of every data set that a bundle ships for, through the whole path: known, ranked, drawn again.
+
+The bundles of dSprites and 3D Shapes were trained on renderings, and have seen none of these.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import InProcess
+from numpy.typing import NDArray
+from PIL import Image
+
+from service import bundle
+from service.images import Upload
+from service.options import ScoreOptions
+from service.pipeline import Pipeline
+from service.requests import ImagesRequest
+from service.runtime import Networks
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+MNIST_HEADER_BYTES = 16
+
+
+def shapes3d() -> NDArray[np.uint8]:
+    with (DATA / "shapes3d_reference" / "frames.csv").open() as table:
+        files = [row["file"] for row in csv.DictReader(table)]
+    return np.stack([np.asarray(Image.open(DATA / "shapes3d_reference" / file)) for file in files])
+
+
+def mnist() -> NDArray[np.uint8]:
+    packed = (DATA / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes()
+    return np.frombuffer(gzip.decompress(packed)[MNIST_HEADER_BYTES:], np.uint8).reshape(-1, 28, 28)
+
+
+FRAMES: dict[str, Callable[[], NDArray[np.uint8]]] = {"mnist": mnist, "shapes3d": shapes3d}
+
+
+@pytest.fixture(scope="module", params=FRAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def frames(name):
+    return FRAMES[name]()
+
+
+@pytest.fixture(scope="module")
+def pipeline(name):
+    served = bundle.load(ROOT / "service" / "bundles" / name)
+    return Pipeline(served, InProcess(Networks(served)), Settings())
+
+
+def request_of(images: NDArray[np.uint8]) -> ImagesRequest[ScoreOptions]:
+    uploads = [Upload(str(row), partial(images.__getitem__, row)) for row in range(len(images))]
+    return ImagesRequest(uploads, None, (), ScoreOptions())
+
+
+def test_every_bundle_that_ships_is_held_against_real_frames():
+    assert {path.name for path in (ROOT / "service" / "bundles").iterdir()} == set(FRAMES)
+
+
+async def test_real_frames_are_known_and_noise_among_them_is_not(pipeline, frames):
+    noise = np.random.default_rng(0).integers(0, 256, (3, *frames.shape[1:]), dtype=np.uint8)
+    answer = await pipeline.score(request_of(np.concatenate([frames, noise])))
+    assert [item.index for item in answer.items if item.is_foreign] == [len(frames) + row for row in range(3)]
+    assert sorted(item.rank for item in answer.items[-3:]) == [1, 2, 3]
+
+
+async def test_real_frames_are_drawn_again(pipeline, frames):
+    """What is drawn of a frame's latents is nearer to that frame than to any other, by mean absolute difference."""
+    frames = frames.reshape(len(frames), *pipeline.bundle.manifest.image.shape)
+    latents = await pipeline.networks.encode(frames)
+    drawn = (await pipeline.networks.decode(latents[:, 0])).astype(np.float32)
+    distance = np.array([np.abs(frames - each).mean(axis=(1, 2, 3)) for each in drawn])
+    assert (distance.argmin(axis=1) == np.arange(len(frames))).mean() > 0.9
