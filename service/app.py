@@ -23,6 +23,7 @@ from service import bundle, connections, lifecycle, logs, supervisor
 from service.access import AccessLog
 from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
+from service.bodies import parse, parse_latents
 from service.errors import BundleError
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
@@ -41,7 +42,7 @@ from service.options import (
 )
 from service.pipeline import Pipeline
 from service.remote import RemoteNetworks
-from service.requests import ImagesRequest, OptionsT, parse, parse_latents
+from service.requests import ImagesRequest, OptionsT
 from service.runtime import Networks, has_gpu
 from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
@@ -125,7 +126,7 @@ class _Unread(bentoml.IODescriptor):
 class _Form(bentoml.IODescriptor):
     """The multipart form of an endpoint: its fields are declared so that BentoML's own clients can fill it in.
 
-    It is never parsed by BentoML, which would fetch URLs and knows no limits: `service.requests` does it.
+    It is never parsed by BentoML, which would fetch URLs and knows no limits: `service.bodies` does it.
     """
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service.bodies import MEDIA_TYPES
 from service.http import JSON, PNG, ZIP
 from service.options import (
     EditOptions,
@@ -25,7 +26,6 @@ from service.options import (
     ScoreOptions,
     TraverseOptions,
 )
-from service.requests import MEDIA_TYPES
 from service.schemas import (
     Description,
     EncodeResponse,

@@ -181,7 +181,7 @@ class Pipeline:
         return await self._timed("serialise", answers.encoded, images, self.bundle)
 
     async def decode(self, latents: NDArray[np.float64]) -> Gallery:
-        """Latents (n, L), as `service.requests.parse_latents` checked them."""
+        """Latents (n, L), as `service.requests.check_latents` checked them."""
         return await self._draw(gallery.plan_decode(latents))
 
     def describe(self, provider: str) -> Description:

@@ -1,57 +1,32 @@
-"""Request bodies to uploads, contexts and options: every wire format, one result. No image is decoded here.
+"""What a request holds, in whatever it came: uploads, contexts and options, within the limits. Nothing is decoded here.
 
-    multipart/form-data   repeated `images` and `reference` files, `context` and `options` as JSON parts
-    application/x-npy     uint8 (N, H, W) or (N, H, W, C)
-    application/zip       image files, or arrays in npy files (an .npz of `images` and `reference` is one)
-    application/x-tar     the same in an uncompressed tar
-    application/json      {"images": [base64, ...], "reference": [base64, ...], "context": {...}, "options": {...}}
-
-A multipart file may itself be an npy, a zip or a tar. In an archive, what lies in a folder `reference`
-or is called `reference.npy` belongs to the reference set, and `context.json` is a context. Several contexts
-are merged. Options may also stand in the query, one by one (`?estimator=robust`) or together
-(`?options={"estimator": "robust"}`).
+In an archive, what lies in a folder `reference` or is called `reference.npy` belongs to the reference set, and
+`context.json` is a context. Several contexts are merged.
 """
 
 from __future__ import annotations
 
-import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePosixPath
-from typing import Generic, NoReturn, TypeVar
-from urllib.parse import parse_qsl
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service import archives, edits, multipart, structure
-from service.errors import (
-    InvalidInput,
-    InvalidOption,
-    ShapeMismatch,
-    TooManyImages,
-    UndecodableImage,
-    UnsupportedMediaType,
-)
+from service import archives, edits, structure
+from service.errors import InvalidInput, InvalidOption, ShapeMismatch, TooManyImages
 from service.images import Uint8Array, Upload
 from service.options import MOST_PICTURES, Options
 from service.schemas import PortableContext
 from service.settings import Settings
 
-FIELDS = ("images", "reference", "context", "options")
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
 JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
-URLENCODED = "application/x-www-form-urlencoded"
-MOST_FIELD_BYTES = 1_000_000
-# Options, and contexts to be merged.
-MOST_JSON_PARTS = 1001
-# The query's options: what an HTTP server takes as a URL is no longer.
-MOST_QUERY_VALUES = 64 * 1024
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
@@ -70,98 +45,6 @@ class ImagesRequest(Generic[OptionsT_co]):
     def size(self) -> int:
         """Rows that the networks will see at least."""
         return len(self.images) + len(self.reference or ()) + self.options.pictures
-
-
-def parse(
-    content_type: str,
-    query: Mapping[str, str],
-    body: bytes,
-    settings: Settings,
-    options_type: type[OptionsT],
-) -> ImagesRequest[OptionsT]:
-    """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    gathered = Gathered(settings)
-    reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
-    reader(gathered, body, content_type)
-    options = _query_options(query)
-    if twice := options.keys() & gathered.options.keys():
-        raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
-    gathered.options |= options
-    return gathered.request(options_type)
-
-
-def no_images(what: str = "images") -> InvalidInput:
-    return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
-
-
-def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
-    """Raises InvalidOption, naming what is wrong and what there is."""
-    if unknown := given.keys() - options_type.model_fields.keys():
-        raise InvalidOption(
-            f"Unknown option: {', '.join(sorted(unknown))}.",
-            f"Known options are {', '.join(options_type.model_fields)}.",
-        )
-    try:
-        return options_type.model_validate(given)
-    except ValidationError as error:
-        raise InvalidOption(_problems(error), "GET /docs.json describes every option.") from error
-
-
-def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np.float64]:
-    """Latents (n, L) to be decoded, n from 1 to MOST_PICTURES: {"latents": [[...], ...]}, or an npy of floats.
-
-    Raises UnsupportedMediaType, InvalidInput or ShapeMismatch.
-    """
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == "application/x-npy":
-        latents = archives.read_npy_latents(body)
-    elif media_type == "application/json":
-        given = _json(body, "the body", (latent_dim + 2) * MOST_PICTURES)[0]
-        if not isinstance(given, dict) or given.keys() != {"latents"}:
-            raise InvalidInput("The body has no latents, or more than them.", LATENTS_EXAMPLE)
-        latents = given["latents"]
-    else:
-        raise UnsupportedMediaType(
-            f"Content-Type is {content_type or 'missing'}; expected application/json or application/x-npy.",
-            LATENTS_EXAMPLE,
-        )
-    return check_latents(latents, latent_dim)
-
-
-def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
-    """Latents (n, L), n from 1 to MOST_PICTURES, if that is what `given` holds.
-
-    Raises InvalidInput or ShapeMismatch.
-    """
-    try:
-        latents = np.array(given, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
-    if latents.ndim != 2 or latents.shape[1] != latent_dim:
-        raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
-    if not 1 <= len(latents) <= MOST_PICTURES:
-        raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
-    if not (np.abs(latents) <= edits.FURTHEST).all():  # nan fails as well
-        raise InvalidInput(
-            f"latents holds values that are not finite, or beyond {edits.FURTHEST:g}.", "Usual ones are within 3."
-        )
-    return latents
-
-
-def read_contexts(given: object) -> list[PortableContext]:
-    """One context, or a list of them, as /fit answered. Raises InvalidInput, naming what is wrong."""
-    try:
-        return [PortableContext.model_validate(context) for context in (given if isinstance(given, list) else [given])]
-    except ValidationError as error:
-        raise InvalidInput(
-            f"The context cannot be used: {_problems(error)}", "Send what `context` was in the answer of POST /fit."
-        ) from error
-
-
-def _problems(error: ValidationError) -> str:
-    problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()]
-    return f"{'; '.join(problems[:3])}."
 
 
 class Gathered:
@@ -197,12 +80,12 @@ class Gathered:
 
     def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """What the text says. Raises `error_type`, or TooLarge where all texts together hold too many values."""
-        given, values = _json(text, what, self._values_left, error_type)
+        given, values = read_json(text, what, self._values_left, error_type)
         self._values_left -= values
         return given
 
     def add_options(self, text: bytes | memoryview) -> None:
-        self.options |= _object(self.json(text, "options", InvalidOption))
+        self.options |= read_object(self.json(text, "options", InvalidOption))
 
     def add_contexts(self, text: bytes | memoryview, what: str) -> None:
         self.contexts += read_contexts(self.json(text, what))
@@ -253,97 +136,54 @@ class Gathered:
             )
 
 
-def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
-    max_parts = gathered.max_images + MOST_JSON_PARTS
-    for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
-        if part.name == "options":
-            gathered.add_options(part.content)
-        elif part.name == "context":
-            gathered.add_contexts(part.content, "context")
-        elif part.name in ("images", "reference"):
-            gathered.part(part.name)
-            gathered.add_file(part.name, part.content, part.filename or "")
-        else:
-            raise InvalidInput(
-                f"The form has a field {part.name!r}; known fields are {', '.join(FIELDS)}.",
-                'Write -F "images=@a.png" for every image, and the options as one JSON field.',
-            )
+def no_images(what: str = "images") -> InvalidInput:
+    return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
 
 
-def _read_npy(gathered: Gathered, body: bytes, content_type: str) -> None:
-    gathered.add_rows("images", body)
-
-
-def _read_archive(gathered: Gathered, body: bytes, content_type: str) -> None:
-    gathered.add_archive("images", body)
-
-
-def _read_json(gathered: Gathered, body: bytes, content_type: str) -> None:
-    given = gathered.json(body, "The body")
-    if not isinstance(given, dict) or (given.keys() - set(FIELDS)):
-        came = f"fields {', '.join(sorted(given))}" if isinstance(given, dict) else type(given).__name__
-        raise InvalidInput(f"The body has {came}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
-    for field in ("images", "reference"):
-        files = given.get(field)
-        if files is None:
-            continue
-        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-            raise InvalidInput(f"{field} is not a list of base64 strings.", JSON_EXAMPLE)
-        gathered.part(field)
-        for position, file in enumerate(files):
-            gathered.add(field, Upload(str(position), partial(_from_base64, file)))
-    if given.get("context"):
-        gathered.contexts += read_contexts(given["context"])
-    options = given.get("options") or {}
-    if not isinstance(options, dict):
-        raise InvalidOption(f"options is {type(options).__name__}, expected an object.", JSON_EXAMPLE)
-    gathered.options |= options
-
-
-def _read_urlencoded(gathered: Gathered, body: bytes, content_type: str) -> None:
-    """What BentoML's client makes of a form without files. Curl says so too of any body whose type it was not told."""
-    fields = parse_qsl(body[:MOST_FIELD_BYTES].decode("latin-1"))
-    if not fields or len(body) > MOST_FIELD_BYTES or {name for name, _ in fields} - {"context", "options"}:
-        _refuse(gathered, body, content_type)
-    for name, value in fields:
-        if name == "options":
-            gathered.add_options(value.encode())
-        else:
-            gathered.add_contexts(value.encode(), "context")
-
-
-def _refuse(gathered: Gathered, body: bytes, content_type: str) -> NoReturn:
-    raise UnsupportedMediaType(
-        f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
-        'With curl send files as -F "images=@a.png", or an array as '
-        '-H "Content-Type: application/x-npy" --data-binary @images.npy.',
-    )
-
-
-def _from_base64(text: str) -> bytes:
+def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
+    """Raises InvalidOption, naming what is wrong and what there is."""
+    if unknown := given.keys() - options_type.model_fields.keys():
+        raise InvalidOption(
+            f"Unknown option: {', '.join(sorted(unknown))}.",
+            f"Known options are {', '.join(options_type.model_fields)}.",
+        )
     try:
-        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
-    except ValueError as error:
-        raise UndecodableImage(
-            f"{text[:24]!r}... is not base64: {error}.",
-            "Send the base64 of the file's bytes and nothing else. URLs are never fetched.",
+        return options_type.model_validate(given)
+    except ValidationError as error:
+        raise InvalidOption(_problems(error), "GET /docs.json describes every option.") from error
+
+
+def read_contexts(given: object) -> list[PortableContext]:
+    """One context, or a list of them, as /fit answered. Raises InvalidInput, naming what is wrong."""
+    try:
+        return [PortableContext.model_validate(context) for context in (given if isinstance(given, list) else [given])]
+    except ValidationError as error:
+        raise InvalidInput(
+            f"The context cannot be used: {_problems(error)}", "Send what `context` was in the answer of POST /fit."
         ) from error
 
 
-def _query_options(query: Mapping[str, str]) -> dict[str, object]:
-    given: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
-    if "options" in query:
-        given |= _object(_json(query["options"].encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
-    return given
+def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
+    """Latents (n, L), n from 1 to MOST_PICTURES, if that is what `given` holds.
+
+    Raises InvalidInput or ShapeMismatch.
+    """
+    try:
+        latents = np.array(given, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
+    if latents.ndim != 2 or latents.shape[1] != latent_dim:
+        raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
+    if not 1 <= len(latents) <= MOST_PICTURES:
+        raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
+    if not (np.abs(latents) <= edits.FURTHEST).all():  # nan fails as well
+        raise InvalidInput(
+            f"latents holds values that are not finite, or beyond {edits.FURTHEST:g}.", "Usual ones are within 3."
+        )
+    return latents
 
 
-def _object(options: object) -> dict[str, object]:
-    if not isinstance(options, dict):
-        raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
-    return options
-
-
-def _json(
+def read_json(
     text: bytes | memoryview, what: str, most_values: int, error_type: type[InvalidInput] = InvalidInput
 ) -> tuple[object, int]:
     """What the text says, and of how many values it may be made."""
@@ -354,11 +194,12 @@ def _json(
         raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
 
 
-_READERS: dict[str, Callable[[Gathered, bytes, str], None]] = {
-    "multipart/form-data": _read_multipart,
-    "application/x-npy": _read_npy,
-    "application/zip": _read_archive,
-    "application/x-tar": _read_archive,
-    "application/json": _read_json,
-}
-MEDIA_TYPES = tuple(_READERS)
+def read_object(options: object) -> dict[str, object]:
+    if not isinstance(options, dict):
+        raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
+    return options
+
+
+def _problems(error: ValidationError) -> str:
+    problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()]
+    return f"{'; '.join(problems[:3])}."

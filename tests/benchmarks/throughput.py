@@ -33,10 +33,10 @@ import calls
 from serving import Served, serve
 
 from service import bundle
+from service.bodies import parse
 from service.options import ScoreOptions
 from service.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.requests import parse
 from service.runtime import Networks
 from service.settings import Settings
 

@@ -3,8 +3,8 @@
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from service import openapi
+from service.bodies import MEDIA_TYPES
 from service.options import ScoreOptions
-from service.requests import MEDIA_TYPES
 from service.schemas import ScoredItem
 
 

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.bodies import MEDIA_TYPES, parse, parse_latents
 from service.bundle import ImageSpec
 from service.errors import InvalidInput
 from service.images import read_rows, to_row
 from service.options import ScoreOptions
-from service.requests import MEDIA_TYPES, parse, parse_latents
 from service.settings import Settings
 
 SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from serving import ROOT, free_ports
 
 from service import schemas
+from service.bodies import parse
 from service.client import AsyncClient, CallError, Client, Retries, png
 from service.client_calls import Call, Files, read_images
 from service.client_grpc import NULL_IF_EMPTY, request_of
@@ -33,7 +34,7 @@ from service.grpc_messages import METHODS, images_request
 from service.images import to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.replies import ERROR_DETAIL
-from service.requests import parse, read_options
+from service.requests import read_options
 from service.settings import Settings
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)

@@ -10,6 +10,7 @@ import bodies
 import numpy as np
 import pytest
 
+from service.bodies import parse
 from service.errors import (
     InvalidInput,
     InvalidOption,
@@ -20,7 +21,6 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.options import ScoreOptions
-from service.requests import parse
 from service.settings import Settings
 
 SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10, max_bytes_in_flight=1_000_000)
