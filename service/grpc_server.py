@@ -25,6 +25,8 @@ REFUSAL_SECONDS = 10.0
 # Messages above MISFIT_MAX_BODY_BYTES are refused in our words as far as this many times it, beyond in gRPC's.
 RECEIVED = 2
 MOST_INT32 = 2**31 - 1
+# A connection without a call is ended, as HTTP's are: clients make a new one with their next call, and notice nothing.
+IDLE_SECONDS = 300.0
 
 
 class Server:
@@ -43,6 +45,7 @@ class Server:
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
                 # Unpacked before anything can be counted, half a megabyte would take half a gigabyte.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             ),

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tracemalloc
+from contextlib import asynccontextmanager
 
 import grpc
 import numpy as np
@@ -43,8 +44,8 @@ class Networks(FakeNetworks):
         return np.zeros((len(latents), 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-async def running(served_bundle):
+@asynccontextmanager
+async def serving(served_bundle):
     """A server with networks of our own, its admission, and a channel to it."""
     (port,) = free_ports(1)
     settings = Settings(grpc_host="127.0.0.1", grpc_port=port, max_stream_images=20_000, timeout_seconds=60)
@@ -64,6 +65,12 @@ async def running(served_bundle):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel, networks, admission, server
     await server.stop()
+
+
+@pytest.fixture
+async def running(served_bundle):
+    async with serving(served_bundle) as all_of_it:
+        yield all_of_it
 
 
 def chunk(count):
@@ -141,6 +148,16 @@ async def test_a_call_is_ended_at_the_client_s_deadline(running):
     assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     while admission.in_flight["images"]:
         await asyncio.sleep(0.01)
+
+
+async def test_an_idle_connection_is_ended_and_made_anew(monkeypatch, served_bundle):
+    monkeypatch.setattr("service.grpc_server.IDLE_SECONDS", 0.3)
+    async with asyncio.timeout(30), serving(served_bundle) as (channel, _, _, _):
+        describe = channel.unary_unary("/misfit.v1.MisfitService/Describe")
+        await describe(b"")
+        while (state := channel.get_state()) != grpc.ChannelConnectivity.IDLE:
+            await channel.wait_for_state_change(state)
+        await describe(b"")
 
 
 async def test_stopping_waits_for_what_was_accepted(running):
