@@ -58,7 +58,7 @@ def check_message(kind: Descriptor, content: bytes, most: int) -> int:
                 elif field.message_type is not None:
                     pending.append((field.message_type, at, min(at + length, end)))
                 elif field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-                    found += length // PACKED_BYTES.get(field.type, 1)
+                    found += max(min(length, end - at), 0) // PACKED_BYTES.get(field.type, 1)  # not what it claims
                 at += length
             elif wire_type == VARINT:
                 at = _varint(content, at)[1]
