@@ -37,10 +37,7 @@ class Server:
         self._grace = settings.timeout_seconds
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=(
-                Authentication(Tokens(settings.tokens_file), servicer.metrics),
-                Room(servicer.admission, servicer.metrics),
-            ),
+            interceptors=(Doorkeeper(Tokens(settings.tokens_file), servicer.admission, servicer.metrics),),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
@@ -79,12 +76,14 @@ class Server:
             await asyncio.sleep(HEALTH_SECONDS)
 
 
-class Authentication(grpc.aio.ServerInterceptor):
-    """Turns callers without a valid token away before their message is received. Probes need none."""
+class Doorkeeper(grpc.aio.ServerInterceptor):
+    """Turns callers without a valid token, and calls for which there is no room, away before their message is received.
 
-    def __init__(self, tokens: Tokens, metrics: Metrics) -> None:
-        self._tokens = tokens
-        self._metrics = metrics
+    Probes need neither.
+    """
+
+    def __init__(self, tokens: Tokens, admission: Admission, metrics: Metrics) -> None:
+        self._tokens, self._admission, self._metrics = tokens, admission, metrics
 
     async def intercept_service(
         self,
@@ -92,30 +91,12 @@ class Authentication(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         if not handler_call_details.method.startswith(f"/{HEALTH}/"):
-            metadata = handler_call_details.invocation_metadata
+            name, metadata = method_name(handler_call_details.method), handler_call_details.invocation_metadata
             try:
                 self._tokens.check(str(dict(metadata).get("authorization", "")))
-            except Unauthenticated as error:
-                return _refusing(error, method_name(handler_call_details.method), self._metrics)
-        return await continuation(handler_call_details)
-
-
-class Room(grpc.aio.ServerInterceptor):
-    """Turns calls for which there is no room away before their message is received."""
-
-    def __init__(self, admission: Admission, metrics: Metrics) -> None:
-        self._admission = admission
-        self._metrics = metrics
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if (name := method_name(handler_call_details.method)) in TAKING_IMAGES:
-            try:
-                self._admission.check()
-            except Overloaded as error:
+                if name in TAKING_IMAGES:
+                    self._admission.check()
+            except (Unauthenticated, Overloaded) as error:
                 return _refusing(error, name, self._metrics)
         return await continuation(handler_call_details)
 
