@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import bentoml
 import numpy as np
 from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, create_model
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +24,7 @@ from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.bodies import parse, parse_latents
 from service.errors import BundleError
+from service.forms import DecodeForm, DescribeForm, form
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
 from service.http import Answer, Authentication, ErrorBodies, OwnScriptsOnly, answer, read_body, while_connected
@@ -35,7 +35,6 @@ from service.options import (
     ExplainOptions,
     FitOptions,
     InterpolateOptions,
-    Options,
     SampleOptions,
     ScoreOptions,
     TraverseOptions,
@@ -44,7 +43,7 @@ from service.pipeline import Pipeline
 from service.remote import RemoteNetworks
 from service.requests import ImagesRequest, OptionsT
 from service.runtime import Networks, has_gpu
-from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, PortableContext, ScoreResponse
+from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, ScoreResponse
 from service.settings import Settings, warn_of_unknown_variables
 from service.tracing import NOT_TRACED
 from service.workers import Api, Batching
@@ -117,52 +116,6 @@ class Inference:
         return self.networks.provider
 
 
-class _Unread(bentoml.IODescriptor):
-    """What an endpoint is called with in place of its declared fields: the request, body unread."""
-
-    request: Any
-
-
-class _Form(bentoml.IODescriptor):
-    """The multipart form of an endpoint: its fields are declared so that BentoML's own clients can fill it in.
-
-    It is never parsed by BentoML, which would fetch URLs and knows no limits: `service.bodies` does it.
-    """
-
-    @classmethod
-    async def from_http_request(cls, request: Request, serde: object) -> bentoml.IODescriptor:
-        return _Unread.model_construct(request=request)
-
-
-def _form(options_type: type[Options]) -> type[_Form]:
-    """The form of an endpoint that takes images and `options_type`."""
-    images = Field(description="image files, or npy, zip or tar files of images")
-    if options_type.images_needed == "unless context":
-        images = Field(default=[], description="as always; may be left out where a context is sent")
-    reference: Any = Field(default=[], description="normal images to compare with, in the same forms")
-    context = Field(default=None, description="what POST /fit answered as `context`: to compare with instead")
-    needed = any(field.is_required() for field in options_type.model_fields.values())
-    options = Field(default=... if needed else options_type(), description="how to do it")
-    return create_model(
-        f"{options_type.__name__.removesuffix('Options')}Form",
-        __base__=_Form,
-        images=(list[Path], images),
-        reference=(list[Path], reference),
-        context=(PortableContext | None, context),
-        options=(options_type, options),
-    )
-
-
-class DecodeForm(_Form):
-    """/decode takes latents, as JSON or as an npy."""
-
-    latents: list[list[float]] = Field(description="rows of as many numbers as the model has latents")
-
-
-class DescribeForm(_Form):
-    """/describe takes nothing."""
-
-
 @bentoml.service(
     workers=1,
     logging=NO_ACCESS_LOG,
@@ -222,42 +175,42 @@ class Misfit:
         if self.grpc is not None:
             await self.grpc.stop()
 
-    @bentoml.api(route="/score", input_spec=_form(ScoreOptions), output_spec=ScoreResponse)
+    @bentoml.api(route="/score", input_spec=form(ScoreOptions), output_spec=ScoreResponse)
     async def score(self, request: Request) -> Response:
         """Score every image by how far it lies from the others, or from a reference set."""
         return await self._images_answer(request, ScoreOptions, self.pipeline.score)
 
-    @bentoml.api(route="/explain", input_spec=_form(ExplainOptions), output_spec=ScoreResponse)
+    @bentoml.api(route="/explain", input_spec=form(ExplainOptions), output_spec=ScoreResponse)
     async def explain(self, request: Request) -> Response:
         """Score every image, and say why: latent by latent, in a sentence, and with heat maps."""
         return await self._images_answer(request, ExplainOptions, self.pipeline.explain)
 
-    @bentoml.api(route="/fit", input_spec=_form(FitOptions), output_spec=FitResponse)
+    @bentoml.api(route="/fit", input_spec=form(FitOptions), output_spec=FitResponse)
     async def fit(self, request: Request) -> Response:
         """The context that the images make, to be kept and sent with other requests; contexts sent along are merged."""
         return await self._images_answer(request, FitOptions, self.pipeline.fit)
 
-    @bentoml.api(route="/edit", input_spec=_form(EditOptions), output_spec=PicturesResponse)
+    @bentoml.api(route="/edit", input_spec=form(EditOptions), output_spec=PicturesResponse)
     async def edit(self, request: Request) -> Response:
         """What the images would look like if they belonged, or with other latents."""
         return await self._images_answer(request, EditOptions, self.pipeline.edit)
 
-    @bentoml.api(route="/traverse", input_spec=_form(TraverseOptions), output_spec=PicturesResponse)
+    @bentoml.api(route="/traverse", input_spec=form(TraverseOptions), output_spec=PicturesResponse)
     async def traverse(self, request: Request) -> Response:
         """Pictures along one latent, several, or a plane of two, over the range that the context has."""
         return await self._images_answer(request, TraverseOptions, self.pipeline.traverse)
 
-    @bentoml.api(route="/interpolate", input_spec=_form(InterpolateOptions), output_spec=PicturesResponse)
+    @bentoml.api(route="/interpolate", input_spec=form(InterpolateOptions), output_spec=PicturesResponse)
     async def interpolate(self, request: Request) -> Response:
         """Pictures on the way from one image to another."""
         return await self._images_answer(request, InterpolateOptions, self.pipeline.interpolate)
 
-    @bentoml.api(route="/sample", input_spec=_form(SampleOptions), output_spec=PicturesResponse)
+    @bentoml.api(route="/sample", input_spec=form(SampleOptions), output_spec=PicturesResponse)
     async def sample(self, request: Request) -> Response:
         """New pictures that belong to the context."""
         return await self._images_answer(request, SampleOptions, self.pipeline.sample)
 
-    @bentoml.api(route="/encode", input_spec=_form(EncodeOptions), output_spec=EncodeResponse)
+    @bentoml.api(route="/encode", input_spec=form(EncodeOptions), output_spec=EncodeResponse)
     async def encode(self, request: Request) -> Response:
         """The latents of every image: mean and logvar."""
         return await self._images_answer(request, EncodeOptions, self.pipeline.encode)

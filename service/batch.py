@@ -100,6 +100,15 @@ class Batch:
             yield replace(self, images=piece, scores=_cut(self.scores, rows))
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What was decoded from latents (k, L): the pictures (k, H, W, C), and what the encoder sees in them (k, 2, L)."""
+
+    latents: NDArray[np.float64]
+    images: NDArray[np.uint8]
+    reencoded: NDArray[np.float32]
+
+
 def _cut(record: Record, rows: slice) -> Record:
     """`record` with only those rows of each of its arrays."""
     values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(record)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from service.batch import Batch, Encoded
 
@@ -21,12 +23,27 @@ Stage = Literal[
 ]
 
 
+Arguments = ParamSpec("Arguments")
+Found = TypeVar("Found")
+
+
 class Observer:
     """Listens to nothing, which is enough offline."""
 
     def stage(self, name: Stage) -> AbstractContextManager[None]:
         """What happens inside is part of that stage."""
         return nullcontext()
+
+    async def timed(
+        self,
+        stage: Stage,
+        work: Callable[Arguments, Found],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Found:
+        """What `work` returns, done in a thread, as a part of `stage`."""
+        with self.stage(stage):
+            return await asyncio.to_thread(work, *arguments, **options)
 
     def encoded(self, images: Encoded) -> None:
         """Images of one request, all of its own or all of its reference, have been encoded as far as they could be."""

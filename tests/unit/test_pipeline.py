@@ -13,7 +13,7 @@ import pytest
 from fakes import FakeNetworks
 from PIL import Image
 
-from service import pipeline as flow
+from service import coding
 from service.errors import InferenceUnavailable, InvalidOption, ShapeMismatch, UndecodableImage, UnknownLatent
 from service.images import Upload
 from service.options import (
@@ -125,30 +125,30 @@ async def test_a_reference_is_the_context_and_its_bad_files_are_told_of(pipeline
 
 
 async def test_large_requests_go_in_chunks_with_a_bound_on_those_under_way(pipeline, networks):
-    count = 10 * flow.CHUNK_ROWS + 5
+    count = 10 * coding.CHUNK_ROWS + 5
     response = await pipeline.score(request_of(np.repeat(noise(1), count, axis=0)))
     assert len(response.items) == count
-    assert sorted(networks.calls) == [5] + [flow.CHUNK_ROWS] * 10
-    assert networks.most_running <= flow.CHUNKS_IN_FLIGHT
+    assert sorted(networks.calls) == [5] + [coding.CHUNK_ROWS] * 10
+    assert networks.most_running <= coding.CHUNKS_IN_FLIGHT
 
 
 async def test_all_requests_together_have_a_bound_on_the_calls_under_way(pipeline, networks):
     """There are a hundred connections to the networks' process, and its probes need one as well."""
-    single, chunk = request_of(noise(1)), request_of(np.repeat(noise(1), flow.CHUNK_ROWS, axis=0))
+    single, chunk = request_of(noise(1)), request_of(np.repeat(noise(1), coding.CHUNK_ROWS, axis=0))
     await asyncio.gather(*(pipeline.score(single) for _ in range(200)))
     assert 10 < networks.most_running <= 64
     networks.most_running = 0
     await asyncio.gather(*(pipeline.score(chunk) for _ in range(20)))
-    assert networks.most_running * flow.CHUNK_ROWS <= flow.ROWS_AT_WORK
+    assert networks.most_running * coding.CHUNK_ROWS <= coding.ROWS_AT_WORK
 
 
 async def test_chunks_keep_the_order_of_the_images(pipeline, monkeypatch):
-    monkeypatch.setattr(flow, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(coding, "CHUNK_ROWS", 4)
     contents: list[object] = list(noise(30))
     for bad in (0, 5, 17, 29):
         contents[bad] = b"broken"
     chunked = await pipeline.score(request_of(contents))
-    monkeypatch.setattr(flow, "CHUNK_ROWS", 1000)
+    monkeypatch.setattr(coding, "CHUNK_ROWS", 1000)
     assert chunked == await pipeline.score(request_of(contents))
     assert [item.index for item in chunked.items if item.status == "error"] == [0, 5, 17, 29]
 
