@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service import attribution
+from service import attribution, wording
 from service.attribution import Attributions
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
@@ -196,7 +196,7 @@ def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
     deviations = np.zeros(terms.shapley.shape)
     repaired[is_outlier] = attribution.minimal_sets(latents[is_outlier], context, population)
     deviations[is_outlier] = attribution.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
-    reasons = attribution.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
+    reasons = wording.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
     return _Reasons(terms, attribution.order(terms, context), repaired, scale, reasons)
 
 

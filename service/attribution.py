@@ -21,7 +21,7 @@ from scipy.linalg import solve_triangular
 
 from service import odds, scoring
 from service.bundle import Latent
-from service.context import Context, Float64Array, PopulationUnits, Source
+from service.context import Context, Float64Array, PopulationUnits
 from service.estimators import Fit
 from service.odds_shares import odds_shares
 from service.population import Population
@@ -37,13 +37,6 @@ EXACT_DIMS = 12
 ROWS_AT_ONCE = 256
 # Share of a distance that rounding may add to it.
 ROUNDING = 1e-9
-# How many latents a sentence names, and the deviation below which none of several stands out.
-NAMED, OUTSTANDING = 3, 2.0
-SOURCES: dict[Source, str] = {
-    "batch": "this batch",
-    "reference": "the reference",
-    "population": "the model's population",
-}
 
 
 @dataclass(frozen=True)
@@ -148,36 +141,6 @@ def groups(terms: Float64Array, latents: Sequence[Latent]) -> dict[str, Float64A
             name = latent.factor or latent.name
             sums[name] = sums.get(name, 0.0) + terms[:, latent.index]
     return sums
-
-
-def sentences(
-    repaired: BoolArray, deviations: Float64Array, flagged: BoolArray, latents: Sequence[Latent], context: Context
-) -> list[str]:
-    """Each image's reason in plain words, from its minimal set (n, L), `repair_z` (n, L) and flag (n,)."""
-    names = [latent.name for latent in latents]
-    live = sum(not latent.dead for latent in latents)
-    found = []
-    for chosen, z, is_outlier in zip(repaired, np.abs(deviations), flagged, strict=True):
-        dims = [k for k in np.argsort(-z, kind="stable") if chosen[k]]
-        off = {names[k]: float(z[k]) for k in dims}
-        found.append(sentence(off, live - len(off), bool(is_outlier), SOURCES[context.source]))
-    return found
-
-
-def sentence(off: dict[str, float], others: int, flagged: bool, context: str) -> str:
-    """One image's reason: what is `off` and by how many sd, furthest first, and how many `others` are not."""
-    if not flagged:
-        return f"fits {context}"
-    deviations = list(off.values())
-    if not off or (len(off) > 1 and deviations[0] < OUTSTANDING):
-        return f"no single dim stands out, but together they are unusual for {context}"
-    if len(off) <= NAMED:
-        verb = "is" if len(off) == 1 else "are"
-        reason = f"{_listed([*off])} {verb} {_listed([_number(z) for z in deviations])} sd from {context}"
-    else:
-        furthest = _listed([f"{name} ({_number(z)} sd)" for name, z in list(off.items())[:NAMED]])
-        reason = f"{len(off)} dims are off from {context}, most of all {furthest}"
-    return reason + {0: "", 1: "; its other dim fits"}.get(others, "; its other dims fit")
 
 
 def shapley(points: Float64Array, fit: Fit) -> Float64Array:
@@ -316,12 +279,3 @@ def _over_latents(values: NDArray[Scalar], units: PopulationUnits) -> NDArray[Sc
     whole = np.zeros((len(values), len(units.population.location)), dtype=values.dtype)
     whole[:, units.live] = values
     return whole
-
-
-def _listed(words: Sequence[str]) -> str:
-    """["a", "b", "c"] -> "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
-
-
-def _number(deviation: float) -> str:
-    return f"{deviation:.1f}" if deviation < 10 else f"{deviation:.0f}"

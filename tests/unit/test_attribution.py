@@ -17,14 +17,13 @@ from service.attribution import (
     order,
     repair_deviations,
     repair_z,
-    sentence,
-    sentences,
     shapley_odds,
     smallest_sets,
 )
 from service.bundle import Latent
 from service.estimators import Fit, mahalanobis_squared
 from service.population import Population
+from service.wording import sentence, sentences
 
 NAMES = ["latent 0 (dead)", "object hue", "scale", "latent 3 (dead)", "shape", "wall hue"]
 LIVE = [1, 2, 4, 5]
