@@ -137,7 +137,7 @@ def _zip_members(content: bytes | memoryview, max_members: int) -> list[Member]:
     return [
         Member(info.filename, info.file_size, partial(_unzip, archive, info))
         for info in archive.infolist()
-        if not info.is_dir()
+        if not info.filename.endswith("/")  # as is_dir() has it, which fails where a name is empty
     ]
 
 

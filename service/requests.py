@@ -125,7 +125,7 @@ class Gathered:
             if path.suffix == ".npy":
                 self.add_rows(own_field, member.read(), member.name)
             else:
-                self.add(own_field, Upload(member.name, member.read))
+                self.add(own_field, Upload(member.name or str(len(self.part(own_field))), member.read))
 
     def add(self, field: str, upload: Upload) -> None:
         self.part(field).append(upload)

@@ -251,6 +251,14 @@ def test_members_that_cannot_be_unpacked_fail_alone(files):
     assert contents(uploads[1:]) == list(files.values())[1:]
 
 
+def test_a_member_without_a_name_is_called_by_its_place(files):
+    nameless = dict(zip(("0.png", "@.png"), files.values(), strict=False))
+    content = bodies.zipped(nameless).replace(b"@.png", b"\0.png")  # zip ends a name at the first zero
+    uploads = parsed(("application/zip", content)).images
+    assert [upload.id for upload in uploads] == ["0.png", "1"]
+    assert contents(uploads) == list(nameless.values())
+
+
 def test_exotic_compression_is_refused(files):
     (upload, *_) = parsed(("application/zip", bodies.zipped(files, zipfile.ZIP_BZIP2))).images
     with pytest.raises(UndecodableImage, match="method 12"):
