@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from train.data.dataset import Dataset, split
+from train.losses import structural_similarity
 from train.memory import keep_freed_memory
 from train.networks import VAE, double_width, half_width
 from train.objectives import Pass, loss_of
@@ -94,6 +95,8 @@ def run(
                 logits = model.decode(latents).float()  # (M, C, H, W)
             through = Pass(images, logits, latents, mean, logvar)
             loss, terms, weights = loss_of(preset.objective, through, len(indices), step)
+            if preset.structure and step >= preset.steps:
+                loss = loss + preset.structure * (1 - structural_similarity(images, logits.sigmoid()))
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]

@@ -100,7 +100,8 @@ class Preset:
 
     After those, `decoder_steps` more train the decoder alone, at a learning rate that falls again from
     `learning_rate` to `final_learning_rate`: with the encoder fixed only the likelihood is left of the objective,
-    so that reconstructions sharpen while the latents, and how disentangled they are, stay as they were.
+    so that reconstructions sharpen while the latents, and how disentangled they are, stay as they were. To it comes
+    `structure` times 1 - SSIM: a likelihood hardly minds faint noise on a plain surface, which a person sees at once.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Preset:
     gradient_norm: float | None = None  # clip the gradient's norm to this
     narrow_steps: int = 0  # train at half the width for so long, then double it (train/networks.py)
     decoder_steps: int = 0
+    structure: float = 0.0  # in nats per image
     image_shape: ImageShape | None = None  # what images are brought to, where the data set leaves it open
     description: str = ""
 
@@ -127,6 +129,8 @@ class Preset:
             raise ValueError(f"{self.name}: narrow_steps must leave steps for the full width")
         if self.decoder_steps < 0:
             raise ValueError(f"{self.name}: decoder_steps must be at least 0")
+        if self.structure < 0 or (self.structure and not self.decoder_steps):
+            raise ValueError(f"{self.name}: structure must be at least 0, and is for decoder_steps only")
         if not 0 <= self.decay_from < 1:
             raise ValueError(f"{self.name}: decay_from is a share of the steps, in [0, 1)")
 

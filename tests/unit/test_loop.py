@@ -116,6 +116,21 @@ def test_the_last_stage_trains_the_decoder_and_leaves_the_latents_as_they_were(s
     assert after["reconstruction_nll"] < before["reconstruction_nll"]
 
 
+def test_structure_counts_in_the_last_stage_only(squares, tmp_path):
+    """There the loss is the objective and, beside it, so many nats times 1 - SSIM, which lies between 0 and 2."""
+    nats = 50.0
+    preset = replace(PRESET, objective=BetaVAE(1.0), decoder_steps=20)
+    for structure in (0.0, nats):
+        loop.run(replace(preset, structure=structure), squares, tmp_path / str(structure), precision="fp32")
+    without, with_it = records(tmp_path / "0.0"), records(tmp_path / str(nats))
+    for before, after in zip(without, with_it, strict=True):
+        if after["step"] <= preset.steps:
+            assert after == before
+        else:
+            assert 0.1 * nats < after["loss"] - after["reconstruction_nll"] - after["kl"] < 2 * nats
+            assert before["loss"] == pytest.approx(before["reconstruction_nll"] + before["kl"])
+
+
 def test_a_killed_run_resumes_from_its_last_checkpoint_without_double_lines(squares, tmp_path):
     loop.run(PRESET, squares, tmp_path, precision="fp32", until=40)
     with (tmp_path / "metrics.jsonl").open("a") as log:  # written after the checkpoint, lost with the process

@@ -8,6 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from skimage.metrics import structural_similarity as structural_similarity_of  # noqa: E402
+
 from train.losses import (  # noqa: E402
     KLTerms,
     Terms,
@@ -19,6 +21,7 @@ from train.losses import (  # noqa: E402
     log_importance_weights,
     log_normal,
     reconstruction_nll,
+    structural_similarity,
 )
 
 BATCH, LATENTS, POPULATION = 7, 3, 50
@@ -125,6 +128,32 @@ def test_reconstruction_is_summed_cross_entropy_a_mean_over_images():
     p = torch.sigmoid(logits)
     expected = -(images * p.log() + (1 - images) * (1 - p).log()).sum() / 2
     assert reconstruction_nll(logits, images).item() == pytest.approx(expected.item())
+
+
+def some_images(height: int = 11, width: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain ones with an edge and faint noise, and what a decoder may draw of them: (3, 2, height, width) each."""
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.rand(2, 3, 2, height, width, generator=generator, dtype=torch.float64)
+    images = 0.2 + 0.05 * noise[0]
+    images[..., width // 2 :] += 0.6
+    return images, (images + 0.1 * noise[1]).clamp(0, 1)
+
+
+def test_structural_similarity_is_the_measured_one():
+    images, drawn = some_images()
+    measured = [
+        structural_similarity_of(image.numpy(), other.numpy(), channel_axis=0, data_range=1.0)
+        for image, other in zip(images, drawn, strict=True)
+    ]
+    assert structural_similarity(images, drawn).item() == pytest.approx(sum(measured) / len(measured), rel=1e-9)
+    assert structural_similarity(images, images).item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="6x9 are smaller"):
+        structural_similarity(images[:, :, :6], drawn[:, :, :6])
+
+
+def test_gradients_of_structural_similarity_equal_finite_differences():
+    images, drawn = some_images(8, 7)
+    assert torch.autograd.gradcheck(lambda x: structural_similarity(images[:1], x), drawn[:1].requires_grad_())
 
 
 def test_the_closed_form_of_the_kl_is_the_integral():
