@@ -15,6 +15,7 @@ import numpy as np
 from service.bundle import Bundle
 from train.data.dataset import Dataset
 from train.presets import PRESETS
+from train.provenance import command, commit
 from train.variations import override, shortened, sized
 
 RUNS = Path("runs")
@@ -138,7 +139,6 @@ def seed_case(options: argparse.Namespace) -> None:
     from train import contexts
     from train.data import shapes3d
     from train.figures import draw_seed_case
-    from train.loop import commit
 
     served = bundle.load(options.bundle)
     networks = runtime.Networks(served)
@@ -210,8 +210,6 @@ def digits(options: argparse.Namespace) -> None:
 
 def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> dict[str, Any]:
     """What a measured result says of how it was measured."""
-    from train.loop import commit
-
     return {
         "model": served.manifest.model,
         "bundle_id": served.manifest.bundle_id,
@@ -219,7 +217,7 @@ def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> d
         "split": options.split,
         "images": len(data.images),
         "seed": options.seed,
-        "command": " ".join(["python -m train", *sys.argv[1:]]),
+        "command": command(),
         "commit": commit(),
     }
 

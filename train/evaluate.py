@@ -8,7 +8,6 @@ population.npz    moments of the latents over training images, the bundle's back
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +20,11 @@ from service.foreign import reconstruction_error
 from service.population import Familiarity, Population
 from train import disentanglement
 from train.data.dataset import Dataset, split
-from train.loop import commit, load_config, load_model
+from train.loop import load_config, load_model
 from train.losses import Terms, kl_terms, kl_to_prior, reconstruction_nll
 from train.metrics import information_gap, sampled_information_gap, ssim
 from train.networks import VAE
+from train.provenance import command, commit
 
 HELD_OUT_IMAGES = 20_000
 POPULATION_IMAGES = 50_000
@@ -96,7 +96,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
             "suite_images": len(held_out[:SUITE_IMAGES]) if dataset.factor_names else 0,
         },
         "commit": commit(),
-        "command": " ".join(["python -m train", *sys.argv[1:]]),
+        "command": command(),
     }
     (directory / "population.npz").write_bytes(population.to_npz())
     (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")

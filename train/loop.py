@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from train.networks import VAE, double_width, half_width
 from train.objectives import Pass, loss_of
 from train.phases import with_phases
 from train.presets import Network, Preset, from_record, record_of
+from train.provenance import commit
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -165,17 +165,6 @@ def load_config(directory: Path) -> dict[str, Any]:
     """The `config.json` of a run; raises FileNotFoundError where `directory` is none."""
     config: dict[str, Any] = json.loads((directory / "config.json").read_text())
     return config
-
-
-def commit() -> str:
-    """The commit that this code is at, with "+" where the work tree differs from it; "unknown" outside git."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:

@@ -35,6 +35,7 @@ from train.losses import Terms, beta_tcvae, kl_terms
 from train.metrics import BINS
 from train.networks import VAE
 from train.presets import BetaTCVAE, Network, Preset, from_record, record_of
+from train.provenance import commit
 
 IMAGES = 20_000  # training images whose latents and features are used
 PROBES = 400  # pairs that tell which latent is folded
@@ -295,7 +296,7 @@ def _features(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) ->
 
 def _write(out: Path, model: VAE, preset: Preset, config: dict[str, Any], report: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    record = {**config, "preset": record_of(preset), "unfolded": report, "commit": loop.commit()}
+    record = {**config, "preset": record_of(preset), "unfolded": report, "commit": commit()}
     (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     (out / "metrics.jsonl").write_text("")
     step = max(round(REJOIN * preset.steps), preset.narrow_steps + 1)

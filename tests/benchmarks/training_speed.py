@@ -36,6 +36,7 @@ from train.data.dataset import Dataset, split
 from train.networks import VAE
 from train.objectives import Pass, loss_of
 from train.presets import PRESETS, Preset
+from train.provenance import commit
 
 IMAGES = 4096
 GEOMETRIES = 32  # of 3D Shapes: each takes a while to trace
@@ -190,7 +191,7 @@ def main() -> None:
 
     os.environ["TQDM_DISABLE"] = "1"  # read where the processes import it
     result: dict[str, Any] = {
-        "commit": loop.commit(),
+        "commit": commit(),
         "torch": torch.__version__,
         "processor": _processor(),
         "bf16": loop.resolve_precision("auto") == "bf16",

@@ -1,0 +1,24 @@
+"""What a result says of how it came about: the command, and the commit of the code that ran."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def command() -> str:
+    """The command that runs, with what lies elsewhere on this machine by its name only: nobody else has it there."""
+    arguments = (Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:])
+    return " ".join(["python -m train", *arguments])
+
+
+def commit() -> str:
+    """The commit that this code is at, with "+" where the work tree differs from it; "unknown" outside git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
