@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from service import archives, multipart
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType
-from service.images import Upload
 from service.options import MOST_PICTURES
 from service.requests import (
     JSON_EXAMPLE,
@@ -124,8 +123,8 @@ def _read_json(gathered: Gathered, body: bytes, content_type: str) -> None:
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             raise InvalidInput(f"{field} is not a list of base64 strings.", JSON_EXAMPLE)
         gathered.part(field)
-        for position, file in enumerate(files):
-            gathered.add(field, Upload(str(position), partial(_from_base64, file)))
+        for file in files:
+            gathered.add(field, "", partial(_from_base64, file))
     if given.get("context"):
         gathered.contexts += read_contexts(given["context"])
     options = given.get("options") or {}

@@ -21,8 +21,6 @@ Stage = Literal[
     "edit",  # what to draw, and how near it came
     "serialise",  # results to bytes
 ]
-
-
 Arguments = ParamSpec("Arguments")
 Found = TypeVar("Found")
 

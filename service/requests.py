@@ -6,7 +6,7 @@ In an archive, what lies in a folder `reference` or is called `reference.npy` be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
@@ -97,21 +97,21 @@ class Gathered:
         return self.images if self.reference is None or field == "images" else self.reference
 
     def add_file(self, field: str, content: bytes | memoryview, name: str) -> None:
-        """Add one file: an image, or an npy, zip or tar of images. Without a name it is called by its place."""
+        """Add one file: an image, or an npy, zip or tar of images."""
         if content[:6] == b"\x93NUMPY":
             self.add_rows(field, content, name)
         elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
             self.add_archive(field, content)
         else:
-            self.add_image(field, content, name or str(len(self.part(field))))
+            self.add_image(field, content, name)
 
     def add_image(self, field: str, content: bytes | memoryview | Uint8Array, name: str) -> None:
         """Add one image: a file's bytes, or pixels uint8 (H, W) or (H, W, C)."""
-        self.add(field, Upload(name, lambda: content))
+        self.add(field, name, lambda: content)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         for row, pixels in enumerate(archives.read_npy(content)):
-            self.add_image(field, pixels, f"{name}[{row}]" if name else str(len(self.part(field))))
+            self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
         members = archives.read_archive(content, self.max_images, self._bytes_left)
@@ -125,10 +125,12 @@ class Gathered:
             if path.suffix == ".npy":
                 self.add_rows(own_field, member.read(), member.name)
             else:
-                self.add(own_field, Upload(member.name or str(len(self.part(own_field))), member.read))
+                self.add(own_field, member.name, member.read)
 
-    def add(self, field: str, upload: Upload) -> None:
-        self.part(field).append(upload)
+    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
+        """Add the image that `read` gives. Without a name it is called by its place."""
+        part = self.part(field)
+        part.append(Upload(name or str(len(part)), read))
         if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
                 f"The request has more than {self.max_images} images, reference included.",

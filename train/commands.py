@@ -242,6 +242,6 @@ def _draw(directory: Path, dataset: Dataset) -> None:
 def _dataset_of(options: argparse.Namespace) -> Dataset:
     from train.data import catalogue
     from train.loop import load_config
-    from train.presets import from_record
+    from train.recipe import from_record
 
     return catalogue.load(from_record(load_config(options.run)["preset"]), options.data)

@@ -25,8 +25,8 @@ from train.memory import keep_freed_memory
 from train.networks import VAE, double_width, half_width
 from train.objectives import Pass, loss_of
 from train.phases import with_phases
-from train.presets import Network, Preset, from_record, record_of
 from train.provenance import commit
+from train.recipe import Network, Preset, from_record, record_of
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from train.presets import ImageShape, Network
+from train.recipe import ImageShape, Network
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
 

@@ -16,7 +16,7 @@ from train.losses import (
     kl_to_prior,
     reconstruction_nll,
 )
-from train.presets import BetaTCVAE, BetaVAE, CapacityVAE, Objective
+from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Objective
 
 
 class Pass(NamedTuple):

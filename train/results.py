@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.diagnosis import explained_share, remarks
-from train.presets import from_record
+from train.recipe import from_record
 
 METRICS = "metrics.json"
 LAST_RECORDS = 10  # of the log, over which the final losses are averaged

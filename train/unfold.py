@@ -34,8 +34,8 @@ from train.gauge import Gauge, perceptron
 from train.losses import Terms, beta_tcvae, kl_terms
 from train.metrics import BINS
 from train.networks import VAE
-from train.presets import BetaTCVAE, Network, Preset, from_record, record_of
 from train.provenance import commit
+from train.recipe import BetaTCVAE, Network, Preset, from_record, record_of
 
 IMAGES = 20_000  # training images whose latents and features are used
 PROBES = 400  # pairs that tell which latent is folded

@@ -6,7 +6,7 @@ import ast
 from dataclasses import fields, replace
 from typing import Any
 
-from train.presets import Preset
+from train.recipe import Preset
 
 SMALLEST_GRID = 4  # pixels a side that the convolutions of `sized` leave
 

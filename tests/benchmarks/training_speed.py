@@ -35,8 +35,9 @@ from train.data import dsprites, mnist, shapes3d
 from train.data.dataset import Dataset, split
 from train.networks import VAE
 from train.objectives import Pass, loss_of
-from train.presets import PRESETS, Preset
+from train.presets import PRESETS
 from train.provenance import commit
+from train.recipe import Preset
 
 IMAGES = 4096
 GEOMETRIES = 32  # of 3D Shapes: each takes a while to trace

@@ -24,7 +24,7 @@ from service.population import Population
 from train import evaluate, loop
 from train.data.dataset import Dataset
 from train.networks import VAE
-from train.presets import BetaTCVAE, BetaVAE, Network, Preset
+from train.recipe import BetaTCVAE, BetaVAE, Network, Preset
 
 LATENT_DIM = 4
 NETWORK = Network(channels=(8, 16), hidden=(32,), latent_dim=LATENT_DIM)

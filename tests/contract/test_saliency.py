@@ -21,7 +21,7 @@ from service.bundle import Bundle, ImageSpec, Latent, Manifest, Parity
 from service.population import Population
 from service.runtime import Networks
 from train.networks import VAE
-from train.presets import Network
+from train.recipe import Network
 
 LATENT_DIM = 4
 IMAGE_SHAPE = (16, 24, 3)

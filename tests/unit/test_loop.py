@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from train import loop  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
 from train.memory import keep_freed_memory  # noqa: E402
-from train.presets import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
+from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
 
 PRESET = Preset(
     name="tiny",

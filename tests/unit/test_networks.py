@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 
 from train.networks import VAE, double_width, half_width  # noqa: E402
 from train.phases import PhasedConvTranspose2d, with_phases  # noqa: E402
-from train.presets import PRESETS, Network  # noqa: E402
+from train.presets import PRESETS  # noqa: E402
+from train.recipe import Network  # noqa: E402
 
 NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
 

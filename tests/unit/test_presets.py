@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from train.presets import PRESETS, BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
+from train.presets import PRESETS
+from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
 from train.variations import override, shortened, sized
 
 

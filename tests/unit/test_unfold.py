@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 
 from train import gauge, loop, unfold  # noqa: E402
 from train.networks import VAE  # noqa: E402
-from train.presets import PRESETS, BetaTCVAE, Network, record_of  # noqa: E402
+from train.presets import PRESETS  # noqa: E402
+from train.recipe import BetaTCVAE, Network, record_of  # noqa: E402
 
 SIDE = 16
 SIZE, BACKGROUND, FOREGROUND = range(3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train.data import dsprites, folder, mnist, shapes3d
 from train.data.dataset import Dataset
-from train.presets import Preset
+from train.recipe import Preset
 
 DEFAULT_PATHS = {
     "mnist": Path("data/mnist"),

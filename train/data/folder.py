@@ -22,7 +22,7 @@ from service.errors import UndecodableImage
 from service.images import Upload, read_rows
 from service.settings import Settings
 from train.data.dataset import Dataset
-from train.presets import ImageShape
+from train.recipe import ImageShape
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 CACHE = Path("data/folders")
