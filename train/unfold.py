@@ -4,7 +4,7 @@
     2  every image is decoded in one and the same context, so that its picture shows only what those two say
     3  two new latents are learnt on these pictures by a small beta-TCVAE; of several seeds the lowest objective wins.
        Here nothing can fold, since there is only one context, and a run takes seconds instead of hours
-    4  the linear layers of the network learn to go from and to the new latents, its convolutions stay
+    4  the linear layers of the network learn to go from and to the new latents (train/heads.py), its convolutions stay
 
 Latents that were idle are dropped. Nothing here looks at a label. The new run stands a little before the end of its
 joint steps, whose schedule `python -m train run PRESET --resume` takes up: under the full objective the convolutions
@@ -14,7 +14,6 @@ adapt, and what the small model got wrong is mended.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from scipy.spatial import cKDTree
 from sklearn.metrics import mutual_info_score
 from torch import Tensor, nn
 
-from train import gauge, loop
+from train import gauge, heads, loop
 from train.data.dataset import Dataset, split
-from train.evaluate import CHUNK, encode, to_tensor
+from train.evaluate import CHUNK, encode
 from train.gauge import Gauge, perceptron
 from train.losses import Terms, beta_tcvae, kl_terms
 from train.metrics import BINS
@@ -50,8 +49,6 @@ LIVE_VARIANCE = 0.7  # mean posterior variance below which a latent is live
 LATENT_STEPS, LATENT_BATCH = 2_600, 128
 PRESSURE, PRESSURE_STEPS = 25.0, 1_200
 PICTURE_WEIGHT = 10.0  # of a squared pixel, beside the KL terms: about the curvature of the full-size likelihood
-NARROWEST = 0.05  # posterior standard deviation from which a missed target is counted
-HEAD_STEPS, HEAD_BATCH = 1_800, 256
 REJOIN = 0.8  # share of the joint steps at which the new run stands
 
 
@@ -111,12 +108,12 @@ def unfold(directory: Path, dataset: Dataset, out: Path, *, seeds: int = 40, see
     new_mean[:, [folded, partner]], new_logvar[:, [folded, partner]] = best.encode(coordinates)
     weight = torch.ones(mean.shape)
     weight[:, [folded, partner]] = typical.float()[:, None]
-    features = _features(model, dataset.images, rows)
-    old_hidden = _head(model.decoder)
+    features = heads.features_of(model, dataset.images, rows)
+    old_hidden = heads.head_of(model.decoder)
     with torch.inference_mode():
         hidden = torch.cat([old_hidden(part) for part in torch.split(mean, CHUNK)])
-    refit_encoder(model, features, new_mean, new_logvar, weight)
-    refit_decoder(model, features, hidden)
+    heads.refit_encoder(model, features, new_mean, new_logvar, weight)
+    heads.refit_decoder(model, features, hidden)
 
     report = {
         "preset": preset.name,
@@ -228,70 +225,6 @@ def new_latents(coordinates: Tensor, objective: BetaTCVAE, seed: int) -> Pair:
         float(torch.stack([loss for loss, _ in measured]).mean()),
         Terms(*(torch.stack(column).mean() for column in zip(*(terms for _, terms in measured), strict=True))),
     )
-
-
-def refit_encoder(model: VAE, features: NDArray[np.float16], mean: Tensor, logvar: Tensor, weight: Tensor) -> None:
-    """Teach the encoder's linear layers to give `mean` and `logvar` (N, L) of `features` (N, units)."""
-    head = _head(model.encoder)
-    unit = torch.exp(0.5 * logvar).clamp(min=NARROWEST)
-
-    def loss_of(drawn: Tensor) -> Tensor:
-        told_mean, told_logvar = head(torch.from_numpy(features[drawn.numpy()].astype(np.float32))).chunk(2, dim=1)
-        missed = ((told_mean - mean[drawn]) / unit[drawn]).abs() + 0.3 * (told_logvar - logvar[drawn]).abs()
-        loss: Tensor = (weight[drawn] * missed).sum(1).mean()
-        return loss
-
-    _refit(head, loss_of, len(mean), 1e-3)
-
-
-def refit_decoder(model: VAE, features: NDArray[np.float16], hidden: Tensor) -> None:
-    """Teach the decoder's linear layers to give `hidden` (N, units) of what the encoder now makes of `features`."""
-    with torch.inference_mode():
-        head = _head(model.encoder)
-        told = torch.cat(
-            [head(torch.from_numpy(features[start : start + CHUNK].astype(np.float32)))
-             for start in range(0, len(features), CHUNK)]
-        )  # fmt: skip
-    mean, logvar = told.clone().chunk(2, dim=1)
-    head = _head(model.decoder)
-    spread = hidden.var()
-
-    def loss_of(drawn: Tensor) -> Tensor:
-        latents = mean[drawn] + torch.exp(0.5 * logvar[drawn]) * torch.randn(len(drawn), model.latent_dim)
-        return F.mse_loss(head(latents), hidden[drawn]) / spread
-
-    _refit(head, loss_of, len(mean), 2e-3)
-
-
-def _refit(head: nn.Sequential, loss_of: Callable[[Tensor], Tensor], count: int, rate: float) -> None:
-    head.requires_grad_(True)
-    optimizer = torch.optim.Adam(head.parameters(), lr=rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, HEAD_STEPS, pct_start=0.1)
-    for _ in range(HEAD_STEPS):
-        loss = loss_of(torch.randint(count, (HEAD_BATCH,)))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-
-
-def _head(stack: nn.Sequential) -> nn.Sequential:
-    """The linear layers of an encoder or a decoder, with what stands between them."""
-    layers = list(stack)
-    for place, layer in enumerate(layers):
-        if isinstance(layer, nn.Flatten):
-            return nn.Sequential(*layers[place + 1 :])
-        if isinstance(layer, nn.Unflatten):
-            return nn.Sequential(*layers[:place])
-    raise AssertionError("every encoder flattens and every decoder unflattens")
-
-
-@torch.inference_mode()
-def _features(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """(len(rows), units): what the encoder's linear layers are given."""
-    convolutions = model.encoder[: len(model.encoder) - len(_head(model.encoder))]
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    return np.concatenate([convolutions(to_tensor(images[chunk])).half().numpy() for chunk in chunks])
 
 
 def _write(out: Path, model: VAE, preset: Preset, config: dict[str, Any], report: dict[str, Any]) -> None:

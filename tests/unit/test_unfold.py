@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train import gauge, loop, unfold  # noqa: E402
+from train import gauge, heads, loop, unfold  # noqa: E402
 from train.networks import VAE  # noqa: E402
 from train.presets import PRESETS  # noqa: E402
 from train.recipe import BetaTCVAE, Network, record_of  # noqa: E402
@@ -106,20 +106,20 @@ def test_new_latents_of_a_grid_of_pictures_take_one_factor_each(monkeypatch):
 
 
 def test_refitted_heads_give_the_targets(monkeypatch):
-    monkeypatch.setattr(unfold, "HEAD_STEPS", 300)
+    monkeypatch.setattr(heads, "HEAD_STEPS", 300)
     torch.manual_seed(0)
     model = VAE((SIDE, SIDE, 1), Network(channels=(4, 8), hidden=(32,), latent_dim=3))
     features = np.random.default_rng(0).standard_normal((1_000, 8 * 4 * 4)).astype(np.float16)
     mean = torch.from_numpy(features[:, :3].astype(np.float32))
     logvar = torch.full(mean.shape, -3.0)
-    unfold.refit_encoder(model, features, mean, logvar, torch.ones(mean.shape))
+    heads.refit_encoder(model, features, mean, logvar, torch.ones(mean.shape))
     with torch.no_grad():
         told, spread = model.encoder[-3:](torch.from_numpy(features.astype(np.float32))).chunk(2, 1)
     assert (told - mean).abs().mean() < 0.4
     assert (spread - logvar).abs().mean() < 1.5
 
     hidden = mean[:, :1] * torch.randn(1, 8 * 4 * 4)
-    unfold.refit_decoder(model, features, hidden)
+    heads.refit_decoder(model, features, hidden)
     with torch.no_grad():
         made = model.decoder[:3](told)
     assert (made - hidden).square().mean() < 0.3 * hidden.var()
