@@ -3,6 +3,7 @@ PORT ?= 3000
 PIP_VERSION := 26.1
 DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
+SEEDS ?= 1 2 3
 PROTO := service/protos/misfit/v1/misfit.proto
 
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
@@ -27,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing example data train results bundle clean
+.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -117,6 +118,15 @@ $(DATA): | .venv-train/installed
 
 train: .venv-train/installed $(DATA)  ## train, evaluate and draw the shipped preset (hours; interrupt and repeat freely)
 	$(TRAIN)/python -m train run shapes3d_beta_tcvae --seed 1 --data $(DATA) --out $(RUN) --resume
+
+seeds: .venv-train/installed $(DATA)  ## the shipped preset with every seed of SEEDS, each benchmarked: median and range (a day)
+	for seed in $(SEEDS); do \
+		run=runs/shapes3d_seeds/$$seed && \
+		$(TRAIN)/python -m train run shapes3d_beta_tcvae --seed $$seed --data $(DATA) --out $$run --resume && \
+		$(TRAIN)/python -m export $$run --out $$run/bundle && \
+		$(TRAIN)/python -m train benchmark $$run/bundle --data $(DATA) --out $$run/benchmark || exit 1; \
+	done
+	$(TRAIN)/python -m train seeds $(SEEDS:%=runs/shapes3d_seeds/%)
 
 results: .venv-train/installed  ## keep the measured results and figures of RUN in train/results
 	mkdir -p train/results/$(notdir $(RUN))

@@ -14,6 +14,7 @@ RESULTS = Path("train/results")
 DATA = RENDERED["shapes3d"]
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
 BENCHMARK = RUNS / "benchmark"
+SEEDS = RESULTS / "shapes3d_beta_tcvae" / "seeds"
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
 
@@ -65,20 +66,13 @@ def _parser() -> argparse.ArgumentParser:
             "--data", type=Path, help="the data set's file, or folder of MNIST or of images (default: in data/)"
         )
 
-    unfold_parser = command(
-        "unfold", commands.unfold, "give a latent whose sense changes with the context one sense everywhere"
-    )
-    unfold_parser.add_argument("run", type=Path, metavar="RUN")
-    unfold_parser.add_argument("--out", type=Path, required=True, help="directory of the new run")
-    unfold_parser.add_argument("--data", type=Path, help="the data set's file (default: in data/)")
-    unfold_parser.add_argument(
-        "--seeds", type=int, default=40, help="of the new latents; the best is kept (default: 40)"
-    )
-    unfold_parser.add_argument("--seed", type=int, default=0)
-
     results_parser = command("results", commands.results, "keep the figures and numbers of a finished run")
     results_parser.add_argument("run", type=Path, metavar="RUN")
     results_parser.add_argument("--out", type=Path, default=RESULTS, help=f"directory (default: {RESULTS})")
+
+    seeds_parser = command("seeds", commands.seeds, "one recipe over several seeds: median and range")
+    seeds_parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    seeds_parser.add_argument("--out", type=Path, default=SEEDS, help=f"directory (default: {SEEDS})")
 
     page_parser = command("page", commands.page, "write the page of all kept results")
     page_parser.add_argument("--results", type=Path, default=RESULTS, help=f"directory (default: {RESULTS})")

@@ -71,22 +71,16 @@ def figures(options: argparse.Namespace) -> None:
     _draw(options.run, _dataset_of(options))
 
 
-def unfold(options: argparse.Namespace) -> None:
-    from train.unfold import unfold as unfolded
-
-    report = unfolded(options.run, _dataset_of(options), options.out, seeds=options.seeds, seed=options.seed)
-    print(json.dumps(report, indent=2))
-    latents = len(report["kept"])
-    print(
-        f"next: python -m train run {report['preset']} --seed {report['seed']} --set network.latent_dim={latents} "
-        f"--out {options.out} --resume"
-    )
-
-
 def results(options: argparse.Namespace) -> None:
     from train.results import keep
 
     print(keep(options.run, options.out))
+
+
+def seeds(options: argparse.Namespace) -> None:
+    from train.seeds import keep
+
+    print(keep(options.runs, options.out))
 
 
 def page(options: argparse.Namespace) -> None:

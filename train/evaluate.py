@@ -20,6 +20,7 @@ from service.foreign import reconstruction_error
 from service.population import Familiarity, Population
 from train import disentanglement
 from train.data.dataset import Dataset, split
+from train.inference import CHUNK, decode, encode, to_tensor
 from train.loop import load_config, load_model
 from train.losses import Terms, kl_terms, kl_to_prior, reconstruction_nll
 from train.metrics import information_gap, sampled_information_gap, ssim
@@ -33,7 +34,6 @@ SSIM_IMAGES = 2_000
 ELBO_IMAGES = 2_000
 SUITE_IMAGES = 15_000
 SUITE_FEWEST = 1_000  # what forests and regressions learn from fewer images says little
-CHUNK = 500
 
 
 def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validation"] = "test") -> dict[str, Any]:
@@ -103,41 +103,12 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     return result
 
 
-@torch.inference_mode()
-def encode(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Latents (len(rows), 2, L), mean and logvar, of the chosen rows of images (N, H, W, C)."""
-    chunks = [
-        torch.stack(model.encode(to_tensor(images[rows[start : start + CHUNK]])), dim=1).numpy()
-        for start in range(0, len(rows), CHUNK)
-    ]
-    return np.concatenate(chunks)
-
-
-@torch.inference_mode()
-def decode(model: VAE, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Images (N, H, W, C) of latents (N, L): the expected pixels, rounded to grey levels."""
-    chunks = [
-        (torch.sigmoid(model.decode(torch.from_numpy(latents[start : start + CHUNK]))) * 255)
-        .round()
-        .to(torch.uint8)
-        .permute(0, 2, 3, 1)
-        .numpy()
-        for start in range(0, len(latents), CHUNK)
-    ]
-    return np.concatenate(chunks)
-
-
 def reconstruction_errors(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Errors (len(rows),) of the chosen rows of images (N, H, W, C), as the service measures them."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate(
         [reconstruction_error(images[chunk], decode(model, encode(model, images, chunk)[:, 0])) for chunk in chunks]
     )
-
-
-def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 (N, H, W, C) -> float (N, C, H, W) in [0, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from service.population import Population
 from service.scoring import score
 from train.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray, IntArray, sample_seed_case
 from train.data.dataset import Dataset, split
-from train.evaluate import decode, encode
+from train.inference import decode, encode
 from train.loop import load_config, load_model
 from train.networks import VAE
 

@@ -24,9 +24,14 @@ from torch import Tensor, nn
 
 Decode = Callable[[Tensor], Tensor]  # latents (N, L) -> images (N, C, H, W) in [0, 1]
 SLOPE = 0.2
+MIRRORED_SHARE = 0.03  # of evidence per pair, from which a latent is folded
 CONTEXT_SHARE = 0.05  # of the evidence for a latent, at least, that says "mirrored": then it belongs to the context
 SHARPNESS = 3.0
 SCALE_JITTER = 0.03
+
+
+class NotFolded(ValueError):
+    """No other latent turns the sense of this one."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,10 @@ def context_of(found: Pairs) -> tuple[int, ...]:
 
 
 def fix(found: Pairs, latents: Tensor, latent: int, steps: int = 4_000) -> Gauge:
-    """The gauge of `latent` from its pairs and from latents (N, L); raises ValueError where it is not folded."""
+    """The gauge of `latent` from its pairs and from latents (N, L); raises NotFolded where it is not."""
     context = context_of(found)
-    if not context:
-        raise ValueError(f"latent {latent} is not folded: no other latent turns its sense")
+    if not context or mirrored_share(found) < MIRRORED_SHARE:
+        raise NotFolded(f"latent {latent} is not folded: no other latent turns its sense")
     sign = _fit_sign(found, context, steps)
     unscaled = Gauge(latent, context, sign, _Ones())
     return Gauge(latent, context, sign, _fit_scale(unscaled.fixed(latents), latents[:, context], steps))

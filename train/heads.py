@@ -10,11 +10,34 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.evaluate import CHUNK, to_tensor
+from train.inference import CHUNK, to_tensor
 from train.networks import VAE
 
 NARROWEST = 0.05  # posterior standard deviation from which a missed target is counted
 HEAD_STEPS, HEAD_BATCH = 1_800, 256
+
+
+def refit(
+    model: VAE,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    mean: Tensor,
+    logvar: Tensor,
+    weight: Tensor,
+    *,
+    decoded: Tensor,
+) -> None:
+    """Teach `model` the latents `mean` and `logvar` (n, L) of the chosen rows of images (N, H, W, C).
+
+    What it decodes from them is to be what it decoded from `decoded` (n, L) before. A latent that is off in some
+    images counts there as much as `weight` (n, L) says.
+    """
+    features = features_of(model, images, rows)
+    head = head_of(model.decoder)
+    with torch.inference_mode():
+        hidden = torch.cat([head(part) for part in torch.split(decoded, CHUNK)])
+    refit_encoder(model, features, mean, logvar, weight)
+    refit_decoder(model, features, hidden)
 
 
 def refit_encoder(model: VAE, features: NDArray[np.float16], mean: Tensor, logvar: Tensor, weight: Tensor) -> None:

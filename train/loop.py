@@ -4,6 +4,7 @@ A run is a directory:
 
     config.json       preset, seed, precision, data and commit: all that decides the result
     checkpoint.pt     weights, optimizer, random state and step: enough to continue as if never stopped
+    unfolding.json    what was found on the way, where the preset unfolds (train/unfold.py)
     metrics.jsonl     a line every LOG_EVERY steps and at the end: the terms (nats per image), their weights, the speed
 """
 
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +28,8 @@ from train.networks import VAE, double_width, half_width
 from train.objectives import Pass, loss_of
 from train.phases import with_phases
 from train.provenance import commit
-from train.recipe import Network, Preset, from_record, record_of
+from train.recipe import BetaTCVAE, Network, Preset, from_record, record_of
+from train.unfold import unfold
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -64,11 +67,10 @@ def run(
 
     keep_freed_memory()
     torch.manual_seed(seed)
-    model = _made_fast(VAE(dataset.image_shape, network_at(preset, step)))
+    state = torch.load(directory / "checkpoint.pt", weights_only=True) if step else None
+    model = _made_fast(model_of(preset, state) if state else VAE(dataset.image_shape, network_at(preset, 0)))
     optimizer = optimizer_of(model, preset, decoder_alone=step > preset.steps)
-    if step:
-        state = torch.load(directory / "checkpoint.pt", weights_only=True)
-        model.load_state_dict(state["model"])
+    if state:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
 
@@ -80,6 +82,13 @@ def run(
         while step < end:
             if step == preset.narrow_steps and step > 0:
                 model = _made_fast(double_width(model, preset.network))
+                optimizer = optimizer_of(model, preset)
+            if step == preset.folded_steps and isinstance(preset.objective, BetaTCVAE) and step > 0:
+                model, report = unfold(
+                    model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
+                )
+                (directory / "unfolding.json").write_text(json.dumps(report, indent=2) + "\n")
+                model = _made_fast(model)
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
                 optimizer = optimizer_of(model, preset, decoder_alone=True)
@@ -156,9 +165,16 @@ def load_model(directory: Path) -> VAE:
     config = load_config(directory)
     preset = from_record(config["preset"])
     state = torch.load(directory / "checkpoint.pt", weights_only=True)
-    model = VAE(tuple(state["image_shape"]), network_at(preset, state["step"]))
+    return model_of(preset, state).eval()
+
+
+def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
+    """The model that a checkpoint of a run of `preset` holds: it may have dropped some of its latents."""
+    network = network_at(preset, state["step"])
+    latent_dim = state["model"]["decoder.0.weight"].shape[1]
+    model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
     model.load_state_dict(state["model"])
-    return model.eval()
+    return model
 
 
 def load_config(directory: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ EXPERIMENTS = tuple(name for name in PRESETS if name not in ("shapes3d_beta_tcva
 # What was published for them.
 PUBLISHED = {"shapes3d_beta_tcvae": {"ssim": 0.9195, "mig": 0.6235}}
 DIAGNOSIS = "diagnosis.md"  # written by hand, beside the figures that it explains
+SEEDS = "seeds"  # of the preset's directory: what `python -m train seeds` wrote
 FIGURES = ("losses", "reconstructions", "morphs", "traversals", "mutual_information")
 
 COLUMNS = {
@@ -87,6 +88,8 @@ def _section(directory: Path, name: str, metrics: dict[str, Any]) -> list[str]:
         lines += ["", *(f"- {remark}" for remark in remarks)]
     if (directory / DIAGNOSIS).exists():
         lines += ["", (directory / DIAGNOSIS).read_text().strip()]
+    if (directory / SEEDS / "README.md").exists():
+        lines += ["", f"[The same recipe over several seeds]({name}/{SEEDS}/README.md)."]
     for figure in FIGURES:
         if (directory / f"{figure}.png").exists():
             lines += ["", f"![{figure.replace('_', ' ')}]({name}/{figure}.png)"]

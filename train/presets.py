@@ -105,6 +105,7 @@ def shapes3d_beta_tcvae() -> Preset:
         decay_from=0.4,
         gradient_norm=1_000.0,
         narrow_steps=17_000,
+        folded_steps=20_000,
         decoder_steps=15_000,
         description="3D Shapes, beta-TCVAE with pressure annealed out: the shipped recipe",
     )

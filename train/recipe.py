@@ -101,6 +101,8 @@ class Preset:
     `learning_rate` to `final_learning_rate`: with the encoder fixed only the likelihood is left of the objective,
     so that reconstructions sharpen while the latents, and how disentangled they are, stay as they were. To it comes
     `structure` times 1 - SSIM: a likelihood hardly minds faint noise on a plain surface, which a person sees at once.
+
+    After `folded_steps` idle latents are dropped and a folded one is unfolded (train/unfold.py).
     """
 
     name: str
@@ -114,6 +116,7 @@ class Preset:
     decay_from: float = 0.0
     gradient_norm: float | None = None  # clip the gradient's norm to this
     narrow_steps: int = 0  # train at half the width for so long, then double it (train/networks.py)
+    folded_steps: int = 0
     decoder_steps: int = 0
     structure: float = 0.0  # in nats per image
     image_shape: ImageShape | None = None  # what images are brought to, where the data set leaves it open
@@ -126,6 +129,10 @@ class Preset:
             raise ValueError(f"{self.name}: needs 0 < final_learning_rate <= learning_rate")
         if not 0 <= self.narrow_steps < self.steps:
             raise ValueError(f"{self.name}: narrow_steps must leave steps for the full width")
+        if self.folded_steps and not self.narrow_steps < self.folded_steps < self.steps:
+            raise ValueError(f"{self.name}: folded_steps must lie between narrow_steps and steps, both left out")
+        if self.folded_steps and not isinstance(self.objective, BetaTCVAE):
+            raise ValueError(f"{self.name}: only latents of BetaTCVAE are unfolded, set folded_steps to 0")
         if self.decoder_steps < 0:
             raise ValueError(f"{self.name}: decoder_steps must be at least 0")
         if self.structure < 0 or (self.structure and not self.decoder_steps):

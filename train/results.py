@@ -20,6 +20,20 @@ NO_LOSSES = ("step", "learning_rate", "images_per_second", "alpha", "beta", "gam
 def keep(run: Path, results: Path) -> Path:
     """Write `results`/PRESET/metrics.json of the finished `run`, with its figures beside it; the file written.
 
+    Raises as `summary` does.
+    """
+    found = summary(run)
+    target = results / str(found["config"]["preset"]["name"])
+    target.mkdir(parents=True, exist_ok=True)
+    (target / METRICS).write_text(json.dumps(found, indent=2) + "\n")
+    for figure in (run / "figures").glob("*.png"):
+        shutil.copy(figure, target)
+    return target / METRICS
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """What is kept of the finished `run`: its configuration, losses, time, and all that was measured.
+
     Raises FileNotFoundError where the run was not evaluated, ValueError where it is not finished, or was evaluated
     before it was.
     """
@@ -34,9 +48,8 @@ def keep(run: Path, results: Path) -> Path:
             f"{run} is at step {records[-1]['step']} of {preset.total_steps}, evaluated at {evaluation['step']}: "
             "only a finished and evaluated run is kept"
         )
-    target = results / preset.name
-    target.mkdir(parents=True, exist_ok=True)
-    summary = {
+    unfolding = run / "unfolding.json"
+    return {
         "config": config,
         "seconds": seconds(records, preset.training_batch),
         "final_losses": final_losses(records),
@@ -45,13 +58,10 @@ def keep(run: Path, results: Path) -> Path:
             if "perfect_nll" in evaluation["metrics"]
             else {}
         ),
+        **({"unfolding": json.loads(unfolding.read_text())} if unfolding.exists() else {}),
         **({"remarks": remarks(evaluation)} if "latent_kl" in evaluation else {}),
         **evaluation,
     }
-    (target / METRICS).write_text(json.dumps(summary, indent=2) + "\n")
-    for figure in (run / "figures").glob("*.png"):
-        shutil.copy(figure, target)
-    return target / METRICS
 
 
 def seconds(records: list[dict[str, Any]], training_batch: int) -> float:

@@ -48,7 +48,7 @@ def markdown(result: dict[str, Any]) -> str:
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
         chosen = [entry for entry in entries if entry["stratum"] == stratum]
         fewer = {name: entry["contexts"] for name, entry in chosen[0]["methods"].items()}
-        lines += ["", f"## {_words(stratum)}: AUROC, mean / worst decile", ""]
+        lines += ["", f"## {words(stratum)}: AUROC, mean / worst decile", ""]
         if odd := [f"{name}: {count}" for name, count in fewer.items() if count < chosen[0]["contexts"]]:
             lines += [f"{chosen[0]['contexts']} contexts a cell ({', '.join(odd)}).", ""]
         lines += table(("images/outliers", *METHODS), map(_method_row, chosen))
@@ -61,14 +61,23 @@ _COLUMNS = (
 )
 
 
-def _summary_rows(entries: Sequence[Entry]) -> Iterator[list[str]]:
+def stratum_means(entries: Sequence[Entry], methods: Iterable[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """AUROC by stratum and method, `mean` and `worst_decile`, each averaged over the cells of the stratum."""
+    means = {}
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
         chosen = [entry["methods"] for entry in entries if entry["stratum"] == stratum]
-        means = [
-            [sum(methods[name]["auroc"][key] for methods in chosen) / len(chosen) for key in ("mean", "worst_decile")]
-            for name in METHODS
-        ]
-        yield [_words(stratum), *(f"{mean:.3f} / {worst:.3f}" for mean, worst in means)]
+        means[stratum] = {
+            name: {
+                key: sum(cell[name]["auroc"][key] for cell in chosen) / len(chosen) for key in ("mean", "worst_decile")
+            }
+            for name in methods
+        }
+    return means
+
+
+def _summary_rows(entries: Sequence[Entry]) -> Iterator[list[str]]:
+    for stratum, means in stratum_means(entries, METHODS).items():
+        yield [words(stratum), *(f"{auroc['mean']:.3f} / {auroc['worst_decile']:.3f}" for auroc in means.values())]
 
 
 _FOREIGN_COLUMNS = ("kind", "judged", "AUROC", "flagged", "lowest foreignness", "median foreignness")
@@ -107,12 +116,12 @@ _REPAIRS = ("inside", "restored", "kept", "restored_and_kept")
 
 
 def _repair_row(repairs: Entry) -> list[str]:
-    return [_words(repairs["stratum"]), str(repairs["outliers"]), *(f"{repairs[key]:.3f}" for key in _REPAIRS)]
+    return [words(repairs["stratum"]), str(repairs["outliers"]), *(f"{repairs[key]:.3f}" for key in _REPAIRS)]
 
 
 def _row(entry: Entry, name: str) -> list[str]:
     own = entry["methods"][name]
-    case = [_words(entry["stratum"]), _size(entry), str(entry["contexts"]), f"{entry['fixed_factors']:.1f}"]
+    case = [words(entry["stratum"]), _size(entry), str(entry["contexts"]), f"{entry['fixed_factors']:.1f}"]
     flags = [f"{own['inliers_flagged']:.4f}", f"{own['false_discovery_rate']:.3f}"]
     if "auroc" not in own:
         return [*case, *["-"] * (len(_COLUMNS) - len(case) - len(flags)), *flags]
@@ -150,5 +159,5 @@ def _size(entry: Entry) -> str:
     return f"{entry['size']}/{entry['outliers']}"
 
 
-def _words(stratum: str) -> str:
+def words(stratum: str) -> str:
     return stratum.replace("_", " ")

@@ -1,4 +1,4 @@
-"""From a run with a folded latent, a run without: new latents for what the folded one and its partner hold.
+"""Of a model with a folded latent, one without: new latents for what the folded one and its partner hold.
 
     1  the folded latent and its gauge (train/gauge.py); its partner, the latent that it then depends on most
     2  every image is decoded in one and the same context, so that its picture shows only what those two say
@@ -6,16 +6,13 @@
        Here nothing can fold, since there is only one context, and a run takes seconds instead of hours
     4  the linear layers of the network learn to go from and to the new latents (train/heads.py), its convolutions stay
 
-Latents that were idle are dropped. Nothing here looks at a label. The new run stands a little before the end of its
-joint steps, whose schedule `python -m train run PRESET --resume` takes up: under the full objective the convolutions
-adapt, and what the small model got wrong is mended.
+Latents that were idle are dropped. Nothing here looks at a label. The training loop goes on with the new model
+(Preset.folded_steps): under the full objective the convolutions adapt, and what the small model got wrong is mended.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,20 +23,19 @@ from scipy.spatial import cKDTree
 from sklearn.metrics import mutual_info_score
 from torch import Tensor, nn
 
-from train import gauge, heads, loop
-from train.data.dataset import Dataset, split
-from train.evaluate import CHUNK, encode
+from train import gauge, heads
 from train.gauge import Gauge, perceptron
+from train.inference import CHUNK, encode
 from train.losses import Terms, beta_tcvae, kl_terms
 from train.metrics import BINS
 from train.networks import VAE
-from train.provenance import commit
-from train.recipe import BetaTCVAE, Network, Preset, from_record, record_of
+from train.recipe import BetaTCVAE, Network
 
 IMAGES = 20_000  # training images whose latents and features are used
 PROBES = 400  # pairs that tell which latent is folded
 PAIRS = 16_000
 PICTURES = 12_000
+CANDIDATE_PAIRS = 40  # of new latents: the best grid is rarely found
 CANDIDATES = 1_000  # images among which the reference context is looked for
 REACH = 2.5  # how far the folded latent is moved to see what it does there
 COORDINATES = 24
@@ -49,7 +45,6 @@ LIVE_VARIANCE = 0.7  # mean posterior variance below which a latent is live
 LATENT_STEPS, LATENT_BATCH = 2_600, 128
 PRESSURE, PRESSURE_STEPS = 25.0, 1_200
 PICTURE_WEIGHT = 10.0  # of a squared pixel, beside the KL terms: about the curvature of the full-size likelihood
-REJOIN = 0.8  # share of the joint steps at which the new run stands
 
 
 @dataclass(frozen=True)
@@ -66,68 +61,62 @@ class Pair:
         return mean, logvar.clamp(max=0)
 
 
-def unfold(directory: Path, dataset: Dataset, out: Path, *, seeds: int = 40, seed: int = 0) -> dict[str, Any]:
-    """Write to `out` the run of `directory` with its folded latent unfolded; what was found on the way is returned.
+def unfold(
+    model: VAE,
+    network: Network,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    objective: BetaTCVAE,
+    *,
+    seed: int,
+    candidates: int = CANDIDATE_PAIRS,
+) -> tuple[VAE, dict[str, Any]]:
+    """`model`, of `network`, without its idle latents and with its folded one unfolded; and what was found on the way.
 
-    Raises FileExistsError where `out` holds a run, ValueError where no latent is folded or the objective is another.
+    It looks at some of images (N, H, W, C) uint8, those of `rows`. Where no latent is folded, only the idle ones go.
+    Random draws hang on `seed` alone, and the caller's go on afterwards as if there had been none.
     """
-    if (out / "checkpoint.pt").exists():
-        raise FileExistsError(f"{out} already holds a run: choose another --out")
-    config, model = loop.load_config(directory), loop.load_model(directory)
-    preset = from_record(config["preset"])
-    objective = preset.objective
-    if not isinstance(objective, BetaTCVAE):
-        raise ValueError(f"{preset.name} is trained by another objective than beta-TCVAE, which learns the new latents")
-    torch.manual_seed(seed)
-    rows = np.random.default_rng(seed).choice(split(len(dataset.images)).train, IMAGES, replace=False)
-    latents = torch.from_numpy(encode(model, dataset.images, rows))
-    kept = torch.where(latents[:, 1].exp().mean(0) < LIVE_VARIANCE)[0]
-    preset = replace(preset, network=replace(preset.network, latent_dim=len(kept)))
-    model = with_latents(model, kept, preset.network)
-    mean, logvar = latents[:, :, kept].unbind(1)
-    live = list(range(len(kept)))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        drawn = np.random.default_rng(seed).choice(rows, min(IMAGES, len(rows)), replace=False)
+        latents = torch.from_numpy(encode(model, images, drawn))
+        kept = torch.where(latents[:, 1].exp().mean(0) < LIVE_VARIANCE)[0]
+        report: dict[str, Any] = {"kept": kept.tolist(), "folded": None}
+        if not len(kept):
+            return model, report
+        model = with_latents(model, kept, replace(network, latent_dim=len(kept)))
+        mean, logvar = latents[:, :, kept].unbind(1)
 
-    def decode(latents: Tensor) -> Tensor:
-        return torch.sigmoid(model.decode(latents))
+        def decode(latents: Tensor) -> Tensor:
+            return torch.sigmoid(model.decode(latents))
 
-    shares = {dim: gauge.mirrored_share(gauge.pairs(decode, mean, live, dim, PROBES)) for dim in live}
-    folded = max(shares, key=lambda dim: shares[dim])
-    fixed = gauge.fix(gauge.pairs(decode, mean, live, folded, PAIRS), mean, folded)
-    value = fixed.fixed(mean)
-    partner = dependent(value, mean, [dim for dim in live if dim != folded])
+        fixed, report["mirrored_share"] = most_folded(decode, mean)
+        if fixed is None:
+            return model, report
+        value = fixed.fixed(mean)
+        partner = dependent(value, mean, [dim for dim in range(len(kept)) if dim != fixed.latent])
 
-    reference = mean[busiest(decode, mean[:CANDIDATES], folded)]
-    clusters = torch.stack([value, mean[:, partner]], dim=1)
-    coordinates = principal(pictures(decode, fixed, clusters, partner, reference))
-    typical = is_typical(clusters)
-    learnt = coordinates[torch.where(typical)[0][torch.randperm(int(typical.sum()))[:PICTURES]]]
-    candidates = [new_latents(learnt, objective, seed + number) for number in range(seeds)]
-    best = min(candidates, key=lambda pair: pair.objective)
+        reference = mean[busiest(decode, mean[:CANDIDATES], fixed.latent)]
+        clusters = torch.stack([value, mean[:, partner]], dim=1)
+        coordinates = principal(pictures(decode, fixed, clusters, partner, reference))
+        typical = is_typical(clusters)
+        learnt = coordinates[torch.where(typical)[0][torch.randperm(int(typical.sum()))[:PICTURES]]]
+        pairs = [new_latents(learnt, objective, seed + number) for number in range(candidates)]
+        best = min(pairs, key=lambda pair: pair.objective)
 
-    new_mean, new_logvar = mean.clone(), logvar.clone()
-    new_mean[:, [folded, partner]], new_logvar[:, [folded, partner]] = best.encode(coordinates)
-    weight = torch.ones(mean.shape)
-    weight[:, [folded, partner]] = typical.float()[:, None]
-    features = heads.features_of(model, dataset.images, rows)
-    old_hidden = heads.head_of(model.decoder)
-    with torch.inference_mode():
-        hidden = torch.cat([old_hidden(part) for part in torch.split(mean, CHUNK)])
-    heads.refit_encoder(model, features, new_mean, new_logvar, weight)
-    heads.refit_decoder(model, features, hidden)
-
-    report = {
-        "preset": preset.name,
-        "seed": config["seed"],
-        "mirrored_share": shares,
-        "folded": folded,
-        "partner": partner,
+        both = [fixed.latent, partner]
+        new_mean, new_logvar, weight = mean.clone(), logvar.clone(), torch.ones(mean.shape)
+        new_mean[:, both], new_logvar[:, both] = best.encode(coordinates)
+        weight[:, both] = typical.float()[:, None]
+        heads.refit(model, images, drawn, new_mean, new_logvar, weight, decoded=mean)
+    report |= {
+        "folded": fixed.latent,
         "context": fixed.context,
-        "objectives": [pair.objective for pair in candidates],
+        "partner": partner,
+        "objectives": [pair.objective for pair in pairs],
         "total_correlation": float(best.terms.total_correlation),
-        "kept": kept.tolist(),
     }
-    _write(out, model, preset, config, report)
-    return report
+    return model, report
 
 
 def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
@@ -140,6 +129,19 @@ def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
     state["decoder.0.weight"] = state["decoder.0.weight"][:, kept]
     smaller.load_state_dict(state)
     return smaller.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
+    """The gauge of that latent of (N, L) whose sense is mirrored most, None where none is; and how often each is."""
+    dims = list(range(latents.shape[1]))
+    if len(dims) < 2:
+        return None, []
+    shares = [gauge.mirrored_share(gauge.pairs(decode, latents, dims, dim, PROBES)) for dim in dims]
+    worst = int(np.argmax(shares))
+    try:
+        return gauge.fix(gauge.pairs(decode, latents, dims, worst, PAIRS), latents, worst), shares
+    except gauge.NotFolded:
+        return None, shares
 
 
 def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int:
@@ -225,15 +227,6 @@ def new_latents(coordinates: Tensor, objective: BetaTCVAE, seed: int) -> Pair:
         float(torch.stack([loss for loss, _ in measured]).mean()),
         Terms(*(torch.stack(column).mean() for column in zip(*(terms for _, terms in measured), strict=True))),
     )
-
-
-def _write(out: Path, model: VAE, preset: Preset, config: dict[str, Any], report: dict[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    record = {**config, "preset": record_of(preset), "unfolded": report, "commit": commit()}
-    (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / "metrics.jsonl").write_text("")
-    step = max(round(REJOIN * preset.steps), preset.narrow_steps + 1)
-    loop.save(out, model, loop.optimizer_of(model, preset), step)
 
 
 class _Divide(nn.Module):

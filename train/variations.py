@@ -61,6 +61,9 @@ def shortened(preset: Preset, steps: int) -> Preset:
         return {name: max(1, round(length * share)) for name, length in lengths.items() if length}
 
     changes = shrunk(preset)
-    changes["steps"] = max(changes["steps"], changes.get("narrow_steps", 0) + 1)
+    earlier = 0  # each stage is left a step of its own
+    for stage in ("narrow_steps", "folded_steps", "steps"):
+        if stage in changes:
+            changes[stage] = earlier = max(changes[stage], earlier + 1)
     objective: Any = preset.objective
     return replace(preset, objective=replace(objective, **shrunk(objective)), **changes)

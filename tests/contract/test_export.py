@@ -21,7 +21,7 @@ from export import graphs, parity
 from export.__main__ import export_run, main
 from service import bundle, runtime
 from service.population import Population
-from train import evaluate, loop
+from train import evaluate, inference, loop
 from train.data.dataset import Dataset
 from train.networks import VAE
 from train.recipe import BetaTCVAE, BetaVAE, Network, Preset
@@ -331,7 +331,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     # The same run gives the same bundle, and what ships computes what was evaluated.
     assert export_run(run, tmp_path / "again", licence="CC0-1.0").manifest.bundle_id == manifest.bundle_id
     (found,) = session((out / "encoder.onnx").read_bytes()).run(None, {"images": dataset.images[:50]})
-    expected = evaluate.encode(loop.load_model(run), dataset.images, np.arange(50))
+    expected = inference.encode(loop.load_model(run), dataset.images, np.arange(50))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
     card = (out / bundle.CARD).read_text(encoding="utf-8")

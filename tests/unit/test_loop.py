@@ -15,6 +15,7 @@ from train import loop  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
 from train.memory import keep_freed_memory  # noqa: E402
 from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
+from train.unfold import with_latents  # noqa: E402
 
 PRESET = Preset(
     name="tiny",
@@ -114,6 +115,25 @@ def test_the_last_stage_trains_the_decoder_and_leaves_the_latents_as_they_were(s
         assert torch.equal(weight, states[1][name]) == name.startswith("encoder."), name
     before, after = (record for record in records(tmp_path) if record["step"] in (preset.steps, preset.total_steps))
     assert after["reconstruction_nll"] < before["reconstruction_nll"]
+
+
+@pytest.mark.parametrize("stop", [30, 40, 50, 70])
+def test_the_run_goes_on_with_the_unfolded_model_stopped_or_not(squares, tmp_path, monkeypatch, stop):
+    """In place of the unfolding: one latent less, and drawing numbers as it does."""
+
+    def unfold(model, network, images, rows, objective, *, seed):
+        assert (len(images), len(rows), objective, seed) == (200, 180, preset.objective, 5)
+        torch.randn(model.latent_dim)
+        return with_latents(model, torch.tensor([0, 2]), replace(network, latent_dim=2)), {"kept": [0, 2]}
+
+    monkeypatch.setattr(loop, "unfold", unfold)
+    preset = replace(PRESET, narrow_steps=20, folded_steps=40, decoder_steps=20)
+    loop.run(preset, squares, tmp_path / "whole", precision="fp32", seed=5)
+    loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
+    loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert loop.load_model(tmp_path / "parts").latent_dim == 2
+    assert json.loads((tmp_path / "parts" / "unfolding.json").read_text()) == {"kept": [0, 2]}
 
 
 def test_structure_counts_in_the_last_stage_only(squares, tmp_path):

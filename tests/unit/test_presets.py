@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_the_record_of_the_shipped_run_still_loads():
     preset = from_record(config["preset"])
     assert preset.network == Network(channels=(32, 64, 128, 256), hidden=(256,), latent_dim=12, leak=0.2)
     assert preset.objective == BetaTCVAE(pressure=25, pressure_steps=8_000)
-    assert preset == PRESETS["shapes3d_beta_tcvae"]()
+    # Its unfolding came after it, in a run of its own.
+    assert replace(preset, folded_steps=20_000) == PRESETS["shapes3d_beta_tcvae"]()
 
 
 def test_every_experiment_of_the_table_is_a_preset():
@@ -62,8 +64,8 @@ def test_every_experiment_of_the_table_is_a_preset():
 def test_every_preset_can_be_shortened(name, steps):
     preset = PRESETS[name]()
     short = shortened(preset, steps)
-    assert abs(short.total_steps - steps) <= 2
-    assert short.narrow_steps < short.steps
+    assert abs(short.total_steps - steps) <= 3
+    assert short.narrow_steps < (short.folded_steps or short.steps) <= short.steps
     if steps == 200 and isinstance(preset.objective, CapacityVAE):
         share = preset.objective.capacity_steps / preset.steps
         assert short.objective.capacity_steps == round(200 * share)
@@ -101,6 +103,17 @@ def test_impossible_objectives_and_networks_are_refused():
     ):
         with pytest.raises(ValueError, match=r"at least|go together|hidden layer"):
             make()
+
+
+@pytest.mark.parametrize("setting", ["folded_steps=17_000", "folded_steps=25_000"])
+def test_unfolding_is_a_stage_of_its_own(setting):
+    with pytest.raises(ValueError, match="must lie between narrow_steps and steps"):
+        override(PRESETS["shapes3d_beta_tcvae"](), setting)
+
+
+def test_only_the_latents_of_beta_tcvae_are_unfolded():
+    with pytest.raises(ValueError, match="only latents of BetaTCVAE"):
+        override(PRESETS["mnist_vae"](), "folded_steps=100")
 
 
 def test_a_value_of_the_wrong_type_is_refused():
