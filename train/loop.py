@@ -52,7 +52,7 @@ def run(
     With `resume` the run in `directory` goes on from its checkpoint, in its precision where that is left open; on
     the same machine with the same number of threads, the result is bit for bit that of a run that never stopped.
     Raises FileExistsError where a run would be overwritten and ValueError where the run to resume had another
-    configuration.
+    configuration, up to where it stands: of a stage that is still to come the preset may be changed.
     """
     begun = resume and precision == "auto" and (directory / "checkpoint.pt").exists()
     config = {
@@ -196,13 +196,20 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
         raise FileExistsError(f"{directory} already holds a run: resume it with --resume, or choose another --out")
     before = load_config(directory)
     # As presets: a field that came later has its default in the record of an older run.
-    same = {"preset": from_record(before["preset"]) == from_record(config["preset"])}
+    step: int = torch.load(checkpoint, weights_only=True)["step"]
+    was, now = (_begun(from_record(record["preset"]), step) for record in (before, config))
+    same = {"preset": was == now}
     if differing := [key for key, value in config.items() if not same.get(key, before[key] == value)]:
         raise ValueError(f"{directory} was begun with another {', '.join(differing)}: resume it with the same")
-    step: int = torch.load(checkpoint, weights_only=True)["step"]
+    (directory / "config.json").write_text(json.dumps({**before, **config}, indent=2) + "\n")
     lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
     (directory / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
     return step
+
+
+def _begun(preset: Preset, step: int) -> Preset:
+    """`preset` as far as it has decided anything by `step`: how the decoder's own steps go may be settled later."""
+    return replace(preset, decoder_steps=0, structure=0.0) if step <= preset.steps else preset
 
 
 def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:

@@ -171,6 +171,18 @@ def test_another_configuration_is_not_resumed(squares, tmp_path):
         loop.run(PRESET, squares, tmp_path, seed=1, resume=True)
 
 
+def test_how_the_decoder_s_own_steps_go_may_be_settled_before_they_begin(squares, tmp_path):
+    preset = replace(PRESET, decoder_steps=20, structure=10.0)
+    loop.run(preset, squares, tmp_path / "whole", precision="fp32")
+    loop.run(PRESET, squares, tmp_path / "later", precision="fp32", until=PRESET.steps)
+    loop.run(preset, squares, tmp_path / "later", precision="fp32", until=PRESET.steps + 10, resume=True)
+    with pytest.raises(ValueError, match="another preset"):
+        loop.run(replace(preset, structure=20.0), squares, tmp_path / "later", precision="fp32", resume=True)
+    loop.run(preset, squares, tmp_path / "later", precision="fp32", resume=True)
+    assert records(tmp_path / "later") == records(tmp_path / "whole")
+    assert loop.load_config(tmp_path / "later")["preset"] == loop.load_config(tmp_path / "whole")["preset"]
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(squares, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         loop.run(PRESET, squares, tmp_path / name, precision="fp32", seed=seed, until=20)
