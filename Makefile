@@ -119,7 +119,7 @@ $(DATA): | .venv-train/installed
 train: .venv-train/installed $(DATA)  ## train, evaluate and draw the shipped preset (hours; interrupt and repeat freely)
 	$(TRAIN)/python -m train run shapes3d_beta_tcvae --seed 1 --data $(DATA) --out $(RUN) --resume
 
-seeds: .venv-train/installed $(DATA)  ## the shipped preset with every seed of SEEDS, each benchmarked: median and range (a day)
+seeds: .venv-train/installed $(DATA)  ## the shipped preset with every seed of SEEDS, each benchmarked: median and range (many hours)
 	for seed in $(SEEDS); do \
 		run=runs/shapes3d_seeds/$$seed && \
 		$(TRAIN)/python -m train run shapes3d_beta_tcvae --seed $$seed --data $(DATA) --out $$run --resume && \

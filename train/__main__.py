@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import commands
+from train import commands, page
 from train.commands import RENDERED, RUNS
 from train.presets import PRESETS
 
@@ -14,7 +14,7 @@ RESULTS = Path("train/results")
 DATA = RENDERED["shapes3d"]
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
 BENCHMARK = RUNS / "benchmark"
-SEEDS = RESULTS / "shapes3d_beta_tcvae" / "seeds"
+SEEDS = RESULTS / "shapes3d_beta_tcvae" / page.SEEDS
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
 

@@ -36,7 +36,7 @@ PROBES = 400  # pairs that tell which latent is folded
 PAIRS = 16_000
 PICTURES = 12_000
 CANDIDATE_PAIRS = 40  # of new latents: the best grid is rarely found
-CANDIDATES = 1_000  # images among which the reference context is looked for
+CONTEXTS = 1_000  # images among which the reference context is looked for
 REACH = 2.5  # how far the folded latent is moved to see what it does there
 COORDINATES = 24
 NEIGHBOURS = 20
@@ -96,7 +96,7 @@ def unfold(
         value = fixed.fixed(mean)
         partner = dependent(value, mean, [dim for dim in range(len(kept)) if dim != fixed.latent])
 
-        reference = mean[busiest(decode, mean[:CANDIDATES], fixed.latent)]
+        reference = mean[busiest(decode, mean[:CONTEXTS], fixed.latent)]
         clusters = torch.stack([value, mean[:, partner]], dim=1)
         coordinates = principal(pictures(decode, fixed, clusters, partner, reference))
         typical = is_typical(clusters)
