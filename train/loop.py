@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from train.bilateral import SeparableBilateral
 from train.data.dataset import Dataset, split
 from train.losses import structural_similarity
 from train.memory import keep_freed_memory
@@ -91,6 +92,7 @@ def run(
                 model = _made_fast(model)
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
+                end_in_filter(model, preset)
                 optimizer = optimizer_of(model, preset, decoder_alone=True)
             rate = learning_rate(preset, step)
             for group in optimizer.param_groups:
@@ -173,8 +175,16 @@ def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
     network = network_at(preset, state["step"])
     latent_dim = state["model"]["decoder.0.weight"].shape[1]
     model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
+    if state["step"] > preset.steps:
+        end_in_filter(model, preset)
     model.load_state_dict(state["model"])
     return model
+
+
+def end_in_filter(model: VAE, preset: Preset) -> None:
+    """What the decoder's own steps begin with, where the preset wants a filter there."""
+    if preset.bilateral_radius:
+        model.decoder.append(SeparableBilateral(preset.bilateral_radius))
 
 
 def load_config(directory: Path) -> dict[str, Any]:
@@ -209,7 +219,7 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
 
 def _begun(preset: Preset, step: int) -> Preset:
     """`preset` as far as it has decided anything by `step`: how the decoder's own steps go may be settled later."""
-    return replace(preset, decoder_steps=0, structure=0.0) if step <= preset.steps else preset
+    return replace(preset, decoder_steps=0, structure=0.0, bilateral_radius=0) if step <= preset.steps else preset
 
 
 def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:

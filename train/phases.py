@@ -44,6 +44,8 @@ class PhasedConvTranspose2d(nn.ConvTranspose2d):
 
 
 def with_phases(decoder: nn.Sequential) -> None:
-    """Have the decoder's last layer, where it is a transposed convolution, computed by phases from here on."""
-    if isinstance(last := decoder[-1], nn.ConvTranspose2d):
-        decoder[-1] = PhasedConvTranspose2d.of(last)
+    """Have the decoder's last transposed convolution, where it has one, computed by phases from here on."""
+    for place in reversed(range(len(decoder))):
+        if isinstance(layer := decoder[place], nn.ConvTranspose2d):
+            decoder[place] = PhasedConvTranspose2d.of(layer)
+            return

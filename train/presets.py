@@ -106,7 +106,9 @@ def shapes3d_beta_tcvae() -> Preset:
         gradient_norm=1_000.0,
         narrow_steps=17_000,
         folded_steps=20_000,
-        decoder_steps=15_000,
+        decoder_steps=6_000,
+        structure=20_000.0,
+        bilateral_radius=4,
         description="3D Shapes, beta-TCVAE with pressure annealed out: the shipped recipe",
     )
 

@@ -101,6 +101,8 @@ class Preset:
     `learning_rate` to `final_learning_rate`: with the encoder fixed only the likelihood is left of the objective,
     so that reconstructions sharpen while the latents, and how disentangled they are, stay as they were. To it comes
     `structure` times 1 - SSIM: a likelihood hardly minds faint noise on a plain surface, which a person sees at once.
+    Where `bilateral_radius` is not 0, the decoder ends in a filter of so many pixels from its own steps on
+    (train/bilateral.py).
 
     After `folded_steps` idle latents are dropped and a folded one is unfolded (train/unfold.py).
     """
@@ -119,6 +121,7 @@ class Preset:
     folded_steps: int = 0
     decoder_steps: int = 0
     structure: float = 0.0  # in nats per image
+    bilateral_radius: int = 0
     image_shape: ImageShape | None = None  # what images are brought to, where the data set leaves it open
     description: str = ""
 
@@ -137,6 +140,8 @@ class Preset:
             raise ValueError(f"{self.name}: decoder_steps must be at least 0")
         if self.structure < 0 or (self.structure and not self.decoder_steps):
             raise ValueError(f"{self.name}: structure must be at least 0, and is for decoder_steps only")
+        if self.bilateral_radius < 0 or (self.bilateral_radius and not self.decoder_steps):
+            raise ValueError(f"{self.name}: bilateral_radius must be at least 0, and is for decoder_steps only")
         if not 0 <= self.decay_from < 1:
             raise ValueError(f"{self.name}: decay_from is a share of the steps, in [0, 1)")
 

@@ -22,6 +22,7 @@ from export.__main__ import export_run, main
 from service import bundle, runtime
 from service.population import Population
 from train import evaluate, inference, loop
+from train.bilateral import SeparableBilateral
 from train.data.dataset import Dataset
 from train.networks import VAE
 from train.recipe import BetaTCVAE, BetaVAE, Network, Preset
@@ -174,6 +175,14 @@ def test_grey_images_that_are_not_square_export_as_well(population: Population) 
     vae = network((8, 16, 1))
     reached = parity.check(vae, graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae), population)
     assert 0 < reached.latents_relative <= 1e-4
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (8, 16, 1)])
+def test_a_decoder_that_ends_in_a_filter_exports_as_well(population: Population, shape: tuple[int, int, int]) -> None:
+    vae = network(shape)
+    vae.decoder.append(SeparableBilateral(3))
+    reached = parity.check(vae, graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae), population)
+    assert reached.pixels_grey_levels <= 1
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.2], ids=["relu", "leaky"])

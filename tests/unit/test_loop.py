@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from train import loop  # noqa: E402
+from train.bilateral import SeparableBilateral  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
 from train.memory import keep_freed_memory  # noqa: E402
 from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
@@ -63,7 +64,7 @@ def test_it_learns(squares, tmp_path):
 @pytest.mark.parametrize("narrow_steps", [0, 40], ids=["full width", "doubled on the way"])
 @pytest.mark.parametrize("stop", [20, 40, 47, 60, 70])
 def test_a_resumed_run_equals_one_that_never_stopped(squares, tmp_path, narrow_steps, stop, precision):
-    preset = replace(PRESET, narrow_steps=narrow_steps, decoder_steps=20)
+    preset = replace(PRESET, narrow_steps=narrow_steps, decoder_steps=20, bilateral_radius=2)
     loop.run(preset, squares, tmp_path / "whole", precision=precision, seed=5)
     loop.run(preset, squares, tmp_path / "parts", precision=precision, seed=5, until=stop)
     torch.randn(100)  # whatever else the process draws must not matter
@@ -151,6 +152,19 @@ def test_structure_counts_in_the_last_stage_only(squares, tmp_path):
             assert before["loss"] == pytest.approx(before["reconstruction_nll"] + before["kl"])
 
 
+def test_the_decoder_ends_in_a_filter_from_its_own_steps_on(squares, tmp_path):
+    preset = replace(PRESET, decoder_steps=20, bilateral_radius=2)
+    loop.run(preset, squares, tmp_path, precision="fp32", until=preset.steps)
+    assert not isinstance(loop.load_model(tmp_path).decoder[-1], SeparableBilateral)
+    loop.run(preset, squares, tmp_path, precision="fp32", resume=True)
+    layer = loop.load_model(tmp_path).decoder[-1]
+    assert isinstance(layer, SeparableBilateral)
+    assert layer.radius == 2
+    untrained = SeparableBilateral(2)
+    for name, parameter in layer.named_parameters():
+        assert not torch.equal(parameter, untrained.get_parameter(name)), f"{name} is learnt"
+
+
 def test_a_killed_run_resumes_from_its_last_checkpoint_without_double_lines(squares, tmp_path):
     loop.run(PRESET, squares, tmp_path, precision="fp32", until=40)
     with (tmp_path / "metrics.jsonl").open("a") as log:  # written after the checkpoint, lost with the process
@@ -172,7 +186,7 @@ def test_another_configuration_is_not_resumed(squares, tmp_path):
 
 
 def test_how_the_decoder_s_own_steps_go_may_be_settled_before_they_begin(squares, tmp_path):
-    preset = replace(PRESET, decoder_steps=20, structure=10.0)
+    preset = replace(PRESET, decoder_steps=20, structure=10.0, bilateral_radius=1)
     loop.run(preset, squares, tmp_path / "whole", precision="fp32")
     loop.run(PRESET, squares, tmp_path / "later", precision="fp32", until=PRESET.steps)
     loop.run(preset, squares, tmp_path / "later", precision="fp32", until=PRESET.steps + 10, resume=True)

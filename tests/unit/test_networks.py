@@ -104,6 +104,13 @@ def test_a_decoder_by_phases_is_the_same_decoder(shape):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_the_layer_by_phases_need_not_be_the_last():
+    decoder = VAE((16, 16, 3), NETWORK).decoder
+    decoder.append(torch.nn.Identity())
+    with_phases(decoder)
+    assert [isinstance(layer, PhasedConvTranspose2d) for layer in decoder][-2:] == [True, False]
+
+
 def test_other_transposed_convolutions_are_not_taken_by_phases():
     with pytest.raises(ValueError, match="kernel 4, stride 2, padding 1"):
         PhasedConvTranspose2d.of(torch.nn.ConvTranspose2d(3, 3, 3, 2, 1))

@@ -43,8 +43,9 @@ def test_the_record_of_the_shipped_run_still_loads():
     preset = from_record(config["preset"])
     assert preset.network == Network(channels=(32, 64, 128, 256), hidden=(256,), latent_dim=12, leak=0.2)
     assert preset.objective == BetaTCVAE(pressure=25, pressure_steps=8_000)
-    # Its unfolding came after it, in a run of its own.
-    assert replace(preset, folded_steps=20_000) == PRESETS["shapes3d_beta_tcvae"]()
+    # Its unfolding came after it, in a run of its own, and its decoder was trained on for likelihood alone.
+    decoder = {"decoder_steps": 6_000, "structure": 20_000.0, "bilateral_radius": 4}
+    assert replace(preset, folded_steps=20_000, **decoder) == PRESETS["shapes3d_beta_tcvae"]()
 
 
 def test_every_experiment_of_the_table_is_a_preset():
