@@ -197,7 +197,7 @@ class Misfit:
 
     @bentoml.api(route="/traverse", input_spec=form(TraverseOptions), output_spec=PicturesResponse)
     async def traverse(self, request: Request) -> Response:
-        """Pictures along one latent, several, or a plane of two, over the range that the context has."""
+        """Pictures along every live latent, the named ones or a plane of two, over the range that the context has."""
         return await self._images_answer(request, TraverseOptions, self.pipeline.traverse)
 
     @bentoml.api(route="/interpolate", input_spec=form(InterpolateOptions), output_spec=PicturesResponse)

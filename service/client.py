@@ -133,7 +133,7 @@ class _Methods:
         context: Contexts | None = None,
         **options: object,
     ) -> Call[PicturesResponse]:
-        """Pictures along one latent, several, or a plane of two."""
+        """Pictures along every live latent, or along those named in `latents`, or a plane of two."""
         return Call("Traverse", PicturesResponse, images, reference, context, options)
 
     @_Method

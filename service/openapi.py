@@ -59,7 +59,9 @@ ENDPOINTS: dict[str, Endpoint] = {
     "explain": Endpoint("Score every image, and say why.", ExplainOptions, ScoreResponse),
     "fit": Endpoint("The context that the images make, merged with those sent along.", FitOptions, FitResponse),
     "edit": Endpoint("What the images would look like if they belonged.", EditOptions, PicturesResponse),
-    "traverse": Endpoint("Pictures along one or more latents.", TraverseOptions, PicturesResponse),
+    "traverse": Endpoint(
+        "Pictures along every live latent, the named ones or a plane of two.", TraverseOptions, PicturesResponse
+    ),
     "interpolate": Endpoint("Pictures on the way between two images.", InterpolateOptions, PicturesResponse),
     "sample": Endpoint("New pictures that belong to the context.", SampleOptions, PicturesResponse),
     "encode": Endpoint("The latents of every image.", EncodeOptions, EncodeResponse),

@@ -141,8 +141,10 @@ class TraverseOptions(ScoringOptions):
 
     images_needed: ClassVar[ImagesNeeded] = "unless context"
 
-    latents: LatentChoices = Field(
-        min_length=1, description="each gets a row of pictures, or with `plane` two of them a grid"
+    latents: LatentChoices | None = Field(
+        default=None,
+        min_length=1,
+        description="each gets a row of pictures, or with `plane` two of them a grid; by default every live latent",
     )
     plane: bool = Field(default=False, description="vary two latents at once, the first downwards, the second across")
     steps: int = Field(default=7, ge=2, le=MOST_PICTURES, description="pictures in a row")
@@ -164,7 +166,8 @@ class TraverseOptions(ScoringOptions):
 
     @property
     def pictures(self) -> int:
-        return self.steps * (self.steps if self.plane else len(self.latents))
+        """At least, where it is left to the model how many latents there are."""
+        return self.steps * (self.steps if self.plane else len(self.latents or [0]))
 
 
 class InterpolateOptions(ScoringOptions):

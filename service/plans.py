@@ -108,9 +108,12 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
 
 
 def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Plan:
-    """Raises UnknownLatent, and InvalidOption for a plane of other than two latents."""
+    """Raises UnknownLatent, and InvalidOption for a plane of other than two latents and for too many pictures."""
     context, latents, population = batch.context, bundle.manifest.latents, bundle.population
-    dims = [edits.resolve(latent, latents) for latent in options.latents]
+    if options.latents is None:
+        dims = population.live_dims.tolist()
+    else:
+        dims = [edits.resolve(latent, latents) for latent in options.latents]
     # Not from the middle if there are images: a mean of several modes may look like nothing at all.
     row = batch.typical if options.start is None else _find(options.start, batch)
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
@@ -123,13 +126,20 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
     steps = [f"{step + 0:.2g} sd" for step in np.linspace(-options.span, options.span, options.steps).round(6)]
     if options.plane:
         if len(dims) != 2:
-            raise InvalidOption(f"A plane takes two latents, {len(dims)} are given.", "Name the two, or leave plane.")
+            given = f"the model has {len(dims)}" if options.latents is None else f"{len(dims)} are given"
+            raise InvalidOption(f"A plane takes two latents, {given}.", "Name the two in latents, or leave plane.")
         grid = edits.traverse_plane(start, (dims[0], dims[1]), options.steps, *moments, span=options.span)
         names = [latents[dims[0]].name] * options.steps
         row_captions = [
             f"{names[0]} {step:+.1f} sd" for step in np.linspace(-options.span, options.span, options.steps)
         ]
     else:
+        if len(dims) * options.steps > MOST_PICTURES:
+            raise InvalidOption(
+                f"{len(dims)} latents in {options.steps} steps are {len(dims) * options.steps} pictures; at most "
+                f"{MOST_PICTURES} are drawn at a time.",
+                "Name fewer latents, or take fewer steps.",
+            )
         grid = edits.traverse(start, dims, options.steps, *moments, span=options.span)
         row_captions = names = [latents[dim].name for dim in dims]
     return _from_one(

@@ -123,6 +123,11 @@ def test_a_spoilt_context_is_refused(ask, batch, images):
 def test_pictures_of_every_kind(ask, batch, images):
     latents = "object hue,scale"
     assert len(ask("/traverse", batch, latents=latents, steps=3).json()["pictures"]) == 6
+    terms = ask("/score", batch, attributions="all").json()["items"][0]["attributions"]
+    live = [term["latent"] for term in terms if not term["dead"]]
+    rows = ask("/traverse", batch, steps=2).json()["pictures"]
+    assert {name for picture in rows for name in picture["changed"]} == set(live)
+    assert len(rows) == 2 * len(live)
     assert len(ask("/traverse", batch, latents=latents, plane=True, steps=3).json()["pictures"]) == 9
     assert len(ask("/interpolate", batch, start="00.png", end="58.png", frames=5).json()["pictures"]) == 5
     assert len(ask("/sample", batch, count=4, seed=3).json()["pictures"]) == 4
@@ -143,7 +148,8 @@ def test_pictures_of_every_kind(ask, batch, images):
         ("/edit", {"edit": "set", "values": '{"scale": "NaN"}'}, 400, "invalid_option"),
         ("/edit", {"edit": "shift", "values": "scale"}, 400, "invalid_option"),
         ("/edit", {"edit": "dance"}, 400, "invalid_option"),
-        ("/traverse", {}, 400, "invalid_option"),
+        ("/traverse", {"plane": True}, 400, "invalid_option"),
+        ("/traverse", {"steps": 900}, 400, "invalid_option"),
         ("/traverse", {"latents": "scale", "steps": 1}, 400, "invalid_option"),
         ("/traverse", {"latents": "scale,orientation", "steps": 900}, 400, "invalid_option"),
         ("/traverse", {"latents": "scale,orientation", "steps": 100, "plane": True}, 400, "invalid_option"),

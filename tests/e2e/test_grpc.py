@@ -52,6 +52,7 @@ MATRIX = {
             latents=["object hue", "scale"], plane=True, steps=3, span=1.5, range=pb.RANGE_POPULATION, start="2"
         ),
     ),
+    "Traverse all": ({"steps": 2}, pb.TraverseOptions(steps=2)),
     "Interpolate": (
         {"start": "a picture", "end": 0, "frames": 4},
         pb.InterpolateOptions(start="a picture", end="0", frames=4),
@@ -251,7 +252,11 @@ SAME_REFUSALS = {
         pb.EditRequest(images=GOOD, options=pb.EditOptions(which=["all"], latents=["hat"])),
         form(options=b'{"which": "all", "latents": ["hat"]}'),
     ),
-    "nothing to traverse": ("Traverse", pb.TraverseRequest(images=GOOD), form(options=b"{}")),
+    "a plane of all latents": (
+        "Traverse",
+        pb.TraverseRequest(images=GOOD, options=pb.TraverseOptions(plane=True)),
+        form(options=b'{"plane": true}'),
+    ),
     "no such image": (
         "Interpolate",
         pb.InterpolateRequest(images=GOOD),

@@ -284,6 +284,15 @@ async def test_traversals_vary_their_latent_alone(pipeline, served_bundle):
     assert len(plane.response.pictures) == 25
 
 
+async def test_without_a_choice_every_live_latent_is_traversed(pipeline, served_bundle):
+    gallery = await pipeline.traverse(request_of(noise(20), options_type=TraverseOptions, steps=3))
+    changed = [
+        {name for picture in gallery.response.pictures[row : row + 3] for name in picture.changed}
+        for row in range(0, len(gallery.response.pictures), 3)
+    ]
+    assert changed == [{served_bundle.manifest.latents[dim].name} for dim in served_bundle.population.live_dims]
+
+
 async def test_samples_need_a_context_only(pipeline):
     fitted = await pipeline.fit(request_of(noise(60), options_type=FitOptions))
     options = {"options_type": SampleOptions, "method": "gaussian", "count": 6, "contexts": contexts_of(fitted)}
@@ -313,7 +322,9 @@ async def test_decode_shows_latents_without_a_context(pipeline, served_bundle):
         ("edit", EditOptions, {"which": "all", "edit": "set", "values": {"77": 1}}, UnknownLatent, "no latent '77'"),
         ("edit", EditOptions, {"threshold": 1.0}, InvalidOption, "None of the 20 images is flagged"),
         ("traverse", TraverseOptions, {"latents": [5, "5"], "plane": True}, InvalidOption, "both axes"),
-        ("traverse", TraverseOptions, {"latents": [5], "plane": True}, InvalidOption, "takes two latents"),
+        ("traverse", TraverseOptions, {"latents": [5], "plane": True}, InvalidOption, "two latents, 1 are given"),
+        ("traverse", TraverseOptions, {"plane": True}, InvalidOption, r"two latents, the model has \d"),
+        ("traverse", TraverseOptions, {"steps": 1000}, InvalidOption, r"at most 1000 are drawn"),
         ("interpolate", InterpolateOptions, {"end": "c.png"}, InvalidOption, r"There is no image 'c\.png'"),
     ],
 )

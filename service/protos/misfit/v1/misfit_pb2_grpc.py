@@ -133,7 +133,7 @@ class MisfitServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Traverse(self, request, context):
-        """Pictures along one latent, several, or a plane of two, over the range that the context has.
+        """Pictures along every live latent, the named ones or a plane of two, over the range that the context has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
