@@ -49,7 +49,8 @@ class SeparableBilateral(nn.Module):
             # Every pair of pixels so far apart of which at least one lies in the picture: `size + distance` of them.
             ahead = colours.narrow(dim, radius, size + distance)
             behind = colours.narrow(dim, radius - distance, size + distance)
-            apart = (ahead - behind).square().sum(1, keepdim=True)
+            difference = ahead - behind
+            apart = (difference * difference).sum(1, keepdim=True)  # ONNX Runtime is slow at powers
             weight = torch.exp(nearness[distance - 1] - sharpness * apart)
             to_ahead, to_behind = weight.narrow(dim, distance, size), weight.narrow(dim, 0, size)
             total = total + to_ahead * values.narrow(dim, radius + distance, size)
