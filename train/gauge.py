@@ -16,7 +16,7 @@ synchronisation over Z2 (Singer 2011), with a network in place of the vector's e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,16 @@ from torch import Tensor, nn
 
 Decode = Callable[[Tensor], Tensor]  # latents (N, L) -> images (N, C, H, W) in [0, 1]
 SLOPE = 0.2
-MIRRORED_SHARE = 0.03  # evidence per pair, from which a latent is folded; drawings of one sense have up to .016
+MIRRORED_SHARE = 0.01  # evidence per pair, below which a latent cannot be folded; one of one sense may have twice that
+EXPLAINED_SHARE = 0.5  # of that evidence, at least, that signs do away with where a latent is folded
+TESTED_SHARE = 1 / 8  # of the pairs, which signs are not fitted to but tested on
 CONTEXT_SHARE = 0.05  # of the evidence for a latent, at least, that says "mirrored": then it belongs to the context
 SHARPNESS = 3.0
 SCALE_JITTER = 0.03
 
 
 class NotFolded(ValueError):
-    """No other latent turns the sense of this one."""
+    """No signs, one for each context, give this latent one sense."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Pairs:
     agreement: Tensor
     swapped: Tensor
 
+    def __getitem__(self, rows: slice) -> Pairs:
+        return Pairs(self.before[rows], self.after[rows], self.agreement[rows], self.swapped[rows])
+
 
 @dataclass(frozen=True)
 class Gauge:
@@ -61,15 +66,17 @@ class Gauge:
     @torch.no_grad()
     def fixed(self, latents: Tensor) -> Tensor:
         """v (N,) of latents (N, L)."""
-        value = latents[:, self.latent] * self._signs(latents)
+        value = latents[:, self.latent] * self.signs(latents)
         return value / self._scales(latents, value)
 
     @torch.no_grad()
     def folded(self, fixed: Tensor, latents: Tensor) -> Tensor:
         """The latent (N,) that means `fixed` (N,) in the context of `latents` (N, L)."""
-        return fixed * self._scales(latents, fixed) * self._signs(latents)
+        return fixed * self._scales(latents, fixed) * self.signs(latents)
 
-    def _signs(self, latents: Tensor) -> Tensor:
+    @torch.no_grad()
+    def signs(self, latents: Tensor) -> Tensor:
+        """1 or -1 (N,), as latents (N, L) have the latent in this sense or in the other."""
         signs: Tensor = self.sign(latents[:, self.context]).squeeze(1)
         return torch.where(signs < 0, -1.0, 1.0)
 
@@ -119,6 +126,12 @@ def mirrored_share(found: Pairs) -> float:
     return float(F.relu(-found.agreement).mean())
 
 
+def explained_share(gauge: Gauge, found: Pairs) -> float:
+    """How much of the evidence that says "mirrored" is gone, once the latent is read by this gauge."""
+    agreement = found.agreement * gauge.signs(found.before) * gauge.signs(found.after)
+    return 1 - mirrored_share(replace(found, agreement=agreement)) / mirrored_share(found)
+
+
 def context_of(found: Pairs) -> tuple[int, ...]:
     """The latents that turn the sense: where they alone were swapped, "mirrored" has a share in the evidence."""
     context = []
@@ -131,12 +144,20 @@ def context_of(found: Pairs) -> tuple[int, ...]:
 
 
 def fix(found: Pairs, latents: Tensor, latent: int, steps: int = 4_000) -> Gauge:
-    """The gauge of `latent` from its pairs and from latents (N, L); raises NotFolded where it is not."""
+    """The gauge of `latent` from its pairs and from latents (N, L); raises NotFolded where it is not.
+
+    Evidence for "mirrored" alone does not tell: to turn a hue round changes the same pixels, and small shapes look
+    alike. Where a latent is folded, the signs fitted to some pairs account for it in the others as well.
+    """
     context = context_of(found)
     if not context or mirrored_share(found) < MIRRORED_SHARE:
         raise NotFolded(f"latent {latent} is not folded: no other latent turns its sense")
-    sign = _fit_sign(found, context, steps)
-    unscaled = Gauge(latent, context, sign, _Ones())
+    fitted = len(found.agreement) - round(TESTED_SHARE * len(found.agreement))
+    unscaled = Gauge(latent, context, _fit_sign(found[:fitted], context, steps), _Ones())
+    explained = explained_share(unscaled, found[fitted:])
+    if explained < EXPLAINED_SHARE:
+        raise NotFolded(f"latent {latent} is not folded: signs explain {explained:.0%} of what looks mirrored")
+    sign = unscaled.sign
     return Gauge(latent, context, sign, _fit_scale(unscaled.fixed(latents), latents[:, context], steps))
 
 

@@ -132,16 +132,21 @@ def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
 
 
 def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
-    """The gauge of that latent of (N, L) whose sense is mirrored most, None where none is; and how often each is."""
+    """The gauge of the folded latent of (N, L), the most mirrored if there are several; and how mirrored each is.
+
+    None where no latent is folded.
+    """
     dims = list(range(latents.shape[1]))
     if len(dims) < 2:
         return None, []
     shares = [gauge.mirrored_share(gauge.pairs(decode, latents, dims, dim, PROBES)) for dim in dims]
-    worst = int(np.argmax(shares))
-    try:
-        return gauge.fix(gauge.pairs(decode, latents, dims, worst, PAIRS), latents, worst), shares
-    except gauge.NotFolded:
-        return None, shares
+    suspects = [dim for dim in dims if shares[dim] >= gauge.MIRRORED_SHARE]
+    for latent in sorted(suspects, key=lambda dim: shares[dim], reverse=True):
+        try:
+            return gauge.fix(gauge.pairs(decode, latents, dims, latent, PAIRS), latents, latent), shares
+        except gauge.NotFolded:
+            continue
+    return None, shares
 
 
 def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int:

@@ -73,6 +73,35 @@ def test_a_latent_of_one_sense_is_refused(latents):
         gauge.fix(plain, latents, SIZE, steps=10)
 
 
+def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latents, found):
+    """As a hue has, whose every turn changes the same pixels: as much looks mirrored, but without order."""
+    torch.manual_seed(0)
+    shuffled = replace(found, agreement=found.agreement[torch.randperm(len(found.agreement))])
+    assert gauge.mirrored_share(shuffled) == pytest.approx(gauge.mirrored_share(found))
+    with pytest.raises(gauge.NotFolded, match="% of what looks mirrored"):
+        gauge.fix(shuffled, latents, SIZE, steps=800)
+    gauge.fix(found, latents, SIZE, steps=800)
+
+
+def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, latents):
+    shares = {SIZE: 0.02, BACKGROUND: 0.03, FOREGROUND: 0.001}
+    tried = []
+
+    def fix(found, latents, latent):
+        tried.append(latent)
+        if latent != SIZE:
+            raise gauge.NotFolded("not this one")
+        return "the gauge"
+
+    monkeypatch.setattr(gauge, "pairs", lambda decode, latents, dims, latent, count: latent)
+    monkeypatch.setattr(gauge, "mirrored_share", lambda latent: shares[latent])
+    monkeypatch.setattr(gauge, "fix", fix)
+    assert unfold.most_folded(draw, latents) == ("the gauge", list(shares.values()))
+    assert tried == [BACKGROUND, SIZE]
+    shares[SIZE] = 0.001
+    assert unfold.most_folded(draw, latents)[0] is None
+
+
 def test_the_partner_is_the_latent_that_depends_on_the_value():
     rows = torch.randn(2_000, 3)
     assert unfold.dependent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
