@@ -1,6 +1,7 @@
 """Of a model with a folded latent, one without: new latents for what the folded one and its partner hold.
 
-    1  the folded latent and its gauge (train/gauge.py); its partner, the latent that it then depends on most
+    1  the folded latent and its gauge (train/gauge.py); its partner, the latent that it then depends on most, or where
+       it depends on none, so that it holds all there is by itself, a latent more
     2  every image is decoded in one and the same context, so that its picture shows only what those two say
     3  two new latents are learnt on these pictures by a small beta-TCVAE; of several seeds the lowest objective wins.
        Here nothing can fold, since there is only one context, and a run takes seconds instead of hours
@@ -35,6 +36,7 @@ IMAGES = 20_000  # training images whose latents and features are used
 PROBES = 400  # pairs that tell which latent is folded
 PAIRS = 16_000
 PICTURES = 12_000
+DEPENDENCE = 0.15  # nats from which two latents are partners; independent ones of the flagship share up to .05
 CANDIDATE_PAIRS = 40  # of new latents: the best grid is rarely found
 CONTEXTS = 1_000  # images among which the reference context is looked for
 REACH = 2.5  # how far the folded latent is moved to see what it does there
@@ -95,6 +97,10 @@ def unfold(
             return model, report
         value = fixed.fixed(mean)
         partner = dependent(value, mean, [dim for dim in range(len(kept)) if dim != fixed.latent])
+        if partner is None:
+            partner = len(kept)
+            model = with_another_latent(model, replace(network, latent_dim=partner + 1))
+            mean, logvar = F.pad(mean, (0, 1)), F.pad(logvar, (0, 1))
 
         reference = mean[busiest(decode, mean[:CONTEXTS], fixed.latent)]
         clusters = torch.stack([value, mean[:, partner]], dim=1)
@@ -131,6 +137,19 @@ def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
     return smaller.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
+def with_another_latent(model: VAE, network: Network) -> VAE:
+    """The model with one latent more, the last of `network`'s: of mean 0 and variance 1, and nothing shows it."""
+    larger = VAE(model.image_shape, network)
+    state = model.state_dict()
+    for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
+        mean, logvar = state[name].chunk(2)
+        nothing = torch.zeros_like(mean[:1])
+        state[name] = torch.cat([mean, nothing, logvar, nothing])
+    state["decoder.0.weight"] = F.pad(state["decoder.0.weight"], (0, 1))
+    larger.load_state_dict(state)
+    return larger.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
 def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
     """The gauge of the folded latent of (N, L), the most mirrored if there are several; and how mirrored each is.
 
@@ -149,14 +168,16 @@ def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, li
     return None, shares
 
 
-def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int:
-    """The latent of (N, L) that shares most information with `value` (N,), both cut into equal bins."""
+def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int | None:
+    """The latent of (N, L) that shares most information with `value` (N,), both cut into equal bins, or None."""
 
     def binned(column: Tensor) -> NDArray[np.intp]:
         bins: NDArray[np.intp] = np.digitize(column.numpy(), np.histogram_bin_edges(column.numpy(), BINS)[1:-1])
         return bins
 
-    return max(among, key=lambda dim: mutual_info_score(binned(value), binned(latents[:, dim])))
+    shared = {dim: mutual_info_score(binned(value), binned(latents[:, dim])) for dim in among}
+    closest = max(among, key=lambda dim: shared[dim])
+    return closest if shared[closest] >= DEPENDENCE else None
 
 
 @torch.inference_mode()
@@ -190,7 +211,7 @@ def principal(flat: Tensor) -> Tensor:
 
 def is_typical(clusters: Tensor) -> Tensor:
     """(N,) bool: not among the points of (N, 2) whose neighbours are furthest."""
-    scaled = (clusters / clusters.std(0)).numpy()
+    scaled = (clusters / clusters.std(0).clamp(min=1e-6)).numpy()
     reach = torch.from_numpy(cKDTree(scaled).query(scaled, NEIGHBOURS)[0][:, -1])
     typical: Tensor = reach < reach.quantile(TYPICAL)
     return typical

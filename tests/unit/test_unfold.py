@@ -105,6 +105,7 @@ def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, late
 def test_the_partner_is_the_latent_that_depends_on_the_value():
     rows = torch.randn(2_000, 3)
     assert unfold.dependent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
+    assert unfold.dependent(torch.randn(4_000), torch.randn(4_000, 3), [0, 1, 2]) is None
 
 
 def test_points_off_every_cluster_are_not_typical():
@@ -164,6 +165,18 @@ def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0
         torch.testing.assert_close(model.decode(latents), smaller.decode(latents[:, kept]))
 
 
+def test_another_latent_changes_nothing_yet():
+    network = Network(channels=(4, 8), hidden=(32,), latent_dim=2)
+    model = VAE((SIDE, SIDE, 1), network)
+    larger = unfold.with_another_latent(model, replace(network, latent_dim=3))
+    images, latents = torch.rand(7, 1, SIDE, SIDE), torch.randn(7, 3)
+    with torch.no_grad():
+        for part, whole in zip(model.encode(images), larger.encode(images), strict=True):
+            torch.testing.assert_close(whole[:, :2], part)
+            assert not whole[:, 2].any()
+        torch.testing.assert_close(larger.decode(latents), model.decode(latents[:, :2]))
+
+
 class Drawing:
     """A model that draws, in place of a network: five latents, of which the last two are idle."""
 
@@ -183,6 +196,7 @@ def unfolded(monkeypatch, latents, *, folded):
     both = torch.stack([mean, logvar], dim=1).numpy()
     monkeypatch.setattr(unfold, "encode", lambda model, images, rows: both[rows])
     monkeypatch.setattr(unfold, "with_latents", lambda model, kept, network: model)
+    monkeypatch.setattr(unfold, "with_another_latent", lambda model, network: model)
     monkeypatch.setattr(heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets)))
     for name, value in {"PAIRS": 3_000, "LATENT_STEPS": 600, "PRESSURE_STEPS": 200, "PICTURE_WEIGHT": 200.0}.items():
         monkeypatch.setattr(unfold, name, value)
@@ -196,7 +210,10 @@ def unfolded(monkeypatch, latents, *, folded):
     return report, taught
 
 
-def test_a_folded_latent_is_found_and_its_images_get_one_sense(monkeypatch, latents):
+@pytest.mark.parametrize("dependence", [0.0, unfold.DEPENDENCE], ids=["a partner", "a latent more"])
+def test_a_folded_latent_is_found_and_its_images_get_one_sense(monkeypatch, latents, dependence):
+    """Here the size depends on no other latent: it gets one more, unless any will do."""
+    monkeypatch.setattr(unfold, "DEPENDENCE", dependence)
     report, [(rows, mean, logvar, weight)] = unfolded(monkeypatch, latents, folded=True)
     assert (report["kept"], report["folded"]) == ([0, 1, 2], SIZE)
     assert report["context"] == (BACKGROUND, FOREGROUND)
@@ -210,9 +227,10 @@ def test_a_folded_latent_is_found_and_its_images_get_one_sense(monkeypatch, late
     residual = np.linalg.lstsq(design, half_side[counts])[1][0] / len(design)
     assert residual < 0.25 * half_side[counts].var()
     assert abs(np.corrcoef(latents[rows][counts, SIZE], half_side[counts])[0, 1]) < 0.1
-    other = 3 - report["partner"]
-    assert torch.equal(mean[:, other], latents[rows][:, other])
-    assert torch.equal(logvar[:, other], torch.full((len(rows),), -4.0))
+    assert (report["partner"] == 3) == (dependence > 0)
+    others = [dim for dim in (BACKGROUND, FOREGROUND) if dim != report["partner"]]
+    assert torch.equal(mean[:, others], latents[rows][:, others])
+    assert (logvar[:, others] == -4).all()
 
 
 def test_where_no_latent_is_folded_only_the_idle_ones_go(monkeypatch, latents):
