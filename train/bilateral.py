@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-RANGE = 14 / 255  # colours that differ by so much (in [0, 1]) count half as one, before it is learnt
+RANGE = 14 / 255  # standard deviation of the weight over differences of colour, before it is learnt
 NOWHERE = 100.0  # the colour beyond the picture's edge, so far from every other that it has no weight
 
 

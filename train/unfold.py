@@ -127,27 +127,28 @@ def unfold(
 
 def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
     """The model with the latents `kept` (d,) alone; `network` has d. What the decoder made of the others at 0 stays."""
-    smaller = VAE(model.image_shape, network)
     outputs = torch.cat([kept, model.latent_dim + kept])
     state = model.state_dict()
     for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
         state[name] = state[name][outputs]
     state["decoder.0.weight"] = state["decoder.0.weight"][:, kept]
-    smaller.load_state_dict(state)
-    return smaller.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return _of(state, VAE(model.image_shape, network))
 
 
 def with_another_latent(model: VAE, network: Network) -> VAE:
     """The model with one latent more, the last of `network`'s: of mean 0 and variance 1, and nothing shows it."""
-    larger = VAE(model.image_shape, network)
     state = model.state_dict()
     for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
         mean, logvar = state[name].chunk(2)
         nothing = torch.zeros_like(mean[:1])
         state[name] = torch.cat([mean, nothing, logvar, nothing])
     state["decoder.0.weight"] = F.pad(state["decoder.0.weight"], (0, 1))
-    larger.load_state_dict(state)
-    return larger.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return _of(state, VAE(model.image_shape, network))
+
+
+def _of(state: dict[str, Tensor], model: VAE) -> VAE:
+    model.load_state_dict(state)
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
 def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
