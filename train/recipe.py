@@ -158,15 +158,10 @@ def record_of(preset: Preset) -> dict[str, Any]:
 
 
 def from_record(record: dict[str, Any]) -> Preset:
-    """The preset that `record_of` and JSON made `record` of.
-
-    Records of the first runs name no kind of objective, which was always beta-TCVAE, and one hidden layer as a number.
-    """
+    """The preset that `record_of` and JSON made `record` of."""
     network, objective = dict(record["network"]), dict(record["objective"])
-    hidden = network["hidden"]
-    network["hidden"] = (hidden,) if isinstance(hidden, int) else tuple(hidden)
-    network["channels"] = tuple(network["channels"])
-    kind = OBJECTIVES[objective.pop("kind", BetaTCVAE.__name__)]
+    network |= {name: tuple(network[name]) for name in ("channels", "hidden")}
+    kind = OBJECTIVES[objective.pop("kind")]
     shape = record.get("image_shape")
     return Preset(
         **{
