@@ -57,7 +57,8 @@ SHARPNESS, TOLERANCE, PRIOR_INLIERS = 2.0, 2.7, 19.0
 # high, so that up to half of the images may be outliers, which lie below.
 SPREAD_QUANTILES, SPREAD_WEIGHT = (0.6, 0.9), 1.5
 CALIBRATION_ROUNDS = 50
-# The base's log ratio is cut here: a ratio beyond is as good as none, or as good as certain.
+# The base's log ratio is cut above, where a ratio is as good as certain. Below, what lies beyond counts by its
+# logarithm: the further of two images still ranks first, but how thin a Gaussian is so far out means little.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
 # Rows whose neighbours are counted at a time.
 ROWS_AT_ONCE = 512
@@ -214,7 +215,8 @@ def log_ratio(
     near: Float64Array, density: Float64Array, base: Float64Array, own: Float64Array, total: float
 ) -> Float64Array:
     """Log ratio (..., n) of the weights near each point, its `own` among them, of a `total`: the module's formula."""
-    by_base = BASE_WEIGHT * np.exp(np.clip(base, SMALLEST_LOG, LARGEST_LOG))
+    beyond = np.log1p(np.maximum(SMALLEST_LOG - base, 0))
+    by_base = BASE_WEIGHT * np.exp(np.clip(base, SMALLEST_LOG, LARGEST_LOG) - beyond)
     ratio: Float64Array = (np.maximum(near - own, 0) / density + by_base) / (total - own + BASE_WEIGHT)
     return np.log(ratio)
 

@@ -90,6 +90,15 @@ def test_where_neighbours_are_too_few_the_gaussians_decide():
     np.testing.assert_allclose(alone, far + np.log(BASE_WEIGHT / (kernel.weights.sum() + BASE_WEIGHT)))
 
 
+def test_of_two_images_that_have_nothing_in_common_with_the_context_the_further_one_ranks_first():
+    points, _ = context(50, 4, 5, 0, 3)
+    kernel = fit_kernel(points, RESOLUTION, SAMPLE, np.zeros(len(points)))
+    base = np.array([-290.0, -310.0, -500.0, -5e3, -5e5])
+    ratios = log_ratios(points[:5] + 50, kernel, SAMPLE, base)
+    assert (np.diff(ratios) < 0).all()
+    assert ratios[0] - ratios[-1] < 30
+
+
 def test_others_are_scored_as_members_are():
     points, _ = context(300, 20, 4, 3, 2)
     _, kernel = odds(points)
