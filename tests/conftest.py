@@ -18,6 +18,7 @@ from service.settings import Settings
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
+LATENT_DIM = bundle.load(Settings().bundle_directory).manifest.latent_dim
 
 
 @pytest.fixture(scope="session")

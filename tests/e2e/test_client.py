@@ -11,6 +11,7 @@ import bodies
 import numpy as np
 import pytest
 import readme
+from conftest import LATENT_DIM
 from PIL import Image
 
 from service.client import AsyncClient, CallError, Client, Retries, png
@@ -85,7 +86,7 @@ CASES = {
     "interpolate": lambda misfit, images, files, context: misfit.interpolate(files, end="a picture", frames=3),
     "sample": lambda misfit, images, files, context: misfit.sample(images, count=3, seed=5),
     "encode": lambda misfit, images, files, context: misfit.encode(files, resize="reject"),
-    "decode": lambda misfit, images, files, context: misfit.decode(np.linspace(-1, 1, 24).reshape(2, 12)),
+    "decode": lambda misfit, images, files, context: misfit.decode(np.linspace(-1, 1, 2 * LATENT_DIM).reshape(2, -1)),
 }
 
 

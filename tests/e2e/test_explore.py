@@ -13,7 +13,7 @@ from io import BytesIO
 import bodies
 import numpy as np
 import pytest
-from conftest import SAMPLE_BATCH
+from conftest import LATENT_DIM, SAMPLE_BATCH
 from PIL import Image
 
 ZIP = {"Content-Type": "application/zip"}
@@ -113,7 +113,12 @@ def test_a_spoilt_context_is_refused(ask, batch, images):
     fitted = ask("/fit", batch).json()["context"]
     few = base64.b64encode(bodies.encoded(images[0])).decode()
     nan = {"location": [float("nan"), *fitted["location"][1:]]}
-    for change in ({"bundle_id": "0" * 64}, {"covariance": np.zeros((12, 12)).tolist()}, {"size": -1}, nan):
+    for change in (
+        {"bundle_id": "0" * 64},
+        {"covariance": np.zeros((LATENT_DIM, LATENT_DIM)).tolist()},
+        {"size": -1},
+        nan,
+    ):
         body = json.dumps({"images": [few], "context": fitted | change}).encode()
         error = ask("/score", body, {"Content-Type": "application/json"}, 400).json()["error"]
         assert error["code"] == "invalid_input"
@@ -172,7 +177,7 @@ def test_what_makes_no_sense_is_refused(ask, batch, path, query, status, code):
         (b'{"latents": [[1, 2]]}', 422, "shape_mismatch"),
         (b'{"latents": [["a"]]}', 400, "invalid_input"),
         (b'{"latents": []}', 422, "shape_mismatch"),
-        (b'{"latents": [[' + b",".join([b"1e9"] * 12) + b"]]}", 400, "invalid_input"),
+        (json.dumps({"latents": [[1e9] * LATENT_DIM]}).encode(), 400, "invalid_input"),
         (b'{"latents": [[NaN]]}', 400, "invalid_input"),
         (b'{"images": []}', 400, "invalid_input"),
         (b"hello", 400, "invalid_input"),
@@ -194,7 +199,7 @@ with bentoml.SyncHTTPClient(sys.argv[1]) as client:
     fitted = client.fit(images=files)
     edited = client.edit(images=files, context=fitted["context"])
     sampled = client.sample(context=fitted["context"], options={"method": "gaussian", "count": 2})
-    decoded = client.decode(latents=[[0.0] * 12])
+    decoded = client.decode(latents=[[0.0] * int(sys.argv[3])])
 print(json.dumps({
     "flagged": [item["id"] for item in explained["items"] if item["is_outlier"]],
     "edited": [picture["id"] for picture in edited["pictures"]],
@@ -205,7 +210,7 @@ print(json.dumps({
 
 def test_bentomls_own_client_asks_for_everything(served, tmp_path, hue_misfits):
     zipfile.ZipFile(SAMPLE_BATCH).extractall(tmp_path)
-    command = [sys.executable, "-c", CLIENT, served.url, str(tmp_path)]
+    command = [sys.executable, "-c", CLIENT, served.url, str(tmp_path), str(LATENT_DIM)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     answers = json.loads(finished.stdout)

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import readme
+from conftest import LATENT_DIM
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -125,7 +126,7 @@ def test_every_method_answers_as_over_http(client, stub, uploads, images, case, 
 
 def test_describe_and_decode_answer_as_over_http(client, stub, images):
     assert bare(as_json(stub.Describe(pb.DescribeRequest()))) == bare_with_text(client.post("/describe").json())
-    latents = np.random.default_rng(0).normal(size=(3, 12)).tolist()
+    latents = np.random.default_rng(0).normal(size=(3, LATENT_DIM)).tolist()
     by_http = client.post("/decode", json={"latents": latents}).json()
     by_grpc = stub.Decode(pb.DecodeRequest(latents=[pb.Latents(values=row) for row in latents]))
     assert bare(as_json(by_grpc)) == bare(by_http)
