@@ -96,11 +96,11 @@ def test_every_objective_and_network_learns_and_resumes(squares, tmp_path, objec
 
 
 def test_a_run_of_before_a_field_existed_resumes(squares, tmp_path):
-    """Records of the first runs: no kind of objective, one hidden layer as a number, fewer fields."""
     loop.run(PRESET, squares, tmp_path, precision="fp32", until=20)
     config = json.loads((tmp_path / "config.json").read_text())
-    del config["preset"]["objective"]["kind"], config["preset"]["image_shape"], config["preset"]["network"]["leak"]
-    config["preset"]["network"]["hidden"] = config["preset"]["network"]["hidden"][0]
+    for field in ("image_shape", "structure", "bilateral_radius"):
+        del config["preset"][field]
+    del config["preset"]["network"]["leak"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     loop.run(PRESET, squares, tmp_path, precision="fp32", resume=True)
     assert records(tmp_path)[-1]["step"] == PRESET.total_steps
