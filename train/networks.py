@@ -62,6 +62,12 @@ class VAE(nn.Module):
         return logits
 
 
+def channels_last(model: VAE) -> VAE:
+    """The same model, its channels innermost, as they are in uint8 images: the CPU convolves up to twice as fast."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
 def half_width(network: Network) -> Network:
     """The same network with half the features in every layer: about a third of the time a step."""
     channels, hidden = (tuple(width // 2 for width in widths) for widths in (network.channels, network.hidden))

@@ -29,7 +29,7 @@ from train.gauge import Gauge, perceptron
 from train.inference import CHUNK, encode
 from train.losses import Terms, beta_tcvae, kl_terms
 from train.metrics import BINS
-from train.networks import VAE
+from train.networks import VAE, channels_last
 from train.recipe import BetaTCVAE, Network
 
 IMAGES = 20_000  # training images whose latents and features are used
@@ -148,7 +148,7 @@ def with_another_latent(model: VAE, network: Network) -> VAE:
 
 def _of(state: dict[str, Tensor], model: VAE) -> VAE:
     model.load_state_dict(state)
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return channels_last(model).eval()
 
 
 def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
