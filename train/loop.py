@@ -4,7 +4,7 @@ A run is a directory:
 
     config.json       preset, seed, precision, data and commit: all that decides the result
     checkpoint.pt     weights, optimizer, random state and step: enough to continue as if never stopped
-    unfolding.json    what was found on the way, where the preset unfolds (train/unfold.py)
+    unfolding.json    what was found on the way, and at the second look, where the preset unfolds (train/unfold.py)
     metrics.jsonl     a line every LOG_EVERY steps and at the end: the terms (nats per image), their weights, the speed
 """
 
@@ -30,7 +30,7 @@ from train.objectives import Pass, loss_of
 from train.phases import with_phases
 from train.provenance import commit
 from train.recipe import BetaTCVAE, Network, Preset, from_record, record_of
-from train.unfold import unfold
+from train.unfold import align, unfold
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -70,15 +70,15 @@ def run(
     torch.manual_seed(seed)
     state = torch.load(directory / "checkpoint.pt", weights_only=True) if step else None
     model = _made_fast(model_of(preset, state) if state else VAE(dataset.image_shape, network_at(preset, 0)))
-    optimizer = optimizer_of(model, preset, decoder_alone=step > preset.steps)
+    optimizer = optimizer_of(model, preset, decoder_alone=preset.scheduled(step - 1) >= preset.steps)
     if state:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
 
-    end = preset.total_steps if until is None else min(until, preset.total_steps)
+    end = preset.most_steps if until is None else min(until, preset.most_steps)
     window: list[tuple[float, ...]] = []
     started = time.perf_counter()
-    bar = tqdm(total=preset.total_steps, initial=step, desc=preset.name, unit="step", mininterval=2)
+    bar = tqdm(total=preset.most_steps, initial=step, desc=preset.name, unit="step", mininterval=2)
     with bar, (directory / "metrics.jsonl").open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
@@ -93,8 +93,18 @@ def run(
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
                 end_in_filter(model, preset)
+            if step == preset.total_steps:
+                report = json.loads((directory / "unfolding.json").read_text())
+                if report.get("aligned", True):
+                    report |= align(model, dataset.images, indices.numpy(), report, seed=seed)
+                    (directory / "unfolding.json").write_text(json.dumps(report, indent=2) + "\n")
+                if not report["aligned"]:
+                    break
+                optimizer = optimizer_of(model, preset)
+            scheduled = preset.scheduled(step)
+            if scheduled == preset.steps:
                 optimizer = optimizer_of(model, preset, decoder_alone=True)
-            rate = learning_rate(preset, step)
+            rate = learning_rate(preset, scheduled)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             chosen = indices[torch.randint(len(indices), (preset.training_batch,))]
@@ -105,8 +115,8 @@ def run(
                 latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
                 logits = model.decode(latents).float()  # (M, C, H, W)
             through = Pass(images, logits, latents, mean, logvar)
-            loss, terms, weights = loss_of(preset.objective, through, len(indices), step)
-            if preset.structure and step >= preset.steps:
+            loss, terms, weights = loss_of(preset.objective, through, len(indices), scheduled)
+            if preset.structure and scheduled >= preset.steps:
                 loss = loss + preset.structure * (1 - structural_similarity(images, logits.sigmoid()))
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -119,7 +129,7 @@ def run(
             bar.update()
 
             window.append((*(term.item() for term in terms), loss.item(), norm.item()))
-            if step % LOG_EVERY == 0 or step == preset.total_steps:
+            if step % LOG_EVERY == 0 or step in (preset.total_steps, preset.most_steps):
                 record = dict(zip((*terms._fields, "loss", "gradient_norm"), _means(window), strict=True))
                 record |= {"step": step, **weights, "learning_rate": rate}
                 record["images_per_second"] = len(window) * preset.training_batch / (time.perf_counter() - started)
@@ -127,7 +137,7 @@ def run(
                 log.flush()
                 bar.set_postfix_str(", ".join(f"{name} {record[name]:.2f}" for name in terms._fields))
                 window, started = [], time.perf_counter()
-            if step % CHECKPOINT_EVERY == 0 or step == end:
+            if step % CHECKPOINT_EVERY == 0 or step in (preset.total_steps, end):
                 save(directory, model, optimizer, step)
 
 
@@ -218,7 +228,9 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
 
 
 def _begun(preset: Preset, step: int) -> Preset:
-    """`preset` as far as it has decided anything by `step`: how the decoder's own steps go may be settled later."""
+    """`preset` as far as it has decided anything by `step`: how the stages go that are to come may be settled later."""
+    if step <= preset.total_steps:
+        preset = replace(preset, second_look=False)
     return replace(preset, decoder_steps=0, structure=0.0, bilateral_radius=0) if step <= preset.steps else preset
 
 

@@ -106,6 +106,7 @@ def shapes3d_beta_tcvae() -> Preset:
         gradient_norm=1_000.0,
         narrow_steps=17_000,
         folded_steps=20_000,
+        second_look=True,
         decoder_steps=6_000,
         structure=20_000.0,
         bilateral_radius=4,

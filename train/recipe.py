@@ -104,7 +104,10 @@ class Preset:
     Where `bilateral_radius` is not 0, the decoder ends in a filter of so many pixels from its own steps on
     (train/bilateral.py).
 
-    After `folded_steps` idle latents are dropped and a folded one is unfolded (train/unfold.py).
+    After `folded_steps` idle latents are dropped and a folded one is unfolded (train/unfold.py). With `second_look`
+    what came of it is looked at again when all steps are done, by the outlines of what the decoder shows
+    (train/outlines.py). Where hues still turn what latents mean, they are taught anew, and all steps after
+    `folded_steps` are taken again.
     """
 
     name: str
@@ -119,6 +122,7 @@ class Preset:
     gradient_norm: float | None = None  # clip the gradient's norm to this
     narrow_steps: int = 0  # train at half the width for so long, then double it (train/networks.py)
     folded_steps: int = 0
+    second_look: bool = False
     decoder_steps: int = 0
     structure: float = 0.0  # in nats per image
     bilateral_radius: int = 0
@@ -134,6 +138,8 @@ class Preset:
             raise ValueError(f"{self.name}: narrow_steps must leave steps for the full width")
         if self.folded_steps and not self.narrow_steps < self.folded_steps < self.steps:
             raise ValueError(f"{self.name}: folded_steps must lie between narrow_steps and steps, both left out")
+        if self.second_look and not self.folded_steps:
+            raise ValueError(f"{self.name}: a second look is at latents that were unfolded, set folded_steps too")
         if self.folded_steps and not isinstance(self.objective, BetaTCVAE):
             raise ValueError(f"{self.name}: only latents of BetaTCVAE are unfolded, set folded_steps to 0")
         if self.decoder_steps < 0:
@@ -147,7 +153,16 @@ class Preset:
 
     @property
     def total_steps(self) -> int:
+        """Steps of a run that a second look leaves as it is."""
         return self.steps + self.decoder_steps
+
+    @property
+    def most_steps(self) -> int:
+        return self.total_steps + (self.total_steps - self.folded_steps if self.second_look else 0)
+
+    def scheduled(self, step: int) -> int:
+        """The step whose learning rate and losses `step` has: its own, or the one that it repeats."""
+        return step if step < self.total_steps else step - self.total_steps + self.folded_steps
 
 
 def record_of(preset: Preset) -> dict[str, Any]:

@@ -9,6 +9,10 @@
 
 Latents that were idle are dropped. Nothing here looks at a label. The training loop goes on with the new model
 (Preset.folded_steps): under the full objective the convolutions adapt, and what the small model got wrong is mended.
+
+What the gauge got wrong is not: it knows only of a latent that under some hues is as a whole the mirror image of what
+it is under others. Once the pictures are sharp (Preset.second_look), `align` looks whether the new latents mean the
+same under all hues (train/outlines.py), and teaches them anew where they do not.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from scipy.spatial import cKDTree
 from sklearn.metrics import mutual_info_score
 from torch import Tensor, nn
 
-from train import gauge, heads
+from train import gauge, heads, outlines
 from train.gauge import Gauge, perceptron
 from train.inference import CHUNK, encode
 from train.losses import Terms, beta_tcvae, kl_terms
@@ -43,6 +47,7 @@ REACH = 2.5  # how far the folded latent is moved to see what it does there
 COORDINATES = 24
 NEIGHBOURS = 20
 TYPICAL = 0.9  # share of images; the rest lies where the gauge failed, off every cluster
+ELSEWHERE_SHARE = 0.02  # of images, that contexts disagree on, from which the pair is taught anew
 LIVE_VARIANCE = 0.7  # mean posterior variance below which a latent is live
 LATENT_STEPS, LATENT_BATCH = 2_600, 128
 PRESSURE, PRESSURE_STEPS = 25.0, 1_200
@@ -123,6 +128,31 @@ def unfold(
         "total_correlation": float(best.terms.total_correlation),
     }
     return model, report
+
+
+def align(
+    model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64], report: dict[str, Any], *, seed: int
+) -> dict[str, Any]:
+    """A second look at the latents that `unfold` made, with its `report`: what it saw, `model` changed in place.
+
+    Where the pair says something else in one context than in another for more than a few images, it is taught to say
+    everywhere what the best context reads of it. `aligned` of the result tells whether it was.
+    """
+    if report["folded"] is None:
+        return {"aligned": False}
+    pair = (report["folded"], report["partner"])
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        drawn = np.random.default_rng(seed).choice(rows, min(IMAGES, len(rows)), replace=False)
+        mean, logvar = torch.from_numpy(encode(model, images, drawn)).unbind(1)
+        reading = outlines.read(lambda latents: torch.sigmoid(model.decode(latents)), mean, pair, report["context"])
+        aligned = reading.elsewhere >= ELSEWHERE_SHARE
+        if aligned:
+            new_mean, weight = mean.clone(), torch.ones(mean.shape)
+            new_mean[:, pair] = reading.values
+            weight[:, pair] = (reading.distance < reading.distance.quantile(TYPICAL)).float()[:, None]
+            heads.refit(model, images, drawn, new_mean, logvar, weight, decoded=mean)
+    return {"aligned": aligned, "elsewhere": reading.elsewhere}
 
 
 def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:

@@ -137,6 +137,73 @@ def test_the_run_goes_on_with_the_unfolded_model_stopped_or_not(squares, tmp_pat
     assert json.loads((tmp_path / "parts" / "unfolding.json").read_text()) == {"kept": [0, 2]}
 
 
+UNFOLDED = {"kept": [0, 1, 2], "folded": 0, "partner": 1, "context": [2]}
+LOOKING = replace(
+    PRESET, narrow_steps=20, folded_steps=40, second_look=True, decoder_steps=20, structure=10.0, bilateral_radius=1
+)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """In place of the second look: what the first latent says is turned round, and numbers are drawn."""
+    said = {"aligned": True, "elsewhere": 0.2}
+    seen = []
+
+    def align(model, images, rows, report, *, seed):
+        assert (len(images), len(rows), seed) == (200, 180, 5)
+        assert {key: report[key] for key in UNFOLDED} == UNFOLDED
+        seen.append(said["aligned"])
+        if said["aligned"]:
+            torch.randn(model.latent_dim)
+            with torch.no_grad():
+                model.decoder[0].weight[:, 0] *= -1
+        return dict(said)
+
+    monkeypatch.setattr(loop, "unfold", lambda model, *_, seed: (model, dict(UNFOLDED)))
+    monkeypatch.setattr(loop, "align", align)
+    return said, seen
+
+
+@pytest.mark.parametrize("stop", [60, 80, 90, 100, 110])
+def test_where_a_second_look_mends_all_after_the_fold_is_done_again_stopped_or_not(squares, tmp_path, looks, stop):
+    loop.run(LOOKING, squares, tmp_path / "whole", precision="fp32", seed=5)
+    loop.run(LOOKING, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
+    torch.randn(100)
+    loop.run(LOOKING, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
+    found = records(tmp_path / "whole")
+    assert records(tmp_path / "parts") == found
+    assert [record["step"] for record in found] == list(range(10, 121, 10))
+    rates = {record["step"]: record["learning_rate"] for record in found}
+    assert [rates[step] for step in (90, 100, 110, 120)] == [rates[step] for step in (50, 60, 70, 80)]
+    assert json.loads((tmp_path / "whole" / "unfolding.json").read_text()) == UNFOLDED | looks[0]
+    # The encoder learns again, and then stays.
+    loop.run(LOOKING, squares, tmp_path / "joint", precision="fp32", seed=5, until=100)
+    joint, last = (loop.load_model(tmp_path / name).encoder.state_dict() for name in ("joint", "whole"))
+    assert all(torch.equal(joint[name], last[name]) for name in last)
+    loop.run(LOOKING, squares, tmp_path / "first", precision="fp32", seed=5, until=80)
+    assert not torch.equal(loop.load_model(tmp_path / "first").encoder[0].weight, last["0.weight"])
+
+
+def test_where_a_second_look_finds_nothing_the_run_is_done(squares, tmp_path, looks):
+    said, seen = looks
+    said["aligned"] = False
+    loop.run(LOOKING, squares, tmp_path / "looking", precision="fp32", seed=5)
+    loop.run(replace(LOOKING, second_look=False), squares, tmp_path / "not", precision="fp32", seed=5)
+    assert records(tmp_path / "looking") == records(tmp_path / "not")
+    assert records(tmp_path / "looking")[-1]["step"] == LOOKING.total_steps
+    loop.run(LOOKING, squares, tmp_path / "looking", precision="fp32", seed=5, resume=True)
+    assert seen == [False], "what it saw is kept"
+
+
+def test_a_finished_run_may_still_be_looked_at(squares, tmp_path, looks):
+    loop.run(replace(LOOKING, second_look=False), squares, tmp_path / "later", precision="fp32", seed=5)
+    loop.run(LOOKING, squares, tmp_path / "later", precision="fp32", seed=5, resume=True)
+    loop.run(LOOKING, squares, tmp_path / "whole", precision="fp32", seed=5)
+    assert records(tmp_path / "later") == records(tmp_path / "whole")
+    with pytest.raises(ValueError, match="another preset"):
+        loop.run(replace(LOOKING, second_look=False), squares, tmp_path / "later", precision="fp32", resume=True)
+
+
 def test_structure_counts_in_the_last_stage_only(squares, tmp_path):
     """There the loss is the objective and, beside it, so many nats times 1 - SSIM, which lies between 0 and 2."""
     nats = 50.0

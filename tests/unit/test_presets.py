@@ -114,6 +114,11 @@ def test_unfolding_is_a_stage_of_its_own(setting):
         override(PRESETS["shapes3d_beta_tcvae"](), setting)
 
 
+def test_only_what_was_unfolded_gets_a_second_look():
+    with pytest.raises(ValueError, match="set folded_steps too"):
+        override(PRESETS["shapes3d_beta_tcvae"](), "folded_steps=0")
+
+
 def test_only_the_latents_of_beta_tcvae_are_unfolded():
     with pytest.raises(ValueError, match="only latents of BetaTCVAE"):
         override(PRESETS["mnist_vae"](), "folded_steps=100")
