@@ -92,9 +92,19 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
         if unfolding is not None:
             folded = unfolding["folded"]
             done = "no latent was folded" if folded is None else f"latent {folded} was unfolded"
-            text += ["", f"{len(unfolding['kept'])} latents were live, and {done}."]
+            text += ["", f"{len(unfolding['kept'])} latents were live, and {done}.{_second_look(unfolding)}"]
         text += ["", f"![traversals of seed {config['seed']}](traversals_{config['seed']}.png)"]
     return "\n".join(text) + "\n"
+
+
+def _second_look(unfolding: dict[str, Any]) -> str:
+    if "elsewhere" not in unfolding:
+        return ""
+    came_of_it = "were taught anew" if unfolding["aligned"] else "stayed as they were"
+    return (
+        f" At the second look {unfolding['elsewhere']:.1%} of the images said something else under other hues: "
+        f"the two latents {came_of_it}."
+    )
 
 
 def _measured(run: Path) -> dict[str, Any]:

@@ -23,6 +23,9 @@ def cell(stratum, auroc):
     }
 
 
+LOOKED = {0: {"aligned": True, "elsewhere": 0.123}, 1: {"aligned": False, "elsewhere": 0.001}}
+
+
 def write_run(directory, seed, mig, preset=PRESET, step=None):
     """A finished run as the commands leave it; its AUROC is 0.9 and the MIG between them."""
     step = step or preset.total_steps
@@ -39,7 +42,7 @@ def write_run(directory, seed, mig, preset=PRESET, step=None):
     for name, content in {
         "config.json": config,
         "evaluation.json": evaluation,
-        "unfolding.json": {"kept": [0, 1, 2], "folded": None if seed else 2},
+        "unfolding.json": {"kept": [0, 1, 2], "folded": None if seed else 2} | LOOKED.get(seed, {}),
         "benchmark/benchmark.json": benchmark,
     }.items():
         (directory / name).write_text(json.dumps(content))
@@ -61,7 +64,9 @@ def test_the_page_has_every_seed_and_median_and_range(tmp_path, capsys):
     assert row(page, "0") == ["0.700", "0.700", "0.900", "6", "0.800"]
     assert [row(page, label)[0] for label in ("median", "lowest", "highest")] == ["0.700", "0.500", "0.900"]
     assert row(page, "median")[-1] == "0.800"
-    assert "latent 2 was unfolded" in page
+    assert "latent 2 was unfolded. At the second look 12.3% of the images" in page
+    assert page.count("the two latents were taught anew") == 1
+    assert page.count("the two latents stayed as they were") == 1
     assert page.count("no latent was folded") == 2
     found = json.loads((out / "seeds.json").read_text())
     assert [entry["config"]["seed"] for entry in found] == [0, 1, 2]
