@@ -37,9 +37,19 @@ def information_gap(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> I
 
     mean (N, L) and factors (N, K), of at least 10,000 images for a figure worth quoting.
     """
-    binned = [np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1]) for column in mean.T]
-    information = np.array([[mutual_info_score(dim, factor) for factor in factors.T] for dim in binned])
+    information = np.array([[mutual_info_score(dim, factor) for factor in factors.T] for dim in map(binned, mean.T)])
     return _gap(information, _entropies(factors))
+
+
+def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Which of 20 equal-width bins each of (N,) values falls into."""
+    bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
+    return bins
+
+
+def dependence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Mutual information of two latents, (N,) each, cut into bins as those of `information_gap`."""
+    return float(mutual_info_score(binned(one), binned(other)))
 
 
 def sampled_information_gap(

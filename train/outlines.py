@@ -8,21 +8,17 @@ reference replaces what the latents were. Nothing here looks at a label.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
-from train.metrics import BINS
+from train.gauge import Decode
+from train.inference import CHUNK
+from train.metrics import dependence
 
-Decode = Callable[[Tensor], Tensor]  # latents (N, L) -> images (N, C, H, W) in [0, 1]
 FAINT = 6 / 255  # change from a pixel to the next below which an edge hardly counts
-CHUNK = 200
 CANDIDATES = 2_000
 NEAREST = 4  # candidates whose mean is the reading
 REFERENCES = 24
@@ -81,10 +77,11 @@ def read(decode: Decode, latents: Tensor, pair: tuple[int, int], context: tuple[
 
     asked = _outlines_of(decode, shown[asking])
 
-    def dependence(reference: int) -> float:
-        return _dependence(_nearest(asked, drawn_in(reference), candidates)[0])
+    def entangled(reference: int) -> float:
+        one, other = _nearest(asked, drawn_in(reference), candidates)[0].T
+        return dependence(one.numpy(), other.numpy())
 
-    best = min(references.tolist(), key=dependence)
+    best = min(references.tolist(), key=entangled)
     known = drawn_in(best)
     parts = [_nearest(_outlines_of(decode, part), known, candidates) for part in torch.split(shown, CHUNK)]
     values, distance = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -101,11 +98,3 @@ def _outlines_of(decode: Decode, latents: Tensor) -> Tensor:
 def _nearest(asked: Tensor, known: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     distance, place = torch.cdist(asked, known).topk(min(NEAREST, len(candidates)), dim=1, largest=False)
     return candidates[place].mean(1), distance[:, 0]
-
-
-def _dependence(values: Tensor) -> float:
-    def binned(column: Tensor) -> NDArray[np.intp]:
-        bins: NDArray[np.intp] = np.digitize(column.numpy(), np.histogram_bin_edges(column.numpy(), BINS)[1:-1])
-        return bins
-
-    return float(mutual_info_score(binned(values[:, 0]), binned(values[:, 1])))

@@ -25,14 +25,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from sklearn.metrics import mutual_info_score
 from torch import Tensor, nn
 
 from train import gauge, heads, outlines
 from train.gauge import Gauge, perceptron
 from train.inference import CHUNK, encode
 from train.losses import Terms, beta_tcvae, kl_terms
-from train.metrics import BINS
+from train.metrics import dependence
 from train.networks import VAE, channels_last
 from train.recipe import BetaTCVAE, Network
 
@@ -145,7 +144,11 @@ def align(
         torch.manual_seed(seed)
         drawn = np.random.default_rng(seed).choice(rows, min(IMAGES, len(rows)), replace=False)
         mean, logvar = torch.from_numpy(encode(model, images, drawn)).unbind(1)
-        reading = outlines.read(lambda latents: torch.sigmoid(model.decode(latents)), mean, pair, report["context"])
+
+        def decode(latents: Tensor) -> Tensor:
+            return torch.sigmoid(model.decode(latents))
+
+        reading = outlines.read(decode, mean, pair, tuple(report["context"]))
         aligned = reading.elsewhere >= ELSEWHERE_SHARE
         if aligned:
             new_mean, weight = mean.clone(), torch.ones(mean.shape)
@@ -200,13 +203,8 @@ def most_folded(decode: gauge.Decode, latents: Tensor) -> tuple[Gauge | None, li
 
 
 def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int | None:
-    """The latent of (N, L) that shares most information with `value` (N,), both cut into equal bins, or None."""
-
-    def binned(column: Tensor) -> NDArray[np.intp]:
-        bins: NDArray[np.intp] = np.digitize(column.numpy(), np.histogram_bin_edges(column.numpy(), BINS)[1:-1])
-        return bins
-
-    shared = {dim: mutual_info_score(binned(value), binned(latents[:, dim])) for dim in among}
+    """The latent of (N, L) that shares most information with `value` (N,), or None."""
+    shared = {dim: dependence(value.numpy(), latents[:, dim].numpy()) for dim in among}
     closest = max(among, key=lambda dim: shared[dim])
     return closest if shared[closest] >= DEPENDENCE else None
 

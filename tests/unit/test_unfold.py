@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train import gauge, heads, unfold  # noqa: E402
+from train import gauge, heads, outlines, unfold  # noqa: E402
 from train.networks import VAE  # noqa: E402
 from train.recipe import BetaTCVAE, Network  # noqa: E402
 
@@ -236,6 +236,41 @@ def test_a_folded_latent_is_found_and_its_images_get_one_sense(monkeypatch, late
 def test_where_no_latent_is_folded_only_the_idle_ones_go(monkeypatch, latents):
     report, taught = unfolded(monkeypatch, latents, folded=False)
     assert (report["kept"], report["folded"], taught) == ([0, 1, 2], None, [])
+
+
+@pytest.mark.parametrize("elsewhere", [0.0, 0.3])
+def test_what_other_contexts_read_differently_is_taught_anew(monkeypatch, latents, elsewhere):
+    taught = []
+    read = torch.randn(1_000, 2)
+    distance = torch.linspace(0, 1, 1_000)
+
+    def reading(decode, mean, pair, context):
+        assert (mean.shape, pair, context) == ((1_000, 3), (SIZE, BACKGROUND), (FOREGROUND,))
+        return outlines.Reading(read, distance, elsewhere, 7)
+
+    both = torch.stack([latents, torch.full(latents.shape, -4.0)], dim=1).numpy()
+    monkeypatch.setattr(unfold, "encode", lambda model, images, rows: both[rows])
+    monkeypatch.setattr(outlines, "read", reading)
+    monkeypatch.setattr(heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets)))
+    report = {"folded": SIZE, "partner": BACKGROUND, "context": [FOREGROUND]}
+    before = torch.get_rng_state()
+    told = unfold.align(Drawing(False), np.zeros(len(latents)), np.arange(1_000), report, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert told == {"aligned": elsewhere > 0, "elsewhere": elsewhere}
+    if not told["aligned"]:
+        assert not taught
+        return
+    [(rows, mean, logvar, weight)] = taught
+    assert torch.equal(mean[:, [SIZE, BACKGROUND]], read)
+    assert torch.equal(mean[:, FOREGROUND], latents[rows, FOREGROUND])
+    assert (logvar == -4).all()
+    assert weight[:, SIZE].mean() == pytest.approx(unfold.TYPICAL)
+    assert (weight[-90:, [SIZE, BACKGROUND]] == 0).all(), "what was hardly found counts nothing"
+    assert (weight[:, FOREGROUND] == 1).all()
+
+
+def test_what_was_not_unfolded_is_not_looked_at():
+    assert unfold.align(None, None, None, {"kept": [0], "folded": None}, seed=0) == {"aligned": False}
 
 
 @pytest.mark.parametrize("live", [0, 1])
