@@ -93,7 +93,7 @@ def run(
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
                 end_in_filter(model, preset)
-            if step == preset.total_steps:
+            if step == preset.total_steps:  # all is done, but for a second look
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
                     report |= align(model, dataset.images, indices.numpy(), report, seed=seed)
