@@ -33,6 +33,7 @@ def list_presets(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     from train import loop  # torch takes seconds to import: only where it is needed
     from train.data import catalogue
+    from train.results import unfolding_of
 
     preset = PRESETS[options.preset]()
     if preset.image_shape is not None:
@@ -54,8 +55,9 @@ def run(options: argparse.Namespace) -> None:
         until=options.until,
         resume=options.resume,
     )
-    if options.until is not None and options.until < preset.total_steps:
-        print(f"{directory} is at step {options.until} of {preset.total_steps}; --resume goes on")
+    last = preset.last_step(unfolding_of(directory).get("aligned"))
+    if options.until is not None and options.until < last:
+        print(f"{directory} is at step {options.until} of {last}; --resume goes on")
         return
     _measure(directory, dataset, "test")
     _draw(directory, dataset)

@@ -88,7 +88,7 @@ def run(
                 model, report = unfold(
                     model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
                 )
-                (directory / "unfolding.json").write_text(json.dumps(report, indent=2) + "\n")
+                _write(directory / "unfolding.json", report)
                 model = _made_fast(model)
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
@@ -97,7 +97,7 @@ def run(
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
                     report |= align(model, dataset.images, indices.numpy(), report, seed=seed)
-                    (directory / "unfolding.json").write_text(json.dumps(report, indent=2) + "\n")
+                    _write(directory / "unfolding.json", report)
                 if not report["aligned"]:
                     break
                 optimizer = optimizer_of(model, preset)
@@ -210,7 +210,7 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "metrics.jsonl").unlink(missing_ok=True)
         record = {**config, "commit": commit(), "torch": torch.__version__}
-        (directory / "config.json").write_text(json.dumps(record, indent=2) + "\n")
+        _write(directory / "config.json", record)
         return 0
     if not resume:
         raise FileExistsError(f"{directory} already holds a run: resume it with --resume, or choose another --out")
@@ -221,10 +221,14 @@ def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
     same = {"preset": was == now}
     if differing := [key for key, value in config.items() if not same.get(key, before[key] == value)]:
         raise ValueError(f"{directory} was begun with another {', '.join(differing)}: resume it with the same")
-    (directory / "config.json").write_text(json.dumps({**before, **config}, indent=2) + "\n")
+    _write(directory / "config.json", {**before, **config})
     lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
     (directory / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
     return step
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _begun(preset: Preset, step: int) -> Preset:

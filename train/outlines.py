@@ -28,18 +28,16 @@ ELSEWHERE = 0.5  # standard deviations of a latent: read so far from where it is
 
 @dataclass(frozen=True)
 class Reading:
-    """What a pair of latents says in the context of `reference`.
+    """What a pair of latents says in the best context.
 
     values     (N, 2) the pair that draws the same outlines there
     distance   (N,)   of those outlines from the image's own, in [0, 2]
     elsewhere  share of images that say something else there than in their own context
-    reference  row of the latents whose context it was
     """
 
     values: Tensor
     distance: Tensor
     elsewhere: float
-    reference: int
 
 
 def outlines(pictures: Tensor) -> Tensor:
@@ -87,12 +85,12 @@ def read(decode: Decode, latents: Tensor, pair: tuple[int, int], context: tuple[
     values, distance = (torch.cat(column) for column in zip(*parts, strict=True))
     own = latents[:, columns]
     moved = ((values - own) / own.std(0)).abs().amax(1)
-    return Reading(values, distance, float((moved > ELSEWHERE).float().mean()), best)
+    return Reading(values, distance, float((moved > ELSEWHERE).float().mean()))
 
 
 @torch.inference_mode()
 def _outlines_of(decode: Decode, latents: Tensor) -> Tensor:
-    return torch.cat([outlines(decode(part)) for part in torch.split(latents, CHUNK)]).clone()
+    return torch.cat([outlines(decode(part)) for part in torch.split(latents, CHUNK)])
 
 
 def _nearest(asked: Tensor, known: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:

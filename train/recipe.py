@@ -158,7 +158,12 @@ class Preset:
 
     @property
     def most_steps(self) -> int:
+        """Steps of a run whose latents a second look has taught anew."""
         return self.total_steps + (self.total_steps - self.folded_steps if self.second_look else 0)
+
+    def last_step(self, aligned: bool | None) -> int:
+        """The step with which a run is done; `aligned` is what its second look came to, None where there was none."""
+        return self.total_steps if not self.second_look or aligned is False else self.most_steps
 
     def scheduled(self, step: int) -> int:
         """The step whose learning rate and losses `step` has: its own, or the one that it repeats."""

@@ -31,6 +31,13 @@ def keep(run: Path, results: Path) -> Path:
     return target / METRICS
 
 
+def unfolding_of(run: Path) -> dict[str, Any]:
+    """What `run` wrote of its unfolding and second look; empty where it did neither yet."""
+    path = run / "unfolding.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def summary(run: Path) -> dict[str, Any]:
     """What is kept of the finished `run`: its configuration, losses, time, and all that was measured.
 
@@ -43,12 +50,13 @@ def summary(run: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{run} holds no evaluation.json: run `python -m train evaluate {run}` first")
     evaluation = json.loads((run / "evaluation.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    if not preset.total_steps <= evaluation["step"] == records[-1]["step"]:
+    unfolding = unfolding_of(run)
+    last = preset.last_step(unfolding.get("aligned"))
+    if not last <= evaluation["step"] == records[-1]["step"]:
         raise ValueError(
-            f"{run} is at step {records[-1]['step']} of {preset.total_steps}, evaluated at {evaluation['step']}: "
+            f"{run} is at step {records[-1]['step']} of {last}, evaluated at {evaluation['step']}: "
             "only a finished and evaluated run is kept"
         )
-    unfolding = run / "unfolding.json"
     return {
         "config": config,
         "seconds": seconds(records, preset.training_batch),
@@ -58,7 +66,7 @@ def summary(run: Path) -> dict[str, Any]:
             if "perfect_nll" in evaluation["metrics"]
             else {}
         ),
-        **({"unfolding": json.loads(unfolding.read_text())} if unfolding.exists() else {}),
+        **({"unfolding": unfolding} if unfolding else {}),
         **({"remarks": remarks(evaluation)} if "latent_kl" in evaluation else {}),
         **evaluation,
     }

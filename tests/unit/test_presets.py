@@ -119,6 +119,13 @@ def test_only_what_was_unfolded_gets_a_second_look():
         override(PRESETS["shapes3d_beta_tcvae"](), "folded_steps=0")
 
 
+def test_a_run_is_done_when_its_second_look_is():
+    preset = PRESETS["shapes3d_beta_tcvae"]()
+    assert [preset.last_step(aligned) for aligned in (None, False, True)] == [42_000, 31_000, 42_000]
+    without = override(preset, "second_look=False")
+    assert without.last_step(None) == without.most_steps == 31_000
+
+
 def test_only_the_latents_of_beta_tcvae_are_unfolded():
     with pytest.raises(ValueError, match="only latents of BetaTCVAE"):
         override(PRESETS["mnist_vae"](), "folded_steps=100")

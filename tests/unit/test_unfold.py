@@ -246,7 +246,7 @@ def test_what_other_contexts_read_differently_is_taught_anew(monkeypatch, latent
 
     def reading(decode, mean, pair, context):
         assert (mean.shape, pair, context) == ((1_000, 3), (SIZE, BACKGROUND), (FOREGROUND,))
-        return outlines.Reading(read, distance, elsewhere, 7)
+        return outlines.Reading(read, distance, elsewhere)
 
     both = torch.stack([latents, torch.full(latents.shape, -4.0)], dim=1).numpy()
     monkeypatch.setattr(unfold, "encode", lambda model, images, rows: both[rows])
