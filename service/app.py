@@ -23,6 +23,7 @@ from service.access import AccessLog
 from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.bodies import parse, parse_latents
+from service.decode_pool import DecodePool
 from service.errors import BundleError
 from service.forms import DecodeForm, DescribeForm, form
 from service.grpc_server import Server, claim_port
@@ -158,22 +159,25 @@ class Misfit:
         self.networks = RemoteNetworks(self.inference, watch.has_ended)
         loaded = bundle.load(self.settings.bundle_directory)
         self.metrics = Metrics(loaded)
-        self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics)
+        self.decoder = DecodePool(self.settings)
+        self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
         self.admission = Admission(*limits, self.metrics.in_flight)
 
     @bentoml.on_startup
-    async def start_grpc(self) -> None:
+    async def start(self) -> None:
+        self.decoder.start()
         self.grpc: Server | None = None
         if self.settings.grpc_port:
             servicer = Servicer(self.pipeline, self.networks.provider, self.admission, self.metrics)
-            self.grpc = Server(servicer, self.networks.is_ready, self.settings)
+            self.grpc = Server(servicer, self._is_ready, self.settings)
             await self.grpc.start()
 
     @bentoml.on_shutdown
-    async def stop_grpc(self) -> None:
+    async def stop(self) -> None:
         if self.grpc is not None:
             await self.grpc.stop()
+        self.decoder.close()
 
     @bentoml.api(route="/score", input_spec=form(ScoreOptions), output_spec=ScoreResponse)
     async def score(self, request: Request) -> Response:
@@ -267,11 +271,14 @@ class Misfit:
         return self.pipeline.describe(await self.networks.provider())
 
     async def __is_alive__(self) -> bool:
-        """Misfit without Inference is of no use: liveness fails, so that both are restarted."""
-        return await self.networks.is_ready()
+        """Misfit without Inference, or without anything that decodes, is of no use: it fails, and all are restarted."""
+        return await self._is_ready()
 
     async def __is_ready__(self) -> bool:
-        return await self.networks.is_ready()
+        return await self._is_ready()
+
+    async def _is_ready(self) -> bool:
+        return all(await asyncio.gather(self.networks.is_ready(), self.decoder.is_alive()))
 
 
 connections.limit()

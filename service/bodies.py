@@ -55,7 +55,7 @@ def parse(
 ) -> ImagesRequest[OptionsT]:
     """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
-    gathered = Gathered(settings)
+    gathered = Gathered(settings, len(body))
     reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
     reader(gathered, body, content_type)
     options = _query_options(query)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from service import foreign
 from service.batch import Drawn, Encoded
 from service.bundle import Bundle
-from service.images import Resize, Rows, Upload, read_rows
+from service.decode_budget import DecodeBudget
+from service.decode_pool import Decoder
+from service.images import Resize, Upload
 from service.observer import Observer
 from service.settings import Settings
 from service.turns import Turns
@@ -31,6 +33,9 @@ CHUNKS_IN_FLIGHT = 4
 # Rows of all requests at the networks at a time: enough that these never wait for more, few enough that a row which is
 # let in is through in no time.
 ROWS_AT_WORK = 1024
+# Each call takes one of the hundred connections to the networks' process: with this as the least that a call counts
+# for, there are never so many calls that a probe would find none free.
+LEAST_ROWS = 16
 
 
 class Networks(Protocol):
@@ -58,20 +63,27 @@ class Coder:
 
     bundle: Bundle
     networks: Networks
+    decoder: Decoder
     settings: Settings
     observer: Observer
 
     async def encode(
-        self, uploads: Sequence[Upload], resize: Resize, *, check: bool = False, keep_pixels: bool = False
+        self,
+        uploads: Sequence[Upload],
+        resize: Resize,
+        budget: DecodeBudget,
+        *,
+        check: bool = False,
+        keep_pixels: bool = False,
     ) -> Encoded:
         """The latents of whatever can be used, in order; `check` tells the foreign ones, where the bundle can."""
         gate = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
         began = asyncio.get_running_loop().time()
 
         async def encode_chunk(at: int) -> Encoded:
-            chunk = uploads[at : at + CHUNK_ROWS]
-            async with gate, self._turns.turn(len(chunk), began, at):
-                return await self._encode_chunk(chunk, resize, check, keep_pixels)
+            chunk, due = uploads[at : at + CHUNK_ROWS], began + at * self._seconds_per_row
+            async with gate:
+                return await self._encode_chunk(chunk, resize, budget, due, check, keep_pixels)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -103,18 +115,27 @@ class Coder:
         latents = np.empty((0, 2, manifest.latent_dim), dtype=np.float32)
         return Encoded((), latents, np.empty((0, *manifest.image.shape), np.uint8), None, {})
 
-    async def _encode_chunk(self, uploads: Sequence[Upload], resize: Resize, check: bool, keep_pixels: bool) -> Encoded:
+    async def _encode_chunk(
+        self,
+        uploads: Sequence[Upload],
+        resize: Resize,
+        budget: DecodeBudget,
+        due: float,
+        check: bool,
+        keep_pixels: bool,
+    ) -> Encoded:
         spec, familiarity = self.bundle.manifest.image, self.bundle.population.familiarity
-        most_pixels = self.settings.max_image_pixels
-        rows: Rows = await self.observer.timed("decode", read_rows, uploads, spec, resize, most_pixels)
+        with self.observer.stage("decode"):
+            rows = await self.decoder.read(uploads, spec, resize, budget)
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
             return replace(self.nothing, ids=ids, errors=rows.errors)
         pixels = rows.pixels if keep_pixels else rows.pixels[:0]
         with self.observer.stage("encode"):
-            if not check or familiarity is None:
-                return Encoded(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
-            found = await self.networks.encode_checked(rows.pixels)
+            async with self._turns.turn(len(rows.pixels), due):
+                if not check or familiarity is None:
+                    return Encoded(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
+                found = await self.networks.encode_checked(rows.pixels)
         latents = found[:, :-1].reshape(len(found), 2, -1)
         return Encoded(ids, latents, pixels, foreign.check(found[:, -1], familiarity), rows.errors)
 
@@ -125,11 +146,18 @@ class Coder:
         began, results = asyncio.get_running_loop().time(), []
         for at in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[at : at + CHUNK_ROWS]
-            async with self._turns.turn(len(chunk), began, at):
+            async with self._turns.turn(len(chunk), began + at * self._seconds_per_row):
                 results.append(await network(chunk))
         return np.concatenate(results)
 
     @cached_property
     def _turns(self) -> Turns:
-        # Half of its time after it began, the last row of the largest request is overtaken by none that comes.
-        return Turns(ROWS_AT_WORK, self.settings.timeout_seconds / 2 / self.settings.max_images)
+        return Turns(ROWS_AT_WORK, LEAST_ROWS)
+
+    @property
+    def _seconds_per_row(self) -> float:
+        """How much later than the row before it a row is due.
+
+        Half of its time after it began, the last row of the largest request is overtaken by none that comes.
+        """
+        return self.settings.timeout_seconds / 2 / self.settings.max_images

@@ -60,10 +60,13 @@ def parsed(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT
 
 
 def images_request(
-    message: Any, options_type: type[OptionsT], settings: Settings, *, in_chunks: bool = False
+    message: Any, options_type: type[OptionsT], settings: Settings, sent_bytes: int, *, in_chunks: bool = False
 ) -> ImagesRequest[OptionsT]:
-    """What an endpoint works on. Raises InvalidInput or one of its kinds, with the words that HTTP has for it."""
-    fields, gathered = message.DESCRIPTOR.fields_by_name, Gathered(settings)
+    """Return what an endpoint works on, of a message of so many bytes.
+
+    Raises InvalidInput or one of its kinds, with the words that HTTP has for it.
+    """
+    fields, gathered = message.DESCRIPTOR.fields_by_name, Gathered(settings, sent_bytes)
     if message.HasField("images"):
         _add_images(gathered, "images", message.images)
     if "reference" in fields and message.HasField("reference"):
@@ -83,7 +86,7 @@ def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> Image
             f"A later message of the stream brings {', '.join(sorted(late))}.",
             "Send them in the first one: they hold for the whole stream.",
         )
-    return images_request(message, ScoreOptions, settings, in_chunks=True)
+    return images_request(message, ScoreOptions, settings, len(content), in_chunks=True)
 
 
 def _add_images(gathered: Gathered, field: str, images: pb.Images) -> None:

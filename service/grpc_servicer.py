@@ -98,7 +98,7 @@ class Servicer:
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
         settings = self.pipeline.settings
-        return images_request(parsed(method.request, content, settings), method.options, settings)
+        return images_request(parsed(method.request, content, settings), method.options, settings, len(content))
 
     async def _decode(self, content: bytes, ticket: Ticket) -> bytes:
         ticket.expect(0)

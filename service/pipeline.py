@@ -20,6 +20,8 @@ from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.coding import Coder, Float32Array, Networks, Uint8Array
 from service.context import Context, Estimator
+from service.decode_budget import DecodeBudget
+from service.decode_pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
 from service.explanation import Explanation
 from service.gallery import Gallery
@@ -52,6 +54,7 @@ class Pipeline:
     networks: Networks
     settings: Settings
     observer: Observer = field(default_factory=Observer)
+    decoder: Decoder | None = None  # by default in this process
 
     def __post_init__(self) -> None:
         # The matrices are tiny: BLAS threads would wait for each other longer than they compute.
@@ -72,7 +75,7 @@ class Pipeline:
         async for chunk in chunks:
             if len(parts) == 1:
                 context, options = await self._given_context(chunk), chunk.options
-            parts.append(await self._latents(chunk.images, options))
+            parts.append(await self._latents(chunk.images, options, chunk.budget))
         images = Encoded.concatenate(parts)
         del parts
         if not images.ids:
@@ -117,7 +120,7 @@ class Pipeline:
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
         """The context of the request's images, merged with the contexts that it brings."""
         contexts = [from_portable(context, self.bundle) for context in request.contexts]
-        images = await self._encode(request.images, request.options, "images")
+        images = await self._encode(request.images, request, "images")
         if request.images:
             contexts.append(await self.observer.timed("statistics", self._fit, images, request.options))
         context = await self.observer.timed("statistics", fitting.merge, contexts, self.bundle.population)
@@ -149,7 +152,7 @@ class Pipeline:
         )
 
     async def encode(self, request: ImagesRequest[EncodeOptions]) -> EncodeResponse:
-        images = await self._encode(request.images, request.options, "images")
+        images = await self._encode(request.images, request, "images")
         return await self.observer.timed("serialise", answers.encoded, images, self.bundle)
 
     async def decode(self, latents: NDArray[np.float64]) -> Gallery:
@@ -174,7 +177,7 @@ class Pipeline:
     async def _batch(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
         """The request's images, encoded and scored against their context."""
         context = await self._given_context(request)
-        images = await self._encode(request.images, request.options, "images", keep_pixels)
+        images = await self._encode(request.images, request, "images", keep_pixels)
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
@@ -186,7 +189,7 @@ class Pipeline:
             contexts = [from_portable(given, self.bundle) for given in request.contexts]
             return fitting.merge(contexts, self.bundle.population)
         if request.reference is not None:
-            reference = await self._encode(request.reference, request.options, "reference images")
+            reference = await self._encode(request.reference, request, "reference images")
             return await self.observer.timed("statistics", self._fit, reference, request.options)
         return None
 
@@ -237,23 +240,32 @@ class Pipeline:
         return await self.observer.timed("edit", gallery.finish, plan, drawn, self.bundle)
 
     async def _encode(
-        self, uploads: Sequence[Upload], options: FitOptions | EncodeOptions, what: str, keep_pixels: bool = False
+        self,
+        uploads: Sequence[Upload],
+        request: ImagesRequest[FitOptions | EncodeOptions],
+        what: str,
+        keep_pixels: bool = False,
     ) -> Encoded:
         """Raises an InvalidInput where there are uploads and none of them can be used."""
-        images = await self._latents(uploads, options, keep_pixels)
+        images = await self._latents(uploads, request.options, request.budget, keep_pixels)
         self.observer.encoded(images)
         _refuse_if_none_is_usable(images, what)
         return images
 
     async def _latents(
-        self, uploads: Sequence[Upload], options: FitOptions | EncodeOptions, keep_pixels: bool = False
+        self,
+        uploads: Sequence[Upload],
+        options: FitOptions | EncodeOptions,
+        budget: DecodeBudget,
+        keep_pixels: bool = False,
     ) -> Encoded:
         check = isinstance(options, FitOptions) and options.foreign == "flag"
-        return await self._coder.encode(uploads, options.resize, check=check, keep_pixels=keep_pixels)
+        return await self._coder.encode(uploads, options.resize, budget, check=check, keep_pixels=keep_pixels)
 
     @cached_property
     def _coder(self) -> Coder:
-        return Coder(self.bundle, self.networks, self.settings, self.observer)
+        decoder = self.decoder or LocalDecoder(self.settings)
+        return Coder(self.bundle, self.networks, decoder, self.settings, self.observer)
 
 
 def _refuse_if_none_is_usable(images: Encoded, what: str) -> None:

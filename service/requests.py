@@ -7,7 +7,7 @@ In an archive, what lies in a folder `reference` or is called `reference.npy` be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service import archives, edits, structure
+from service.decode_budget import DecodeBudget
 from service.errors import InvalidInput, InvalidOption, ShapeMismatch, TooManyImages
 from service.images import Uint8Array, Upload
 from service.options import MOST_PICTURES, Options
@@ -34,12 +35,16 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 
 @dataclass(frozen=True)
 class ImagesRequest(Generic[OptionsT_co]):
-    """What an endpoint works on. Without `reference` and `contexts` the images are their own context."""
+    """What an endpoint works on. Without `reference` and `contexts` the images are their own context.
+
+    `budget` is what decoding the images may take.
+    """
 
     images: Sequence[Upload]
     reference: Sequence[Upload] | None
     contexts: Sequence[PortableContext]
     options: OptionsT_co
+    budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
 
     @property
     def size(self) -> int:
@@ -50,7 +55,9 @@ class ImagesRequest(Generic[OptionsT_co]):
 class Gathered:
     """What a request holds, gathered file by file and kept within the limits."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sent_bytes: int) -> None:
+        """`sent_bytes` is the length of the body."""
+        self._budget = DecodeBudget.of(settings, sent_bytes)
         self.images: list[Upload] = []
         self.reference: list[Upload] | None = None
         self.contexts: list[PortableContext] = []
@@ -76,7 +83,7 @@ class Gathered:
                 f"Given both a context and {given}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
-        return ImagesRequest(self.images, self.reference, self.contexts, chosen)
+        return ImagesRequest(self.images, self.reference, self.contexts, chosen, self._budget)
 
     def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """What the text says. Raises `error_type`, or TooLarge where all texts together hold too many values."""

@@ -26,6 +26,18 @@ class Settings(BaseSettings):
     max_images: int = Field(default=10_000, gt=0, description="images in one request, reference included")
     max_body_bytes: int = Field(default=256 * MIB, gt=0, description="bytes of one body, also once unpacked")
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="pixels of one image before resizing")
+    max_decode_bytes: int = Field(default=512 * MIB, gt=0, description="memory that decoding one image may take")
+    max_decode_ratio: int = Field(
+        default=96,
+        gt=0,
+        description="bytes more than 96 MiB that an image may decode to, for each byte of its file",
+    )
+    max_decode_bytes_in_flight: int = Field(
+        default=1024 * MIB, gt=0, description="memory that all images take that wait to be decoded"
+    )
+    decode_seconds: float = Field(
+        default=1.0, gt=0, description="CPU that decoding a request's images may take, and again for each MiB sent"
+    )
     max_values: int = Field(
         default=500_000, gt=0, description="numbers, names, lists and images that one body is made of, arrays aside"
     )

@@ -1,7 +1,7 @@
-"""Whose rows go to the networks next: a bounded number at a time, those that are due first.
+"""Whose turn it is where only so much runs at a time: those that are due first.
 
-A row is due the later the more rows of its own request go before it. So a small request overtakes the rest of a large
-one, and what has waited long enough is overtaken by nobody.
+What a request asks for later is due later. So a small request overtakes the rest of a large one, and what has waited
+long enough is overtaken by nobody.
 """
 
 from __future__ import annotations
@@ -12,42 +12,52 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
-# Each call takes one of the hundred connections to the networks' process: with this as the least that a call counts
-# for, and 1024 rows at a time, there are never so many calls that a probe would find none free.
-LEAST_ROWS = 16
-
 
 class Turns:
-    """Lets `most_rows` rows through at a time, for one event loop."""
+    """Lets `most` units of work through at a time, for one event loop."""
 
-    def __init__(self, most_rows: int, seconds_per_row: float) -> None:
-        """A row is due `seconds_per_row` after the one before it in its request."""
-        self._most_rows, self._seconds_per_row = most_rows, seconds_per_row
-        self._free = most_rows
-        self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []  # due, number, rows, turn has come
+    def __init__(self, most: int, least: int = 1) -> None:
+        """Count every piece of work as `least` units or more."""
+        self._most, self._least = most, least
+        self._free = most
+        self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []  # due, number, units, turn has come
         self._numbers = count()
 
     @asynccontextmanager
-    async def turn(self, rows: int, began: float, before: int) -> AsyncIterator[None]:
-        """The turn of `rows` rows of a request that began then (event loop's time), with `before` rows before them."""
-        rows = min(max(rows, LEAST_ROWS), self._most_rows)
+    async def turn(self, units: int, due: float) -> AsyncIterator[None]:
+        """Wait for the turn of `units` units that are due at that time (event loop's), and keep it inside."""
+        taken = await self.take(units, due)
+        try:
+            yield
+        finally:
+            self.give_back(taken)
+
+    async def take(self, units: int, due: float) -> int:
+        """Wait for the turn as `turn` does. Return the units to be given back."""
+        units = min(max(units, self._least), self._most)
         come = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (began + before * self._seconds_per_row, next(self._numbers), rows, come))
+        heapq.heappush(self._waiting, (due, next(self._numbers), units, come))
         self._let_in()
         try:
             await come
-            yield
-        finally:
-            if not come.cancelled():  # not gone before its turn came
-                self._free += rows
+        except asyncio.CancelledError:
+            if come.done() and not come.cancelled():  # its turn came as it was leaving
+                self._free += units
             self._let_in()
+            raise
+        return units
+
+    def give_back(self, units: int) -> None:
+        """End a turn of so many units."""
+        self._free += units
+        self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting:
-            _, _, rows, come = self._waiting[0]
+            _, _, units, come = self._waiting[0]
             if not come.cancelled():
-                if rows > self._free:
+                if units > self._free:
                     return
-                self._free -= rows
+                self._free -= units
                 come.set_result(None)
             heapq.heappop(self._waiting)

@@ -17,7 +17,7 @@ from PIL import Image
 from service.bodies import MEDIA_TYPES, parse, parse_latents
 from service.bundle import ImageSpec
 from service.errors import InvalidInput
-from service.images import read_rows, to_row
+from service.images import Limits, read_rows, to_row
 from service.options import ScoreOptions
 from service.settings import Settings
 
@@ -51,7 +51,7 @@ def _as_in_the_service():
 def test_the_seeds_are_sound():
     for spec in SPECS:
         for file in FILES:
-            assert to_row(file, spec, "fit", MAX_PIXELS).shape == spec.shape
+            assert to_row(file, spec, "fit", Limits(MAX_PIXELS)).shape == spec.shape
     for content_type, body in BODIES:
         if b"context" in body:  # a context that is none
             with pytest.raises(InvalidInput, match="context"):
@@ -64,7 +64,7 @@ def test_the_seeds_are_sound():
 @given(spoiled_files, st.sampled_from(SPECS), st.sampled_from(["fit", "reject"]))
 def test_a_spoiled_image_becomes_a_row_or_an_error(content, spec, resize):
     with suppress(InvalidInput):
-        row = to_row(content, spec, resize, MAX_PIXELS)
+        row = to_row(content, spec, resize, Limits(MAX_PIXELS))
         assert (row.shape, row.dtype) == (spec.shape, np.uint8)
 
 
@@ -89,4 +89,4 @@ def rows_of(content_type: str, body: bytes) -> np.ndarray:
     """The images of a request as far as they are usable, as the pipeline reads them."""
     request = parse(content_type, {}, body, LIMITS, ScoreOptions)
     uploads = [*request.images, *(request.reference or ())]
-    return read_rows(uploads, SPECS[0], request.options.resize, MAX_PIXELS).pixels
+    return read_rows(uploads, SPECS[0], request.options.resize, Limits(MAX_PIXELS)).pixels

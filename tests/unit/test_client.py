@@ -31,7 +31,7 @@ from service.client_grpc import error_of as grpc_error
 from service.client_http import error_of as http_error
 from service.client_retries import seconds_of
 from service.grpc_messages import METHODS, images_request
-from service.images import to_row
+from service.images import Limits, to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.replies import ERROR_DETAIL
 from service.requests import read_options
@@ -313,7 +313,7 @@ def test_images_are_called_by_their_files_or_places_or_as_given(folder):
 def test_pillow_s_images_are_sent_whatever_their_mode(served_bundle, mode):
     image = Image.fromarray(PIXELS[0]).convert("RGB").convert(mode)
     spec = served_bundle.manifest.image
-    row = to_row(read_images([image]).contents[0], spec, "reject", 10**6)
+    row = to_row(read_images([image]).contents[0], spec, "reject", Limits(10**6))
     assert np.array_equal(row, np.asarray(image.convert("RGB")))
 
 
@@ -324,7 +324,7 @@ def test_pillow_s_images_are_turned_as_their_file_would_be(tmp_path, served_bund
     spec = served_bundle.manifest.image
     with Image.open(tmp_path / "turned.jpg") as opened:
         by_pillow, by_path = (read_images([each]).contents[0] for each in (opened, tmp_path / "turned.jpg"))
-    assert np.array_equal(*(to_row(each, spec, "reject", 10**6) for each in (by_pillow, by_path)))
+    assert np.array_equal(*(to_row(each, spec, "reject", Limits(10**6)) for each in (by_pillow, by_path)))
 
 
 @pytest.mark.parametrize("one", ["a.png", b"bytes", Image.new("L", (2, 2))])
@@ -366,7 +366,7 @@ OPTIONS = [
 async def test_options_come_out_alike_over_both(method, options):
     call = Call(method, BaseModel, PIXELS, options=options)
     settings, options_type = Settings(), METHODS[method].options
-    by_grpc = images_request(request_of(call), options_type, settings)
+    by_grpc = images_request(request_of(call), options_type, settings, 0)
     client = AsyncClient("http://host")
     request = client._transport.prepare(call, "id")
     by_http = parse(request.headers["content-type"], {}, request.read(), settings, options_type)

@@ -71,11 +71,11 @@ def test_images_that_lie_loose_have_no_labels(images):
 
 def test_training_sees_an_image_as_the_service_does(images):
     from service.bundle import ImageSpec
-    from service.images import to_row
+    from service.images import Limits, to_row
 
     spec = ImageSpec(height=16, width=16, channels=1)
     path = images / "cats" / "deep" / "01.PNG"
-    expected = to_row(path.read_bytes(), spec, "fit", 10**9)
+    expected = to_row(path.read_bytes(), spec, "fit", Limits(10**9))
     np.testing.assert_array_equal(read(images, (16, 16, 1)).dataset.images[0], expected)
 
 

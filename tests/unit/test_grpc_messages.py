@@ -16,7 +16,7 @@ FILES = pb.Images(files=pb.ImageFiles(contents=[b"a", b"b"]))
 
 
 def read(request, options_type=ScoreOptions):
-    return grpc_messages.images_request(request, options_type, Settings())
+    return grpc_messages.images_request(request, options_type, Settings(), request.ByteSize())
 
 
 def test_options_that_are_left_out_keep_their_defaults():

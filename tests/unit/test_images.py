@@ -10,15 +10,15 @@ from PIL import Image
 
 from service.bundle import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
-from service.images import Upload, read_rows, to_row
+from service.images import Limits, Upload, read_rows, to_row
 
 COLOUR = ImageSpec(height=64, width=64, channels=3)
 GREY = ImageSpec(height=28, width=28, channels=1)
-MAX_PIXELS = 1_000_000
+LIMITS = Limits(1_000_000)
 
 
 def row(content, spec=COLOUR, resize="fit"):
-    return to_row(content, spec, resize, MAX_PIXELS)
+    return to_row(content, spec, resize, LIMITS)
 
 
 def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -192,7 +192,7 @@ def test_float_tiff_is_refused_rather_than_guessed():
 
 def test_one_bad_upload_among_good_ones_is_left_out_alone(images):
     contents = [images[0], b"broken", images[2]]
-    rows = read_rows([Upload(str(i), lambda c=c: c) for i, c in enumerate(contents)], COLOUR, "fit", MAX_PIXELS)
+    rows = read_rows([Upload(str(i), lambda c=c: c) for i, c in enumerate(contents)], COLOUR, "fit", LIMITS)
     assert np.array_equal(rows.pixels, images[[0, 2]])
     assert list(rows.errors) == [1]
     assert isinstance(rows.errors[1], UndecodableImage)
@@ -202,6 +202,6 @@ def test_an_upload_that_cannot_be_read_is_left_out_too(images):
     def fail():
         raise UndecodableImage("gone")
 
-    rows = read_rows([Upload("a", fail), Upload("b", lambda: images[0])], COLOUR, "fit", MAX_PIXELS)
+    rows = read_rows([Upload("a", fail), Upload("b", lambda: images[0])], COLOUR, "fit", LIMITS)
     assert len(rows.pixels) == 1
     assert isinstance(rows.errors[0], MisfitError)

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from service.turns import LEAST_ROWS, Turns
+from service.turns import Turns
 
-CHUNK = 128
+CHUNK, LEAST = 128, 16
 
 
 class Works:
@@ -18,11 +18,11 @@ class Works:
         self.begun: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
 
-    def start(self, name: str, rows: int, began: float, before: int = 0) -> asyncio.Task[None]:
+    def start(self, name: str, rows: int, due: float) -> asyncio.Task[None]:
         self.ends[name] = asyncio.Event()
 
         async def work() -> None:
-            async with self._turns.turn(rows, began, before):
+            async with self._turns.turn(rows, due):
                 self.begun.append(name)
                 await self.ends[name].wait()
 
@@ -40,22 +40,22 @@ async def settle() -> None:
 
 
 async def test_a_small_request_overtakes_the_rest_of_a_large_one_and_not_what_is_overdue():
-    works = Works(Turns(CHUNK, seconds_per_row=0.01))
-    tasks = [works.start(f"large {at}", CHUNK, began=100.0, before=at * CHUNK) for at in range(4)]
+    works = Works(Turns(CHUNK))
+    tasks = [works.start(f"large {at}", CHUNK, due=100.0 + at * 1.28) for at in range(4)]
     await settle()
-    tasks.append(works.start("small", 1, began=101.5))  # after the second chunk is due, before the third
+    tasks.append(works.start("small", 1, due=101.5))  # after the second chunk is due, before the third
     await works.end("large 0", "large 1", "small", "large 2", "large 3")
     await asyncio.gather(*tasks)
     assert works.begun == ["large 0", "large 1", "small", "large 2", "large 3"]
 
 
 async def test_no_more_rows_than_the_bound_are_let_through():
-    turns = Turns(2 * CHUNK, seconds_per_row=0.01)
+    turns = Turns(2 * CHUNK)
     at_work, most = 0, 0
 
     async def work(rows: int) -> None:
         nonlocal at_work, most
-        async with turns.turn(rows, 0.0, 0):
+        async with turns.turn(rows, 0.0):
             at_work += rows
             most = max(most, at_work)
             await asyncio.sleep(0)
@@ -67,8 +67,8 @@ async def test_no_more_rows_than_the_bound_are_let_through():
 
 
 async def test_a_call_of_few_rows_counts_for_more_so_that_there_are_not_too_many():
-    works = Works(Turns(4 * LEAST_ROWS, seconds_per_row=0.01))
-    tasks = [works.start(str(number), 1, began=0.0) for number in range(6)]
+    works = Works(Turns(4 * LEAST, LEAST))
+    tasks = [works.start(str(number), 1, due=0.0) for number in range(6)]
     await settle()
     assert works.begun == ["0", "1", "2", "3"]
     await works.end("0", "1", "2", "3", "4", "5")
@@ -76,8 +76,8 @@ async def test_a_call_of_few_rows_counts_for_more_so_that_there_are_not_too_many
 
 
 async def test_more_rows_than_the_bound_go_alone():
-    works = Works(Turns(CHUNK, seconds_per_row=0.01))
-    task = works.start("huge", 10 * CHUNK, began=0.0)
+    works = Works(Turns(CHUNK))
+    task = works.start("huge", 10 * CHUNK, due=0.0)
     await settle()
     assert works.begun == ["huge"]
     await works.end("huge")
@@ -86,10 +86,10 @@ async def test_more_rows_than_the_bound_go_alone():
 
 @pytest.mark.parametrize("moment", ["while it waits", "when its turn has just come", "at work"])
 async def test_what_is_cancelled_gives_its_turn_to_the_next(moment):
-    works = Works(Turns(CHUNK, seconds_per_row=0.01))
-    first = works.start("first", CHUNK, began=0.0)
+    works = Works(Turns(CHUNK))
+    first = works.start("first", CHUNK, due=0.0)
     await settle()
-    second, third = works.start("second", CHUNK, began=1.0), works.start("third", CHUNK, began=2.0)
+    second, third = works.start("second", CHUNK, due=1.0), works.start("third", CHUNK, due=2.0)
     await settle()
     if moment == "while it waits":
         second.cancel()
@@ -111,9 +111,9 @@ async def test_what_is_cancelled_gives_its_turn_to_the_next(moment):
 
 
 async def test_a_head_that_was_cancelled_does_not_hold_up_those_behind_it():
-    works = Works(Turns(CHUNK, seconds_per_row=0.01))
-    first = works.start("first", CHUNK // 2, began=0.0)
-    wide, narrow = works.start("wide", CHUNK, began=1.0), works.start("narrow", CHUNK // 2, began=2.0)
+    works = Works(Turns(CHUNK))
+    first = works.start("first", CHUNK // 2, due=0.0)
+    wide, narrow = works.start("wide", CHUNK, due=1.0), works.start("narrow", CHUNK // 2, due=2.0)
     await settle()
     assert works.begun == ["first"]  # the wide one is due next, and nobody passes it
     wide.cancel()

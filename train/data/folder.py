@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from service.bundle import ImageSpec
 from service.errors import UndecodableImage
-from service.images import Upload, read_rows
+from service.images import Limits, Upload, read_rows
 from service.settings import Settings
 from train.data.dataset import Dataset
 from train.recipe import ImageShape
@@ -113,7 +113,7 @@ def _decoded(paths: list[Path], names: list[str], shape: ImageShape) -> tuple[ND
     spec = ImageSpec.model_validate({"height": height, "width": width, "channels": channels})
     with tqdm(total=len(paths), desc="decoding", unit="file") as bar:
         uploads = [Upload(name, _reader(path, bar.update)) for name, path in zip(names, paths, strict=True)]
-        rows = read_rows(uploads, spec, "fit", Settings().max_image_pixels)
+        rows = read_rows(uploads, spec, "fit", Limits(Settings().max_image_pixels))
     return rows.pixels, {names[position]: error.message for position, error in rows.errors.items()}
 
 

@@ -1,0 +1,83 @@
+"""What decoding one request's images may take, by how much was sent: bytes, and seconds of CPU."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+
+from service.errors import TooLarge
+from service.images import MIB, Limits
+from service.settings import Settings
+
+# What an image in the smallest of files may take to decode, and what all images of a request may, in shares of that.
+FREE_BYTES = 96 * MIB
+SHARES_OF_A_REQUEST = 2
+HINT = (
+    "Scale the images down, or send fewer at a time, with a reference set so that the context stays the same. "
+    "Whoever runs the service can raise MISFIT_MAX_DECODE_RATIO and MISFIT_DECODE_SECONDS."
+)
+
+
+def image_limits(settings: Settings) -> Limits:
+    """Return what one image may take."""
+    return Limits(settings.max_image_pixels, settings.max_decode_bytes, FREE_BYTES, settings.max_decode_ratio)
+
+
+@dataclass
+class DecodeBudget:
+    """What is left to one request, and when it came (seconds of the monotonic clock).
+
+    is_admitted  whether it has found room for images that are not decoded at once
+    """
+
+    sent_bytes: int
+    max_bytes: int
+    max_seconds: float
+    bytes: int = 0
+    seconds: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+    is_admitted: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, sent_bytes: int) -> DecodeBudget:
+        """Return the budget of a request whose body has so many bytes."""
+        return cls(
+            sent_bytes,
+            SHARES_OF_A_REQUEST * (FREE_BYTES + settings.max_decode_ratio * sent_bytes),
+            settings.decode_seconds * (1 + sent_bytes / MIB),
+        )
+
+    @classmethod
+    def unlimited(cls) -> DecodeBudget:
+        """Return the budget of images that nobody sent."""
+        return cls(0, sys.maxsize, math.inf)
+
+    @property
+    def bytes_left(self) -> int:
+        return self.max_bytes - self.bytes
+
+    @property
+    def seconds_left(self) -> float:
+        return self.max_seconds - self.seconds
+
+    def take(self, bytes: int) -> None:
+        """Raise TooLarge where images that take so many bytes more are too much."""
+        self.bytes += bytes
+        if self.bytes > self.max_bytes:
+            raise TooLarge(
+                f"Decoding the images takes {self.bytes // MIB} MiB or more; of a body of {self.sent_bytes} bytes at "
+                f"most {self.max_bytes // MIB} MiB are taken.",
+                HINT,
+            )
+
+    def spend(self, seconds: float) -> None:
+        """Raise TooLarge where the images have taken more seconds of CPU than they may."""
+        self.seconds += seconds
+        if self.seconds >= self.max_seconds:
+            raise TooLarge(
+                f"Decoding the images takes more than {self.max_seconds:.1f} s of CPU, the most that is taken of a "
+                f"body of {self.sent_bytes} bytes.",
+                HINT,
+            )

@@ -1,0 +1,340 @@
+"""Image files to rows, in processes of their own: bounded, first what is small, and never in the event loop's threads.
+
+A job first reads the headers. If all of its images together take little, they are decoded at once. Otherwise the job
+comes back with what they take; that is counted against the request's budget and against what may be waiting at a
+time, and only then the images are decoded, the larger ones later: so nobody waits for others' large images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+import joblib
+import numpy as np
+
+from service.decode_budget import DecodeBudget, image_limits
+from service.decoding import Decoded, Job, RowShape, from_head, run
+from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
+from service.images import MIB, Content, Resize, Rows, Spec, Upload, with_channels
+from service.settings import Settings
+from service.turns import Turns
+
+# Files of one job: one that has more bytes goes alone.
+JOB_BYTES = MIB
+# Images that together take no more are decoded as soon as their headers are read: some 25 ms.
+AT_ONCE_BYTES = 8 * MIB
+# What one job of the ordinary workers takes at most, some 0.2 s; an image that takes more goes to a worker of its own.
+LARGE_BYTES = 64 * MIB
+LARGE_NICENESS = 10
+# Images that take so much are due as if they had come a second later.
+BYTES_PER_SECOND = 32 * MIB
+# A job that makes no headway ends the process. (What takes CPU is ended sooner.)
+STALLED_SECONDS = 60.0
+# CPU seconds that a process takes to start again.
+RESTART_SECONDS = 0.25
+ENDING_SECONDS = 0.5
+PROBE_SECONDS = 3.0
+ROOT = Path(__file__).parents[1]
+
+logger = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """Decodes the uploads of requests."""
+
+    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        """Return the rows of every upload that can be used, and the others' errors.
+
+        Raises TooLarge where the budget is exceeded, Overloaded where too much waits to be decoded.
+        """
+
+
+class LocalDecoder:
+    """Decodes in a thread of this process, for programs that are no service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = image_limits(settings)
+
+    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        return await asyncio.to_thread(self._read, uploads, spec, resize, budget)
+
+    def _read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        rows = _Rows(uploads, spec)
+        shape, files = RowShape.of(spec), list(rows.files)
+        job = Job([rows.files[at] for at in files], shape, resize, self._limits, None, budget.bytes_left, 0)
+        decoded = run(job)
+        budget.take(sum(decoded.costs))
+        rows.add(files, decoded)
+        return rows.result()
+
+
+class DecodePool:
+    """The worker processes of one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = image_limits(settings)
+        self._most_waiting, self._waiting = settings.max_decode_bytes_in_flight, 0
+        self._longest_delay = settings.timeout_seconds / 2
+        self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
+        self._ordinary = _Lane(joblib.cpu_count(), 0, settings.max_decode_bytes)
+        self._large = _Lane(1, LARGE_NICENESS, settings.max_decode_bytes)
+
+    def start(self) -> None:
+        """Start the ordinary workers; the one for large images starts with the first of them."""
+        self._ordinary.start()
+
+    def close(self) -> None:
+        """End every worker, whatever it is doing."""
+        self._ordinary.close()
+        self._large.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def is_alive(self) -> bool:
+        """Return whether an empty job, let in before all others, is done in PROBE_SECONDS."""
+        job = Job([], RowShape(1, 1, 1), "fit", self._limits, None, 0, PROBE_SECONDS)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._ordinary.run(job, due=0.0)
+        except (TimeoutError, _WorkerEnded):
+            return False
+        return True
+
+    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._threads, _Rows, uploads, spec)
+        if rows.files:
+            job = Job((), RowShape.of(spec), resize, self._limits, AT_ONCE_BYTES, 0, 0)
+            pieces = _pieces(list(rows.files), [_length(file) for file in rows.files.values()], JOB_BYTES)
+            await _all_of(self._look(rows, piece, job, budget) for piece in pieces)
+        return rows.result()
+
+    async def _look(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
+        """Decode the files at those positions, now if they are small, or else once there is room for them."""
+        looked = await self._run(rows, positions, job, budget, self._ordinary)
+        if looked is None or looked.pixels is not None:
+            return
+        costs = dict(zip(positions, looked.costs, strict=False))
+        usable = [at for at in positions if at not in rows.errors]
+        job = replace(job, decode_up_to=None)
+        groups = list(_pieces(usable, [costs[at] for at in usable], LARGE_BYTES))
+        lanes = [self._large if costs[group[0]] > LARGE_BYTES else self._ordinary for group in groups]
+        with self._room_for(sum(looked.costs), budget):
+            await _all_of(self._run(rows, group, job, budget, lane) for group, lane in zip(groups, lanes, strict=True))
+
+    async def _run(
+        self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, lane: _Lane
+    ) -> Decoded | None:
+        """Have a worker do the job on the files at those positions. None where the worker did not survive it."""
+        is_counted = job.decode_up_to is None
+        left = sys.maxsize if is_counted else budget.bytes_left
+        contents = [rows.files[at] for at in positions]
+        job = replace(job, contents=contents, give_up_at=left, seconds=max(budget.seconds_left, 0.01))
+        due = budget.began + min(budget.bytes / BYTES_PER_SECOND, self._longest_delay)
+        try:
+            decoded = await lane.run(job, due)
+        except _WorkerEnded as ended:
+            budget.spend(job.seconds if ended.took_too_long else RESTART_SECONDS)
+            if len(positions) == 1:
+                rows.errors[positions[0]] = UndecodableImage(
+                    "The image cannot be decoded: it ended the process that tried.", "It may be damaged: leave it out."
+                )
+            else:
+                alone = replace(job, decode_up_to=None)
+                await _all_of(self._run(rows, [at], alone, budget, lane) for at in positions)
+            return None
+        budget.spend(decoded.seconds)
+        if not is_counted:
+            budget.take(sum(decoded.costs))
+        rows.add(positions, decoded)
+        return decoded
+
+    @contextmanager
+    def _room_for(self, cost: int, budget: DecodeBudget) -> Iterator[None]:
+        """Count images that take `cost` bytes as waiting. Raise Overloaded where there is no room for them.
+
+        A request that once found room is not turned away later, nor is one that finds nothing waiting.
+        """
+        if self._waiting and self._waiting + cost > self._most_waiting and not budget.is_admitted:
+            raise Overloaded(
+                f"Images that take {self._waiting // MIB} MiB to decode are waiting, and there is no room for "
+                f"{cost // MIB} MiB more; at most {self._most_waiting // MIB} MiB are taken at a time.",
+                "Send it again a little later.",
+            )
+        budget.is_admitted = True
+        self._waiting += cost
+        try:
+            yield
+        finally:
+            self._waiting -= cost
+
+
+class _Rows:
+    """The rows of some uploads as they are filled in: pixels of the right shape at once, files later."""
+
+    def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
+        """Read every upload. Do it in a thread: it may be unpacked by that."""
+        self.files: dict[int, Content] = {}
+        self.errors: dict[int, MisfitError] = {}
+        self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+        for position, upload in enumerate(uploads):
+            try:
+                content = upload.read()
+            except InvalidInput as error:
+                self.errors[position] = error
+                continue
+            if isinstance(content, np.ndarray) and with_channels(content).shape == spec.shape:
+                self._pixels[position] = with_channels(content)
+            else:
+                self.files[position] = bytes(content) if isinstance(content, memoryview) else content
+
+    def add(self, positions: Sequence[int], decoded: Decoded) -> None:
+        """Take what became of the files at those positions."""
+        self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
+        if decoded.pixels is not None:
+            self._pixels[[at for at in positions if at not in self.errors]] = decoded.pixels
+
+    def result(self) -> Rows:
+        """Return the rows of all that could be used."""
+        if not self.errors:
+            return Rows(self._pixels, {})
+        used = [at for at in range(len(self._pixels)) if at not in self.errors]
+        return Rows(self._pixels[used], dict(sorted(self.errors.items())))
+
+
+@dataclass(frozen=True)
+class _WorkerEnded(Exception):
+    """A worker ended in the middle of a job."""
+
+    took_too_long: bool
+
+
+class _Lane:
+    """Some workers that take the jobs of one queue, those that are due first."""
+
+    def __init__(self, workers: int, niceness: int, max_bytes: int) -> None:
+        self._idle = [_Worker(niceness, max_bytes) for _ in range(workers)]
+        self._workers = list(self._idle)
+        self._turns = Turns(workers)
+        self._threads = ThreadPoolExecutor(workers, "decode")
+
+    def start(self) -> None:
+        # In threads that stay: a worker ends with the thread that started it.
+        for worker in self._workers:
+            self._threads.submit(worker.start)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+
+    async def run(self, job: Job, due: float) -> Decoded:
+        """Return what a worker made of the job. Raise _WorkerEnded where it did not survive it."""
+        taken = await self._turns.take(1, due)
+        worker = self._idle.pop()
+        done = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
+
+        def free(done: asyncio.Future[Decoded]) -> None:
+            self._idle.append(worker)
+            self._turns.give_back(taken)
+            if not done.cancelled():
+                done.exception()  # nobody may be left to ask for it
+
+        # Whoever waits for it may be cancelled; the worker is busy until the job is done.
+        done.add_done_callback(free)
+        return await asyncio.shield(done)
+
+
+class _Worker:
+    """One process, started when it is needed and again after it has ended."""
+
+    def __init__(self, niceness: int, max_bytes: int) -> None:
+        self._arguments = [str(niceness), str(max_bytes)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def start(self) -> Connection:
+        """Start the process unless it runs, and return the connection to it."""
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        if self._connection is None:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                command = [sys.executable, "-m", "service.decode_worker", str(theirs.fileno()), *self._arguments]
+                # Each decodes on one thread, whatever numpy would like to have.
+                environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
+            self._connection = Connection(ours.detach())
+        return self._connection
+
+    def do(self, job: Job) -> Decoded:
+        """Return what came of the job, in a thread that may wait for it. Raise _WorkerEnded."""
+        connection = self.start()
+        try:
+            connection.send(job)
+            if not connection.poll(STALLED_SECONDS):
+                raise EOFError
+            head = connection.recv_bytes()
+            return from_head(head, connection.recv_bytes(), job.shape)
+        except (EOFError, OSError, ValueError, KeyError) as error:
+            status = self._end()
+            logger.warning("a decode worker ended with status %s in the middle of %d images", status, len(job.contents))
+            raise _WorkerEnded(took_too_long=status == -signal.SIGPROF) from error
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing; a thread that waits for it notices."""
+        if (process := self._process) is not None:
+            process.kill()
+
+    def _end(self) -> int | None:
+        """End the process, if there is one, and return its status."""
+        process, connection, self._process, self._connection = self._process, self._connection, None, None
+        if connection is not None:
+            connection.close()
+        if process is None:
+            return None
+        try:
+            return process.wait(ENDING_SECONDS)  # it may have ended by itself: how, is of interest
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+
+async def _all_of(works: Iterator[object]) -> None:
+    """Do all of them at once, until one fails."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)  # type: ignore[arg-type]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+
+
+def _length(content: Content) -> int:
+    return content.nbytes if isinstance(content, np.ndarray) else len(content)
+
+
+def _pieces(positions: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Split positions into runs whose sizes add up to at most `most`; what is larger goes alone."""
+    piece: list[int] = []
+    total = 0
+    for position, size in zip(positions, sizes, strict=True):
+        if piece and total + size > most:
+            yield piece
+            piece, total = [], 0
+        piece.append(position)
+        total += size
+    if piece:
+        yield piece

@@ -1,0 +1,145 @@
+"""One job of decoding: some image files, what they may take, and the rows that come of them.
+
+Jobs run in processes of their own (`service.decode_worker`): what a file does to its decoder ends there. A job is a
+plain record, and its result travels as JSON and raw pixels, so that nothing a decoder sends back is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service import errors
+from service.errors import InvalidInput, MisfitError
+from service.images import Content, Limits, Opened, Resize, Spec, Uint8Array, decode, from_pixels, open_image
+
+# Pixels that came as an array take some bytes more for each, to be converted and resized.
+ARRAY_BYTES_PER_PIXEL = 8
+ERRORS: dict[str, type[MisfitError]] = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InvalidInput)
+}
+
+
+@dataclass(frozen=True)
+class RowShape:
+    """The height, width and channels of the rows: a `service.images.Spec` that brings no other module along."""
+
+    height: int
+    width: int
+    channels: int
+
+    @classmethod
+    def of(cls, spec: Spec) -> RowShape:
+        return cls(spec.height, spec.width, spec.channels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to decode.
+
+    decode_up_to  decode nothing, and only say what it takes, where all images together take more bytes than that;
+                  None decodes in any case
+    give_up_at    look at no further image once those seen take more bytes than that
+    seconds       of CPU, after which the process is ended
+    """
+
+    contents: Sequence[Content]
+    shape: RowShape
+    resize: Resize
+    limits: Limits
+    decode_up_to: int | None
+    give_up_at: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a job's images.
+
+    pixels   uint8 (k, H, W, C) of those that could be used, in order; None where nothing was decoded
+    errors   of the others, by position
+    costs    bytes that each takes, 0 for one that has an error; shorter than the job where it was given up
+    seconds  of CPU
+    """
+
+    pixels: Uint8Array | None
+    errors: dict[int, MisfitError] = field(default_factory=dict)
+    costs: Sequence[int] = ()
+    seconds: float = 0.0
+
+
+def run(job: Job) -> Decoded:
+    """Do the job in this process."""
+    began, total = time.process_time(), 0
+    opened: list[Opened | Uint8Array | None] = []
+    failed: dict[int, MisfitError] = {}
+    costs: list[int] = []
+    for position, content in enumerate(job.contents):
+        try:
+            found, cost = _look(content, job)
+        except InvalidInput as error:
+            found, cost, failed[position] = None, 0, error
+        total += cost
+        costs.append(cost)
+        if total > job.give_up_at:
+            return Decoded(None, failed, costs, time.process_time() - began)
+        if job.decode_up_to is not None and total > job.decode_up_to:
+            opened.clear()  # nothing of this will be decoded now: what was opened need not be kept
+        else:
+            opened.append(found)
+    if len(opened) < len(job.contents):
+        return Decoded(None, failed, costs, time.process_time() - began)
+    pixels = np.empty((len(opened), *job.shape.shape), dtype=np.uint8)
+    used = 0
+    for position, image in enumerate(opened):
+        if image is None:
+            continue
+        opened[position] = None
+        try:
+            pixels[used] = (
+                from_pixels(image, job.shape, job.resize, job.limits)
+                if isinstance(image, np.ndarray)
+                else decode(image, job.shape, job.resize)
+            )
+            used += 1
+        except InvalidInput as error:
+            failed[position] = error
+    return Decoded(pixels[:used], failed, costs, time.process_time() - began)
+
+
+def _look(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
+    if isinstance(content, np.ndarray):
+        return content, content.shape[0] * content.shape[1] * ARRAY_BYTES_PER_PIXEL
+    opened = open_image(content, job.shape, job.resize, job.limits)
+    return opened, opened.cost
+
+
+def head_of(decoded: Decoded) -> bytes:
+    """Return all but the pixels as JSON."""
+    told = {
+        "rows": None if decoded.pixels is None else len(decoded.pixels),
+        "errors": [[at, error.code, error.message, error.hint] for at, error in decoded.errors.items()],
+        "costs": list(decoded.costs),
+        "seconds": decoded.seconds,
+    }
+    return json.dumps(told).encode()
+
+
+def from_head(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
+    """Return what `head_of` and the pixels' bytes say. Raise ValueError where they do not fit."""
+    told = json.loads(head)
+    rows = told["rows"]
+    return Decoded(
+        None if rows is None else np.frombuffer(pixels, dtype=np.uint8).reshape(rows, *shape.shape),
+        {int(at): ERRORS[code](message, hint) for at, code, message, hint in told["errors"]},
+        [int(cost) for cost in told["costs"]],
+        float(told["seconds"]),
+    )
