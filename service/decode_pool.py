@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,8 +38,10 @@ from service.turns import Turns
 JOB_BYTES = MIB
 # Images that together take no more are decoded as soon as their headers are read: some 25 ms.
 AT_ONCE_BYTES = 8 * MIB
-# What one job of the ordinary workers takes at most, some 0.2 s; an image that takes more goes to a worker of its own.
+# What one other job takes at most, some 0.2 s, unless it is a single image. As many run at a time as there are workers,
+# but fewer beside an image that takes more.
 LARGE_BYTES = 64 * MIB
+# They leave the processor to small images, and to all else that is quickly done.
 LARGE_NICENESS = 10
 # Images that take so much are due as if they had come a second later.
 BYTES_PER_SECOND = 32 * MIB
@@ -46,6 +50,8 @@ STALLED_SECONDS = 60.0
 # CPU seconds that a process takes to start again.
 RESTART_SECONDS = 0.25
 ENDING_SECONDS = 0.5
+# Of CPU, for a job of a request that has hardly any left.
+SHORTEST_SECONDS = 0.01
 PROBE_SECONDS = 3.0
 ROOT = Path(__file__).parents[1]
 
@@ -89,25 +95,29 @@ class DecodePool:
         self._most_waiting, self._waiting = settings.max_decode_bytes_in_flight, 0
         self._longest_delay = settings.timeout_seconds / 2
         self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
-        self._ordinary = _Lane(joblib.cpu_count(), 0, settings.max_decode_bytes)
-        self._large = _Lane(1, LARGE_NICENESS, settings.max_decode_bytes)
+        workers = joblib.cpu_count()
+        self._quick = _Lane(workers, 0, settings.max_decode_bytes, Turns(workers))
+        turns = Turns(workers * LARGE_BYTES, LARGE_BYTES)
+        self._large = _Lane(workers, LARGE_NICENESS, settings.max_decode_bytes, turns)
 
     def start(self) -> None:
-        """Start the ordinary workers; the one for large images starts with the first of them."""
-        self._ordinary.start()
+        """Start the workers for what is quickly done; those for large images start with the first of them."""
+        self._quick.start()
 
     def close(self) -> None:
         """End every worker, whatever it is doing."""
-        self._ordinary.close()
+        self._quick.close()
         self._large.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def is_alive(self) -> bool:
-        """Return whether an empty job, let in before all others, is done in PROBE_SECONDS."""
+        """Return whether a job was done in the last PROBE_SECONDS, or else an empty one, let in first, is now."""
+        if self._quick.idle_seconds() < PROBE_SECONDS:
+            return True
         job = Job([], RowShape(1, 1, 1), "fit", self._limits, None, 0, PROBE_SECONDS)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._ordinary.run(job, due=0.0)
+                await self._quick.run(job, 1, due=0.0)
         except (TimeoutError, _WorkerEnded):
             return False
         return True
@@ -123,28 +133,30 @@ class DecodePool:
 
     async def _look(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
         """Decode the files at those positions, now if they are small, or else once there is room for them."""
-        looked = await self._run(rows, positions, job, budget, self._ordinary)
+        looked = await self._run(rows, positions, job, budget)
         if looked is None or looked.pixels is not None:
             return
         costs = dict(zip(positions, looked.costs, strict=False))
         usable = [at for at in positions if at not in rows.errors]
-        job = replace(job, decode_up_to=None)
+        now = replace(job, decode_up_to=None)
         groups = list(_pieces(usable, [costs[at] for at in usable], LARGE_BYTES))
-        lanes = [self._large if costs[group[0]] > LARGE_BYTES else self._ordinary for group in groups]
         with self._room_for(sum(looked.costs), budget):
-            await _all_of(self._run(rows, group, job, budget, lane) for group, lane in zip(groups, lanes, strict=True))
+            await _all_of(self._run(rows, group, now, budget, sum(costs[at] for at in group)) for group in groups)
 
     async def _run(
-        self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, lane: _Lane
+        self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
     ) -> Decoded | None:
-        """Have a worker do the job on the files at those positions. None where the worker did not survive it."""
-        is_counted = job.decode_up_to is None
-        left = sys.maxsize if is_counted else budget.bytes_left
+        """Have a worker do the job on the files at those positions, None where it did not survive it.
+
+        `cost` is what they take, where it is known and counted already.
+        """
         contents = [rows.files[at] for at in positions]
-        job = replace(job, contents=contents, give_up_at=left, seconds=max(budget.seconds_left, 0.01))
+        left = budget.bytes_left if cost is None else sys.maxsize
+        job = replace(job, contents=contents, give_up_at=left, seconds=max(budget.seconds_left, SHORTEST_SECONDS))
         due = budget.began + min(budget.bytes / BYTES_PER_SECOND, self._longest_delay)
         try:
-            decoded = await lane.run(job, due)
+            run = self._quick.run(job, 1, due) if cost is None else self._large.run(job, cost, due)
+            decoded = await run
         except _WorkerEnded as ended:
             budget.spend(job.seconds if ended.took_too_long else RESTART_SECONDS)
             if len(positions) == 1:
@@ -152,11 +164,10 @@ class DecodePool:
                     "The image cannot be decoded: it ended the process that tried.", "It may be damaged: leave it out."
                 )
             else:
-                alone = replace(job, decode_up_to=None)
-                await _all_of(self._run(rows, [at], alone, budget, lane) for at in positions)
+                await _all_of(self._look(rows, [at], job, budget) for at in positions)
             return None
         budget.spend(decoded.seconds)
-        if not is_counted:
+        if cost is None:
             budget.take(sum(decoded.costs))
         rows.add(positions, decoded)
         return decoded
@@ -224,11 +235,17 @@ class _WorkerEnded(Exception):
 class _Lane:
     """Some workers that take the jobs of one queue, those that are due first."""
 
-    def __init__(self, workers: int, niceness: int, max_bytes: int) -> None:
+    def __init__(self, workers: int, niceness: int, max_bytes: int, turns: Turns) -> None:
+        """No more jobs than there are workers may have their turn at a time."""
         self._idle = [_Worker(niceness, max_bytes) for _ in range(workers)]
         self._workers = list(self._idle)
-        self._turns = Turns(workers)
+        self._turns = turns
         self._threads = ThreadPoolExecutor(workers, "decode")
+        self._last_done = -math.inf
+
+    def idle_seconds(self) -> float:
+        """Return how long ago a worker last did a job."""
+        return time.monotonic() - self._last_done
 
     def start(self) -> None:
         # In threads that stay: a worker ends with the thread that started it.
@@ -240,9 +257,9 @@ class _Lane:
         for worker in self._workers:
             worker.kill()
 
-    async def run(self, job: Job, due: float) -> Decoded:
-        """Return what a worker made of the job. Raise _WorkerEnded where it did not survive it."""
-        taken = await self._turns.take(1, due)
+    async def run(self, job: Job, units: int, due: float) -> Decoded:
+        """Return what a worker made of the job, whose turn is of so many units. Raise _WorkerEnded."""
+        taken = await self._turns.take(units, due)
         worker = self._idle.pop()
         done = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
 
@@ -254,7 +271,9 @@ class _Lane:
 
         # Whoever waits for it may be cancelled; the worker is busy until the job is done.
         done.add_done_callback(free)
-        return await asyncio.shield(done)
+        decoded = await asyncio.shield(done)
+        self._last_done = time.monotonic()
+        return decoded
 
 
 class _Worker:
@@ -297,6 +316,7 @@ class _Worker:
         """End the process, whatever it is doing; a thread that waits for it notices."""
         if (process := self._process) is not None:
             process.kill()
+            process.wait()
 
     def _end(self) -> int | None:
         """End the process, if there is one, and return its status."""

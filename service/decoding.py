@@ -86,7 +86,7 @@ def run(job: Job) -> Decoded:
         try:
             found, cost = _look(content, job)
         except InvalidInput as error:
-            found, cost, failed[position] = None, 0, error
+            found, cost, failed[position] = None, 0, _alone(error)
         total += cost
         costs.append(cost)
         if total > job.give_up_at:
@@ -111,8 +111,14 @@ def run(job: Job) -> Decoded:
             )
             used += 1
         except InvalidInput as error:
-            failed[position] = error
+            failed[position] = _alone(error)
     return Decoded(pixels[:used], failed, costs, time.process_time() - began)
+
+
+def _alone(error: MisfitError) -> MisfitError:
+    """Return the error without what led to it, which would keep the image in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _look(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:

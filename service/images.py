@@ -217,7 +217,9 @@ def _cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | me
     each = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
     if image.mode == "RGB" and "transparency" in image.info:
         each = MOST_BYTES_PER_PIXEL
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    # To look for EXIF behind the pixels, Pillow would decode a PNG.
+    may_tell = image.format != "PNG" or "exif" in image.info
+    if may_tell and image.getexif().get(ORIENTATION, 1) != 1:
         each += 4  # a turned copy
     if image.format == "WEBP":
         each += WEBP_CANVAS_BYTES

@@ -1,0 +1,264 @@
+"""Decoding in processes of their own: the same rows, within what was sent, whatever becomes of a process."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import bodies
+import numpy as np
+import psutil
+import pytest
+from bombs import BOMBS, png
+
+from service import decode_pool
+from service.bundle import ImageSpec
+from service.decode_budget import FREE_BYTES, DecodeBudget
+from service.decode_pool import DecodePool, LocalDecoder
+from service.errors import Overloaded, TooLarge, UndecodableImage
+from service.images import MIB, Limits, Upload, read_rows
+from service.settings import Settings
+
+SPEC = ImageSpec(height=64, width=64, channels=3)
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 20
+
+
+@pytest.fixture
+async def pool():
+    pool = DecodePool(Settings())
+    pool.start()
+    yield pool
+    pool.close()
+
+
+def uploads(contents):
+    return [Upload(str(number), lambda content=content: content) for number, content in enumerate(contents)]
+
+
+def budget(sent_bytes=0, **settings):
+    return DecodeBudget.of(Settings(**settings), sent_bytes)
+
+
+def workers():
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # one that ends meanwhile
+            found += [child] if "service.decode_worker" in child.cmdline() else []
+    return found
+
+
+async def until(condition):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def mixed(images):
+    """Files, pixels of the right shape and of others, and what is no image."""
+    files = [bodies.encoded(image, format) for image in images[:4] for format in ("PNG", "JPEG", "WEBP", "TIFF")]
+    wide = np.repeat(images[4], 2, axis=1)
+    return [*files, images[5], b"broken", wide, bodies.encoded(wide), images[6][..., 0], b"", *files[:3]]
+
+
+async def test_rows_are_those_of_one_process(pool, mixed):
+    expected = read_rows(uploads(mixed), SPEC, "fit", Limits(10**9))
+    for decoder in (pool, LocalDecoder(Settings())):
+        rows = await decoder.read(uploads(mixed), SPEC, "fit", budget())
+        assert np.array_equal(rows.pixels, expected.pixels)
+        assert list(rows.errors) == list(expected.errors)
+        for at, error in expected.errors.items():
+            assert (type(rows.errors[at]), str(rows.errors[at])) == (type(error), str(error))
+
+
+async def test_larger_images_are_decoded_once_they_are_counted(pool, monkeypatch):
+    monkeypatch.setattr(decode_pool, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(decode_pool, "LARGE_BYTES", 5 * MIB)
+    files = [png(side) for side in (64, 1000, 2000, 64, 1000)]
+    found = budget(sum(map(len, files)))
+    rows = await pool.read(uploads([*files, b"broken"]), SPEC, "fit", found)
+    assert (rows.pixels.shape, list(rows.errors)) == ((5, 64, 64, 3), [5])
+    assert found.is_admitted
+    assert found.bytes == 4 * (2 * 64**2 + 2 * 1000**2 + 2000**2)
+    assert 0 < found.seconds < found.max_seconds
+
+
+async def test_files_that_are_large_for_their_length_fail_alone(pool, images):
+    side = 8000
+    rows = await pool.read(uploads([images[0], BOMBS["WebP, lossless"](side)]), SPEC, "fit", budget())
+    assert len(rows.pixels) == 1
+    assert "8000 x 8000" in rows.errors[1].message
+    assert isinstance(rows.errors[1], TooLarge)
+
+
+async def test_a_request_of_too_many_is_refused_before_any_is_decoded(pool):
+    file = png(2900)
+    found = budget(sent_bytes=40 * len(file))
+    with pytest.raises(TooLarge, match="Decoding the images takes"):
+        await pool.read(uploads([file] * 40), SPEC, "fit", found)
+    assert found.seconds < 0.1  # each of them takes as much
+    with pytest.raises(TooLarge):
+        await LocalDecoder(Settings()).read(uploads([file] * 40), SPEC, "fit", budget(40 * len(file)))
+
+
+async def test_who_sends_more_may_decode_more(pool):
+    file = png(2500)
+    sent = 5 * MIB
+    rows = await pool.read(uploads([file] * 20), SPEC, "fit", budget(sent, decode_seconds=10))
+    assert len(rows.pixels) == 20
+    assert budget(sent).max_bytes == 2 * (FREE_BYTES + 96 * sent)
+
+
+async def test_what_waits_is_bounded_and_who_was_let_in_goes_on(monkeypatch):
+    pool = DecodePool(Settings(max_decode_bytes_in_flight=100 * MIB))
+    pool.start()
+    try:
+        large = png(4000)  # 61 MiB
+        first, second = budget(10**6), budget(10**6)
+        under_way = asyncio.create_task(pool.read(uploads([large]), SPEC, "fit", first))
+        await until(lambda: first.is_admitted)
+        with pytest.raises(Overloaded, match="waiting"):
+            await pool.read(uploads([large]), SPEC, "fit", second)
+        assert len((await pool.read(uploads([png(64)]), SPEC, "fit", second)).pixels) == 1, "small ones need no room"
+        assert len((await pool.read(uploads([large]), SPEC, "fit", first)).pixels) == 1
+        assert len((await under_way).pixels) == 1
+        assert len((await pool.read(uploads([large]), SPEC, "fit", second)).pixels) == 1
+    finally:
+        pool.close()
+
+
+async def test_what_takes_too_long_is_ended_for_real(pool, images):
+    """Whatever the header says: the time limit holds inside the decoder."""
+    found = budget(10**6)
+    found.max_seconds = 0.05
+    with pytest.raises(TooLarge, match="CPU"):
+        await pool.read(uploads([BOMBS["WebP, lossy"](2400)]), SPEC, "fit", found)
+    rows = await pool.read(uploads([images[0], bodies.encoded(images[1])]), SPEC, "fit", budget())
+    assert len(rows.pixels) == 2
+
+
+async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypatch):
+    """As one would that finds a hole in a decoder: here the process is killed from outside, as often as it tries."""
+    large, found = png(4800), budget(10**6, decode_seconds=60)
+    reading = asyncio.create_task(pool.read(uploads([large, bodies.encoded(images[0])]), SPEC, "fit", found))
+    while not reading.done():
+        for worker in workers():
+            with suppress(psutil.Error):
+                if sum(worker.cpu_times()[:2]) > 0.2 and worker.nice() == decode_pool.LARGE_NICENESS:
+                    worker.kill()
+        await asyncio.sleep(0.005)
+    rows = reading.result()
+    assert list(rows.errors) in ([0], [0, 1])
+    assert isinstance(rows.errors[0], UndecodableImage)
+    assert "ended the process" in rows.errors[0].message
+    again = await pool.read(uploads([large, bodies.encoded(images[0])]), SPEC, "fit", budget(10**6, decode_seconds=60))
+    assert (len(again.pixels), again.errors) == (2, {})
+
+
+async def test_a_worker_that_was_killed_while_idle_is_started_again(pool, images):
+    await pool.read(uploads([bodies.encoded(images[0])]), SPEC, "fit", budget())
+    for worker in workers():
+        worker.kill()
+        worker.wait()
+    for _ in range(3):
+        rows = await pool.read(uploads([bodies.encoded(images[0])]), SPEC, "fit", budget())
+        assert (len(rows.pixels), rows.errors) == (1, {})
+
+
+async def test_who_leaves_leaves_nothing_behind(pool, images):
+    for _ in range(3):
+        found = budget(10**6)
+        reading = asyncio.create_task(pool.read(uploads([png(4000)]), SPEC, "fit", found))
+        await until(lambda found=found: found.is_admitted)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    rows = await pool.read(uploads([png(4000), bodies.encoded(images[0])]), SPEC, "fit", budget(10**6))
+    assert len(rows.pixels) == 2
+
+
+async def test_it_is_alive_while_its_workers_answer(pool, monkeypatch):
+    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", 0.5)
+    await until(lambda: len(workers()) >= 1)
+    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", WAIT_SECONDS)
+    assert await pool.is_alive()
+    stopped = workers()
+    for worker in stopped:
+        worker.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", 0.2)
+    await asyncio.sleep(0.3)
+    assert not await pool.is_alive()
+    for worker in stopped:
+        worker.send_signal(signal.SIGCONT)
+    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", WAIT_SECONDS)
+    assert await pool.is_alive()
+
+
+async def test_workers_take_no_notice_of_signals_that_are_meant_for_the_service(pool, images):
+    await pool.read(uploads([bodies.encoded(images[0])]), SPEC, "fit", budget())
+    before = {worker.pid for worker in workers()}
+    for worker in workers():
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)
+    rows = await pool.read(uploads([bodies.encoded(images[0])]), SPEC, "fit", budget())
+    assert len(rows.pixels) == 1
+    assert {worker.pid for worker in workers()} == before
+
+
+async def test_closing_ends_every_worker():
+    pool = DecodePool(Settings())
+    pool.start()
+    await pool.read(uploads([png(1000)]), SPEC, "fit", budget())
+    reading = asyncio.create_task(pool.read(uploads([png(4800)]), SPEC, "fit", budget(10**6)))
+    await asyncio.sleep(0.1)
+    found = workers()
+    assert found
+    pool.close()
+    _, alive = psutil.wait_procs(found, WAIT_SECONDS)
+    assert alive == []
+    reading.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await reading
+
+
+PROGRAM = """
+import asyncio, sys
+sys.path[:0] = {paths!r}
+from bombs import png
+from service.decode_budget import DecodeBudget
+from service.decode_pool import DecodePool
+from service.decoding import RowShape
+from service.images import Upload
+from service.settings import Settings
+
+async def main():
+    pool, large = DecodePool(Settings()), png(4800)
+    pool.start()
+    await pool.is_alive()
+    while True:
+        print("ready", flush=True)
+        await pool.read([Upload("a", lambda: large)], RowShape(64, 64, 3), "fit", DecodeBudget.of(Settings(), 10**6))
+
+asyncio.run(main())
+"""
+
+
+def test_workers_end_with_the_process_that_started_them():
+    """However that ends, and although they are in the middle of a job."""
+    program = PROGRAM.format(paths=[str(ROOT), str(ROOT / "tests")])
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdout.readline()
+        time.sleep(0.2)
+        started = psutil.Process(process.pid).children()
+        assert len(started) >= 2
+        os.kill(process.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(started, WAIT_SECONDS)
+    assert alive == []
