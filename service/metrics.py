@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,8 +126,8 @@ class Metrics(Observer):
             self._stage_seconds.labels(name).observe(time.perf_counter() - started)
 
     def encoded(self, images: Encoded) -> None:
-        for error in images.errors.values():
-            self._item_errors.labels(error.code).inc()
+        for code, count in Counts(error.code for error in images.errors.values()).items():
+            self._item_errors.labels(code).inc(count)
         self._drift.add(images.latents)
         self._tell_drift()
 
