@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service import archives, edits, structure
-from service.errors import InvalidInput, InvalidOption, ShapeMismatch, TooManyImages
+from service.errors import LONGEST_QUOTE, InvalidInput, InvalidOption, ShapeMismatch, TooManyImages, quoted, readable
 from service.images import Uint8Array, Upload
 from service.options import MOST_PICTURES, Options
 from service.schemas import PortableContext
@@ -128,9 +128,9 @@ class Gathered:
                 self.add(own_field, member.name, member.read)
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
-        """Add the image that `read` gives. Without a name it is called by its place."""
+        """Add the image that `read` gives, called `name` as far as that is text, or without a name by its place."""
         part = self.part(field)
-        part.append(Upload(name or str(len(part)), read))
+        part.append(Upload(readable(name) or str(len(part)), read))
         if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
                 f"The request has more than {self.max_images} images, reference included.",
@@ -146,7 +146,7 @@ def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> O
     """Raises InvalidOption, naming what is wrong and what there is."""
     if unknown := given.keys() - options_type.model_fields.keys():
         raise InvalidOption(
-            f"Unknown option: {', '.join(sorted(unknown))}.",
+            f"Unknown option: {', '.join(map(_bare, sorted(unknown)[:3]))}.",
             f"Known options are {', '.join(options_type.model_fields)}.",
         )
     try:
@@ -172,7 +172,7 @@ def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
     """
     try:
         latents = np.array(given, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # the last of a whole number that no double holds
         raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
     if latents.ndim != 2 or latents.shape[1] != latent_dim:
         raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
@@ -203,5 +203,16 @@ def read_object(options: object) -> dict[str, object]:
 
 
 def _problems(error: ValidationError) -> str:
-    problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()]
-    return f"{'; '.join(problems[:3])}."
+    """Return the first three: where, what was expected and, of a single value, what came."""
+    problems = []
+    for fault in error.errors(include_url=False)[:3]:
+        where, came = ".".join(map(str, fault["loc"])), fault["input"]
+        text = f"{_bare(where)}: {fault['msg']}".removeprefix(": ")
+        is_value = came is None or isinstance(came, bool | int | float | str)
+        problems.append(f"{text}, {quoted(came)} came" if is_value and fault["type"] != "missing" else text)
+    return f"{'; '.join(problems)}."
+
+
+def _bare(name: str) -> str:
+    """Return a name that a client made up, without quotes, at no more than its usual length."""
+    return name if len(name) <= LONGEST_QUOTE else f"{name[:LONGEST_QUOTE]}..."
