@@ -16,8 +16,8 @@ from service.population import DEAD_VARIANCE, Population
 from service.schemas import MOST_CONTEXT_IMAGES, PortableContext, PortableKernel, PortableMoments
 
 FIT_AGAIN = "Send what `context` was in the answer of POST /fit, unchanged."
-# Covariances that came through JSON are as symmetric as they went; more than rounding is an edit.
-SYMMETRY_TOLERANCE = 1e-9
+# Covariances that came through JSON are as symmetric as they went; more than rounding, as correlations, is an edit.
+ROUNDING = 1e-6
 # Where a fitted context can be, with room to spare; within these ranges nothing overflows, since all that scoring
 # computes is at most of the fourth degree in them. Estimators see latents clipped to 1e3 standard deviations of the
 # population, but the moments keep them as they are: encoders reach a few dozen.
@@ -26,10 +26,10 @@ FURTHEST = 1e6
 POSTERIOR_VARIANCES = 1e-22, 1e22
 # In the population's variances. A fit adds a quarter of the posterior variance, and the population's is 0.01 or more.
 SMALLEST_VARIANCE, LARGEST_VARIANCE = 1e-26, 1e24
+# No sum of squares is larger, in the latents' own units: its square is finite as well.
+LARGEST_SUM = 1e100
 # Of the covariance, as correlations: with less, rounding decides whether it has a Cholesky factor.
 LEAST_EIGENVALUE = 1e-12
-# A scatter of few images is singular: it may be below 0 by rounding.
-SCATTER_TOLERANCE = 1e-9
 # In standard deviations of the population: `service.kernel` tries 1 to 16 of the encoder's posterior.
 SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH = 1e-14, 1e14
 LOCATION_UNITS = "in standard deviations of the population from its mean"
@@ -77,11 +77,11 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
     moments = Moments(
         float(portable.moments.size),
         _array(portable.moments.mean, (latent_dim,), "moments.mean"),
-        _symmetric(portable.moments.scatter, latent_dim, "moments.scatter"),
+        _matrix(portable.moments.scatter, latent_dim, "moments.scatter"),
     )
     context = Context(
         location=_array(portable.location, (latent_dim,), "location"),
-        covariance=_symmetric(portable.covariance, latent_dim, "covariance"),
+        covariance=_matrix(portable.covariance, latent_dim, "covariance"),
         moments=moments,
         posterior_variance=_array(portable.posterior_variance, (latent_dim,), "posterior_variance"),
         radius_squared=portable.radius_squared,
@@ -118,7 +118,8 @@ def _check_fit(context: Context, population: Population, whose: str) -> None:
     """Raises InvalidInput unless location, covariance and noise are within their ranges, the covariance definite."""
     unit = _units(population)
     live = population.live_dims
-    deviation, variance = (context.location - population.location) / unit, np.diag(context.covariance) / unit**2
+    variance = np.diag(context.covariance) / unit**2
+    deviation = _deviations(context.location, population)
     _check_range(deviation, -FURTHEST, FURTHEST, f"{whose} location", LOCATION_UNITS)
     _check_range(context.posterior_variance, *POSTERIOR_VARIANCES, f"{whose} posterior_variance", "")
     # A dead latent has the population's variance, however small.
@@ -139,13 +140,14 @@ def _check_fit(context: Context, population: Population, whose: str) -> None:
 def _check_moments(moments: Moments, population: Population) -> None:
     """Raises InvalidInput unless the moments are such as images can have."""
     unit = _units(population)
-    deviation, variance = (moments.mean - population.location) / unit, np.diag(moments.scatter) / moments.size / unit**2
+    variance = np.diag(moments.scatter) / moments.size / unit**2
+    deviation = _deviations(moments.mean, population)
     _check_range(deviation, -FURTHEST, FURTHEST, "The context's moments.mean", LOCATION_UNITS)
     # No image lies further than twice FURTHEST from the mean of the others.
     of_each = f"for each image, on the diagonal, {VARIANCE_UNITS}"
     _check_range(variance, 0, 4 * FURTHEST**2, "The context's moments.scatter", of_each)
     smallest = _smallest_eigenvalue(moments.scatter)
-    if smallest < -SCATTER_TOLERANCE:
+    if smallest < -ROUNDING:
         raise InvalidInput(
             "The context's moments.scatter is no sum of outer products: as correlations its smallest eigenvalue is "
             f"{smallest:.3g}, expected 0 or more.",
@@ -158,12 +160,22 @@ def _units(population: Population) -> Float64Array:
     return np.sqrt(np.maximum(np.diag(population.covariance), DEAD_VARIANCE))
 
 
+def _deviations(latents: Float64Array, population: Population) -> Float64Array:
+    """Return latents (L,) from the population's mean, in its standard deviations; infinite where they overflow."""
+    with np.errstate(over="ignore"):
+        return np.asarray((latents - population.location) / _units(population))
+
+
 def _smallest_eigenvalue(matrix: Float64Array) -> float:
-    """Return that of a symmetric matrix (d, d) with a diagonal of 0 or more, scaled so that it is 1; 1 of no axes."""
+    """Return the least that it may be, of a matrix (d, d) scaled to a diagonal of 1; 1 of no axes.
+
+    The matrix is symmetric but for rounding, which is taken off: whatever is computed may see either triangle.
+    """
     spread = np.sqrt(np.diag(matrix))
-    # An axis without any spread stays as it is: all that it has beside its diagonal is to be 0.
+    # An axis without any spread stays as it is: it has nothing beside its diagonal either.
     scale = np.where(spread > 0, spread, 1)
-    return float(np.linalg.eigvalsh(matrix / scale[:, None] / scale).min(initial=1))
+    scaled = matrix / scale[:, None] / scale
+    return float(np.linalg.eigvalsh(scaled).min(initial=1) - np.linalg.norm(scaled - scaled.T))
 
 
 def _check_range(values: Float64Array, least: float | Float64Array, most: float, name: str, units: str) -> None:
@@ -203,9 +215,18 @@ def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
     return Kernel(points, weights, bandwidth, portable.typical, portable.spread, portable.contamination)
 
 
-def _symmetric(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:
+def _matrix(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:
+    """Return values (L, L) that are symmetric, and off the diagonal no larger than a covariance's can be."""
     matrix = _array(values, (latent_dim, latent_dim), name)
-    if not np.allclose(matrix, matrix.T, rtol=SYMMETRY_TOLERANCE, atol=SYMMETRY_TOLERANCE * np.abs(matrix).max()):
+    variance = np.diag(matrix)
+    _check_range(variance, 0.0, LARGEST_SUM, f"The context's {name}", "on the diagonal")
+    # Relative to both latents' deviations (Cauchy-Schwarz), so that one of a large scale excuses no other.
+    largest = np.outer(np.sqrt(variance), np.sqrt(variance))
+    if (np.abs(matrix) > largest * (1 + ROUNDING)).any():
+        raise InvalidInput(
+            f"The context's {name} is not positive definite: a covariance exceeds what its variances allow.", FIT_AGAIN
+        )
+    if (np.abs(matrix - matrix.T) > largest * ROUNDING).any():
         raise InvalidInput(f"The context's {name} is not symmetric.", FIT_AGAIN)
     return matrix
 
