@@ -183,7 +183,7 @@ def _check_range(values: Float64Array, least: float | Float64Array, most: float,
     outside = np.flatnonzero(~((values >= least) & (values <= most)))
     if outside.size:
         index = outside[0]
-        expected = f"{np.broadcast_to(least, values.shape)[index]:.3g} to {most:g}{units and ', '}{units}"
+        expected = f"{np.broadcast_to(least, values.shape)[index]:.3g} to {most:.3g}{units and ', '}{units}"
         raise InvalidInput(f"{name}[{index}] is {values[index]:.3g}, expected {expected}.", FIT_AGAIN)
 
 

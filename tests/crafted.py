@@ -170,3 +170,14 @@ FAULTS: tuple[Fault, ...] = (
     _one_number, _one_number, _one_number, _one_value, _all_alike, _all_alike, _scaled, _scaled,
     _symmetric, _symmetric, _crafted_matrix, _crafted_matrix, _larger, _lost, _doubled, _reordered, _swapped,
 )  # fmt: skip
+
+
+# A whole number that JSON's text holds and Python's does not, and the longest that both do.
+TOO_LONG, LONGEST = "9" * 5000, "8" * 4000
+OPTION_VALUES: tuple[Any, ...] = (
+    *NUMBERS, *OTHERS, TOO_LONG, f"-{TOO_LONG}", LONGEST, int(LONGEST), "0" * 5000, [TOO_LONG], [LONGEST, 0], "1e400",
+    *("inf", "-inf", "nan", "-0", " 1 ", "1_000", "0x10", "\u0663", "\u00b2", "0,1", "a,,b", "\ufffd", "x" * 100_000),
+    *("all", "flagged", "set", "shift", "quantile", "gaussian", ["all"], ["0", "0.0"], [0, 0], [-1], [True], [[0]]),
+    *(list(range(1001)), {"0": 1e400}, {"0": 5e-324}, {"0": 1000}, {"0": -0.9}, {"0": 1, "00": 2}, {TOO_LONG: 1}),
+    *({"\0": 1}, {"0": {}}, '{"0": 1.5}', '{"0": 1e999}', '{"0": ' + TOO_LONG + "}", "[" * 300, 2**63, -(2**63)),
+)  # fmt: skip
