@@ -93,7 +93,7 @@ overload: .venv/tools  ## five times the capacity for a minute, small requests b
 soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and temporary files stay flat
 	$(SERVE)/pytest -q -s tests/faults/test_soak.py
 
-fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (some 20 minutes)
+fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
 	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
 		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json
+from threadpoolctl import threadpool_limits
 
 from service import answers, edits, fitting, plans, portable, scoring
 from service.batch import Batch, Encoded
@@ -37,6 +38,7 @@ from service.requests import read_contexts
 from service.schemas import FitResponse
 from service.settings import Settings
 
+threadpool_limits(limits=1, user_api="blas")  # as in the service: the matrices are tiny
 BUNDLE = load(Settings().bundle_directory)
 SIZES = (1, 2, 7, 60)
 trying = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
