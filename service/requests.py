@@ -28,6 +28,8 @@ LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode an
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
 JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
 
+LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
+
 OptionsT = TypeVar("OptionsT", bound=Options)
 OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 
@@ -208,6 +210,8 @@ def _problems(error: ValidationError) -> str:
     for fault in error.errors(include_url=False)[:3]:
         where, came = ".".join(map(str, fault["loc"])), fault["input"]
         text = f"{_bare(where)}: {fault['msg']}".removeprefix(": ")
+        if isinstance(came, float) and came.is_integer() and abs(came) < LARGEST_EXACT:
+            came = int(came)  # protobuf makes 2.0 of 2, and both are told alike
         is_value = came is None or isinstance(came, bool | int | float | str)
         problems.append(f"{text}, {quoted(came)} came" if is_value and fault["type"] != "missing" else text)
     return f"{'; '.join(problems)}."

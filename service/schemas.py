@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.bundle import ImageSpec, Latent
 from service.context import ContextEstimator, Estimator, Reliability, Source
 
-# Images of one context, or of several merged: a double counts them one by one up to here.
-MOST_CONTEXT_IMAGES = 2**53
+# Images of one context, or of several merged: what an int32 of the proto holds.
+MOST_CONTEXT_IMAGES = 2**31 - 1
 # `service.kernel` cuts its log ratios at -300 and 50; what lies beyond counts by its logarithm.
 LARGEST_LOG_RATIO = 1e3
 # A fitted radius is at most the 99% quantile of chi-square, less than 2 d + 20 for d latents.

@@ -88,7 +88,7 @@ def by_grpc(name: str, options: dict[str, Any]) -> Options:
     for key, value in options.items():
         field = message.options.DESCRIPTOR.fields_by_name.get(key)
         if field is not None:
-            with suppress(ValueError, TypeError, OverflowError):
+            with suppress(ValueError, TypeError, OverflowError, AttributeError):
                 fill(message.options, field, value)
     return images_request(message, METHODS[name].options, LIMITS).options
 
