@@ -93,8 +93,9 @@ overload: .venv/tools  ## five times the capacity for a minute, small requests b
 soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and temporary files stay flat
 	$(SERVE)/pytest -q -s tests/faults/test_soak.py
 
-fuzz: .venv/tools  ## 60,000 spoiled images and bodies for the decoder and the parser (some minutes)
-	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no tests/properties/test_reading_properties.py
+fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
+	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
+		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py
 
 sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 	$(SERVE)/python tests/benchmarks/sizing.py

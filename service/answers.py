@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
@@ -134,7 +135,21 @@ def scored_context(context: Context) -> ScoredContext:
 
 
 def errors_by_id(images: Encoded) -> dict[str, ErrorDetail]:
-    return {images.ids[position]: _detail(error) for position, error in images.errors.items()}
+    """Return every error by its image's id, in the order of the request.
+
+    Of several failed images with one id, all but the first get " (2)", " (3)", ... added to it; a number that would
+    make it another failed image's id is left out.
+    """
+    ids, times = {images.ids[position] for position in images.errors}, Counter[str]()
+    told: dict[str, ErrorDetail] = {}
+    for position, error in images.errors.items():
+        id_ = name = images.ids[position]
+        times[id_] += 1
+        if times[id_] > 1:
+            while (name := f"{id_} ({times[id_]})") in ids:
+                times[id_] += 1
+        told[name] = _detail(error)
+    return told
 
 
 def unused(images: Encoded) -> str | None:

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidInput, ShapeMismatch, TooLarge, TooManyImages, UndecodableImage
+from service.errors import InvalidInput, ShapeMismatch, TooLarge, TooManyImages, UndecodableImage, quoted
 from service.images import Uint8Array
+
+# Of an array without content: four such axes multiply to less than 2**63, which numpy wants even where one is 0.
+LONGEST_EMPTY_AXIS = 2**15
 
 
 class Member(NamedTuple):
@@ -62,6 +65,8 @@ def _read_npy(
         raise InvalidInput(
             f"{len(content)} bytes are not an npy file: {error}.", "Write it with numpy.save."
         ) from error
+    if any(type(length) is not int for length in shape):  # numpy takes True for 1 here, but not where it reshapes
+        raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
     check(shape, dtype)
     hint = "It was cut short, or the header was changed: write it again with numpy.save."
     _check_length(shape, dtype, len(content) - header.tell(), "npy file", hint)
@@ -71,9 +76,10 @@ def _read_npy(
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if length != expected or min(shape) < 0:
+    if length != expected or min(shape) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
         raise InvalidInput(
-            f"The {what} announces shape {shape}, which takes {expected} bytes, but holds {length}.", hint
+            f"The {what} announces shape {quoted(shape)}, which takes {quoted(expected)} bytes, but holds {length}.",
+            hint,
         )
 
 
@@ -81,7 +87,9 @@ def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if dtype not in (np.float32, np.float64):
         raise ShapeMismatch(f"The array has dtype {dtype}, expected float32 or float64.", "Send the encoder's means.")
     if len(shape) != 2:
-        raise ShapeMismatch(f"The array has shape {shape}, expected (N, L).", "A single latent vector takes z[None].")
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}, expected (N, L).", "A single latent vector takes z[None]."
+        )
 
 
 def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
@@ -93,18 +101,18 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
         channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)
         raise ShapeMismatch(
-            f"The array has shape {shape}, expected (N, H, W) or (N, H, W, C) with 1 to 4 channels.",
+            f"The array has shape {quoted(shape)}, expected (N, H, W) or (N, H, W, C) with 1 to 4 channels.",
             "Move the channels last: images.transpose(0, 2, 3, 1)."
             if channels_first
             else "Stack the images along a first axis; a single one takes image[None].",
         )
     if len(shape) == 3 and shape[2] <= 4:
         raise ShapeMismatch(
-            f"The array has shape {shape}, which reads as {shape[0]} grey images {shape[2]} pixels wide.",
+            f"The array has shape {quoted(shape)}, which reads as grey images at most 4 pixels wide.",
             "For one colour image add the first axis: image[None].",
         )
     if shape[1] * shape[2] == 0:
-        raise ShapeMismatch(f"The array has shape {shape}: images without a pixel.")
+        raise ShapeMismatch(f"The array has shape {quoted(shape)}: images without a pixel.")
 
 
 def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) -> list[Member]:
@@ -144,14 +152,14 @@ def _zip_members(content: bytes | memoryview, max_members: int) -> list[Member]:
 def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UndecodableImage(
-            f"{info.filename} is encrypted, or compressed by method {info.compress_type}.",
+            f"{quoted(info.filename)} is encrypted, or compressed by method {info.compress_type}.",
             "Zip it without a password, stored or deflated.",
         )
     try:
         with archive.open(info) as file:
             return file.read(info.file_size)  # read() without a size unpacks past what the directory promised
     except Exception as error:  # zlib.error, BadZipFile, EOFError, struct.error ... by the kind of damage
-        raise UndecodableImage(f"{info.filename} cannot be unpacked: {error}.") from error
+        raise UndecodableImage(f"{quoted(info.filename)} cannot be unpacked: {error}.") from error
 
 
 def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:

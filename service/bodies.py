@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import archives, multipart
-from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType
+from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted
 from service.options import MOST_PICTURES
 from service.requests import (
     JSON_EXAMPLE,
@@ -98,7 +98,7 @@ def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
             gathered.add_file(part.name, part.content, part.filename or "")
         else:
             raise InvalidInput(
-                f"The form has a field {part.name!r}; known fields are {', '.join(FIELDS)}.",
+                f"The form has a field {quoted(part.name)}; known fields are {', '.join(FIELDS)}.",
                 'Write -F "images=@a.png" for every image, and the options as one JSON field.',
             )
 

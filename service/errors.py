@@ -26,13 +26,39 @@ Domain errors know no status codes: `service/status.py` maps each type to one.
 
 from __future__ import annotations
 
+# Characters of a message, and of what it quotes.
+LONGEST_MESSAGE, LONGEST_QUOTE = 2000, 80
+
+
+def readable(text: str) -> str:
+    """Return `text` with U+FFFD in place of what is no character: every encoder takes it.
+
+    A name that is not UTF-8 reaches Python with lone surrogates (PEP 383), which neither JSON nor protobuf can hold.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def quoted(value: object) -> str:
+    """Return `value` as a message quotes it: in Python's notation, cut to LONGEST_QUOTE characters."""
+    if isinstance(value, str):
+        value = value[: LONGEST_QUOTE + 1]
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+
 
 class MisfitError(Exception):
-    """`message` says what came and what was expected; `hint` how to mend it."""
+    """`message` says what came and what was expected; `hint` how to mend it.
+
+    A message may quote what came: it is made readable, and cut to LONGEST_MESSAGE characters.
+    """
 
     code = "internal"
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = readable(message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...")
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import answers, edits, explanation, fitting, gallery, plans, scoring
+from service import answers, edits, explanation, fitting, gallery, plans, portable, scoring
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.coding import Coder, Float32Array, Networks, Uint8Array
@@ -123,7 +123,7 @@ class Pipeline:
         images = await self._encode(request.images, request, "images")
         if request.images:
             contexts.append(await self.observer.timed("statistics", self._fit, images, request.options))
-        context = await self.observer.timed("statistics", fitting.merge, contexts, self.bundle.population)
+        context = await self.observer.timed("statistics", portable.merge, contexts, self.bundle.population)
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
@@ -187,7 +187,7 @@ class Pipeline:
         """What the request's images are to be compared with, where they are not their own context."""
         if request.contexts:
             contexts = [from_portable(given, self.bundle) for given in request.contexts]
-            return fitting.merge(contexts, self.bundle.population)
+            return portable.merge(contexts, self.bundle.population)
         if request.reference is not None:
             reference = await self._encode(request.reference, request, "reference images")
             return await self.observer.timed("statistics", self._fit, reference, request.options)

@@ -12,7 +12,7 @@ from service import answers, attribution, edits
 from service.batch import Batch
 from service.bundle import Bundle
 from service.context import Context, Float64Array
-from service.errors import InvalidOption
+from service.errors import InvalidOption, quoted
 from service.options import (
     MOST_PICTURES,
     EditOptions,
@@ -23,6 +23,9 @@ from service.options import (
 )
 from service.schemas import ErrorDetail
 from service.scoring import Scores
+
+# Python makes no number of more than 4,300 digits.
+MOST_INDEX_DIGITS = 100
 
 
 @dataclass(frozen=True)
@@ -227,14 +230,21 @@ def _scores(batch: Batch) -> Scores:
 def _find(choice: ImageChoice, batch: Batch) -> int:
     """The row of the usable image with that index or id. Raises InvalidOption."""
     ids, errors = batch.images.ids, batch.images.errors
-    position = ids.index(choice) if choice in ids else None
-    if position is None and str(choice).isdecimal() and int(choice) < len(ids):
-        position = int(choice)
+    position = ids.index(choice) if choice in ids else _index(choice, len(ids))
     if position is None:
         raise InvalidOption(
-            f"There is no image {choice!r} among the {len(ids)} of the request.",
+            f"There is no image {quoted(choice)} among the {len(ids)} of the request.",
             f"Name one by its id, or by its index from 0 to {len(ids) - 1}." if ids else "Send images.",
         )
     if position in errors:
-        raise InvalidOption(f"The image {choice!r} could not be used: {errors[position].message}", "Send it again.")
+        raise InvalidOption(
+            f"The image {quoted(choice)} could not be used: {errors[position].message}", "Send it again."
+        )
     return batch.positions.index(position)
+
+
+def _index(choice: ImageChoice, count: int) -> int | None:
+    """Return `choice` as a number where it is one below `count`, else None."""
+    text = str(choice)
+    is_number = text.isdecimal() and len(text) <= MOST_INDEX_DIGITS and int(text) < count
+    return int(text) if is_number else None

@@ -18,16 +18,21 @@ from pydantic_core import from_json
 
 from service import archives, edits, structure
 from service.decode_budget import DecodeBudget
-from service.errors import InvalidInput, InvalidOption, ShapeMismatch, TooManyImages
+from service.errors import LONGEST_QUOTE, InvalidInput, InvalidOption, ShapeMismatch, TooManyImages, quoted, readable
 from service.images import Uint8Array, Upload
 from service.options import MOST_PICTURES, Options
 from service.schemas import PortableContext
-from service.settings import Settings
+from service.settings import MIB, Settings
 
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
 JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
+
+LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
+
+# What archives may unpack to: so much in any case, and so many bytes more for each byte of the body.
+FREE_UNPACKED_BYTES, UNPACKED_PER_BYTE = 64 * MIB, 64
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
@@ -63,7 +68,8 @@ class Gathered:
         self.contexts: list[PortableContext] = []
         self.options: dict[str, object] = {}
         self.max_images = settings.max_images
-        self._bytes_left = settings.max_body_bytes  # of what the archives unpack to, all together
+        # Of what the archives unpack to, all together.
+        self._bytes_left = min(settings.max_body_bytes, FREE_UNPACKED_BYTES + UNPACKED_PER_BYTE * sent_bytes)
         self._values_left = settings.max_values  # in all that is JSON
 
     def request(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
@@ -135,9 +141,9 @@ class Gathered:
                 self.add(own_field, member.name, member.read)
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
-        """Add the image that `read` gives. Without a name it is called by its place."""
+        """Add the image that `read` gives, called `name` as far as that is text, or without a name by its place."""
         part = self.part(field)
-        part.append(Upload(name or str(len(part)), read))
+        part.append(Upload(readable(name) or str(len(part)), read))
         if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
                 f"The request has more than {self.max_images} images, reference included.",
@@ -153,7 +159,7 @@ def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> O
     """Raises InvalidOption, naming what is wrong and what there is."""
     if unknown := given.keys() - options_type.model_fields.keys():
         raise InvalidOption(
-            f"Unknown option: {', '.join(sorted(unknown))}.",
+            f"Unknown option: {', '.join(map(_bare, sorted(unknown)[:3]))}.",
             f"Known options are {', '.join(options_type.model_fields)}.",
         )
     try:
@@ -179,7 +185,7 @@ def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
     """
     try:
         latents = np.array(given, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # the last of a whole number that no double holds
         raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
     if latents.ndim != 2 or latents.shape[1] != latent_dim:
         raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
@@ -210,5 +216,18 @@ def read_object(options: object) -> dict[str, object]:
 
 
 def _problems(error: ValidationError) -> str:
-    problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()]
-    return f"{'; '.join(problems[:3])}."
+    """Return the first three: where, what was expected and, of a single value, what came."""
+    problems = []
+    for fault in error.errors(include_url=False)[:3]:
+        where, came = ".".join(map(str, fault["loc"])), fault["input"]
+        text = f"{_bare(where)}: {fault['msg']}".removeprefix(": ")
+        if isinstance(came, float) and came.is_integer() and abs(came) < LARGEST_EXACT:
+            came = int(came)  # protobuf makes 2.0 of 2, and both are told alike
+        is_value = came is None or isinstance(came, bool | int | float | str)
+        problems.append(f"{text}, {quoted(came)} came" if is_value and fault["type"] != "missing" else text)
+    return f"{'; '.join(problems)}."
+
+
+def _bare(name: str) -> str:
+    """Return a name that a client made up, without quotes, at no more than its usual length."""
+    return name if len(name) <= LONGEST_QUOTE else f"{name[:LONGEST_QUOTE]}..."

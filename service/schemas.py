@@ -9,6 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.bundle import ImageSpec, Latent
 from service.context import ContextEstimator, Estimator, Reliability, Source
 
+# Images of one context, or of several merged: what an int32 of the proto holds.
+MOST_CONTEXT_IMAGES = 2**31 - 1
+# `service.kernel` cuts its log ratios at -300 and 50; what lies beyond counts by its logarithm.
+LARGEST_LOG_RATIO = 1e3
+# A fitted radius is at most the 99% quantile of chi-square, less than 2 d + 20 for d latents.
+LARGEST_RADIUS_SQUARED = 1e6
+ERRORS = (
+    "by id, the images that could not be used; where several have one id, the second is told as `id (2)`, "
+    "the third as `id (3)`, in the order of the request"
+)
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,38 +40,50 @@ class ErrorResponse(_Record):
     request_id: str
 
 
-class PortableMoments(_Record):
+class _Portable(_Record):
+    """What a client sends back: JSON's 1e999 and protobuf's doubles may be infinite, or no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PortableMoments(_Portable):
     """Count, mean and scatter (the sum of outer products about the mean) of encoder means."""
 
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, le=MOST_CONTEXT_IMAGES)
     mean: list[float]
     scatter: list[list[float]]
 
 
-class PortableKernel(_Record):
+class PortableKernel(_Portable):
     """A context's images, as far as density_ratio compares others with them, over the latents that the model uses."""
 
     points: list[list[float]] = Field(description="their latents, in standard deviations of the population")
     weights: list[float] = Field(description="the probability that each is no outlier")
     bandwidth: list[float | None] = Field(description="of every latent, how near is near; null where it is free")
-    typical: float = Field(description="the median log ratio of context to population among them")
-    spread: float = Field(ge=1, description="how far apart the log ratios of normal images are")
+    typical: float = Field(
+        ge=-LARGEST_LOG_RATIO,
+        le=LARGEST_LOG_RATIO,
+        description="the median log ratio of context to population among them",
+    )
+    spread: float = Field(ge=1, le=LARGEST_LOG_RATIO, description="how far apart the log ratios of normal images are")
     contamination: float = Field(gt=0, lt=1, description="estimated share of outliers among them")
 
 
-class PortableContext(_Record):
+class PortableContext(_Portable):
     """What /fit makes of images, and every other endpoint compares images with; it belongs to one bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bundle_id: str
     estimator: ContextEstimator = Field(description='how it was fitted; "moments" once merged')
-    size: int = Field(ge=1, description="images that it was fitted to")
+    size: int = Field(ge=1, le=MOST_CONTEXT_IMAGES, description="images that it was fitted to")
     location: list[float] = Field(description="centre of the normal images' latents")
     covariance: list[list[float]] = Field(description="of the normal images' latents, noise floor included")
     moments: PortableMoments = Field(description="of all its images: merges exactly with other contexts'")
     posterior_variance: list[float] = Field(description="how exactly the encoder knew each latent, on average")
-    radius_squared: float = Field(gt=0, description="squared distance within which 99% of the normal images lie")
+    radius_squared: float = Field(
+        ge=0,
+        le=LARGEST_RADIUS_SQUARED,
+        description="squared distance within which 99% of the normal images lie; 0 where all images are alike",
+    )
     contamination: float | None = Field(default=None, ge=0, le=1, description="estimated share of outliers in it")
     reliability: Reliability
     warnings: list[str]
@@ -70,7 +93,7 @@ class PortableContext(_Record):
 class FitResponse(_Record):
     model: str
     context: PortableContext
-    errors: dict[str, ErrorDetail] = Field(description="by id, the images that could not be used")
+    errors: dict[str, ErrorDetail] = Field(description=ERRORS)
 
 
 class ScoredContext(_Record):
@@ -178,7 +201,7 @@ class PicturesResponse(_Record):
     context: ScoredContext | None
     latents: list[str] = Field(description="the latents' names, in the order of `pictures[].latents`")
     pictures: list[Picture]
-    errors: dict[str, ErrorDetail] = Field(description="by id, the images that could not be used")
+    errors: dict[str, ErrorDetail] = Field(description=ERRORS)
 
 
 class EncodedItem(_Record):

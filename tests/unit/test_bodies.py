@@ -173,6 +173,93 @@ def test_npy_that_promises_more_than_it_holds_is_refused():
             parsed(("application/x-npy", body))
 
 
+def npy_of(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+    """An npy file with any header."""
+    text = header.encode("latin-1").ljust(118) + b"\n"
+    length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+    return b"\x93NUMPY" + bytes(version) + length + text + content
+
+
+HUGE = "0x" + "f" * 6000  # which Python reads, but does not write
+
+
+@pytest.mark.parametrize(
+    ("shape", "content"),
+    [
+        ("(True, 64, 64, 3)", bytes(12288)),
+        ("(1, True, 64, 3)", bytes(192)),
+        ("(False, 64, 64, 3)", b""),
+        ("(-1, 64, 64, 3)", b""),
+        ("(-1, -64, 64, 3)", bytes(12288)),
+        ("(1.0, 64, 64, 3)", bytes(12288)),
+        ("((1,), 64, 64, 3)", bytes(12288)),
+        (f"({HUGE}, 64, 64, 3)", b""),
+        (f"(1, 64, {HUGE})", b""),
+        (f"(1, 64, -{HUGE})", b""),
+        (f"(0, {HUGE}, 64, 3)", b""),
+        ("(0, 1099511627776, 1099511627776, 3)", b""),
+        (f"({'9' * 5000}, 64, 64, 3)", b""),
+        ("()", b"\0"),
+        ("None", b""),
+        ("[1, 64, 64, 3]", bytes(12288)),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_npy_shapes_that_are_none_are_refused(shape, content):
+    body = npy_of(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}", content)
+    with pytest.raises(InvalidInput) as refused:
+        parsed(("application/x-npy", body))
+    assert len(str(refused.value)) < 2500
+
+
+@pytest.mark.parametrize(
+    "descr", ["None", "True", "[]", "'|S0'", "('|u1', (2,))", "[('\\ud800', '|u1')]", "'V9999999999'"]
+)
+@pytest.mark.parametrize("order", ["False", "True", "1", "None", "'x'", "[]"])
+def test_npy_headers_of_other_kinds_are_refused(descr, order):
+    for version in ((1, 0), (2, 0), (3, 0), (9, 9)):
+        header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': (1, 64, 64, 3), }}"
+        with pytest.raises(InvalidInput) as refused:
+            parsed(("application/x-npy", npy_of(header, bytes(12288), version)))
+        str(refused.value).encode()
+
+
+RAW_NAMES = (b"caf\xe9.png", b"\xff\xfe.png", b"\xed\xa0\x80.png", b"\x80" * 99, b"a\x01\x1b.png")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_names_that_are_not_utf8_become_readable(files, form):
+    content, buffer = files["0000.png"], io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form, errors="surrogateescape") as archive:
+        for name in (*RAW_NAMES, "größe.png".encode(), b"x" * 90):
+            member = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    uploads = parsed(("application/x-tar", buffer.getvalue())).images
+    assert [upload.id for upload in uploads[-2:]] == ["größe.png", "x" * 90]
+    assert uploads[0].id == "caf\ufffd.png"
+    for upload in uploads:
+        upload.id.encode()
+        assert bytes(upload.read()) == content
+
+
+@pytest.mark.parametrize("name", RAW_NAMES)
+def test_form_names_that_are_not_utf8_become_readable(files, name):
+    content_type, body = bodies.as_form([("images", "NAME", files["0000.png"])])
+    (upload,) = parsed((content_type, body.replace(b"NAME", name))).images
+    assert upload.id.encode()
+
+
+def test_zip_names_that_are_not_utf8_become_readable(files):
+    whole = bodies.zipped({"NAME.png": files["0000.png"]}).replace(b"NAME", b"\xff\xed\xa0\x80")
+    (upload,) = parsed(("application/zip", whole)).images
+    assert upload.id.encode()
+    says_utf8 = bytearray(whole)
+    says_utf8[whole.find(b"PK\x01\x02") + 9] |= 8
+    with pytest.raises(InvalidInput, match="not a complete zip"):
+        parsed(("application/zip", bytes(says_utf8)))
+
+
 def test_zero_images_are_refused(images):
     for body in (
         bodies.as_form([]),

@@ -6,6 +6,7 @@ import json
 import zipfile
 from dataclasses import replace
 from io import BytesIO
+from typing import get_args
 
 import bodies
 import numpy as np
@@ -14,7 +15,9 @@ from fakes import FakeNetworks
 from PIL import Image
 
 from service import coding
+from service.context import Estimator
 from service.errors import InferenceUnavailable, InvalidOption, ShapeMismatch, UndecodableImage, UnknownLatent
+from service.grpc_messages import METHODS
 from service.images import Upload
 from service.options import (
     EditOptions,
@@ -27,7 +30,7 @@ from service.options import (
     TraverseOptions,
 )
 from service.pipeline import Pipeline
-from service.requests import ImagesRequest
+from service.requests import ImagesRequest, read_contexts
 from service.settings import Settings
 
 
@@ -108,6 +111,31 @@ async def test_a_failed_item_has_an_error_and_the_others_none(pipeline):
     assert all("error" not in item and item["status"] == "ok" for item in items[:3] + items[4:])
     whole = await pipeline.score(request_of([c for c in contents if not isinstance(c, bytes)]))
     assert [i.outlier_score for i in whole.items] == [i.outlier_score for i in response.items if i.status == "ok"]
+
+
+async def test_two_bad_images_of_one_name_are_both_told(pipeline):
+    """By HTTP and by gRPC: the second under its name and a number, which is no other bad image's name."""
+    named = {"a.png": [b"one", b"two2", b"three"], "a.png (2)": [b"four4"], "b.png": [b"fives"]}
+    bad = [Upload(name, lambda content=content: content) for name, contents in named.items() for content in contents]
+    request = request_of(noise(5), options_type=FitOptions)
+    fitted = await pipeline.fit(replace(request, images=[*request.images, *bad]))
+    assert list(fitted.errors) == ["a.png", "a.png (3)", "a.png (4)", "a.png (2)", "b.png"]
+    lengths = [int(error.message.split()[0]) for error in fitted.errors.values()]
+    assert lengths == [3, 4, 5, 5, 5]
+    message = METHODS["Fit"].answer(fitted)
+    assert {name: error.message for name, error in message.errors.items()} == {
+        name: error.message for name, error in fitted.errors.items()
+    }
+
+
+async def test_identical_images_make_a_context_that_comes_back(pipeline):
+    """Their radius may be 0."""
+    for estimator in get_args(Estimator):
+        images = np.repeat(noise(1), 40, axis=0)
+        fitted = await pipeline.fit(request_of(images, options_type=FitOptions, estimator=estimator))
+        (context,) = read_contexts(json.loads(fitted.model_dump_json())["context"])
+        response = await pipeline.score(request_of(images[:3], contexts=[context]))
+        assert np.isfinite([item.outlier_score for item in response.items]).all()
 
 
 async def test_no_usable_image_is_an_error_that_tells_the_first(pipeline):

@@ -9,7 +9,7 @@ import pytest
 
 from service import fitting, scoring
 from service.errors import ContextTooSmall, InvalidInput
-from service.portable import from_portable, to_portable
+from service.portable import from_portable, merge, to_portable
 from service.requests import read_contexts
 
 
@@ -59,9 +59,9 @@ def test_the_images_that_a_density_ratio_compares_with_travel_too(latents, serve
         ("points", [], "kernel.points are 0"),
         ("points", [[0.0, 1.0]], r"kernel.points has shape \(1, 2\)"),
         ("weights", [0.5], r"kernel.weights has shape \(1,\)"),
-        ("weights", [2.0] * 200, "not all probabilities"),
-        ("bandwidth", [0.1], "kernel.bandwidth has 1 entries"),
-        ("bandwidth", [-1.0] * 6, "positive"),
+        ("weights", [2.0] * 200, r"kernel.weights\[0\] is 2, expected 0 to 1, probabilities"),
+        ("bandwidth", [0.1], r"kernel.bandwidth has shape \(1,\)"),
+        ("bandwidth", [-1.0] * 6, r"kernel.bandwidth\[0\] is -1, expected 1e-14 to 1e\+14"),
     ],
 )
 def test_a_kernel_that_cannot_be_one_is_refused(latents, served_bundle, field, value, complaint):
@@ -108,6 +108,66 @@ def test_another_bundles_context_is_refused_by_name(latents, served_bundle):
         from_portable(portable, served_bundle)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("size", 2**31, "size: Input should be less than or equal to 2147483647, 2147483648 came"),
+        ("size", 10**400, "size: "),
+        ("radius_squared", 1e308, r"radius_squared: .* 1e\+308 came"),
+        ("location", [1e154] * 6, r"location\[0\] is .*, expected -1e\+06 to 1e\+06, in standard deviations"),
+        ("posterior_variance", [1e-308] * 6, r"posterior_variance\[0\] is 1e-308, expected 1e-22 to 1e\+22"),
+        ("covariance", (1e-308 * np.eye(6)).tolist(), r"covariance\[0\] is .*, expected 1e-26 to 1e\+24"),
+        ("covariance", (1e154 * np.eye(6)).tolist(), r"covariance\[0\] is 1e\+154, expected 0 to 1e\+100"),
+        ("moments.mean", [-1e308] * 6, r"moments.mean\[0\] is -.*, expected -1e\+06 to 1e\+06"),
+        ("moments.scatter", (1e50 * np.eye(6)).tolist(), r"moments.scatter\[0\] is .*, expected 0 to 4e\+12"),
+        ("moments.scatter", (np.eye(6) * 2 - 1).tolist(), "scatter"),
+        ("kernel.bandwidth", [1e-308] * 6, r"kernel.bandwidth\[0\] is 1e-308, expected 1e-14 to 1e\+14"),
+        ("kernel.typical", 1e308, r"kernel.typical: .* 1e\+308 came"),
+        ("kernel.spread", 1e308, r"kernel.spread: .* 1e\+308 came"),
+        ("kernel.spread", float("inf"), "kernel.spread: Input should be a finite number, inf came"),
+        ("kernel.points", [[1e154] * 6], r"kernel.points, flattened,\[0\] is 1e\+154, expected -1e\+03 to 1e\+03"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_numbers_that_no_fitted_context_has_are_refused_by_name(latents, served_bundle, field, value, message):
+    given = portable_of(latents, served_bundle).model_dump(mode="json")
+    outer, _, inner = field.rpartition(".")
+    (given[outer] if outer else given)[inner] = value
+    if field == "kernel.points":
+        given["kernel"]["weights"] = [1.0]
+    with pytest.raises(InvalidInput, match=message):
+        from_portable(read_contexts(given)[0], served_bundle)
+
+
+def test_contexts_of_too_many_images_together_are_refused(latents, served_bundle):
+    given = portable_of(latents, served_bundle)
+    size = 2**31 - 1
+    most = given.model_copy(update={"size": size, "moments": given.moments.model_copy(update={"size": size})})
+    contexts = [from_portable(most, served_bundle), from_portable(given, served_bundle)]
+    assert merge(contexts[:1], served_bundle.population) is contexts[0]
+    with pytest.raises(InvalidInput, match="of 2147484047 images together"):
+        merge(contexts, served_bundle.population)
+
+
+def test_contexts_that_together_have_no_covariance_are_refused(latents, served_bundle):
+    """Two points, so far apart that beside their distance the encoder's noise is nil."""
+    given = portable_of(latents, served_bundle)
+    size, scatter = 5, np.zeros((6, 6)).tolist()
+    points = [
+        given.model_copy(
+            update={
+                "size": size,
+                "moments": given.moments.model_copy(update={"size": size, "mean": [place] * 6, "scatter": scatter}),
+                "posterior_variance": [1e-12] * 6,
+            }
+        )
+        for place in (0.0, 1e5)
+    ]
+    contexts = [from_portable(point, served_bundle) for point in points]
+    with pytest.raises(InvalidInput, match="The merged contexts' covariance is not positive definite"):
+        merge(contexts, served_bundle.population)
+
+
 def indefinite(covariance):
     covariance = np.array(covariance)
     first, second = np.argsort(np.diag(covariance))[-2:]
@@ -125,12 +185,12 @@ def lopsided(covariance):
     ("field", "change", "message"),
     [
         ("covariance", indefinite, "not positive definite"),
-        ("covariance", lambda c: (-np.array(c)).tolist(), "not positive definite"),
+        ("covariance", lambda c: (-np.array(c)).tolist(), r"covariance\[0\] is -.*, expected 0 to 1e\+100"),
         ("covariance", lopsided, "not symmetric"),
         ("covariance", lambda c: c[:-1], "shape"),
         ("covariance", lambda c: [*c[:-1], c[-1][:-1]], "shape"),
         ("location", lambda m: m[:-1], "shape"),
-        ("posterior_variance", lambda v: [0.0, *v[1:]], "not positive"),
+        ("posterior_variance", lambda v: [0.0, *v[1:]], r"posterior_variance\[0\] is 0, expected 1e-22 to 1e\+22"),
         ("size", lambda n: n + 1, "moments are of"),
     ],
     ids=["indefinite", "negative", "lopsided", "short", "ragged", "location", "variance", "size"],

@@ -1,0 +1,175 @@
+"""Whatever context comes back: it is refused in an error of ours, or everything made of it is finite.
+
+`make fuzz` tries many more.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import suppress
+from dataclasses import replace
+from typing import get_args
+
+import crafted
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic_core import from_json
+from threadpoolctl import threadpool_limits
+
+from service import answers, edits, fitting, plans, portable, scoring
+from service.batch import Batch, Encoded
+from service.bundle import Bundle, load
+from service.context import Context, Estimator
+from service.errors import InvalidInput
+from service.grpc_messages import as_message
+from service.options import (
+    EditOptions,
+    ExplainOptions,
+    InterpolateOptions,
+    SampleOptions,
+    ScoreOptions,
+    TraverseOptions,
+)
+from service.protos.misfit.v1 import misfit_pb2 as pb
+from service.requests import read_contexts
+from service.schemas import FitResponse
+from service.settings import Settings
+
+threadpool_limits(limits=1, user_api="blas")  # as in the service: the matrices are tiny
+BUNDLE = load(Settings().bundle_directory)
+SIZES = (1, 2, 7, 60)
+trying = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def population_latents(bundle: Bundle) -> np.ndarray:
+    """The bundle's sample of its population, as the encoder would answer it: float32 (p, 2, L)."""
+    mean = bundle.population.sample
+    assert mean is not None
+    logvar = np.broadcast_to(np.log(bundle.population.posterior_variance), mean.shape)
+    return np.stack([mean, logvar], axis=1).astype(np.float32)
+
+
+LATENTS = population_latents(BUNDLE)
+
+
+def of_a_rule(count: int) -> np.ndarray:
+    """Images that have a latent in common, which is what makes a kernel's bandwidth finite."""
+    latents = LATENTS[:count].copy()
+    latents[:, 0, BUNDLE.population.live_dims[0]] = 0.3
+    return latents
+
+
+def as_json(context: Context) -> dict[str, object]:
+    return portable.to_portable(context, BUNDLE.manifest.bundle_id).model_dump(mode="json")
+
+
+FITTED = [
+    as_json(fitting.fit(latents, BUNDLE.population, estimator=estimator))
+    for estimator in get_args(Estimator)
+    for latents in [*(LATENTS[:size] for size in SIZES), of_a_rule(60)]
+]
+
+
+def read(contexts: list[dict[str, object]]) -> Context:
+    """One context of all, through text, as a request brings them."""
+    text = json.dumps(contexts).replace("Infinity", "1e999").replace("NaN", "null")
+    given = read_contexts(from_json(text, allow_inf_nan=False))
+    return portable.merge([portable.from_portable(each, BUNDLE) for each in given], BUNDLE.population)
+
+
+def use(context: Context, latents: np.ndarray) -> None:
+    """Everything that the endpoints make of a context, but for what needs networks. Raises what they would."""
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        scores = scoring.score(latents, BUNDLE.population, context=context)
+        for values in (scores.outlier_score, scores.mahalanobis_squared, scores.outlier_probability):
+            assert np.isfinite(values).all()
+        pixels = np.zeros((len(latents), *BUNDLE.manifest.image.shape), dtype=np.uint8)
+        images = Encoded([str(row) for row in range(len(latents))], latents, pixels, None, {})
+        batch = Batch(images, scores.context, replace(scores, is_outlier=np.arange(len(latents)) % 2 == 0))
+        alone = Batch(replace(images, ids=[], latents=latents[:0], pixels=pixels[:0]), context, None)
+        explain = ExplainOptions(interactions=True)
+        explained = answers.explained(batch, answers.mapped(batch, explain), explain, BUNDLE).response
+        for response in (answers.scored(batch, ScoreOptions(attributions="all"), BUNDLE), explained):
+            content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
+            assert_finite(content)
+            assert as_message(pb.ScoreResponse)(response).SerializeToString()
+        for plan in (
+            *(plans.plan_edit(batch, options, BUNDLE) for options in EDITS),
+            *(plans.plan_traverse(each, TraverseOptions(span=1000), BUNDLE) for each in (batch, alone)),
+            plans.plan_interpolate(batch, InterpolateOptions(), BUNDLE),
+            plans.plan_sample(alone, SampleOptions(method="gaussian"), BUNDLE),
+        ):
+            assert np.isfinite(plan.latents).all()
+            assert np.isfinite(plan.latents.astype(np.float32)).all()
+        fit = FitResponse(model="", context=portable.to_portable(context, BUNDLE.manifest.bundle_id), errors={})
+        as_message(pb.FitResponse)(fit)
+        assert_same(read([as_json(context)]), context)
+
+
+EDITS = [
+    EditOptions(which="all"),
+    EditOptions(which="all", edit="project"),
+    EditOptions(which="all", edit="set", values={"0": edits.FURTHEST}),
+    EditOptions(which="all", edit="shift", values={"0": 0.5}, unit="quantile"),
+]
+
+
+def assert_finite(tree: object) -> None:
+    """JSON has null for what is not finite, where a number is due."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            assert value is not None or name in ("contamination", "factor"), name
+            assert_finite(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            assert_finite(value)
+
+
+def assert_same(found: Context, expected: Context) -> None:
+    """Bit for bit."""
+    assert portable.to_portable(found, "") == portable.to_portable(expected, "")
+    for name in ("location", "covariance", "posterior_variance"):
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+
+
+@pytest.mark.parametrize("place", range(len(FITTED)))
+def test_what_fit_answers_is_taken_alone_and_merged(place):
+    use(read([FITTED[place]]), LATENTS[-6:])
+    use(read([FITTED[place], FITTED[place - 1], FITTED[0]]), LATENTS[-6:])
+
+
+def crafted_latents(chance: random.Random) -> np.ndarray:
+    """Images of every kind, down to identical ones, and as far out as the encoders of the bundles were ever seen."""
+    count = chance.choice((1, 2, 3, 4, 5, 7, 10, 20, 80))
+    rng = np.random.default_rng(chance.randrange(2**32))
+    latents = LATENTS[rng.integers(len(LATENTS), size=count)].copy()
+    out = rng.random(count) < chance.choice((0, 0.1, 1))
+    latents[out, 0] *= np.float32(chance.choice((1, 5, 20)))
+    latents[out, 1] = rng.uniform(chance.choice((-26, -10, -1)), 0.5, latents[out, 1].shape)
+    return np.repeat(latents[:1], count, axis=0) if chance.random() < 0.3 else latents
+
+
+@trying
+@given(st.randoms(use_true_random=False), st.sampled_from(get_args(Estimator)))
+def test_every_fitted_context_comes_back_bit_for_bit(chance, estimator):
+    context = fitting.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
+    assert_same(read([as_json(context)]), context)
+    other = fitting.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
+    merged = fitting.merge([context, other], BUNDLE.population)
+    assert_same(read([as_json(context), as_json(other)]), merged)
+    assert_same(read([as_json(merged)]), merged)
+
+
+@trying
+@given(st.sampled_from(FITTED), st.randoms(use_true_random=False))
+def test_a_crafted_context_is_refused_or_gives_finite_answers(fitted, chance):
+    spoiled = crafted.spoil(fitted, FITTED, chance)
+    together = [[spoiled], [spoiled], [spoiled, chance.choice(FITTED)], [spoiled] * 3]
+    context = None
+    with suppress(InvalidInput):
+        context = read(chance.choice(together))
+    if context is not None:  # what is let in is refused by nobody later
+        use(context, LATENTS[-4:])
