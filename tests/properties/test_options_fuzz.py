@@ -90,7 +90,7 @@ def by_grpc(name: str, options: dict[str, Any]) -> Options:
         if field is not None:
             with suppress(ValueError, TypeError, OverflowError, AttributeError):
                 fill(message.options, field, value)
-    return images_request(message, METHODS[name].options, LIMITS).options
+    return images_request(message, METHODS[name].options, LIMITS, message.ByteSize()).options
 
 
 def fill(message: Any, field: FieldDescriptor, value: Any) -> None:
