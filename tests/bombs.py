@@ -126,7 +126,7 @@ def bmp_runs(side: int) -> bytes:
 
 def bmp_skips(side: int) -> bytes:
     """A run-length BMP that skips to its end, 255 rows in four bytes."""
-    runs = b"\0\2\xff\xff" * (side // 255) + b"\0\1"
+    runs = b"\0\2\0\xff" * (side // 255) + b"\0\2\0" + bytes([side % 255]) + b"\0\1"
     palette = bytes(4 * 256)
     offset = 14 + 40 + len(palette)
     header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0)

@@ -1,0 +1,113 @@
+"""What a request may have decoded follows from how much was sent, and what an image takes from its header."""
+
+import io
+
+import bodies
+import numpy as np
+import pytest
+from bombs import BOMBS, jpeg_scans, png
+from PIL import Image
+
+from service.decode_budget import FREE_BYTES, DecodeBudget, image_limits
+from service.decoding import RowShape
+from service.errors import TooLarge, UndecodableImage
+from service.images import MIB, Limits, open_image
+from service.settings import Settings
+
+COLOUR = RowShape(64, 64, 3)
+UNLIMITED = Limits(10**9)
+
+
+def cost_of(content, resize="fit", limits=UNLIMITED):
+    opened = open_image(content, COLOUR, resize, limits)
+    opened.image.close()
+    return opened.cost
+
+
+def test_the_more_is_sent_the_more_may_be_decoded():
+    small, large = (DecodeBudget.of(Settings(), sent) for sent in (0, 10 * MIB))
+    assert small.max_bytes == 2 * FREE_BYTES
+    assert large.max_bytes == small.max_bytes + 2 * 96 * 10 * MIB
+    assert (small.max_seconds, large.max_seconds) == (1, 11)
+    assert DecodeBudget.of(Settings(max_decode_ratio=1000, decode_seconds=3), MIB).max_bytes > 9 * large.max_bytes / 10
+
+
+def test_what_is_too_much_says_what_came_and_how_to_mend_it():
+    budget = DecodeBudget.of(Settings(), 1000)
+    budget.take(2 * FREE_BYTES)
+    with pytest.raises(TooLarge, match="384 MiB or more; of a body of 1000 bytes at most 192 MiB") as caught:
+        budget.take(2 * FREE_BYTES)
+    assert "MISFIT_MAX_DECODE_RATIO" in caught.value.hint
+    budget.spend(0.9)
+    with pytest.raises(TooLarge, match=r"more than 1\.0 s of CPU"):
+        budget.spend(0.2)
+
+
+def test_what_nobody_sent_has_no_limit():
+    budget = DecodeBudget.unlimited()
+    budget.take(2**60)
+    budget.spend(1e9)
+    assert budget.bytes_left > 2**60
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_no_header_makes_pillow_decode(kind):
+    opened = open_image(BOMBS[kind](100), COLOUR, "fit", UNLIMITED)
+    assert opened.image._im is None
+    opened.image.load()
+    assert opened.image._im is not None
+
+
+def test_a_cost_is_about_the_memory_that_decoding_takes():
+    """By mode: that it is so is measured by tests/faults/test_bombs.py."""
+    pixels = 1000 * 1000
+    assert cost_of(png(1000)) == 4 * pixels
+    assert cost_of(png(1000, colour_type=6)) == 8 * pixels
+    assert cost_of(png(1000, colour_type=0)) == 2 * pixels
+    assert cost_of(png(1000, colour_type=4)) == 12 * pixels
+    assert cost_of(BOMBS["WebP, lossy"](1000)) == 16 * pixels
+
+
+def test_a_jpeg_is_decoded_at_a_fraction_unless_it_may_not_be():
+    jpeg = BOMBS["JPEG"](1024)
+    assert cost_of(jpeg) == 1024**2 + 4 * 128**2
+    assert cost_of(jpeg, "reject") == 5 * 1024**2
+
+
+def test_every_scan_of_a_jpeg_counts():
+    one, many = (cost_of(jpeg_scans(512, scans)) for scans in (1, 401))
+    assert many - one == 100 * 512**2
+    # What an image of several scans keeps of every coefficient counts also where it is not progressive.
+    assert cost_of(BOMBS["JPEG, progressive"](512)) > 6 * 512**2
+
+
+def test_a_turned_copy_counts():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(file, "TIFF", exif=exif)
+    assert cost_of(file.getvalue()) == 8 * 100**2
+
+
+def test_small_files_of_many_pixels_are_refused_and_large_ones_taken():
+    limits = image_limits(Settings())
+    flat = png(5100)  # 99 MiB
+    with pytest.raises(TooLarge, match=r"5100 x 5100 pixels in a file of \d+ bytes.* at most 105 MiB") as caught:
+        cost_of(BOMBS["PNG, RGBA"](5100), limits=limits)
+    assert "Scale it down" in caught.value.hint
+    assert cost_of(flat, limits=limits) == 4 * 5100**2
+    rng = np.random.default_rng(0)
+    photograph = bodies.encoded(rng.integers(0, 256, (1500, 1500, 3), dtype=np.uint8))
+    assert cost_of(photograph, limits=limits) < FREE_BYTES
+
+
+def test_no_image_takes_more_than_the_setting_whatever_its_file():
+    with pytest.raises(TooLarge, match="at most 1 MiB"):
+        cost_of(png(1000) + bytes(10**7), limits=Limits(10**9, MIB, FREE_BYTES, 96))
+
+
+def test_what_cannot_be_used_is_refused_before_it_is_decoded():
+    file = io.BytesIO()
+    Image.new("F", (3000, 3000)).save(file, "TIFF")
+    with pytest.raises(UndecodableImage, match="32 bits"):
+        open_image(file.getvalue(), COLOUR, "fit", UNLIMITED)
