@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import bodies
 import httpx
@@ -129,8 +131,8 @@ def test_what_a_megabyte_of_it_costs(served, kind, report):
 class Attack:
     """Threads that send one body after another, each as soon as the last was answered and a little rest is over."""
 
-    def __init__(self, served: Served, payloads: list[bodies.Body], over_grpc: bool = False) -> None:
-        self._served, self._payloads, self._over_grpc = served, payloads, over_grpc
+    def __init__(self, served: Served, payloads: list[bodies.Body]) -> None:
+        self._served, self._payloads = served, payloads
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(ATTACKERS)]
         self.statuses: Counter[object] = Counter()
@@ -217,6 +219,45 @@ def test_others_are_answered_meanwhile(served, name, report):
         bad_inputs=sum(attack.statuses.values()),
         lost=int(slow > MOST_SECONDS),
     )
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "Misfit"])
+def test_processes_end_although_they_are_decoding(tmp_path, victim, report):
+    """Told to stop, the service answers what it has taken. An API worker that is killed leaves nobody behind."""
+    image = BOMBS["PNG, interlaced"](4900)
+    with serve(tmp_path / "log") as served, ThreadPoolExecutor(8) as pool:
+        body = bodies.as_form([("images", str(number), image) for number in range(2)])
+        under_way = [pool.submit(post, served, body) for _ in range(6)]
+        while not any("service.decode_worker" in child.cmdline() and child.nice() > 0 for child in processes(served)):
+            time.sleep(0.01)
+        workers = [child for child in processes(served) if "service.decode_worker" in child.cmdline()]
+        began = time.monotonic()
+        if victim == "supervisor":
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(CALL_SECONDS) == 0
+        else:
+            served.worker(victim).kill()
+        _, alive = psutil.wait_procs(workers, CALL_SECONDS)
+        seconds = time.monotonic() - began
+        assert alive == []
+        statuses = Counter(outcome(each) for each in under_way)
+    answered = sum(count for status, count in statuses.items() if status in REFUSED | {200})
+    report(
+        fault=f"{victim} {'told to stop' if victim == 'supervisor' else 'killed'} while large images are decoded",
+        held=f"{len(workers)} decoding processes gone after {seconds:.1f} s; clients saw "
+        + ", ".join(f"{status} {count} times" for status, count in sorted(statuses.items(), key=str)),
+        answered=statuses[200],
+        refused=answered - statuses[200],
+        lost=len(under_way) - answered if victim == "supervisor" else 0,
+    )
+
+
+def outcome(request: Future[httpx.Response]) -> int | str:
+    """The status of an answer, or what came instead."""
+    try:
+        return request.result().status_code
+    except httpx.HTTPError as error:
+        return type(error).__name__
 
 
 def seconds_of(served: Served, expected: object) -> float:
