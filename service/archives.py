@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from service.errors import InvalidInput, ShapeMismatch, TooLarge, TooManyImages, UndecodableImage, quoted
 from service.images import Uint8Array
 
+# Of an npy file, which hold its header.
+HEADER_BYTES = 64 * 1024
 # Of an array without content: four such axes multiply to less than 2**63, which numpy wants even where one is 0.
 LONGEST_EMPTY_AXIS = 2**15
 
@@ -24,6 +27,7 @@ class Member(NamedTuple):
     name: str
     size: int  # bytes once unpacked
     read: Callable[[], bytes | memoryview]
+    head: Callable[[int], bytes | memoryview]  # so many of the first bytes
 
 
 def read_npy(content: bytes | memoryview) -> Uint8Array:
@@ -32,6 +36,36 @@ def read_npy(content: bytes | memoryview) -> Uint8Array:
     Raises ShapeMismatch for any other rank or type, InvalidInput for what is not a complete npy file.
     """
     return _read_npy(content, check_images)
+
+
+def npy_rows(member: Member) -> list[Callable[[], Uint8Array]]:
+    """Return what reads each image of an npy file in an archive, which is unpacked once the first of them is read.
+
+    Raises as `read_npy` does for what the header says.
+    """
+    shape = _read_header(member.head(HEADER_BYTES), member.size, check_images).shape
+    images = _Once(lambda: read_npy(member.read()))
+    return [partial(images.row, row) for row in range(shape[0])]
+
+
+class _Once:
+    """An array that is read when it is first asked for, by whichever thread, or fails each time as it did then."""
+
+    def __init__(self, read: Callable[[], Uint8Array]) -> None:
+        self._read, self._lock = read, threading.Lock()
+        self._result: Uint8Array | InvalidInput | None = None
+
+    def row(self, row: int) -> Uint8Array:
+        with self._lock:
+            if self._result is None:
+                try:
+                    self._result = self._read()
+                except InvalidInput as error:
+                    self._result = error
+        if isinstance(self._result, InvalidInput):
+            raise type(self._result)(self._result.message, self._result.hint)
+        pixels: Uint8Array = self._result[row]
+        return pixels
 
 
 def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
@@ -53,7 +87,23 @@ def _read_npy(
     content: bytes | memoryview, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
 ) -> NDArray[Any]:
     """Nothing is unpickled, and no memory is set aside for a size that the header only claims."""
-    header = BytesIO(content[: 64 * 1024])
+    header = _read_header(content[:HEADER_BYTES], len(content), check)
+    values = np.frombuffer(content, dtype=header.dtype, offset=header.length)
+    return values.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[np.generic]
+    length: int  # bytes
+
+
+def _read_header(
+    head: bytes | memoryview, length: int, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
+) -> _Header:
+    """Return what the first HEADER_BYTES of an npy file of `length` bytes say, if `check` and the length agree."""
+    header = BytesIO(head)
     try:
         version = np.lib.format.read_magic(header)
         read_header = {
@@ -62,16 +112,13 @@ def _read_npy(
         }[version]
         shape, fortran_order, dtype = read_header(header)
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ... by the kind of damage
-        raise InvalidInput(
-            f"{len(content)} bytes are not an npy file: {error}.", "Write it with numpy.save."
-        ) from error
-    if any(type(length) is not int for length in shape):  # numpy takes True for 1 here, but not where it reshapes
+        raise InvalidInput(f"{length} bytes are not an npy file: {error}.", "Write it with numpy.save.") from error
+    if any(type(axis) is not int for axis in shape):  # numpy takes True for 1 here, but not where it reshapes
         raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
     check(shape, dtype)
     hint = "It was cut short, or the header was changed: write it again with numpy.save."
-    _check_length(shape, dtype, len(content) - header.tell(), "npy file", hint)
-    values = np.frombuffer(content, dtype=dtype, offset=header.tell())
-    return values.reshape(shape, order="F" if fortran_order else "C")
+    _check_length(shape, dtype, length - header.tell(), "npy file", hint)
+    return _Header(shape, fortran_order, dtype, header.tell())
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
@@ -143,13 +190,19 @@ def _zip_members(content: bytes | memoryview, max_members: int) -> list[Member]:
             "Send it uncompressed (tar -cf, not -czf) if it is a tar.",
         ) from error
     return [
-        Member(info.filename, info.file_size, partial(_unzip, archive, info))
+        Member(
+            info.filename,
+            info.file_size,
+            partial(_unzip, archive, info, info.file_size),
+            partial(_unzip, archive, info),
+        )
         for info in archive.infolist()
         if not info.filename.endswith("/")  # as is_dir() has it, which fails where a name is empty
     ]
 
 
-def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+    """Return so many of the first bytes of a member."""
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UndecodableImage(
             f"{quoted(info.filename)} is encrypted, or compressed by method {info.compress_type}.",
@@ -157,7 +210,7 @@ def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         )
     try:
         with archive.open(info) as file:
-            return file.read(info.file_size)  # read() without a size unpacks past what the directory promised
+            return file.read(min(most, info.file_size))  # not past what the directory promised
     except Exception as error:  # zlib.error, BadZipFile, EOFError, struct.error ... by the kind of damage
         raise UndecodableImage(f"{quoted(info.filename)} cannot be unpacked: {error}.") from error
 
@@ -171,10 +224,14 @@ def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:
                 _check_count(number, 2 * max_members)
                 if info.isreg() and not info.issparse():
                     data = view[info.offset_data : info.offset_data + info.size]
-                    members.append(Member(info.name, info.size, partial(bytes, data)))
+                    members.append(Member(info.name, info.size, partial(bytes, data), partial(_first, data)))
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
     return members
+
+
+def _first(data: memoryview, most: int) -> memoryview:
+    return data[:most]
 
 
 def _is_clutter(part: str) -> bool:

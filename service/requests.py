@@ -42,7 +42,7 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 class ImagesRequest(Generic[OptionsT_co]):
     """What an endpoint works on. Without `reference` and `contexts` the images are their own context.
 
-    `budget` is what decoding the images may take.
+    `budget` is what decoding the images may take, `unpacked_bytes` what arrays in archives take beside the body.
     """
 
     images: Sequence[Upload]
@@ -50,6 +50,7 @@ class ImagesRequest(Generic[OptionsT_co]):
     contexts: Sequence[PortableContext]
     options: OptionsT_co
     budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
+    unpacked_bytes: int = 0
 
     @property
     def size(self) -> int:
@@ -63,6 +64,7 @@ class Gathered:
     def __init__(self, settings: Settings, sent_bytes: int) -> None:
         """`sent_bytes` is the length of the body."""
         self._budget = DecodeBudget.of(settings, sent_bytes)
+        self._unpacked_bytes = 0
         self.images: list[Upload] = []
         self.reference: list[Upload] | None = None
         self.contexts: list[PortableContext] = []
@@ -89,7 +91,7 @@ class Gathered:
                 f"Given both a context and {given}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
-        return ImagesRequest(self.images, self.reference, self.contexts, chosen, self._budget)
+        return ImagesRequest(self.images, self.reference, self.contexts, chosen, self._budget, self._unpacked_bytes)
 
     def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """What the text says. Raises `error_type`, or TooLarge where all texts together hold too many values."""
@@ -136,7 +138,9 @@ class Gathered:
                 continue
             own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
             if path.suffix == ".npy":
-                self.add_rows(own_field, member.read(), member.name)
+                self._unpacked_bytes += member.size
+                for row, read in enumerate(archives.npy_rows(member)):
+                    self.add(own_field, f"{member.name}[{row}]", read)
             else:
                 self.add(own_field, member.name, member.read)
 

@@ -440,3 +440,30 @@ def test_a_form_without_files_may_bring_options_and_a_context():
 def test_curls_own_content_type_is_refused_with_the_right_one(content):
     with pytest.raises(UnsupportedMediaType, match="With curl"):
         parsed(("application/x-www-form-urlencoded", content))
+
+
+def test_arrays_in_archives_are_unpacked_when_they_are_read(images):
+    """And once: a damaged one is not unpacked again for each of its rows."""
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, images=images)
+    request = parse("application/zip", {}, arrays.getvalue(), Settings(), ScoreOptions)
+    assert request.unpacked_bytes > images.nbytes
+    assert [upload.id for upload in request.images[:2]] == ["images.npy[0]", "images.npy[1]"]
+    assert all(np.array_equal(upload.read(), image) for upload, image in zip(request.images, images, strict=True))
+
+    content = bytearray(arrays.getvalue())
+    at = len(content) // 2
+    content[at : at + 100] = bytes(100)
+    damaged = parse("application/zip", {}, bytes(content), Settings(), ScoreOptions)
+    for upload in damaged.images[:3]:
+        with pytest.raises(UndecodableImage, match="cannot be unpacked"):
+            upload.read()
+
+
+def test_what_an_archive_may_unpack_to_follows_from_its_length():
+    flat = {"images.npy": bodies.npy(np.zeros((8000, 64, 64, 3), dtype=np.uint8))}  # 94 MiB
+    small = bodies.zipped(flat)
+    with pytest.raises(TooLarge, match="unpacks to"):
+        parse("application/zip", {}, small, Settings(), ScoreOptions)
+    beside = bodies.zipped({**flat, "a.png": np.random.default_rng(0).bytes(600_000)})
+    assert len(parse("application/zip", {}, beside, Settings(), ScoreOptions).images) == 8001
