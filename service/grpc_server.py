@@ -93,7 +93,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
         if not handler_call_details.method.startswith(f"/{HEALTH}/"):
             name, metadata = method_name(handler_call_details.method), handler_call_details.invocation_metadata
             try:
-                self._tokens.check(str(dict(metadata).get("authorization", "")))
+                self._tokens.check([str(value) for key, value in metadata or () if key == "authorization"])
                 if name in TAKING_IMAGES:
                     self._admission.check()
             except (Unauthenticated, Overloaded) as error:

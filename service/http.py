@@ -152,7 +152,7 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
-                self._tokens.check(Request(scope).headers.get("authorization", ""))
+                self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
                 return await error_response(error, scope)(scope, receive, send)
         return await self._app(scope, receive, send)
