@@ -131,6 +131,7 @@ class Misfit:
     def _refuse_early() -> None:
         """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
         supervisor.close_control_sockets()
+        lifecycle.name_supervisor()
         warn_of_unknown_variables()
         try:
             settings = Settings()
