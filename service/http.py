@@ -196,6 +196,11 @@ def no_such_path(scope: Scope) -> Response:
     return _foreign_error(scope, HTTPStatus.NOT_FOUND, {})
 
 
+def metrics_unavailable(scope: Scope) -> Response:
+    message, hint = "The counts cannot be read.", "The log says why; everything else is answered."
+    return _error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
+
+
 class OwnScriptsOnly:
     """ASGI middleware: BentoML's page about the API would load a script that reports its visitors to a third party."""
 
