@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,9 +18,9 @@ from service.grpc_servicer import Call
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # Streams of Watch at a time, of all clients.
 MOST_WATCHES = 500
-# A request fits into a packet. While gRPC waits for one, it holds what has come of it: a fast link brings a quarter of
-# a gigabyte in this time.
-REQUEST_SECONDS = 0.2
+# A request fits into a packet. While gRPC waits for the rest of a message, it keeps what has come of it, up to the
+# server's limit: so few wait at a time, and for so long. Whoever finds no room is answered for the server as a whole.
+MOST_REQUESTS, REQUEST_SECONDS, REQUEST_BYTES = 4, 0.2, 1024
 # A client that does not read for so long loses its stream.
 ANSWER_SECONDS = 10.0
 
@@ -33,7 +32,8 @@ class Health:
         """`names` are those of the services; "" means the server as a whole."""
         self._names = frozenset(names)
         self._status = health_pb2.HealthCheckResponse.NOT_SERVING
-        self._changed, self._is_stopped, self._watches = asyncio.Event(), False, 0
+        self._changed, self._is_stopped = asyncio.Event(), False
+        self._watches = self._requests = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler of Check and Watch."""
@@ -56,7 +56,7 @@ class Health:
         self.set(is_serving=False)
 
     async def _check(self, _: AsyncIterator[bytes], call: Call) -> None:
-        if (name := await _name_in_request(call)) not in self._names:
+        if (name := await self._name_in_request(call)) not in self._names:
             await call.abort(grpc.StatusCode.NOT_FOUND, "There is no such service.")
         await self._write(call, name)
 
@@ -66,7 +66,7 @@ class Health:
             await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         self._watches += 1
         try:
-            name, last = await _name_in_request(call), None
+            name, last = await self._name_in_request(call), None
             while True:
                 changed, status = self._changed, self._status
                 if status != last:
@@ -87,16 +87,22 @@ class Health:
         except TimeoutError:
             await call.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"The answer was not read in {ANSWER_SECONDS:g} s.")
 
-
-async def _name_in_request(call: Call) -> str:
-    """Return the service that the client asks for; "", the server as a whole, where it does not say so at once."""
-    content: object = b""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(REQUEST_SECONDS):
-            content = await call.read()
-    if not isinstance(content, bytes):  # the end of the stream
-        content = b""
-    try:
-        return str(health_pb2.HealthCheckRequest.FromString(content).service)
-    except DecodeError:
-        await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "The message is no grpc.health.v1.HealthCheckRequest.")
+    async def _name_in_request(self, call: Call) -> str:
+        """Return the service that the client asks for; "", the server as a whole, where it does not say so at once."""
+        if self._requests >= MOST_REQUESTS:
+            return ""
+        content: object = b""
+        self._requests += 1
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                content = await call.read()
+        except TimeoutError:
+            return ""
+        finally:
+            self._requests -= 1
+        if not isinstance(content, bytes):  # the end of the stream
+            return ""
+        try:
+            return str(health_pb2.HealthCheckRequest.FromString(content[:REQUEST_BYTES]).service)
+        except DecodeError:
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "The message is no grpc.health.v1.HealthCheckRequest.")
