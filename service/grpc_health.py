@@ -58,7 +58,7 @@ class Health:
     async def _check(self, _: AsyncIterator[bytes], call: Call) -> None:
         if (name := await self._name_in_request(call)) not in self._names:
             await call.abort(grpc.StatusCode.NOT_FOUND, "There is no such service.")
-        await self._write(call, name)
+        await self._write(call, self._status_of(name))
 
     async def _watch(self, _: AsyncIterator[bytes], call: Call) -> None:
         if self._watches >= MOST_WATCHES:
@@ -68,9 +68,9 @@ class Health:
         try:
             name, last = await self._name_in_request(call), None
             while True:
-                changed, status = self._changed, self._status
+                changed, status = self._changed, self._status_of(name)
                 if status != last:
-                    await self._write(call, name)
+                    await self._write(call, status)
                 if self._is_stopped:
                     return
                 last = status
@@ -78,9 +78,10 @@ class Health:
         finally:
             self._watches -= 1
 
-    async def _write(self, call: Call, name: str) -> None:
-        unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-        status = self._status if name in self._names else unknown
+    def _status_of(self, name: str) -> health_pb2.HealthCheckResponse.ServingStatus:
+        return self._status if name in self._names else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+    async def _write(self, call: Call, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await call.write(health_pb2.HealthCheckResponse(status=status).SerializeToString())

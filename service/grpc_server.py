@@ -32,8 +32,8 @@ HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS, AGE_SECONDS = 60.0, 900.0
 # A connection that has been silent for so long is asked whether its client still lives, who has to say so in time.
 PING_SECONDS, PING_ANSWER_SECONDS = 60.0, 20.0
-# Calls of one connection at a time. A client keeps what is more back until others have ended.
-MOST_CALLS = 100
+# Calls of one connection at a time. Of more, a client keeps some back, and some are refused (UNAVAILABLE).
+MOST_CALLS = 1000
 # The share of the process's descriptors that gRPC's connections may take; HTTP's is in `service.connections`.
 DESCRIPTOR_SHARE = 0.2
 
