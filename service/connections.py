@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import re
 import resource
 import struct
@@ -40,6 +41,10 @@ LOOK_SECONDS = 5.0
 LINGER_SECONDS, LINGER_BYTES = 2.0, 256 * 1024
 # The share of the process's descriptors that HTTP's connections may take; gRPC's share is in `service.grpc_server`.
 DESCRIPTOR_SHARE = 0.6
+# Where one burst of connections takes all descriptors nevertheless, room is made by then (asyncio would wait a second).
+ACCEPT_AGAIN_SECONDS = 0.05
+# asyncio logs a trace each time: one is enough for so long.
+SAME_LINE_SECONDS = 60.0
 # When they are taken, this share of the connections makes room at once: finding them goes through all.
 MAKE_ROOM_SHARE = 1 / 16
 # Every chunk of a body costs as much time as a kilobyte: so many may be small, then their mean has a bound.
@@ -255,6 +260,22 @@ class BoundedProtocol(H11Protocol):
         return max(self._moved, self.conn.since) if self.transport.get_write_buffer_size() else None
 
 
+class Rarely(logging.Filter):
+    """Lets asyncio's line that no connection can be accepted through once in SAME_LINE_SECONDS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -SAME_LINE_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "socket.accept() out of system resource" not in record.getMessage():
+            return True
+        if record.created < self._last + SAME_LINE_SECONDS:
+            return False
+        self._last = record.created
+        return True
+
+
 def most_connections() -> int:
     """Return how many connections may be open at a time, at least 1."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -273,10 +294,11 @@ def limit() -> None:
     """
     _check_that_it_exists(H11Protocol, *USED)
     _check_that_it_exists(config, "HTTP_PROTOCOLS", "WS_PROTOCOLS")
-    _check_that_it_exists(constants, "SSL_HANDSHAKE_TIMEOUT")
+    _check_that_it_exists(constants, "SSL_HANDSHAKE_TIMEOUT", "ACCEPT_RETRY_DELAY")
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
     config.WS_PROTOCOLS["auto"] = None  # a connection that becomes a WebSocket would have no bounds
-    constants.SSL_HANDSHAKE_TIMEOUT = HEAD_SECONDS
+    vars(constants).update(SSL_HANDSHAKE_TIMEOUT=HEAD_SECONDS, ACCEPT_RETRY_DELAY=ACCEPT_AGAIN_SECONDS)
+    logging.getLogger("asyncio").addFilter(Rarely())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import resource
 
 import h11
@@ -274,6 +275,19 @@ async def test_those_that_wait_for_their_clients_make_room(opened, monkeypatch):
         victim.connection_lost(None)
     assert not at_work.transport.is_aborted
     assert opened().transport.is_aborted  # all others are being served
+
+
+def test_a_full_process_is_logged_once_and_everything_else_always():
+    rarely = connections.Rarely()
+
+    def passes(text: str, seconds: float) -> bool:
+        record = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, text, (), None)
+        record.created = seconds
+        return rarely.filter(record)
+
+    full = "socket.accept() out of system resource\nsocket: <socket.socket>"
+    assert [passes(full, 100 + seconds) for seconds in (0, 1, 59, 60, 61)] == [True, False, False, True, False]
+    assert all(passes("Task was destroyed but it is pending!", 100) for _ in range(3))
 
 
 def test_there_are_fewer_connections_than_descriptors():
