@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,9 +13,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
-from service.http import OPEN_PATHS, no_such_path, request_id
+from service.http import OPEN_PATHS, metrics_unavailable, no_such_path, request_id
 
 MOST_PATH = 100
+
+logger = logging.getLogger(__name__)
 
 
 class AccessLog:
@@ -36,6 +39,22 @@ class AccessLog:
                 await send(message)
 
             return await self._app(scope, receive, watched_send)
+
+
+class ReadableMetrics:
+    """ASGI middleware: counts that cannot be read are 503 and a line in the log, not a trace for each scrape."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/metrics":
+            return await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing has been sent yet
+            logger.warning("the counts cannot be read: %s: %s", type(error).__name__, error)
+            await metrics_unavailable(scope)(scope, receive, send)
 
 
 class KnownPaths:

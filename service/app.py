@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import bundle, connections, lifecycle, logs, supervisor
-from service.access import AccessLog
+from service.access import AccessLog, ReadableMetrics
 from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.bodies import parse, parse_latents
@@ -132,6 +132,7 @@ class Misfit:
     def _refuse_early() -> None:
         """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
         supervisor.close_control_sockets()
+        lifecycle.name_supervisor()
         warn_of_unknown_variables()
         try:
             settings = Settings()
@@ -286,3 +287,4 @@ Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(OwnScriptsOnly)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]
+Misfit.add_asgi_middleware(ReadableMetrics)  # type: ignore[attr-defined]

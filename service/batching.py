@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from service.bundle import Bundle
-from service.metrics import STAGE_SECONDS, forget_the_dead
+from service.metrics import STAGE_SECONDS, open_files
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -28,7 +28,7 @@ class BatchMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Gauge, Histogram
 
-        forget_the_dead()
+        open_files()
         registry = registry or REGISTRY
         self._rows, self._fill, self._seconds, self._queue_age = (
             Histogram(f"misfit_{name}", text, ("network",), buckets=buckets, registry=registry)

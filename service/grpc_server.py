@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.admission import Admission
 from service.errors import MisfitError, Overloaded, Unauthenticated
+from service.grpc_health import HEALTH, Health
 from service.grpc_servicer import SERVICE, TAKING_IMAGES, Servicer, answering, method_name
 from service.metrics import Metrics
 from service.settings import Settings
 from service.tokens import Tokens
 
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 HEALTH_SECONDS = 1.0
 REFUSAL_SECONDS = 10.0
 # Messages above MISFIT_MAX_BODY_BYTES are refused in our words as far as this many times it, beyond in gRPC's.
 RECEIVED = 2
 MOST_INT32 = 2**31 - 1
-# A connection without a call is ended, as HTTP's are: clients make a new one with their next call, and notice nothing.
-IDLE_SECONDS = 300.0
+# A connection that has not begun to speak HTTP/2, or TLS, is ended.
+HANDSHAKE_SECONDS = 10.0
+# So is one without a call, and one of this age once its calls have ended: clients make a new one with their next call,
+# and notice nothing.
+IDLE_SECONDS, AGE_SECONDS = 60.0, 900.0
+# A connection that has been silent for so long is asked whether its client still lives, who has to say so in time.
+PING_SECONDS, PING_ANSWER_SECONDS = 60.0, 20.0
+# Calls of one connection at a time. Of more, a client keeps some back, and some are refused (UNAVAILABLE).
+MOST_CALLS = 1000
+# The share of the process's descriptors that gRPC's connections may take; HTTP's is in `service.connections`.
+DESCRIPTOR_SHARE = 0.2
 
 
 class Server:
@@ -35,20 +44,26 @@ class Server:
     def __init__(self, servicer: Servicer, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
         self._is_ready = is_ready
         self._grace = settings.timeout_seconds
-        self._health = health.aio.HealthServicer()
+        self._health = Health(("", SERVICE))
         self._server = grpc.aio.server(
             interceptors=(Doorkeeper(Tokens(settings.tokens_file), servicer.admission, servicer.metrics),),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", MOST_CALLS),
+                ("grpc.max_allowed_incoming_connections", most_connections()),
+                ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_SECONDS)),
                 ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
+                ("grpc.max_connection_age_ms", round(1000 * AGE_SECONDS)),
+                ("grpc.max_connection_age_grace_ms", round(1000 * settings.timeout_seconds)),
+                ("grpc.keepalive_time_ms", round(1000 * PING_SECONDS)),
+                ("grpc.keepalive_timeout_ms", round(1000 * PING_ANSWER_SECONDS)),
                 # Unpacked before anything can be counted, half a megabyte would take half a gigabyte.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             ),
         )
-        self._server.add_generic_rpc_handlers((servicer.handlers(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((servicer.handlers(), self._health.handler()))
         reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
         address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
         if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
@@ -63,16 +78,13 @@ class Server:
     async def stop(self) -> None:
         """Take no more calls, and return once those that were taken are finished."""
         self._following.cancel()
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._server.stop(self._grace)
 
     async def _follow_readiness(self) -> None:
         """SERVING means what /readyz means, as of a second ago."""
         while True:
-            ready = await self._is_ready()
-            status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in ("", SERVICE):
-                await self._health.set(name, status)
+            self._health.set(await self._is_ready())
             await asyncio.sleep(HEALTH_SECONDS)
 
 
@@ -93,7 +105,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
         if not handler_call_details.method.startswith(f"/{HEALTH}/"):
             name, metadata = method_name(handler_call_details.method), handler_call_details.invocation_metadata
             try:
-                self._tokens.check(str(dict(metadata).get("authorization", "")))
+                self._tokens.check([str(value) for key, value in metadata or () if key == "authorization"])
                 if name in TAKING_IMAGES:
                     self._admission.check()
             except (Unauthenticated, Overloaded) as error:
@@ -108,6 +120,12 @@ def _refusing(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethod
             raise error
 
     return grpc.stream_stream_rpc_method_handler(handler)
+
+
+def most_connections() -> int:
+    """Return how many connections the server may have at a time, at least 1."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(max(int(descriptors * DESCRIPTOR_SHARE), 1), MOST_INT32)
 
 
 def claim_port(host: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ import grpc
 
 from service import logs, spans
 from service.admission import Admission, Ticket
-from service.errors import MisfitError, Overloaded, TooManyImages
+from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
 from service.grpc_messages import (
     METHODS,
     Method,
@@ -74,17 +74,19 @@ class Servicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(partial(self._unary, name, work))
+                # As a stream of messages, of which one is read: gRPC would wait for it before it runs anything of ours.
+                name: grpc.stream_stream_rpc_method_handler(partial(self._unary, name, work))
                 for name, work in works.items()
             }
             | {"ScoreStream": grpc.stream_stream_rpc_method_handler(self._score_stream)},
         )
 
-    async def _unary(self, name: str, work: Work, content: bytes, call: Call) -> bytes:
+    async def _unary(self, name: str, work: Work, _: AsyncIterator[bytes], call: Call) -> None:
         async with self._answering(name, call) as ticket:
+            content = await read_message(call, self.pipeline.settings.body_seconds)
             check_length(len(content), self.pipeline.settings.max_body_bytes)
             ticket.take_bytes(len(content))
-            return await work(content, ticket)
+            await call.write(await work(content, ticket))
 
     async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
         ticket.expect(0)  # its bytes are here already
@@ -151,6 +153,21 @@ class Servicer:
         async with answering(name, call, self.metrics, self.pipeline.settings.timeout_seconds):
             with self.admission.ticket() as ticket:
                 yield ticket
+
+
+async def read_message(call: Call, seconds: float) -> bytes:
+    """Return the message of a call that has one.
+
+    Raises TooSlow where it has not come after that many seconds, and InvalidInput where the call ends without.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            content = await call.read()
+    except TimeoutError:
+        raise TooSlow(f"The message has not come in {seconds:g} s.", "Send it faster, or in parts.") from None
+    if not isinstance(content, bytes):
+        raise InvalidInput("The call has no message.", "Send one, which may be empty.")
+    return content
 
 
 @asynccontextmanager

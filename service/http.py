@@ -152,7 +152,7 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
-                self._tokens.check(Request(scope).headers.get("authorization", ""))
+                self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
                 return await error_response(error, scope)(scope, receive, send)
         return await self._app(scope, receive, send)
@@ -194,6 +194,11 @@ class ErrorBodies:
 
 def no_such_path(scope: Scope) -> Response:
     return _foreign_error(scope, HTTPStatus.NOT_FOUND, {})
+
+
+def metrics_unavailable(scope: Scope) -> Response:
+    message, hint = "The counts cannot be read.", "The log says why; everything else is answered."
+    return _error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
 
 
 class OwnScriptsOnly:

@@ -5,14 +5,19 @@ lock to be free. The system frees the lock of a process that dies, however it di
 of the networks' process whether that one lives, whose listening socket outlives it.
 
 The supervisor also removes the sockets between its processes, before any has stopped: an open descriptor keeps them.
+
+A supervisor that is killed signals nobody: then each worker gets SIGTERM from the system, and they stop in order.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +26,10 @@ from typing import Any
 
 API, INFERENCE = "api.lock", "inference.lock"
 SCHEME = "file://"
+# An environment variable that the workers inherit: the supervisor's process id.
+SUPERVISOR = "_MISFIT_SUPERVISOR"
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+WATCH_SECONDS = 1.0
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -82,3 +91,31 @@ def _defer(stop: Handler, lock: int, number: int, frame: FrameType | None) -> No
         stop(number, None)
 
     threading.Thread(target=wait_then_stop, daemon=True).start()
+
+
+def name_supervisor() -> None:
+    """Let the workers that this process starts know whose end is theirs. To be called before it starts them."""
+    os.environ[SUPERVISOR] = str(os.getpid())
+
+
+def end_with_supervisor() -> None:
+    """Have this process get SIGTERM once its supervisor has ended, however it did. To be called in the main thread.
+
+    Without a supervisor that has named itself, nothing happens. Raises OSError where the system refuses.
+    """
+    if (supervisor := os.environ.get(SUPERVISOR)) is None:
+        return
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        if os.getppid() != int(supervisor):  # it ended before the system was asked
+            signal.raise_signal(signal.SIGTERM)
+    else:
+        threading.Thread(target=_watch, args=(int(supervisor),), daemon=True).start()
+
+
+def _watch(supervisor: int) -> None:
+    while os.getppid() == supervisor:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,6 @@ import time
 from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from service import spans
@@ -35,7 +34,7 @@ class Metrics(Observer):
     def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-        forget_the_dead()
+        open_files()
         registry = registry or REGISTRY
         self._in_flight = {
             unit: Gauge(name, text, multiprocess_mode="livesum", registry=registry)
@@ -149,15 +148,26 @@ class Metrics(Observer):
             gauge.set(shift)
 
 
+def open_files() -> None:
+    """Prepare the files that the processes share their counts by. To be called in each before it makes any count."""
+    from service import metrics_files
+
+    metrics_files.install()
+    forget_the_dead()
+
+
 def forget_the_dead() -> None:
     """Remove what killed processes last said of themselves: only those that end in order do it on their own."""
     from prometheus_client.multiprocess import mark_process_dead
 
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        found = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", path.name) for path in Path(directory).iterdir())
+        names: list[str] = []
+        with suppress(OSError):  # there is no such directory, or nobody may read it
+            names = os.listdir(directory)
+        found = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", name) for name in names)
         for pid in {int(match[1]) for match in found if match}:
             if not _is_running(pid):
-                with suppress(FileNotFoundError):  # another process that starts has been faster
+                with suppress(OSError):  # another process that starts has been faster, or nobody may remove it
                     mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     max_rows_in_flight: int = Field(default=20_000, gt=0, description="images being worked on in all requests")
     max_bytes_in_flight: int = Field(default=1024 * MIB, gt=0, description="bytes of all bodies being worked on")
     timeout_seconds: float = Field(default=300, gt=0, description="the longest that one request may take")
-    body_seconds: float = Field(default=60, gt=0, description="the longest that one HTTP body may take to come")
+    body_seconds: float = Field(
+        default=60, gt=0, description="the longest that one HTTP body or gRPC message may take to come"
+    )
     max_stream_images: int = Field(default=100_000, gt=0, description="images in one gRPC stream, reference included")
     grpc_host: str = Field(default="0.0.0.0", description="the address that gRPC listens on")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="the port that gRPC listens on; 0 turns gRPC off")

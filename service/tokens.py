@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import Unauthenticated
@@ -13,6 +14,7 @@ from service.errors import Unauthenticated
 logger = logging.getLogger(__name__)
 
 HINT = "Send the header Authorization: Bearer <token>, with a token that the operator gave out."
+ONE_HINT = "Send a single header Authorization: Bearer <token>."
 
 
 class Tokens:
@@ -27,10 +29,17 @@ class Tokens:
         self._state: tuple[int, ...] = ()
         self._digests: list[str] = []
 
-    def check(self, authorization: str) -> None:
-        """Raises Unauthenticated unless that is the value of an Authorization header with a known token."""
+    def check(self, authorizations: Sequence[str]) -> None:
+        """Check the values of a request's Authorization headers.
+
+        Raises Unauthenticated unless there is one, and it has a known token: of several, a proxy may have checked
+        another than this service would.
+        """
         if self._file is None:
             return
+        if len(authorizations) > 1:
+            raise Unauthenticated(f"The request has {len(authorizations)} Authorization headers.", ONE_HINT)
+        authorization = "".join(authorizations)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("The request has no bearer token.", HINT)

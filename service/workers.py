@@ -11,7 +11,7 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from starlette.types import ASGIApp
 
-from service import logs, openapi, tracing
+from service import lifecycle, logs, openapi, tracing
 from service.access import KnownPaths
 from service.batching import watch_queues
 from service.settings import Settings
@@ -22,6 +22,7 @@ class Worker(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """What the worker serves: BentoML asks for it once, as the worker starts."""
+        lifecycle.end_with_supervisor()
         settings = Settings()
         logs.configure(settings.log_format, self.name)
         if settings.tracing:

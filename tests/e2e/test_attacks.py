@@ -9,6 +9,7 @@ import resource
 import socket
 import stat
 import tarfile
+import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -18,8 +19,10 @@ import grpc
 import httpx
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import serve
 
+from service.grpc_health import MOST_WATCHES
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
 TOKEN = "open sesame"
@@ -129,14 +132,20 @@ def test_nothing_but_probes_and_metrics_is_answered_without_a_token(guarded, met
 
 
 def test_what_is_said_twice_is_not_let_in(guarded):
+    right = f"Authorization: Bearer {TOKEN}"
     for headers in (
-        ["Authorization: Bearer no", f"Authorization: Bearer {TOKEN}"],
+        ["Authorization: Bearer no", right],
+        [right, "Authorization: Bearer no"],
+        [right, right],
         ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: YQ=="],
     ):
         request = "\r\n".join(["GET /docs.json HTTP/1.1", "Host: x", *headers, "", ""])
         with socket.create_connection(("127.0.0.1", guarded.port), timeout=60) as connection:
             connection.sendall(request.encode())
-            assert connection.recv(100).split()[1] in (b"401", b"403")
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            assert response.status == 401
+            assert (b"The request has 2 Authorization headers." in response.read()) == (len(headers) < 4)
 
 
 def test_grpc_has_no_other_way_in(guarded):
@@ -152,6 +161,19 @@ def test_grpc_has_no_other_way_in(guarded):
                 with pytest.raises(grpc.RpcError) as refused:
                     list(channel.stream_stream(name)(iter([b""]), metadata=metadata, timeout=60))
                 assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    "others", [("Bearer no", f"Bearer {TOKEN}"), (f"Bearer {TOKEN}", "Bearer no"), (f"Bearer {TOKEN}",) * 2]
+)
+def test_grpc_takes_one_authorization_as_http_does(guarded, others):
+    metadata = tuple(("authorization", value) for value in others)
+    with grpc.insecure_channel(guarded.grpc_target) as channel:
+        describe = channel.unary_unary("/misfit.v1.MisfitService/Describe")
+        with pytest.raises(grpc.RpcError) as refused:
+            describe(b"", metadata=metadata, timeout=60)
+    status, detail = calls.error_of(refused.value)
+    assert (status, detail.message) == (grpc.StatusCode.UNAUTHENTICATED, "The request has 2 Authorization headers.")
 
 
 def test_no_url_is_fetched(client):
@@ -247,3 +269,215 @@ def test_headers_of_a_tar_without_end_are_refused(client):
     header.type = tarfile.XHDTYPE
     answer = post(client, "/score", ("application/x-tar", header.tobuf() * 10_000))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_input")
+
+
+def connect(served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.port), timeout=60)
+
+
+def read_to_end(connection) -> bytes:
+    """What comes until the server ends the connection. Raises TimeoutError where it does not."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+# Requests that are answered before their body is there, or without it.
+EARLY = {
+    "a probe": ("GET /livez", 200),
+    "another": ("GET /readyz", 200),
+    "counts": ("GET /metrics", 200),
+    "no token": ("POST /score", 401),
+    "no such path": ("PUT /nowhere", 404),
+    "no such method": ("DELETE /score", 401),
+    "not that method, with a token": (f"DELETE /score HTTP/1.1\r\nAuthorization: Bearer {TOKEN}", 405),
+    "compressed": (f"POST /score HTTP/1.1\r\nContent-Encoding: gzip\r\nAuthorization: Bearer {TOKEN}", 415),
+}
+LENGTHS = {
+    "Content-Length: 1000000": b"x",
+    "Transfer-Encoding: chunked": b"1\r\nx\r\n",
+}
+
+
+def head_of(start: str, *headers: str) -> bytes:
+    line = start if "HTTP/" in start else f"{start} HTTP/1.1"
+    return "\r\n".join([line, "Host: x", *headers, "", ""]).encode()
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("name", EARLY)
+def test_an_answer_to_part_of_a_request_ends_the_connection(guarded, name, length):
+    """However the rest of the body comes: in drops, or not at all."""
+    start, status = EARLY[name]
+    for drop in (LENGTHS[length], *([b""] if name == "a probe" else [])):
+        with connect(guarded) as connection:
+            connection.sendall(head_of(start, length) + drop)
+            answer, deadline = b"", time.monotonic() + 60
+            connection.settimeout(0.2)
+            while True:
+                assert time.monotonic() < deadline, "the connection goes on"
+                try:
+                    connection.sendall(drop)
+                    if not (piece := connection.recv(65536)):
+                        break
+                    answer += piece
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+        assert answer.split()[1] == str(status).encode()
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_a_body_that_goes_on_after_the_answer_is_not_read(guarded, name):
+    """Before, it was: for as long as it went on, at more than a gigabyte a second."""
+    start, status = EARLY[name]
+    with connect(guarded) as connection:
+        connection.sendall(head_of(start, f"Content-Length: {10**12}"))
+        sent, block = 0, bytes(MIB)
+        with suppress(ConnectionError):
+            while sent < 1000 * MIB:
+                sent += connection.send(block)
+        assert sent < 100 * MIB  # most of it in the buffers of the system
+        assert connection.recv(100).split()[1] == str(status).encode()
+
+
+def test_one_who_waits_for_the_go_ahead_is_refused_without_it(guarded):
+    with connect(guarded) as connection:
+        connection.sendall(head_of("POST /score", "Content-Length: 1000000", "Expect: 100-continue"))
+        answer = read_to_end(connection)
+    assert answer.split()[1] == b"401"
+    assert b"100 Continue" not in answer
+
+
+def test_a_whole_request_keeps_its_connection(guarded):
+    """Refused or not, with a body or without."""
+    with closing(http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=60)) as connection:
+        for path, body in (("/livez", None), ("/score", None), ("/nowhere", None), ("/livez", None)):
+            connection.request("GET", path, body)
+            answer = connection.getresponse()
+            assert answer.read() is not None
+            assert answer.headers["connection"] is None
+            assert connection.sock is not None
+
+
+# After each, the server and a proxy could disagree on where the next request begins.
+HIDING = {
+    "both lengths": ["Content-Length: 4", "Transfer-Encoding: chunked"],
+    "the other way": ["Transfer-Encoding: chunked", "Content-Length: 4"],
+    "two lengths": ["Content-Length: 0", "Content-Length: 100"],
+    "a list": ["Content-Length: 0, 100"],
+    "chunked, identity": ["Transfer-Encoding: chunked, identity"],
+    "a fold": ["X: y", " z", "Transfer-Encoding: chunked"],
+    "a folded coding": ["Transfer-Encoding:", "\tchunked"],
+    "a space": ["Transfer-Encoding : chunked"],
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_no_request_hides_in_another(guarded, name):
+    hidden = b"0\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    for before in (b"", head_of("GET /livez")):  # the first of a connection, and one that follows
+        with connect(guarded) as connection:
+            connection.sendall(before + head_of("POST /score", *HIDING[name]) + hidden)
+            received = read_to_end(connection)
+        assert received.count(b"HTTP/1.1 200 ") == (1 if before else 0)
+        assert received.count(b"HTTP/1.1 400 ") == 1
+        assert b"connection: close" in received
+        assert json.loads(received.rpartition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_input"
+
+
+def test_what_is_no_http_leaves_no_trace(guarded):
+    """Least of all one for every packet: also where the answer has begun, or there has been one before."""
+    requests = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        head_of("POST /score", "Transfer-Encoding: chunked") + b"zz\r\n",
+        head_of("HEAD /livez", "Transfer-Encoding: chunked") + b"zz\r\n",
+        head_of("CONNECT x:1") + b"abc",
+        head_of("GET /livez", "Connection: Upgrade", "Upgrade: h2c", "HTTP2-Settings: x") * 2,
+        head_of("GET /livez") + b"\0" * 100,
+    ]
+    logged = len(guarded.log.read_text())
+    for request in requests:
+        with connect(guarded) as connection:
+            connection.sendall(request)
+            time.sleep(0.1)
+            with suppress(ConnectionError):
+                connection.sendall(b"\0zz\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            assert read_to_end(connection) is not None
+    assert guarded.status("/livez") == 200
+    assert "Traceback" not in guarded.log.read_text()[logged:]
+
+
+def test_tiny_chunks_keep_nobody_waiting(guarded):
+    """Each costs a server as much as a kilobyte: five connections were enough for five seconds a probe."""
+    head = head_of(f"POST /score HTTP/1.1\r\nAuthorization: Bearer {TOKEN}", "Transfer-Encoding: chunked")
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(guarded)) for _ in range(5)]
+        for connection in connections:
+            connection.settimeout(1)
+            connection.sendall(head)
+            with suppress(OSError):
+                connection.sendall(b"1\r\nx\r\n" * 1_000_000)
+        for connection in connections:
+            connection.settimeout(60)
+            assert b"400" in connection.recv(100)
+
+
+def test_health_streams_are_bounded_and_checks_go_on(guarded):
+    own = (("grpc.use_local_subchannel_pool", 1),)
+    request = health_pb2.HealthCheckRequest()
+    with ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(guarded.grpc_target, own)) for _ in range(6)]
+        streams = [health_pb2_grpc.HealthStub(each).Watch(request, timeout=60) for each in channels for _ in range(95)]
+        ends = []
+        for stream in streams:
+            try:
+                assert next(stream).status == health_pb2.HealthCheckResponse.SERVING
+            except grpc.RpcError as error:
+                ends.append(error.code())
+        assert ends == [grpc.StatusCode.RESOURCE_EXHAUSTED] * (len(streams) - MOST_WATCHES)
+        assert health_pb2_grpc.HealthStub(channels[0]).Check(request, timeout=60).status == 1
+        for stream in streams:
+            stream.cancel()
+        deadline = time.monotonic() + 60
+        while True:  # once they are closed there is room again
+            again = health_pb2_grpc.HealthStub(channels[0]).Watch(request, timeout=60)
+            try:
+                assert next(again).status == 1
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < deadline
+
+
+def test_large_messages_of_strangers_are_not_received(guarded):
+    """The health service needs no token, and its messages fit into a packet."""
+    worker, peak = guarded.worker("Misfit"), 0
+    before = worker.memory_info().rss
+    request = health_pb2.HealthCheckRequest(service="x" * 40 * MIB)
+    with grpc.insecure_channel(guarded.grpc_target, calls.UNLIMITED) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        checks = [health.Check.future(request, timeout=60) for _ in range(60)]
+        while not all(check.done() for check in checks):
+            peak = max(peak, worker.memory_info().rss)
+            time.sleep(0.01)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
+    assert peak - before < 1000 * MIB  # of 2,400 MiB that were offered, which would be there twice
+
+
+def test_names_of_services_are_not_kept(guarded):
+    worker = guarded.worker("Misfit")
+    with grpc.insecure_channel(guarded.grpc_target, calls.UNLIMITED) as channel:
+        health, sizes = health_pb2_grpc.HealthStub(channel), []
+        for number in range(200):
+            stream = health.Watch(health_pb2.HealthCheckRequest(service=f"{number}" + "x" * MIB), timeout=60)
+            with suppress(grpc.RpcError):
+                next(stream)
+            stream.cancel()
+            sizes.append(worker.memory_info().rss)
+    assert sizes[-1] - sizes[20] < 100 * MIB  # of 180 MiB

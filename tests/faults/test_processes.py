@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import bodies
 import httpx
 import numpy as np
+import psutil
 import pytest
 from serving import serve
 from steady import clients
@@ -141,6 +142,32 @@ def test_sigterm_under_load_loses_no_accepted_request(tmp_path, images, pool, re
         held=f"{in_flight:.0f} images at work, one body half sent: all answered, exit code 0",
         answered=len(answers) + 1,
         lost=len(wrong),
+    )
+
+
+def test_supervisor_killed_outside_a_container(tmp_path, images, large, pool, report):
+    """Nobody is left to stop the workers: they end on their own, once what they have taken is answered."""
+    with serve(tmp_path / "log") as served:
+        workers = [served.worker(name) for name in ("Misfit", "Inference")]
+        expected = post(served.url, large).json()
+        under_way = pool.submit(post, served.url, large)
+        wait_for_rows(served, LARGE)
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait()
+        assert under_way.result().json() == expected
+        answered = time.monotonic()
+        _, alive = psutil.wait_procs(workers, timeout=WAIT_SECONDS)
+        assert alive == []
+        seconds = time.monotonic() - answered
+        for port in (served.port, served.grpc_port):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+    assert "Traceback" not in served.log.read_text()
+    report(
+        fault="supervisor killed (SIGKILL), no container",
+        held=f"what was taken is answered; both workers and ports gone {seconds:.1f} s later",
+        answered=2,
     )
 
 

@@ -1,25 +1,31 @@
 """The gRPC server by itself, its port, and the order in which processes stop."""
 
 import asyncio
+import ctypes
 import errno
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tracemalloc
 from contextlib import asynccontextmanager
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from fakes import FakeNetworks
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
-from serving import free_ports
+from serving import ROOT, free_ports
 
 from service import lifecycle
 from service.admission import Admission
 from service.errors import Overloaded
+from service.grpc_health import HEALTH, MOST_REQUESTS
 from service.grpc_server import Server, claim_port
-from service.grpc_servicer import Servicer
+from service.grpc_servicer import SERVICE, Servicer
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
@@ -160,6 +166,88 @@ async def test_an_idle_connection_is_ended_and_made_anew(monkeypatch, served_bun
         await describe(b"")
 
 
+async def test_a_message_that_does_not_come_is_given_up(monkeypatch, served_bundle):
+    """Before anything of ours runs, gRPC would wait for it for ever."""
+    monkeypatch.setenv("MISFIT_BODY_SECONDS", "0.3")
+    async with asyncio.timeout(30), serving(served_bundle) as (channel, _, admission, _):
+        for method in ("Score", "Decode", "Describe"):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await channel.stream_unary(f"/misfit.v1.MisfitService/{method}")(never())
+            assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "has not come in 0.3 s" in failed.value.details()
+        assert admission.in_flight == {"images": 0, "bytes": 0}
+
+
+async def test_a_call_without_a_message_is_refused(running):
+    channel, *_ = running
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.stream_unary("/misfit.v1.MisfitService/Score")(iter(()))
+    assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "has no message" in failed.value.details()
+
+
+async def test_calls_of_one_connection_have_a_limit(monkeypatch, served_bundle):
+    """What is more is kept back by the client, or refused."""
+    limit = 10
+    monkeypatch.setattr("service.grpc_server.MOST_CALLS", limit)
+    async with asyncio.timeout(60), serving(served_bundle) as (channel, networks, admission, _):
+        networks.gate.clear()
+        request = pb.ScoreRequest.FromString(chunk(3)).SerializeToString()
+        score = channel.unary_unary("/misfit.v1.MisfitService/Score")
+        first = asyncio.ensure_future(score(request))
+        while not admission.in_flight["images"]:
+            await asyncio.sleep(0.01)
+        others = [asyncio.ensure_future(score(request)) for _ in range(3 * limit)]
+        await asyncio.wait(others, timeout=1)
+        assert 0 < admission.in_flight["images"] <= 3 * limit
+        networks.gate.set()
+        assert len(pb.ScoreResponse.FromString(await first).items) == 3
+        ended = await asyncio.gather(*others, return_exceptions=True)
+        refused = [each.code() for each in ended if isinstance(each, grpc.aio.AioRpcError)]
+        assert set(refused) <= {grpc.StatusCode.UNAVAILABLE}
+        assert len(refused) < len(ended)
+
+
+SERVING, NOT_SERVING, UNKNOWN = (
+    health_pb2.HealthCheckResponse.ServingStatus.Value(name) for name in ("SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
+)
+
+
+async def test_watching_health_ends_with_the_server(running):
+    channel, *_, server = running
+    health = health_pb2_grpc.HealthStub(channel)
+    streams = {name: health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", SERVICE, "nobody")}
+    first = {name: (await stream.read()).status for name, stream in streams.items()}
+    while first[""] == NOT_SERVING:  # it has only just started
+        first[""] = first[SERVICE] = (await streams[""].read()).status
+    assert (first[""], first["nobody"]) == (SERVING, UNKNOWN)
+    async with asyncio.timeout(20):  # not the minute that calls have
+        stopping = asyncio.create_task(server.stop())
+        last = {name: [answer.status for answer in await rest_of(stream)][-1:] for name, stream in streams.items()}
+        await stopping
+    assert last == {"": [NOT_SERVING], SERVICE: [NOT_SERVING], "nobody": []}
+
+
+async def rest_of(stream):
+    answers = []
+    while (answer := await stream.read()) is not grpc.aio.EOF:
+        answers.append(answer)
+    return answers
+
+
+async def test_health_does_not_wait_for_what_strangers_send(running):
+    channel, *_ = running
+    slow = [channel.stream_stream(f"/{HEALTH}/Check")(never()) for _ in range(3 * MOST_REQUESTS)]
+    async with asyncio.timeout(20):
+        answers = [health_pb2.HealthCheckResponse.FromString(await call.read()).status for call in slow]
+    assert set(answers) <= {SERVING, NOT_SERVING}
+    check = channel.unary_unary(f"/{HEALTH}/Check")
+    for content in (b"\x0a\xff", b"\x0a\x80\x80\x40" + b"x" * 2**20):  # no message, and one too large
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await check(content)
+        assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_stopping_waits_for_what_was_accepted(running):
     channel, networks, admission, server = running
     networks.gate.clear()
@@ -240,3 +328,43 @@ def test_the_end_of_a_process_shows_by_its_lock(tmp_path):
         os.close(holder)
         assert watch.has_ended()
         assert watch.has_ended()
+
+
+SUPERVISOR_SCRIPT = """
+import os, subprocess, sys, time
+from service import lifecycle
+
+lifecycle.name_supervisor()
+worker = "import time; from service import lifecycle; lifecycle.end_with_supervisor(); print(flush=True)"
+child = subprocess.Popen([sys.executable, "-c", worker + "; time.sleep(600)"], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_worker_ends_with_its_supervisor_however_that_one_ends():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR_SCRIPT], stdout=subprocess.PIPE, env=environment)
+    with supervisor:
+        worker = psutil.Process(int(supervisor.stdout.readline()))
+        supervisor.kill()
+    psutil.wait_procs([worker], timeout=30)
+    assert not worker.is_running()
+
+
+def test_a_worker_whose_supervisor_is_gone_already_ends_at_once(monkeypatch):
+    monkeypatch.setenv(lifecycle.SUPERVISOR, "1" if os.getppid() != 1 else "2")
+    ended = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    try:
+        lifecycle.end_with_supervisor()
+        assert ended == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ctypes.CDLL(None).prctl(lifecycle.PR_SET_PDEATHSIG, 0)
+
+
+def test_without_a_supervisor_a_worker_lives_on(monkeypatch):
+    monkeypatch.delenv(lifecycle.SUPERVISOR, raising=False)
+    lifecycle.end_with_supervisor()
