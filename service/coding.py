@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -80,6 +80,16 @@ class Coder:
             raise failed.exceptions[0] from None
         return Encoded.concatenate([self.nothing, *(task.result() for task in tasks)])
 
+    async def pixels(self, uploads: Sequence[Upload], resize: Resize) -> Uint8Array:
+        """Read again images (k, H, W, C), k >= 1, that could be read before."""
+        spec, most_pixels = self.bundle.manifest.image, self.settings.max_image_pixels
+        chunks = [uploads[at : at + CHUNK_ROWS] for at in range(0, len(uploads), CHUNK_ROWS)]
+        rows = [await self.observer.timed("decode", read_rows, chunk, spec, resize, most_pixels) for chunk in chunks]
+        for part in rows:
+            for error in part.errors.values():
+                raise error
+        return np.concatenate([part.pixels for part in rows])
+
     async def draw(self, latents: NDArray[np.float64]) -> Drawn:
         """Decode latents (k, L), k >= 1, and look at the pictures with the encoder's eyes."""
         with self.observer.stage("draw"):
@@ -91,10 +101,13 @@ class Coder:
         """Latents (k, L), k >= 1, to uint8 (k, H, W, C)."""
         return await self._in_turns(self.networks.decode, latents)
 
-    async def saliency(self, images: Uint8Array) -> Float32Array:
-        """uint8 (k, H, W, C), k >= 1, to signed heat maps (k, L, h, w)."""
-        with self.observer.stage("saliency"):
-            return await self._in_turns(self.networks.saliency, images)
+    async def saliency(self, images: Uint8Array) -> AsyncIterator[Float32Array]:
+        """uint8 (k, H, W, C), k >= 1, to signed heat maps (k, L, h, w), of some images at a time."""
+        chunks = self._chunks(self.networks.saliency, images)
+        for _ in range(0, len(images), CHUNK_ROWS):
+            with self.observer.stage("saliency"):
+                maps = await anext(chunks)
+            yield maps
 
     @property
     def nothing(self) -> Encoded:
@@ -121,13 +134,19 @@ class Coder:
     async def _in_turns(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
     ) -> NDArray[Result]:
-        """What `network` makes of rows (n, ...), n >= 1, chunk by chunk."""
-        began, results = asyncio.get_running_loop().time(), []
+        """What `network` makes of rows (n, ...), n >= 1."""
+        return np.concatenate([result async for result in self._chunks(network, rows)])
+
+    async def _chunks(
+        self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
+    ) -> AsyncIterator[NDArray[Result]]:
+        """The same chunk by chunk."""
+        began = asyncio.get_running_loop().time()
         for at in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[at : at + CHUNK_ROWS]
             async with self._turns.turn(len(chunk), began, at):
-                results.append(await network(chunk))
-        return np.concatenate(results)
+                result = await network(chunk)
+            yield result
 
     @cached_property
     def _turns(self) -> Turns:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from service import logs, spans
+from service import footprint, logs, spans
 from service.admission import Admission, Ticket
 from service.errors import MisfitError, Overloaded, TooManyImages
 from service.grpc_messages import (
@@ -73,18 +73,19 @@ class Servicer:
         works |= {"Decode": self._decode, "Describe": self._describe}
         return grpc.method_handlers_generic_handler(
             SERVICE,
+            # As a stream of one message, which on the wire is no different: its end tells when the message is sent.
             {
-                name: grpc.unary_unary_rpc_method_handler(partial(self._unary, name, work))
+                name: grpc.unary_stream_rpc_method_handler(partial(self._unary, name, work))
                 for name, work in works.items()
             }
             | {"ScoreStream": grpc.stream_stream_rpc_method_handler(self._score_stream)},
         )
 
-    async def _unary(self, name: str, work: Work, content: bytes, call: Call) -> bytes:
+    async def _unary(self, name: str, work: Work, content: bytes, call: Call) -> None:
         async with self._answering(name, call) as ticket:
             check_length(len(content), self.pipeline.settings.max_body_bytes)
             ticket.take_bytes(len(content))
-            return await work(content, ticket)
+            await call.write(await work(content, ticket))
 
     async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
         ticket.expect(0)  # its bytes are here already
@@ -92,9 +93,9 @@ class Servicer:
             request = await asyncio.to_thread(self._read, method, content)
         logs.add_images(request.size)
         ticket.take_images(request.size)
+        ticket.take_work(footprint.of_request(request, self.pipeline.bundle, "message"))
         found = await method.work(self.pipeline, request)
-        with self.metrics.stage("serialise"):
-            return await asyncio.to_thread(lambda: method.answer(found).SerializeToString())
+        return await self.metrics.timed("serialise", method.answer, found)
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
         settings = self.pipeline.settings
@@ -109,9 +110,8 @@ class Servicer:
             )
         logs.add_images(len(rows))
         ticket.take_images(len(rows))
-        found = await self.pipeline.decode(rows)
-        with self.metrics.stage("serialise"):
-            return await asyncio.to_thread(lambda: pictured(found).SerializeToString())
+        ticket.take_work(footprint.of_latents(len(rows), self.pipeline.bundle, "message"))
+        return await self.metrics.timed("serialise", pictured, await self.pipeline.decode(rows))
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
         parsed(pb.DescribeRequest, content, self.pipeline.settings)
@@ -121,7 +121,7 @@ class Servicer:
     async def _score_stream(self, contents: AsyncIterator[bytes], call: Call) -> None:
         async with self._answering("ScoreStream", call) as ticket:
             async for piece in self.pipeline.score_stream(self._chunks(contents, ticket)):
-                await call.write(scored_piece(piece).SerializeToString())
+                await call.write(await self.metrics.timed("serialise", scored_piece, piece))
 
     async def _chunks(
         self, contents: AsyncIterator[bytes], ticket: Ticket
@@ -137,6 +137,7 @@ class Servicer:
                 chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
             logs.add_images(chunk.size)
             ticket.widen(chunk.size, 0)
+            ticket.take_work(footprint.of_chunk(chunk, self.pipeline.bundle))
             is_first, images = False, images + chunk.size
             if images > settings.max_stream_images:
                 raise TooManyImages(
