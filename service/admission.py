@@ -112,6 +112,7 @@ class Ticket:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.taken = {"images": 0, "bytes": 0}
+        self._work = 0  # of these bytes, those that are not a body's
 
     def expect(self, announced_bytes: int) -> None:
         """Ask before reading a body of that size, as far as it is known."""
@@ -127,6 +128,7 @@ class Ticket:
         """Take the bytes that the work and its answer need. Raises TooLarge where no request may have so many."""
         self._admission.take_work(self, amount)
         self.taken["bytes"] += amount
+        self._work += amount
 
     def keep(self, amount: int) -> None:
         """Give back what is needed no more once the work is done: all but `amount` bytes, until the answer is sent."""
@@ -138,7 +140,7 @@ class Ticket:
 
         The room is kept for the chunks to come: a stream that has begun is turned away only if its chunks grow.
         """
-        for unit, amount in {"images": images, "bytes": bytes}.items():
+        for unit, amount in {"images": images, "bytes": bytes + self._work}.items():
             self._take(unit, max(amount - self.taken[unit], 0))
 
     def _take(self, unit: str, amount: int) -> None:

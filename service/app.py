@@ -14,7 +14,6 @@ import bentoml
 import numpy as np
 from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -148,8 +147,8 @@ class Misfit:
         try:
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
-            bundle.load(settings.bundle_directory)
-        except (BundleError, ValidationError) as error:
+            footprint.check_full_request(settings, bundle.load(settings.bundle_directory))
+        except (BundleError, ValueError) as error:  # a ValidationError is one
             raise SystemExit(f"misfit cannot start: {error}") from None
         if settings.require_gpu and not has_gpu():
             raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")

@@ -13,6 +13,7 @@ import numpy as np
 
 from service import pictures, record_sizes
 from service.bundle import Bundle
+from service.images import Upload
 from service.options import (
     EditOptions,
     ExplainOptions,
@@ -25,6 +26,7 @@ from service.options import (
 )
 from service.pieces import PIECE_BYTES
 from service.requests import ImagesRequest
+from service.settings import Settings
 
 # An image that waits to be read: its Upload, its id and what reads it.
 UPLOAD = 1024
@@ -72,6 +74,18 @@ def of_latents(count: int, bundle: Bundle, form: Form = "pieces") -> int:
     """Return the bytes that it takes to decode so many latents, beside their body, until the pictures are sent."""
     size = count * (UPLOAD + _image_bytes(bundle) * PICTURE_COPIES)
     return size + _answer(count * record_sizes.picture_item(bundle), count, bundle, form)
+
+
+def check_full_request(settings: Settings, bundle: Bundle) -> None:
+    """Raises ValueError unless a request as large as the settings permit fits what may be in flight."""
+    upload = Upload(str(settings.max_images), bytes)
+    full = ImagesRequest([upload] * settings.max_images, None, (), ScoreOptions())
+    needed = settings.max_body_bytes + of_request(full, bundle, "message")
+    if settings.max_bytes_in_flight < needed:
+        raise ValueError(
+            f"MISFIT_MAX_BYTES_IN_FLIGHT is {settings.max_bytes_in_flight}, but one request of MISFIT_MAX_IMAGES and "
+            f"MISFIT_MAX_BODY_BYTES takes about {needed}: raise the first, or lower one of the others."
+        )
 
 
 def of_chunk(chunk: ImagesRequest[Any], bundle: Bundle) -> int:

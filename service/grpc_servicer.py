@@ -93,8 +93,10 @@ class Servicer:
             request = await asyncio.to_thread(self._read, method, content)
         logs.add_images(request.size)
         ticket.take_images(request.size)
-        ticket.take_work(footprint.of_request(request, self.pipeline.bundle, "message"))
+        size = footprint.of_request(request, self.pipeline.bundle, "message")
+        ticket.take_work(size)
         found = await method.work(self.pipeline, request)
+        ticket.keep(len(content) + size)
         return await self.metrics.timed("serialise", method.answer, found)
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
@@ -110,8 +112,11 @@ class Servicer:
             )
         logs.add_images(len(rows))
         ticket.take_images(len(rows))
-        ticket.take_work(footprint.of_latents(len(rows), self.pipeline.bundle, "message"))
-        return await self.metrics.timed("serialise", pictured, await self.pipeline.decode(rows))
+        size = footprint.of_latents(len(rows), self.pipeline.bundle, "message")
+        ticket.take_work(size)
+        found = await self.pipeline.decode(rows)
+        ticket.keep(len(content) + size)
+        return await self.metrics.timed("serialise", pictured, found)
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
         parsed(pb.DescribeRequest, content, self.pipeline.settings)

@@ -67,9 +67,19 @@ def networks(served_bundle):
     return CountingNetworks(served_bundle.manifest.latent_dim)
 
 
+class WholePipeline(Pipeline):
+    """Its answers are whole: how they come in pieces is a matter of test_pieces."""
+
+    async def score(self, request):
+        return (await super().score(request)).whole()
+
+    async def encode(self, request):
+        return (await super().encode(request)).whole()
+
+
 @pytest.fixture
 def pipeline(served_bundle, networks):
-    return Pipeline(served_bundle, networks, Settings())
+    return WholePipeline(served_bundle, networks, Settings())
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -175,7 +185,7 @@ def test_the_description_tells_what_is_served(pipeline, served_bundle):
 
 async def test_the_bundle_says_how_contexts_are_estimated_where_the_request_does_not(served_bundle, networks):
     manifest = served_bundle.manifest.model_copy(update={"estimator": "mixture"})
-    pipeline = Pipeline(replace(served_bundle, manifest=manifest), networks, Settings())
+    pipeline = WholePipeline(replace(served_bundle, manifest=manifest), networks, Settings())
     assert pipeline.describe("CPUExecutionProvider").default_estimator == "mixture"
     pixels = noise(30)
     scored = await pipeline.score(request_of(pixels))
@@ -197,7 +207,7 @@ def contexts_of(response):
 async def test_explanations_add_up_and_name_latents(pipeline, served_bundle, estimator):
     options = {"interactions": True, "top": 2, "estimator": estimator}
     explanation = await pipeline.explain(request_of(noise(60), options_type=ExplainOptions, **options))
-    response = explanation.with_pictures()
+    response = explanation.as_json().whole()
     live = served_bundle.population.live_dims
     for item in response.items:
         assert item.mahalanobis_squared == pytest.approx(sum(term.shapley for term in item.attributions), rel=1e-9)
@@ -255,10 +265,10 @@ async def test_an_edit_answers_with_every_distance_and_the_latents(pipeline, ser
 
 async def test_pictures_come_as_json_as_a_sheet_and_as_files(pipeline):
     gallery = await pipeline.interpolate(request_of(noise(3), options_type=InterpolateOptions, frames=4))
-    shown = gallery.with_pictures().pictures
+    shown = gallery.as_json().whole().pictures
     decoded = [np.asarray(Image.open(BytesIO(base64.b64decode(picture.image)))) for picture in shown]
     np.testing.assert_array_equal(decoded, gallery.images)
-    with zipfile.ZipFile(BytesIO(gallery.as_zip())) as archive:
+    with zipfile.ZipFile(BytesIO(b"".join(gallery.as_zip()))) as archive:
         names = archive.namelist()
         assert names == [f"{frame}_frame_00{frame}.png" for frame in range(4)] + ["answer.json"]
         np.testing.assert_array_equal(np.asarray(Image.open(archive.open(names[0]))), gallery.images[0])
