@@ -22,7 +22,7 @@ from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context
 from service.errors import MisfitError
-from service.options import ExplainOptions, ScoreOptions
+from service.options import ExplainOptions, ScoreOptions, maps_of_image
 from service.pieces import Pieced, cut
 from service.schemas import (
     EncodedItem,
@@ -127,7 +127,7 @@ def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, b
                 record["interactions"] = interactions
         return records
 
-    top = found.order[mapped, : min(options.top, len(bundle.population.live_dims))]
+    top = found.order[mapped, : maps_of_image(options, bundle)]
     signs = np.sign(np.take_along_axis(found.terms.marginal_z[mapped], top, axis=1))
     return Explained(details, record_sizes.explained_item(options, bundle), mapped, top, signs)
 

@@ -250,12 +250,14 @@ class Misfit:
             body = await self._body(request, ticket)
             content_type = request.headers.get("content-type", "")
             query = request.query_params
+            ticket.take_work(footprint.of_parsing(content_type, len(body)))
             with self.metrics.stage("parse"):
                 asked = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
             logs.add_images(asked.size)
             ticket.take_images(asked.size)
             size = footprint.of_request(asked, self.pipeline.bundle, _form(request))
             ticket.take_work(size)
+            del body
             found = await while_connected(request, work(asked))
             ticket.keep(size)
             return found

@@ -123,7 +123,8 @@ class Coder:
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
             return replace(self.nothing, ids=ids, errors=rows.errors)
-        pixels = rows.pixels if keep_pixels else rows.pixels[:0]
+        # Not a slice of them, which would keep them all.
+        pixels = rows.pixels if keep_pixels else self.nothing.pixels
         with self.observer.stage("encode"):
             if not check or familiarity is None:
                 return Encoded(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)

@@ -15,7 +15,7 @@ from service.bundle import Bundle
 from service.context import Float64Array
 from service.errors import InvalidOption
 from service.images import Uint8Array
-from service.options import ExplainOptions, most_pictures
+from service.options import ExplainOptions, maps_of_image, most_pictures
 from service.pieces import Pieced
 from service.schemas import ScoreResponse
 
@@ -110,7 +110,7 @@ def most_mapped(images: int, options: ExplainOptions, bundle: Bundle) -> int:
 
     Raises InvalidOption where `options` want more of them than one answer may hold.
     """
-    each, most = min(options.top, len(bundle.population.live_dims)), most_pictures(bundle.manifest.image)
+    each, most = maps_of_image(options, bundle), most_pictures(bundle.manifest.image)
     if options.heat_maps == "all" and bundle.manifest.has_saliency and images * each > most:
         raise InvalidOption(
             f"{images} images with {each} heat maps each are {images * each} maps; at most {most} are drawn at a time.",

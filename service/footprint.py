@@ -13,6 +13,7 @@ import numpy as np
 
 from service import pictures, record_sizes
 from service.bundle import Bundle
+from service.coding import CHUNK_ROWS, CHUNKS_IN_FLIGHT
 from service.images import Upload
 from service.options import (
     EditOptions,
@@ -22,9 +23,11 @@ from service.options import (
     ScoreOptions,
     ScoringOptions,
     TraverseOptions,
+    maps_of_image,
     most_pictures,
 )
 from service.pieces import PIECE_BYTES
+from service.pipeline import MOST_KEPT
 from service.requests import ImagesRequest
 from service.settings import Settings
 
@@ -34,15 +37,20 @@ UPLOAD = 1024
 STREAMED = 200
 # Arrays of float64 over the latents that statistics hold of every image at a time, and those that reasons add.
 STATISTICS, REASONS = 24, 16
-# Chunks of a request under way at a time, of so many rows: each in its process, pickled, and in the networks' one.
-ROWS_UNDER_WAY, COPIES = 4 * 128, 4
+# Rows of a request that are decoded and wait for the networks, once as they are and once on their way.
+ROWS_UNDER_WAY, ROW_COPIES = CHUNKS_IN_FLIGHT * CHUNK_ROWS, 2
 # A piece as dicts and models is some times its JSON; a few follow each other before they are freed.
 PIECE_OBJECTS = 24
-# A picture as drawn, drawn again and copied, as sent, and as PNG; a heat map waits for its image, and for the
-# sheet.
-PICTURE_COPIES, MAP_COPIES = 6, 4
-# A sheet holds every pixel while it is drawn, and as PNG; small pictures are enlarged on it as far as it has room.
+# A picture as it is drawn, and once more while the chunks are joined, drawn again, and beside it what was sent.
+PICTURE_COPIES = 5
+# An image with heat maps, and once more on its way to the networks; of each map a cell for so many pixels.
+MAPPED_COPIES, CELL_PIXELS = 2, 16
+# A sheet holds every pixel while it is drawn, and as PNG, and its tiles; small pictures are enlarged as far as it has
+# room.
 SHEET_PIXEL_BYTES, SHEET_SIDE, SHEET_PIXELS = 8, pictures.SHOWN_SIDE + pictures.GAP, int(1.3 * pictures.MOST_PIXELS)
+TILE_COPIES = 3
+# A message as it came, parsed, and the files or the tensor in it.
+RECEIVED_COPIES = 3
 # A message in its parts, joined, and as gRPC copies it.
 MESSAGE_COPIES = 3
 # A context that was sent, as JSON's values, models and arrays.
@@ -58,16 +66,20 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     """Return the bytes that `request` takes beside its body, at most, until its answer is sent."""
     manifest, options = bundle.manifest, request.options
     images = len(request.images) + len(request.reference or ())
-    values = manifest.latent_dim * 8
-    size = images * (UPLOAD + STATISTICS * values)
-    size += min(images, ROWS_UNDER_WAY) * _image_bytes(bundle) * COPIES
+    values, image, shown = manifest.latent_dim * 8, _image_bytes(bundle), pictures_of(request, bundle)
+    size = images * (UPLOAD + STATISTICS * values) + min(images, ROWS_UNDER_WAY) * image * ROW_COPIES
     # The sum of outer products, the kernel's images: what a context of this bundle is made of.
     size += len(request.contexts) * CONTEXT_VALUE * (2 * manifest.latent_dim**2 + 200 * (manifest.latent_dim + 1))
     if isinstance(options, ScoreOptions | ExplainOptions):
         size += len(request.images) * (REASONS * values + record_sizes.SENTENCE)
-    count = pictures_of(request, bundle)
-    size += count * _image_bytes(bundle) * (MAP_COPIES if isinstance(options, ExplainOptions) else PICTURE_COPIES)
-    return size + _answer(answer_bytes(request, bundle), count, bundle, form)
+    if isinstance(options, EditOptions) or (isinstance(options, ExplainOptions) and shown):
+        size += 2 * (image * images if image * images <= MOST_KEPT else 0)
+    if isinstance(options, ExplainOptions):
+        mapped = -(-shown // max(maps_of_image(options, bundle), 1))
+        size += mapped * image * MAPPED_COPIES + shown * manifest.image.height * manifest.image.width * 8 // CELL_PIXELS
+    else:
+        size += shown * image * PICTURE_COPIES
+    return size + _answer(answer_bytes(request, bundle), shown, bundle, form)
 
 
 def of_latents(count: int, bundle: Bundle, form: Form = "pieces") -> int:
@@ -76,11 +88,17 @@ def of_latents(count: int, bundle: Bundle, form: Form = "pieces") -> int:
     return size + _answer(count * record_sizes.picture_item(bundle), count, bundle, form)
 
 
+def of_parsing(content_type: str, body_bytes: int) -> int:
+    """Return the bytes that a body takes once more when it is parsed: JSON becomes text, all else is looked at."""
+    return body_bytes if content_type.partition(";")[0].strip().lower() == "application/json" else 0
+
+
 def check_full_request(settings: Settings, bundle: Bundle) -> None:
     """Raises ValueError unless a request as large as the settings permit fits what may be in flight."""
     upload = Upload(str(settings.max_images), bytes)
     full = ImagesRequest([upload] * settings.max_images, None, (), ScoreOptions())
-    needed = settings.max_body_bytes + of_request(full, bundle, "message")
+    copies = RECEIVED_COPIES if settings.grpc_port else 1
+    needed = copies * settings.max_body_bytes + of_request(full, bundle, "message")
     if settings.max_bytes_in_flight < needed:
         raise ValueError(
             f"MISFIT_MAX_BYTES_IN_FLIGHT is {settings.max_bytes_in_flight}, but one request of MISFIT_MAX_IMAGES and "
@@ -100,8 +118,10 @@ def _answer(size: int, count: int, bundle: Bundle, form: Form) -> int:
         return PIECE_OBJECTS * min(size, PIECE_BYTES) + MESSAGE_COPIES * size
     if form == "sheet":
         image = bundle.manifest.image
-        shown = 2 * count * (image.height + pictures.GAP) * (image.width + pictures.GAP)  # each beside what it was
-        return SHEET_PIXEL_BYTES * min(2 * count * SHEET_SIDE**2, max(shown, SHEET_PIXELS))
+        tiles = 2 * count  # each beside what it was
+        shown = tiles * (image.height + pictures.GAP) * (image.width + pictures.GAP)
+        sheet = SHEET_PIXEL_BYTES * min(tiles * SHEET_SIDE**2, max(shown, SHEET_PIXELS))
+        return sheet + TILE_COPIES * count * image.height * image.width * 3
     return PIECE_OBJECTS * min(size, PIECE_BYTES) + (int(DEFLATED * size) if form == "files" else 0)
 
 
@@ -132,7 +152,7 @@ def pictures_of(request: ImagesRequest[Options], bundle: Bundle) -> int:
     if isinstance(options, ExplainOptions):
         if options.heat_maps == "none" or not bundle.manifest.has_saliency:
             return 0
-        return min(len(request.images) * min(options.top, len(bundle.population.live_dims)), most)
+        return min(len(request.images) * maps_of_image(options, bundle), most)
     if isinstance(options, EditOptions):
         named = options.which if isinstance(options.which, list) else request.images
         return min(len(named), most)

@@ -84,7 +84,7 @@ class Servicer:
     async def _unary(self, name: str, work: Work, content: bytes, call: Call) -> None:
         async with self._answering(name, call) as ticket:
             check_length(len(content), self.pipeline.settings.max_body_bytes)
-            ticket.take_bytes(len(content))
+            ticket.take_work(footprint.RECEIVED_COPIES * len(content))
             await call.write(await work(content, ticket))
 
     async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
@@ -96,7 +96,7 @@ class Servicer:
         size = footprint.of_request(request, self.pipeline.bundle, "message")
         ticket.take_work(size)
         found = await method.work(self.pipeline, request)
-        ticket.keep(len(content) + size)
+        ticket.keep(footprint.RECEIVED_COPIES * len(content) + size)
         return await self.metrics.timed("serialise", method.answer, found)
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
@@ -115,7 +115,7 @@ class Servicer:
         size = footprint.of_latents(len(rows), self.pipeline.bundle, "message")
         ticket.take_work(size)
         found = await self.pipeline.decode(rows)
-        ticket.keep(len(content) + size)
+        ticket.keep(footprint.RECEIVED_COPIES * len(content) + size)
         return await self.metrics.timed("serialise", pictured, found)
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
@@ -137,7 +137,7 @@ class Servicer:
             check_length(len(content), settings.max_body_bytes)
             if is_first:
                 ticket.expect(0)
-            ticket.widen(0, len(content))
+            ticket.widen(0, footprint.RECEIVED_COPIES * len(content))
             with self.metrics.stage("parse"):
                 chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
             logs.add_images(chunk.size)

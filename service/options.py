@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
-from service.bundle import ImageSpec
+from service.bundle import Bundle, ImageSpec
 from service.context import Estimator
 from service.images import Resize
 
@@ -114,6 +114,11 @@ class ExplainOptions(ScoringOptions):
         f"{MOST_PICTURES} maps, or of the most outlying of those that are flagged, as far as that number reaches",
     )
     interactions: bool = Field(default=False, description="also share each squared distance out to pairs of latents")
+
+
+def maps_of_image(options: ExplainOptions, bundle: Bundle) -> int:
+    """Return how many heat maps an image gets, where it gets any: of its top latents, as far as the model uses them."""
+    return min(options.top, len(bundle.population.live_dims))
 
 
 class EditOptions(ScoringOptions):

@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service import archives, edits, structure
-from service.errors import InvalidInput, InvalidOption, ShapeMismatch, TooManyImages
+from service.errors import InvalidInput, InvalidOption, ShapeMismatch, TooLarge, TooManyImages
 from service.images import Uint8Array, Upload
 from service.options import MOST_PICTURES, Options
 from service.schemas import PortableContext
 from service.settings import Settings
 
+# A text with a single character beyond ASCII takes up to four bytes for each of its characters.
+MOST_WIDE_JSON = 16 * 1024 * 1024
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
@@ -190,8 +192,15 @@ def read_json(
 ) -> tuple[object, int]:
     """What the text says, and of how many values it may be made."""
     values = structure.check_json(text, most_values)
+    content = bytes(text)
+    if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
+        raise TooLarge(
+            f"{what} has {len(content)} bytes with characters beyond ASCII, each of which makes its text four times as "
+            f"large; at most {MOST_WIDE_JSON} bytes may be so.",
+            "Base64 has none, nor do numbers.",
+        )
     try:
-        return from_json(bytes(text), allow_inf_nan=False), values
+        return from_json(content, allow_inf_nan=False), values
     except ValueError as error:
         raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
 
