@@ -7,11 +7,12 @@ message is one.
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any, Literal
 
 import numpy as np
 
-from service import pictures, record_sizes
+from service import attribution, kernel, odds_shares, pictures, record_sizes
 from service.bundle import Bundle
 from service.coding import CHUNK_ROWS, CHUNKS_IN_FLIGHT
 from service.images import Upload
@@ -28,6 +29,7 @@ from service.options import (
 )
 from service.pieces import PIECE_BYTES
 from service.pipeline import MOST_KEPT
+from service.population import SAMPLE_SIZE
 from service.requests import ImagesRequest
 from service.settings import Settings
 
@@ -36,15 +38,15 @@ UPLOAD = 1024
 # An image of a stream that has been read, beside its arrays.
 STREAMED = 200
 # Arrays of float64 over the latents that statistics hold of every image at a time, and those that reasons add.
-STATISTICS, REASONS = 24, 16
+STATISTICS, REASONS = 16, 16
 # Rows of a request that are decoded and wait for the networks, once as they are and once on their way.
 ROWS_UNDER_WAY, ROW_COPIES = CHUNKS_IN_FLIGHT * CHUNK_ROWS, 2
 # A piece as dicts and models is some times its JSON; a few follow each other before they are freed.
-PIECE_OBJECTS = 24
+PIECE_OBJECTS = 16
 # A picture as it is drawn, and once more while the chunks are joined, drawn again, and beside it what was sent.
 PICTURE_COPIES = 5
-# An image with heat maps, and once more on its way to the networks; of each map a cell for so many pixels.
-MAPPED_COPIES, CELL_PIXELS = 2, 16
+# An image with heat maps, once more while the chunks are joined, and beside the typical one; of each map a cell for so many pixels.
+MAPPED_COPIES, CELL_PIXELS = 3, 16
 # A sheet holds every pixel while it is drawn, and as PNG, and its tiles; small pictures are enlarged as far as it has
 # room.
 SHEET_PIXEL_BYTES, SHEET_SIDE, SHEET_PIXELS = 8, pictures.SHOWN_SIDE + pictures.GAP, int(1.3 * pictures.MOST_PIXELS)
@@ -67,19 +69,32 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     manifest, options = bundle.manifest, request.options
     images = len(request.images) + len(request.reference or ())
     values, image, shown = manifest.latent_dim * 8, _image_bytes(bundle), pictures_of(request, bundle)
-    size = images * (UPLOAD + STATISTICS * values) + min(images, ROWS_UNDER_WAY) * image * ROW_COPIES
+    explains = isinstance(options, ExplainOptions | EditOptions)
+    explains |= isinstance(options, ScoreOptions) and options.attributions != "none"
+    # What stays until the end.
+    size = images * (UPLOAD + STATISTICS * values)
     # The sum of outer products, the kernel's images: what a context of this bundle is made of.
     size += len(request.contexts) * CONTEXT_VALUE * (2 * manifest.latent_dim**2 + 200 * (manifest.latent_dim + 1))
-    if isinstance(options, ScoreOptions | ExplainOptions):
+    if explains:
         size += len(request.images) * (REASONS * values + record_sizes.SENTENCE)
     if isinstance(options, EditOptions) or (isinstance(options, ExplainOptions) and shown):
-        size += 2 * (image * images if image * images <= MOST_KEPT else 0)
+        size += 2 * image * images if image * images <= MOST_KEPT else 0
     if isinstance(options, ExplainOptions):
         mapped = -(-shown // max(maps_of_image(options, bundle), 1))
         size += mapped * image * MAPPED_COPIES + shown * manifest.image.height * manifest.image.width * 8 // CELL_PIXELS
     else:
         size += shown * image * PICTURE_COPIES
-    return size + _answer(answer_bytes(request, bundle), shown, bundle, form)
+    # What comes one after the other.
+    density_ratio = isinstance(options, FitOptions) and "density_ratio" in (
+        options.estimator,
+        manifest.default_estimator,
+    )
+    return size + max(
+        min(images, ROWS_UNDER_WAY) * image * ROW_COPIES,
+        _search(images, bundle) if density_ratio else 0,
+        _reasons(images, bundle) if explains else 0,
+        _answer(answer_bytes(request, bundle), shown, bundle, form),
+    )
 
 
 def of_latents(count: int, bundle: Bundle, form: Form = "pieces") -> int:
@@ -110,6 +125,28 @@ def of_chunk(chunk: ImagesRequest[Any], bundle: Bundle) -> int:
     """Return the bytes that a chunk of a stream leaves behind until the stream ends: latents, scores and ids."""
     texts = int(record_sizes.longest_texts([upload.id for upload in chunk.images]).sum()) // record_sizes.CHARACTER
     return texts + len(chunk.images) * (STREAMED + STATISTICS * bundle.manifest.latent_dim * 8)
+
+
+def _search(images: int, bundle: Bundle) -> int:
+    """Return what the search for a density ratio's bandwidths takes: its pairs on every axis, for every bandwidth."""
+    searched = min(kernel.SEARCH_IMAGES + images // kernel.SEARCH_STEP, kernel.SEARCH_MOST, images)
+    pairs = searched * (3 * searched + 2 * kernel.SEARCH_SAMPLE)
+    return 4 * (kernel.DOUBLINGS + 1) * len(bundle.population.live_dims) * pairs
+
+
+def _reasons(images: int, bundle: Bundle) -> int:
+    """Return what reasons take of the rows that they are found for at a time."""
+    axes = len(bundle.population.live_dims)
+    if axes <= attribution.EXACT_DIMS:  # of every set its step, and the image that it repairs
+        sets = comb(axes, axes // 2) * 8 * 4 * max(axes, 1)
+    else:  # of every image some matrices
+        sets = axes**2 * 8 * 6
+    # The neighbours of an image, on every axis, and of the coalitions what they are worth.
+    neighbours = (kernel.MOST_IMAGES + SAMPLE_SIZE) * 4 * (4 + 2 * axes)
+    coalitions = 2**axes if axes <= odds_shares.EXACT_AXES else 2 * odds_shares.PAIRS * (axes + 1)
+    rows = min(images, odds_shares.ROWS_AT_ONCE)
+    shares = rows * (neighbours + coalitions * 8 * 8) + coalitions * axes**2 * 8 * 2
+    return max(shares, min(images, attribution.ROWS_AT_ONCE) * (sets + neighbours // 2))
 
 
 def _answer(size: int, count: int, bundle: Bundle, form: Form) -> int:
