@@ -137,6 +137,7 @@ def pieced(batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.i
     scores, images = _scores(batch), batch.images
     if not all(np.isfinite(getattr(scores, name)).all() for name in SCORES):
         raise MisfitError("The scores are not finite.")
+    _check_ids(images)
     positions = np.array(images.positions, dtype=np.intp)
     whole = record_sizes.failed_items(images.ids)
     whole[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
@@ -157,6 +158,7 @@ def pieced(batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.i
 
 def encoded(images: Encoded, bundle: Bundle) -> Pieced[EncodeResponse]:
     """Return the answer of /encode."""
+    _check_ids(images)
     positions = np.array(images.positions, dtype=np.intp)
     weights = record_sizes.failed_items(images.ids)
     weights[positions] = record_sizes.longest_texts(images.ids)[positions] + record_sizes.encoded_item(bundle)
@@ -213,6 +215,11 @@ def unused(images: Encoded) -> str | None:
     if foreign := len(images.latents) - len(images.native):
         parts.append(f"{foreign} of the {len(images.ids)} reference images look foreign and were left out.")
     return " ".join(parts) or None
+
+
+def _check_ids(images: Encoded) -> None:
+    """Raises UnicodeEncodeError where an id holds what is no character: once an answer is begun it is too late."""
+    "".join(images.ids).encode()
 
 
 def _items(images: Encoded, scores: Scores, places: slice, rows: slice, details: Sequence[Record]) -> list[Record]:

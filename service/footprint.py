@@ -137,10 +137,9 @@ def _search(images: int, bundle: Bundle) -> int:
 def _reasons(images: int, bundle: Bundle) -> int:
     """Return what reasons take of the rows that they are found for at a time."""
     axes = len(bundle.population.live_dims)
-    if axes <= attribution.EXACT_DIMS:  # of every set its step, and the image that it repairs
-        sets = comb(axes, axes // 2) * 8 * 4 * max(axes, 1)
-    else:  # of every image some matrices
-        sets = axes**2 * 8 * 6
+    # Of every set its step, and the image that it repairs; beyond so many axes of every image some matrices.
+    exact = axes <= attribution.EXACT_DIMS
+    sets = comb(axes, axes // 2) * 8 * 4 * max(axes, 1) if exact else axes**2 * 8 * 6
     # The neighbours of an image, on every axis, and of the coalitions what they are worth.
     neighbours = (kernel.MOST_IMAGES + SAMPLE_SIZE) * 4 * (4 + 2 * axes)
     coalitions = 2**axes if axes <= odds_shares.EXACT_AXES else 2 * odds_shares.PAIRS * (axes + 1)

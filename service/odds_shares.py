@@ -75,10 +75,11 @@ def worths(
 def _products(
     sets: BoolArray, places: IndexArray, product: Float32Array, left: Sequence[Float32Array]
 ) -> Iterator[tuple[IndexArray, Float32Array]]:
-    """Yield for `places` of `sets` (s, d), which agree on every axis but the last, the product of their kernels.
+    """Yield, for those of `sets` (s, d) in `places` that agree on every axis, where they are and their kernels' product.
 
-    `product` (n, m) is that of the axes before those `left`, whose kernels (n, m) these are: sets that begin alike share
-    it. A generator, since a function inside another that calls itself would keep all of this until garbage is collected.
+    product  (n, m)  of the axes on which all sets in `places` agree: those that begin alike share it
+    left             the kernels (n, m) of the axes after these
+    No function inside another: one that calls itself would keep all arrays until garbage is collected.
     """
     if not left:
         yield places, product
