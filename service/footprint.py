@@ -45,7 +45,8 @@ ROWS_UNDER_WAY, ROW_COPIES = CHUNKS_IN_FLIGHT * CHUNK_ROWS, 2
 PIECE_OBJECTS = 16
 # A picture as it is drawn, and once more while the chunks are joined, drawn again, and beside it what was sent.
 PICTURE_COPIES = 5
-# An image with heat maps, once more while the chunks are joined, and beside the typical one; of each map a cell for so many pixels.
+# An image with heat maps, once more while the chunks are joined, and beside the typical one; of each map a cell for so
+# many pixels.
 MAPPED_COPIES, CELL_PIXELS = 3, 16
 # A sheet holds every pixel while it is drawn, and as PNG, and its tiles; small pictures are enlarged as far as it has
 # room.

@@ -75,7 +75,7 @@ def worths(
 def _products(
     sets: BoolArray, places: IndexArray, product: Float32Array, left: Sequence[Float32Array]
 ) -> Iterator[tuple[IndexArray, Float32Array]]:
-    """Yield, for those of `sets` (s, d) in `places` that agree on every axis, where they are and their kernels' product.
+    """Yield, for those of `sets` (s, d) in `places` that agree on every axis, their places and kernels' product.
 
     product  (n, m)  of the axes on which all sets in `places` agree: those that begin alike share it
     left             the kernels (n, m) of the axes after these
