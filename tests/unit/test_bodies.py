@@ -10,6 +10,7 @@ import bodies
 import numpy as np
 import pytest
 
+from service import requests
 from service.bodies import parse
 from service.errors import (
     InvalidInput,
@@ -353,3 +354,20 @@ def test_a_form_without_files_may_bring_options_and_a_context():
 def test_curls_own_content_type_is_refused_with_the_right_one(content):
     with pytest.raises(UnsupportedMediaType, match="With curl"):
         parsed(("application/x-www-form-urlencoded", content))
+
+
+@pytest.mark.parametrize("odd", ["ä", "\\u00e4", "𝔘"])
+def test_large_json_with_odd_characters_is_refused_which_as_text_takes_four_times_as_much(odd, monkeypatch):
+    monkeypatch.setattr(requests, "MOST_WIDE_JSON", 1000)
+
+    def body(size, odd):
+        return (
+            "application/json",
+            f'{{"images": ["{"A" * size}"], "context": null, "options": {{"{odd}": 1}}}}'.encode(),
+        )
+
+    with pytest.raises(TooLarge, match="beyond ASCII"):
+        parsed(body(1000, odd))
+    for size, word in ((100, odd), (1000, "plain")):
+        with pytest.raises(InvalidOption, match="Unknown option"):
+            parsed(body(size, word))
