@@ -86,13 +86,10 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     else:
         size += shown * image * PICTURE_COPIES
     # What comes one after the other.
-    density_ratio = isinstance(options, FitOptions) and "density_ratio" in (
-        options.estimator,
-        manifest.default_estimator,
-    )
+    estimator = (options.estimator or manifest.default_estimator) if isinstance(options, FitOptions) else None
     return size + max(
         min(images, ROWS_UNDER_WAY) * image * ROW_COPIES,
-        _search(images, bundle) if density_ratio else 0,
+        _search(images, bundle) if estimator == "density_ratio" else 0,
         _reasons(images, bundle) if explains else 0,
         _answer(answer_bytes(request, bundle), shown, bundle, form),
     )
