@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing example data train seeds results bundle clean
+.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -108,6 +108,9 @@ train-benchmark: .venv-train/installed  ## images a second of the training loop 
 
 grpc-soak: .venv/tools  ## memory that a gRPC stream of 100,000 images takes (some minutes)
 	$(SERVE)/python tests/benchmarks/grpc_soak.py
+
+worst: .venv/tools  ## memory that the worst permitted request of every endpoint takes (half an hour)
+	$(SERVE)/python tests/benchmarks/worst.py
 
 example: .venv/tools  ## the README's pictures, made by its commands, into train/results/example
 	$(SERVE)/python tests/example.py

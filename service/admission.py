@@ -1,4 +1,8 @@
-"""How much may be worked on at a time: more is turned away at once, before it takes memory."""
+"""How much may be worked on at a time: more is turned away at once, before it takes memory.
+
+Bytes are those of a body, as it comes, and once the request is read those of the work on it and of its answer
+(`service.footprint`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from service.errors import Overloaded
+from service.errors import Overloaded, TooLarge
 
 # At most this share of all images that are taken is kept free for a request like the last one that found no room.
 MOST_KEPT_FREE = 0.25
@@ -15,7 +19,7 @@ READING_SECONDS = 1.0
 
 
 class Admission:
-    """Counts the rows and body bytes of all requests under way, for one event loop."""
+    """Counts the rows and bytes of all requests under way, for one event loop."""
 
     def __init__(
         self,
@@ -76,6 +80,23 @@ class Admission:
         self.in_flight[unit] += amount
         self._observe(self.in_flight)
 
+    def take_work(self, ticket: Ticket, amount: int) -> None:
+        """As `take`, of the bytes of a request's work. Raises TooLarge where they would never have room."""
+        taken, most = ticket.taken["bytes"], self._limits["bytes"]
+        if taken + amount > most:
+            raise TooLarge(
+                f"The request would take about {amount} bytes beside its body of {taken}; "
+                f"all requests together have {most}.",
+                "Send fewer images at a time, with a context so that they are still compared with the same, or ask for "
+                "less about each.",
+            )
+        self.take(ticket, "bytes", amount)
+
+    def give_back(self, ticket: Ticket, unit: str, amount: int) -> None:
+        self.in_flight[unit] -= amount
+        ticket.taken[unit] -= amount
+        self._observe(self.in_flight)
+
     def _check(self, unit: str, taken: int, amount: int) -> None:
         if taken + amount > self._limits[unit]:
             raise Overloaded(
@@ -91,6 +112,7 @@ class Ticket:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.taken = {"images": 0, "bytes": 0}
+        self._work = 0  # of these bytes, those that are not a body's
 
     def expect(self, announced_bytes: int) -> None:
         """Ask before reading a body of that size, as far as it is known."""
@@ -102,12 +124,23 @@ class Ticket:
     def take_bytes(self, amount: int) -> None:
         self._take("bytes", amount)
 
+    def take_work(self, amount: int) -> None:
+        """Take the bytes that the work and its answer need. Raises TooLarge where no request may have so many."""
+        self._admission.take_work(self, amount)
+        self.taken["bytes"] += amount
+        self._work += amount
+
+    def keep(self, amount: int) -> None:
+        """Give back what is needed no more once the work is done: all but `amount` bytes, until the answer is sent."""
+        self._admission.give_back(self, "images", self.taken["images"])
+        self._admission.give_back(self, "bytes", max(self.taken["bytes"] - amount, 0))
+
     def widen(self, images: int, bytes: int) -> None:
         """Have room for a chunk of that size, as one of a stream's chunks is in flight at a time.
 
         The room is kept for the chunks to come: a stream that has begun is turned away only if its chunks grow.
         """
-        for unit, amount in {"images": images, "bytes": bytes}.items():
+        for unit, amount in {"images": images, "bytes": bytes + self._work}.items():
             self._take(unit, max(amount - self.taken[unit], 0))
 
     def _take(self, unit: str, amount: int) -> None:

@@ -1,28 +1,36 @@
-"""From arrays to what clients read: items, contexts, attributions, sentences. Nothing is decided here."""
+"""From arrays to what clients read: items, contexts, attributions, sentences. Nothing is decided here.
+
+An answer of many images is made in pieces (`service.pieces`): what depends on all images is computed at once, as
+arrays; the records of a piece only when it is their turn.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from service import attribution, wording
-from service.attribution import Attributions
+from service import attribution, record_sizes, wording
+from service.attribution import Attributions, Pairs
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
 from service.context import Context
 from service.errors import MisfitError
-from service.options import ExplainOptions, ScoreOptions
+from service.options import ExplainOptions, ScoreOptions, maps_of_image
+from service.pieces import Pieced, cut
 from service.schemas import (
     EncodedItem,
     EncodeResponse,
     ErrorDetail,
     ScoredContext,
+    ScoredItem,
     ScoreResponse,
 )
 from service.scoring import Scores
@@ -32,18 +40,24 @@ SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_out
 
 
 Record = dict[str, Any]  # fields of one of `service.schemas`, which checks them
+Details = Callable[[slice], list[Record]]  # of some of the usable images, what their records say beside the scores
+# In one go: to make thousands of small records one by one takes pydantic several times as long.
+SCORED_ITEMS = TypeAdapter(list[ScoredItem])
 
 
 @dataclass(frozen=True)
 class Explained:
     """An explanation without its heat maps, and which there should be.
 
+    details         what the records of some of the usable images say beside the scores
+    record_bytes    of JSON, of one such record
     mapped  (m,)    rows of the usable images that get some, the most outlying first
     top     (m, t)  the latents whose maps are drawn
     signs   (m, t)  whether each is too far up (1) or down (-1)
     """
 
-    response: ScoreResponse
+    details: Details
+    record_bytes: int
     mapped: NDArray[np.intp]
     top: NDArray[np.intp]
     signs: NDArray[np.float64]
@@ -66,61 +80,113 @@ class _Reasons:
     reasons: list[str]
 
 
-def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> ScoreResponse:
-    """The answer of /score."""
-    details = _familiarity(batch)
-    if options.attributions != "none":
-        found = _explain(batch, bundle)
-        most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
-        for detail, terms, reason in zip(
-            details, _attributions(found, most, batch, bundle), found.reasons, strict=True
-        ):
-            detail["attributions"] = terms
-            detail.setdefault("reason", reason)
-    return _response(batch, bundle, details)
+def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> Pieced[ScoreResponse]:
+    """Return the answer of /score."""
+    record_bytes = record_sizes.scored_item(options, bundle)
+    if options.attributions == "none":
+        return pieced(batch, bundle, partial(_familiarity, batch), np.full(len(batch.positions), record_bytes))
+    found = _explain(batch, bundle)
+    most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
+
+    def details(rows: slice) -> list[Record]:
+        records = _familiarity(batch, rows)
+        attributions = _attributions(found, most, batch, bundle, rows)
+        for record, terms, reason in zip(records, attributions, found.reasons[rows], strict=True):
+            record["attributions"] = terms
+            record.setdefault("reason", reason)
+        return records
+
+    return pieced(batch, bundle, details, np.full(len(batch.positions), record_bytes))
 
 
-def mapped(batch: Batch, options: ExplainOptions) -> NDArray[np.intp]:
-    """Rows of the usable images that get heat maps, the most outlying first."""
+def mapped(batch: Batch, options: ExplainOptions, most: int) -> NDArray[np.intp]:
+    """Return the rows of the usable images that get heat maps, the most outlying first and at most `most`."""
     scores = _scores(batch)
     by_rank = np.argsort(scores.rank)
-    return {"none": by_rank[:0], "flagged": by_rank[scores.is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
+    wanted = {"none": by_rank[:0], "flagged": by_rank[scores.is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
+    return wanted[:most]
 
 
 def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, bundle: Bundle) -> Explained:
-    """The answer of /explain, but for the heat maps of the images in the rows `mapped`."""
-    found, details = _explain(batch, bundle), _familiarity(batch)
+    """Return the answer of /explain, but for the heat maps of the images in the rows `mapped`."""
+    found = _explain(batch, bundle)
     latents = bundle.manifest.latents
     most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
-    reasons = zip(_attributions(found, most, batch, bundle), _factors(found, bundle), found.reasons, strict=True)
-    for detail, repaired, (terms, factors, reason) in zip(details, found.repaired, reasons, strict=True):
-        detail["attributions"] = terms
-        detail.setdefault("reason", reason)
-        detail["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(repaired)]
-        detail["factors"] = factors
-    if options.interactions:
-        for detail, pairs in zip(details, _interactions(found, batch, bundle), strict=True):
-            detail["interactions"] = pairs
-    top = found.order[mapped, : min(options.top, len(bundle.population.live_dims))]
+    factors = _factors(found, bundle)
+    pairs = attribution.pairs(batch.images.latents, batch.context, bundle.population) if options.interactions else None
+
+    def details(rows: slice) -> list[Record]:
+        records = _familiarity(batch, rows)
+        reasons = zip(_attributions(found, most, batch, bundle, rows), factors(rows), found.reasons[rows], strict=True)
+        for record, repaired, (terms, shares, reason) in zip(records, found.repaired[rows], reasons, strict=True):
+            record["attributions"] = terms
+            record.setdefault("reason", reason)
+            record["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(repaired)]
+            record["factors"] = shares
+        if pairs is not None:
+            for record, interactions in zip(records, _interactions(found, pairs, bundle, rows), strict=True):
+                record["interactions"] = interactions
+        return records
+
+    top = found.order[mapped, : maps_of_image(options, bundle)]
     signs = np.sign(np.take_along_axis(found.terms.marginal_z[mapped], top, axis=1))
-    return Explained(_response(batch, bundle, details), mapped, top, signs)
+    return Explained(details, record_sizes.explained_item(options, bundle), mapped, top, signs)
 
 
-def encoded(images: Encoded, bundle: Bundle) -> EncodeResponse:
-    """The answer of /encode."""
-    items, latents = [], iter(images.latents.tolist())
-    for index, id_ in enumerate(images.ids):
+def pieced(batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64]) -> Pieced[ScoreResponse]:
+    """Return the answer, an item for each image, of usable images whose records weigh `weights` (k,) bytes of JSON."""
+    scores, images = _scores(batch), batch.images
+    if not all(np.isfinite(getattr(scores, name)).all() for name in SCORES):
+        raise MisfitError("The scores are not finite.")
+    _check_ids(images)
+    positions = np.array(images.positions, dtype=np.intp)
+    whole = record_sizes.failed_items(images.ids)
+    whole[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
+
+    def records() -> Iterator[list[ScoredItem]]:
+        for places in cut(whole):
+            rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
+            yield SCORED_ITEMS.validate_python(_items(images, scores, places, rows, details(rows)))
+
+    head = ScoreResponse(
+        bundle_id=bundle.manifest.bundle_id,
+        model=bundle.manifest.model,
+        context=scored_context(batch.context),
+        items=[],
+    )
+    return Pieced(head, "items", records)
+
+
+def encoded(images: Encoded, bundle: Bundle) -> Pieced[EncodeResponse]:
+    """Return the answer of /encode."""
+    _check_ids(images)
+    positions = np.array(images.positions, dtype=np.intp)
+    weights = record_sizes.failed_items(images.ids)
+    weights[positions] = record_sizes.longest_texts(images.ids)[positions] + record_sizes.encoded_item(bundle)
+
+    def records() -> Iterator[list[EncodedItem]]:
+        for places in cut(weights):
+            rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
+            yield _encoded_items(images, places, rows)
+
+    head = EncodeResponse(
+        bundle_id=bundle.manifest.bundle_id,
+        model=bundle.manifest.model,
+        latents=[latent.name for latent in bundle.manifest.latents],
+        items=[],
+    )
+    return Pieced(head, "items", records)
+
+
+def _encoded_items(images: Encoded, places: slice, rows: slice) -> list[EncodedItem]:
+    items, latents = [], iter(images.latents[rows].tolist())
+    for index, id_ in enumerate(images.ids[places], start=places.start):
         if error := images.errors.get(index):
             items.append(EncodedItem(index=index, id=id_, status="error", mean=None, logvar=None, error=_detail(error)))
         else:
             mean, logvar = next(latents)
             items.append(EncodedItem(index=index, id=id_, status="ok", mean=mean, logvar=logvar))
-    return EncodeResponse(
-        bundle_id=bundle.manifest.bundle_id,
-        model=bundle.manifest.model,
-        latents=[latent.name for latent in bundle.manifest.latents],
-        items=items,
-    )
+    return items
 
 
 def scored_context(context: Context) -> ScoredContext:
@@ -166,32 +232,26 @@ def unused(images: Encoded) -> str | None:
     return " ".join(parts) or None
 
 
-def _response(batch: Batch, bundle: Bundle, details: Sequence[Record]) -> ScoreResponse:
-    # In one go: to make thousands of small records one by one takes pydantic several times as long.
-    return ScoreResponse.model_validate(
-        {
-            "bundle_id": bundle.manifest.bundle_id,
-            "model": bundle.manifest.model,
-            "context": scored_context(batch.context),
-            "items": _items(batch.images, _scores(batch), details),
-        }
-    )
+def _check_ids(images: Encoded) -> None:
+    """Raises UnicodeEncodeError where an id holds what is no character: once an answer is begun it is too late."""
+    "".join(images.ids).encode()
 
 
-def _items(images: Encoded, scores: Scores, details: Sequence[Record]) -> list[Record]:
-    """One ScoredItem for each image, in order. `error` is set on failed items only, so only they show it."""
-    columns = {name: getattr(scores, name).tolist() for name in SCORES}
-    if not all(np.isfinite(values).all() for values in columns.values()):
-        raise MisfitError("The scores are not finite.")
-    rows = zip(zip(*columns.values(), strict=True), details, strict=True)
+def _items(images: Encoded, scores: Scores, places: slice, rows: slice, details: Sequence[Record]) -> list[Record]:
+    """Return a ScoredItem for each image in `places` of the request, in order; `rows` are the usable ones among them.
+
+    `error` is set on failed items only, so only they show it.
+    """
+    columns = {name: getattr(scores, name)[rows].tolist() for name in SCORES}
+    usable = zip(zip(*columns.values(), strict=True), details, strict=True)
     items: list[Record] = []
-    for position, id_ in enumerate(images.ids):
+    for position, id_ in enumerate(images.ids[places], start=places.start):
         index = images.first + position
         if error := images.errors.get(position):
             nothing: Record = dict.fromkeys(columns)
             items.append({"index": index, "id": id_, "status": "error", "error": _detail(error), **nothing})
         else:
-            values, detail = next(rows)
+            values, detail = next(usable)
             shown = dict(zip(columns, values, strict=True)) | detail
             items.append({"index": index, "id": id_, "status": "ok", **shown})
     return items
@@ -215,11 +275,11 @@ def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
     return _Reasons(terms, attribution.order(terms, context), repaired, scale, reasons)
 
 
-def _attributions(found: _Reasons, most: int, batch: Batch, bundle: Bundle) -> list[list[Record]]:
-    """For each usable image a LatentAttribution of its `most` latents that speak most for an outlier, in that order."""
+def _attributions(found: _Reasons, most: int, batch: Batch, bundle: Bundle, rows: slice) -> list[list[Record]]:
+    """For each usable image in `rows` a LatentAttribution of its `most` latents that speak most for an outlier."""
     names, dead = [latent.name for latent in bundle.manifest.latents], found.terms.dead.tolist()
-    order = found.order[:, :most]
-    terms = {name: getattr(found.terms, name) for name in TERMS} | {"value": batch.images.latents[:, 0]}
+    order = found.order[rows, :most]
+    terms = {name: getattr(found.terms, name)[rows] for name in TERMS} | {"value": batch.images.latents[rows, 0]}
     columns = [np.take_along_axis(values, order, axis=1).tolist() for values in terms.values()]
     return [
         [
@@ -230,29 +290,34 @@ def _attributions(found: _Reasons, most: int, batch: Batch, bundle: Bundle) -> l
     ]
 
 
-def _factors(found: _Reasons, bundle: Bundle) -> list[list[Record]]:
-    """For each usable image every FactorAttribution."""
+def _factors(found: _Reasons, bundle: Bundle) -> Callable[[slice], list[list[Record]]]:
+    """Return what makes, of some of the usable images, every FactorAttribution of each."""
     terms = (found.terms.shapley, found.terms.shapley_odds)
     distance, odds = (attribution.groups(values, bundle.manifest.latents) for values in terms)
     shares = np.array([[distance[factor], odds[factor]] for factor in distance]).transpose(2, 0, 1)  # (n, factors, 2)
-    return [
-        [
-            {"factor": factor, "shapley": of_distance, "shapley_odds": of_odds}
-            for factor, (of_distance, of_odds) in zip(distance, row, strict=True)
+
+    def factors(rows: slice) -> list[list[Record]]:
+        return [
+            [
+                {"factor": factor, "shapley": of_distance, "shapley_odds": of_odds}
+                for factor, (of_distance, of_odds) in zip(distance, row, strict=True)
+            ]
+            for row in shares[rows].tolist()
         ]
-        for row in shares.tolist()
-    ]
+
+    return factors
 
 
-def _interactions(found: _Reasons, batch: Batch, bundle: Bundle) -> list[list[Record]]:
-    """For each usable image the pairs of live latents, by what they add to its squared distance."""
-    matrices = attribution.interactions(batch.images.latents, batch.context, bundle.population)
-    matrices *= found.scale[:, None, None]
+def _interactions(found: _Reasons, pairs: Pairs, bundle: Bundle, rows: slice) -> list[list[Record]]:
+    """For each usable image in `rows` the pairs of live latents, by what they add to its squared distance."""
+    matrices = pairs(rows)
+    matrices *= found.scale[rows, None, None]
     names = [latent.name for latent in bundle.manifest.latents]
-    pairs = list(combinations_with_replacement(bundle.population.live_dims.tolist(), 2))
+    live = combinations_with_replacement(bundle.population.live_dims.tolist(), 2)
+    places = [(j, k, (names[j], names[k]), 1 if j == k else 2) for j, k in live]
     return [
         # The matrix holds each pair of two twice.
-        [{"latents": (names[j], names[k]), "value": matrix[j, k] * (1 if j == k else 2)} for j, k in pairs]
+        [{"latents": latents, "value": matrix[j, k] * times} for j, k, latents, times in places]
         for matrix in matrices
     ]
 
@@ -262,14 +327,14 @@ def _scores(batch: Batch) -> Scores:
     return batch.scores
 
 
-def _familiarity(batch: Batch) -> list[Record]:
-    """For each usable image whether it looks foreign, and why; nothing where nobody asked."""
+def _familiarity(batch: Batch, rows: slice) -> list[Record]:
+    """For each usable image in `rows` whether it looks foreign, and why; nothing where nobody asked."""
     check = batch.images.check
     if check is None:
-        return [{} for _ in batch.images.latents]
+        return [{} for _ in batch.images.latents[rows]]
     return [
         {"is_foreign": True, "reason": check.reason(row)} if foreign else {"is_foreign": False}
-        for row, foreign in enumerate((check.foreignness > 1).tolist())
+        for row, foreign in enumerate((check.foreignness[rows] > 1).tolist(), start=rows.start)
     ]
 
 

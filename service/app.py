@@ -14,11 +14,10 @@ import bentoml
 import numpy as np
 from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, connections, lifecycle, logs, supervisor
+from service import bundle, connections, footprint, lifecycle, logs, supervisor
 from service.access import AccessLog, ReadableMetrics
 from service.admission import Admission, Ticket
 from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
@@ -28,7 +27,20 @@ from service.errors import BundleError
 from service.forms import DecodeForm, DescribeForm, form
 from service.grpc_server import Server, claim_port
 from service.grpc_servicer import Servicer
-from service.http import Answer, Authentication, ErrorBodies, OwnScriptsOnly, answer, read_body, while_connected
+from service.http import (
+    PNG,
+    ZIP,
+    Answer,
+    Authentication,
+    ErrorBodies,
+    OwnScriptsOnly,
+    UntilSent,
+    answer,
+    media_type_wanted,
+    read_body,
+    until_sent,
+    while_connected,
+)
 from service.metrics import Metrics
 from service.options import (
     EditOptions,
@@ -137,8 +149,8 @@ class Misfit:
         try:
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
-            bundle.load(settings.bundle_directory)
-        except (BundleError, ValidationError) as error:
+            footprint.check_full_request(settings, bundle.load(settings.bundle_directory))
+        except (BundleError, ValueError) as error:  # a ValidationError is one
             raise SystemExit(f"misfit cannot start: {error}") from None
         if settings.require_gpu and not has_gpu():
             raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")
@@ -239,15 +251,21 @@ class Misfit:
         """What `work` makes of the request, once it is read and there is room for it."""
 
         async def admitted() -> Answer:
-            with self.admission.ticket() as ticket:
-                body = await self._body(request, ticket)
-                content_type = request.headers.get("content-type", "")
-                query = request.query_params
-                with self.metrics.stage("parse"):
-                    asked = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
-                logs.add_images(asked.size)
-                ticket.take_images(asked.size)
-                return await while_connected(request, work(asked))
+            ticket = until_sent(request).enter_context(self.admission.ticket())
+            body = await self._body(request, ticket)
+            content_type = request.headers.get("content-type", "")
+            query = request.query_params
+            ticket.take_work(footprint.of_parsing(content_type, len(body)))
+            with self.metrics.stage("parse"):
+                asked = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
+            logs.add_images(asked.size)
+            ticket.take_images(asked.size)
+            size = footprint.of_request(asked, self.pipeline.bundle, _form(request))
+            ticket.take_work(size)
+            del body
+            found = await while_connected(request, work(asked))
+            ticket.keep(size)
+            return found
 
         return await self._answer(request, admitted())
 
@@ -258,15 +276,19 @@ class Misfit:
         return await read_body(request, self.settings.max_body_bytes, self.settings.body_seconds, ticket)
 
     async def _decode(self, request: Request) -> Answer:
-        with self.admission.ticket() as ticket:
-            body = await self._body(request, ticket)
-            content_type = request.headers.get("content-type", "")
-            latent_dim = self.pipeline.bundle.manifest.latent_dim
-            with self.metrics.stage("parse"):
-                latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
-            logs.add_images(len(latents))
-            ticket.take_images(len(latents))
-            return await while_connected(request, self.pipeline.decode(latents))
+        ticket = until_sent(request).enter_context(self.admission.ticket())
+        body = await self._body(request, ticket)
+        content_type = request.headers.get("content-type", "")
+        latent_dim = self.pipeline.bundle.manifest.latent_dim
+        with self.metrics.stage("parse"):
+            latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
+        logs.add_images(len(latents))
+        ticket.take_images(len(latents))
+        size = footprint.of_latents(len(latents), self.pipeline.bundle, _form(request))
+        ticket.take_work(size)
+        found = await while_connected(request, self.pipeline.decode(latents))
+        ticket.keep(size)
+        return found
 
     async def _describe(self) -> Answer:
         return self.pipeline.describe(await self.networks.provider())
@@ -282,7 +304,14 @@ class Misfit:
         return all(await asyncio.gather(self.networks.is_ready(), self.decoder.is_alive()))
 
 
+def _form(request: Request) -> footprint.Form:
+    """How the answer will be held, as far as the client wants pictures in another form than JSON."""
+    forms: dict[str, footprint.Form] = {PNG: "sheet", ZIP: "files"}
+    return forms.get(media_type_wanted(request.headers.get("accept", "")), "pieces")
+
+
 connections.limit()
+Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(OwnScriptsOnly)  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.intp]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Inside = Callable[[Float64Array], BoolArray]
+Pairs = Callable[[slice], Float64Array]
 
 # Up to this many live latents every set of them is tried; beyond it sets grow by one latent at a time.
 EXACT_DIMS = 12
@@ -123,11 +124,21 @@ def repair_z(
 
 def interactions(latents: NDArray[np.floating], context: Context, population: Population) -> Float64Array:
     """Shares (n, L, L) of the squared distance by pair of latents; see `shapley_interactions`."""
+    return pairs(latents, context, population)(slice(None))
+
+
+def pairs(latents: NDArray[np.floating], context: Context, population: Population) -> Pairs:
+    """Return what makes the `interactions` (k, L, L) of some rows: of thousands at once they would take gigabytes."""
     units = PopulationUnits.of(population)
-    pairs = shapley_interactions(units.points(latents), Fit(*units.in_units(context)))
-    whole = np.zeros((len(pairs), len(population.location), len(population.location)))
-    whole[np.ix_(np.arange(len(pairs)), units.live, units.live)] = pairs
-    return whole
+    departure = _departure(units.points(latents), Fit(*units.in_units(context)))
+
+    def of_rows(rows: slice) -> Float64Array:
+        shares = _interactions(departure, rows)
+        whole = np.zeros((len(shares), len(population.location), len(population.location)))
+        whole[np.ix_(np.arange(len(shares)), units.live, units.live)] = shares
+        return whole
+
+    return of_rows
 
 
 def groups(terms: Float64Array, latents: Sequence[Latent]) -> dict[str, Float64Array]:
@@ -176,11 +187,7 @@ def shapley_interactions(points: Float64Array, fit: Fit) -> Float64Array:
 
     Phi_jk = 2 delta_j Omega_jk delta_k, and Phi_kk = 2 delta_k^2 Omega_kk - phi_k: each row sums to phi_k.
     """
-    delta, gradient, precision = _departure(points, fit)
-    pairs: Float64Array = 2 * delta[:, :, None] * precision * delta[:, None, :]
-    axes = np.arange(len(precision))
-    pairs[:, axes, axes] -= delta * gradient
-    return pairs
+    return _interactions(_departure(points, fit), slice(None))
 
 
 def smallest_sets(points: Float64Array, fit: Fit, radius_squared: float, inside: Inside) -> BoolArray:
@@ -210,11 +217,23 @@ def repair_deviations(points: Float64Array, fit: Fit, repaired: BoolArray) -> Fl
     Of a single dim this is the conditional z, of all dims together the marginal z.
     """
     _, gradient, precision = _departure(points, fit)
-    both = repaired[:, :, None] & repaired[:, None, :]
-    # Omega_SS^-1 is the covariance of the set S given R; the identity elsewhere keeps the systems of one size.
-    covariance = np.linalg.inv(np.where(both, precision, np.eye(len(precision))))
-    step = (covariance @ np.where(repaired, gradient, 0)[:, :, None])[:, :, 0]
-    return np.asarray(step / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
+    deviations = np.empty(points.shape)
+    for start in range(0, len(points), ROWS_AT_ONCE):  # each row has matrices (d, d) of its own
+        rows = slice(start, start + ROWS_AT_ONCE)
+        both = repaired[rows, :, None] & repaired[rows, None, :]
+        # Omega_SS^-1 is the covariance of the set S given R; the identity elsewhere keeps the systems of one size.
+        covariance = np.linalg.inv(np.where(both, precision, np.eye(len(precision))))
+        step = (covariance @ np.where(repaired[rows], gradient[rows], 0)[:, :, None])[:, :, 0]
+        deviations[rows] = step / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    return deviations
+
+
+def _interactions(departure: tuple[Float64Array, Float64Array, Float64Array], rows: slice) -> Float64Array:
+    delta, gradient, precision = departure[0][rows], departure[1][rows], departure[2]
+    shares: Float64Array = 2 * delta[:, :, None] * precision * delta[:, None, :]
+    axes = np.arange(len(precision))
+    shares[:, axes, axes] -= delta * gradient
+    return shares
 
 
 def _departure(points: Float64Array, fit: Fit) -> tuple[Float64Array, Float64Array, Float64Array]:

@@ -23,7 +23,7 @@ class Encoded:
     """Images by their ids; the k of them that could be used, in order, and the others' errors by position.
 
     latents  (k, 2, L)
-    pixels   (k, H, W, C), or (0, H, W, C) where nobody asked to keep them
+    pixels   (k, H, W, C), or (0, H, W, C) where nobody asked to keep them, or they are too many
     check    how familiar they look, or None where nobody asked
     first    where in the request the first of them stood
     """
@@ -81,6 +81,10 @@ class Batch:
         if self.images.check is not None:
             distances = np.where(self.images.check.foreignness > 1, np.inf, distances)
         return int(distances.argmin())
+
+    def warned(self, warning: str) -> Self:
+        """The same, with one more thing that the user should know."""
+        return replace(self, context=replace(self.context, warnings=(*self.context.warnings, warning)))
 
     def pieces(self, size: int) -> Iterator[Self]:
         """The batch in pieces of `size` images, each scored as in the whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -92,6 +92,18 @@ class Coder:
             raise failed.exceptions[0] from None
         return Encoded.concatenate([self.nothing, *(task.result() for task in tasks)])
 
+    async def pixels(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget) -> Uint8Array:
+        """Read again images (k, H, W, C), k >= 1, that could be read before, within a budget of their own."""
+        parts = []
+        for at in range(0, len(uploads), CHUNK_ROWS):
+            with self.observer.stage("decode"):
+                chunk, spec = uploads[at : at + CHUNK_ROWS], self.bundle.manifest.image
+                rows = await self.decoder.read(chunk, spec, resize, budget)
+            for error in rows.errors.values():
+                raise error
+            parts.append(rows.pixels)
+        return np.concatenate(parts)
+
     async def draw(self, latents: NDArray[np.float64]) -> Drawn:
         """Decode latents (k, L), k >= 1, and look at the pictures with the encoder's eyes."""
         with self.observer.stage("draw"):
@@ -103,10 +115,13 @@ class Coder:
         """Latents (k, L), k >= 1, to uint8 (k, H, W, C)."""
         return await self._in_turns(self.networks.decode, latents)
 
-    async def saliency(self, images: Uint8Array) -> Float32Array:
-        """uint8 (k, H, W, C), k >= 1, to signed heat maps (k, L, h, w)."""
-        with self.observer.stage("saliency"):
-            return await self._in_turns(self.networks.saliency, images)
+    async def saliency(self, images: Uint8Array) -> AsyncIterator[Float32Array]:
+        """uint8 (k, H, W, C), k >= 1, to signed heat maps (k, L, h, w), of some images at a time."""
+        chunks = self._chunks(self.networks.saliency, images)
+        for _ in range(0, len(images), CHUNK_ROWS):
+            with self.observer.stage("saliency"):
+                maps = await anext(chunks)
+            yield maps
 
     @property
     def nothing(self) -> Encoded:
@@ -130,7 +145,8 @@ class Coder:
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
             return replace(self.nothing, ids=ids, errors=rows.errors)
-        pixels = rows.pixels if keep_pixels else rows.pixels[:0]
+        # Not a slice of them, which would keep them all.
+        pixels = rows.pixels if keep_pixels else self.nothing.pixels
         with self.observer.stage("encode"):
             async with self._turns.turn(len(rows.pixels), due):
                 if not check or familiarity is None:
@@ -142,13 +158,19 @@ class Coder:
     async def _in_turns(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
     ) -> NDArray[Result]:
-        """What `network` makes of rows (n, ...), n >= 1, chunk by chunk."""
-        began, results = asyncio.get_running_loop().time(), []
+        """What `network` makes of rows (n, ...), n >= 1."""
+        return np.concatenate([result async for result in self._chunks(network, rows)])
+
+    async def _chunks(
+        self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
+    ) -> AsyncIterator[NDArray[Result]]:
+        """The same chunk by chunk."""
+        began = asyncio.get_running_loop().time()
         for at in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[at : at + CHUNK_ROWS]
             async with self._turns.turn(len(chunk), began + at * self._seconds_per_row):
-                results.append(await network(chunk))
-        return np.concatenate(results)
+                result = await network(chunk)
+            yield result
 
     @cached_property
     def _turns(self) -> Turns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.errors import TooLarge
 from service.images import MIB, Limits
@@ -53,6 +53,10 @@ class DecodeBudget:
     def unlimited(cls) -> DecodeBudget:
         """Return the budget of images that nobody sent."""
         return cls(0, sys.maxsize, math.inf)
+
+    def again(self) -> DecodeBudget:
+        """Return a budget to decode the same images once more, for which there was room."""
+        return replace(self, bytes=0, seconds=0.0, is_admitted=True)
 
     @property
     def bytes_left(self) -> int:

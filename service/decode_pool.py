@@ -28,7 +28,7 @@ import joblib
 import numpy as np
 
 from service.decode_budget import DecodeBudget, image_limits
-from service.decoding import Decoded, Job, RowShape, from_head, run
+from service.decoding import Decoded, Job, RowShape, from_head, run, send_job
 from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
 from service.images import MIB, Content, Resize, Rows, Spec, Upload, with_channels
 from service.settings import Settings
@@ -52,6 +52,8 @@ RESTART_SECONDS = 0.25
 ENDING_SECONDS = 0.5
 # Of CPU, for a job of a request that has hardly any left.
 SHORTEST_SECONDS = 0.01
+# Of CPU, for images that nobody sent.
+LONGEST_SECONDS = 3600.0
 PROBE_SECONDS = 3.0
 ROOT = Path(__file__).parents[1]
 
@@ -150,9 +152,12 @@ class DecodePool:
 
         `cost` is what they take, where it is known and counted already.
         """
-        contents = [rows.files[at] for at in positions]
-        left = budget.bytes_left if cost is None else sys.maxsize
-        job = replace(job, contents=contents, give_up_at=left, seconds=max(budget.seconds_left, SHORTEST_SECONDS))
+        job = replace(
+            job,
+            contents=[rows.files[at] for at in positions],
+            give_up_at=budget.bytes_left if cost is None else sys.maxsize,
+            seconds=min(max(budget.seconds_left, SHORTEST_SECONDS), LONGEST_SECONDS),
+        )
         due = budget.began + min(budget.bytes / BYTES_PER_SECOND, self._longest_delay)
         try:
             run = self._quick.run(job, 1, due) if cost is None else self._large.run(job, cost, due)
@@ -209,7 +214,7 @@ class _Rows:
             if isinstance(content, np.ndarray) and with_channels(content).shape == spec.shape:
                 self._pixels[position] = with_channels(content)
             else:
-                self.files[position] = bytes(content) if isinstance(content, memoryview) else content
+                self.files[position] = content
 
     def add(self, positions: Sequence[int], decoded: Decoded) -> None:
         """Take what became of the files at those positions."""
@@ -302,7 +307,7 @@ class _Worker:
         """Return what came of the job, in a thread that may wait for it. Raise _WorkerEnded."""
         connection = self.start()
         try:
-            connection.send(job)
+            send_job(connection, job)
             if not connection.poll(STALLED_SECONDS):
                 raise EOFError
             head = connection.recv_bytes()

@@ -13,12 +13,8 @@ import resource
 import signal
 import sys
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
 
 from service import decoding
-
-if TYPE_CHECKING:
-    from service.decoding import Job
 
 PR_SET_PDEATHSIG = 1
 # Of the interpreter and its libraries.
@@ -43,7 +39,7 @@ def main(descriptor: int, niceness: int, max_bytes: int) -> None:
     os.nice(niceness)
     with Connection(descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         while True:
-            job: Job = connection.recv()
+            job = decoding.receive_job(connection)
             signal.setitimer(signal.ITIMER_PROF, job.seconds)
             decoded = decoding.run(job)
             signal.setitimer(signal.ITIMER_PROF, 0)

@@ -7,9 +7,12 @@ plain record, and its result travels as JSON and raw pixels, so that nothing a d
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,8 @@ from service.images import Content, Limits, Opened, Resize, Spec, Uint8Array, de
 
 # Pixels that came as an array take some bytes more for each, to be converted and resized.
 ARRAY_BYTES_PER_PIXEL = 8
+# Contents of more bytes are sent to a worker beside the rest of their job.
+BESIDE = 64 * 1024
 ERRORS: dict[str, type[MisfitError]] = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InvalidInput)
 }
@@ -126,6 +131,31 @@ def _look(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
         return content, content.shape[0] * content.shape[1] * ARRAY_BYTES_PER_PIXEL
     opened = open_image(content, job.shape, job.resize, job.limits)
     return opened, opened.cost
+
+
+def send_job(connection: Connection, job: Job) -> None:
+    """Send a job to a worker, large contents beside the rest and without a copy."""
+    contents = [
+        content if isinstance(content, np.ndarray) else _beside(content) if len(content) > BESIDE else bytes(content)
+        for content in job.contents
+    ]
+    beside: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(replace(job, contents=contents), protocol=5, buffer_callback=beside.append)
+    connection.send_bytes(len(beside).to_bytes(4, "big") + rest)
+    for buffer in beside:
+        connection.send_bytes(buffer.raw())
+
+
+def _beside(content: bytes | memoryview) -> Any:
+    return pickle.PickleBuffer(content)
+
+
+def receive_job(connection: Connection) -> Job:
+    """Receive the next job. Raise EOFError where none will come."""
+    message = connection.recv_bytes()
+    beside = [connection.recv_bytes() for _ in range(int.from_bytes(message[:4], "big"))]
+    job: Job = pickle.loads(memoryview(message)[4:], buffers=beside)  # noqa: S301 - from the process that started this
+    return job
 
 
 def head_of(decoded: Decoded) -> bytes:

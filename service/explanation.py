@@ -2,88 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service import pictures
-from service.answers import Explained
+from service import answers, pictures, record_sizes
+from service.answers import Explained, Record
 from service.batch import Batch
 from service.bundle import Bundle
+from service.context import Float64Array
 from service.errors import InvalidOption
-from service.schemas import HeatMap, ScoreResponse
+from service.images import Uint8Array
+from service.options import ExplainOptions, maps_of_image, most_pictures
+from service.pieces import Pieced
+from service.schemas import ScoreResponse
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer of /explain, and the overlays (m, t, H, W, 3) that its images `explained.mapped` get."""
+    """The answer of /explain. Its m images `explained.mapped` get t heat maps each, drawn when they are asked for.
+
+    pixels    (m, H, W, C)  those images
+    evidence  (m, t, h, w)  what makes each of their top latents be further up, or down, than in a typical image
+    """
 
     batch: Batch
     explained: Explained
-    names: Sequence[str]
-    overlays: NDArray[np.uint8]
+    bundle: Bundle
+    pixels: Uint8Array
+    evidence: Float64Array
 
-    def with_pictures(self) -> ScoreResponse:
+    def as_json(self) -> Pieced[ScoreResponse]:
         """Each heat map as base64 of a PNG, with the image that it is of."""
-        items = list(self.explained.response.items)
-        for row, names, overlays in self._mapped():
-            maps = [
-                HeatMap(latent=name, image=pictures.to_base64(overlay))
-                for name, overlay in zip(names, overlays, strict=True)
-            ]
-            position = self.batch.positions[row]
-            items[position] = items[position].model_copy(update={"heat_maps": maps})
-        return self.explained.response.model_copy(update={"items": items})
+        places = {int(row): number for number, row in enumerate(self.explained.mapped)}
 
-    def heat_maps(self) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
-        """Each heat map, with the request's position of its image and the name of its latent."""
-        for row, names, overlays in self._mapped():
-            for name, overlay in zip(names, overlays, strict=True):
-                yield self.batch.positions[row], name, overlay
+        def details(rows: slice) -> list[Record]:
+            records = self.explained.details(rows)
+            for row, record in enumerate(records, start=rows.start):
+                if row in places:
+                    names, overlays = self._drawn(places[row])
+                    record["heat_maps"] = [
+                        {"latent": name, "image": pictures.to_base64(overlay)}
+                        for name, overlay in zip(names, overlays, strict=True)
+                    ]
+            return records
+
+        weights = self._weights()
+        weights[self.explained.mapped] += self.explained.top.shape[1] * record_sizes.heat_map(self.bundle)
+        return answers.pieced(self.batch, self.bundle, details, weights)
+
+    def without_maps(self) -> Pieced[ScoreResponse]:
+        """The answer but for its heat maps."""
+        return answers.pieced(self.batch, self.bundle, self.explained.details, self._weights())
 
     def as_sheet(self) -> bytes:
         """A row for each image that has heat maps, the most outlying first: the image, then its maps; as PNG.
 
         Raises InvalidOption where there is no heat map to show.
         """
-        rows, captions = [], []
-        for row, names, overlays in self._mapped():
-            image = self.batch.images.pixels[row]
-            rows.append(np.stack([np.broadcast_to(image, overlays.shape[1:]), *overlays]))
-            item = self.explained.response.items[self.batch.positions[row]]
-            captions.append(f"{item.id}: {', '.join(names)}")
-        if not rows:
+        if not self.explained.top.size:
             raise InvalidOption(
                 "No image gets a heat map, so there is no sheet to show.",
                 "Ask for heat_maps=all, or for JSON; of a bundle without saliency.onnx there are none.",
             )
+        rows, captions = [], []
+        for number, row in enumerate(self.explained.mapped):
+            names, overlays = self._drawn(number)
+            rows.append(np.stack([np.broadcast_to(self.pixels[number], overlays.shape[1:]), *overlays]))
+            captions.append(f"{self._id(row)}: {', '.join(names)}")
         columns = ("as sent", *(f"top {place + 1}" for place in range(len(rows[0]) - 1)))
-        return pictures.to_png(pictures.contact_sheet(rows, captions, columns))
+        return pictures.sheet_png(rows, captions, columns)
 
-    def as_zip(self) -> bytes:
+    def as_zip(self) -> Iterator[bytes]:
         """A PNG for each heat map, called by its image's rank and id and its latent, and answer.json."""
-        files = {}
-        for row, names, overlays in self._mapped():
-            item = self.explained.response.items[self.batch.positions[row]]
-            for name, overlay in zip(names, overlays, strict=True):
-                stem = f"{item.rank:04}_{pictures.file_stem(item.id)}_{pictures.file_stem(name)}"
-                files[f"{stem}.png"] = pictures.to_png(overlay)
-        files["answer.json"] = self.explained.response.model_dump_json(exclude_unset=True, indent=2).encode()
-        return pictures.zip_files(files)
+        return pictures.zip_pieces(self._files())
 
-    def _mapped(self) -> Iterator[tuple[int, list[str], NDArray[np.uint8]]]:
-        for row, top, overlays in zip(self.explained.mapped, self.explained.top, self.overlays, strict=True):
-            yield int(row), [self.names[dim] for dim in top], overlays
+    def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        assert self.batch.scores is not None, "explanations are of images"
+        places: dict[str, tuple[int, int]] = {}  # where two are called alike, there is the last of them
+        for number, (row, dims) in enumerate(zip(self.explained.mapped, self.explained.top, strict=True)):
+            rank, image = self.batch.scores.rank[row], pictures.file_stem(self._id(row))
+            for place, dim in enumerate(dims):
+                name = pictures.file_stem(self.bundle.manifest.latents[dim].name)
+                places[f"{rank:04}_{image}_{name}.png"] = number, place
+        for name, (number, place) in places.items():
+            (overlay,) = pictures.overlays(self.pixels[number], self.evidence[number, place : place + 1])
+            yield name, iter([pictures.to_png(overlay)])
+        yield "answer.json", self.without_maps().json(indent=2)
+
+    def _drawn(self, number: int) -> tuple[list[str], Uint8Array]:
+        """The latents' names and the overlays (t, H, W, 3) of the image `explained.mapped[number]`."""
+        latents = self.bundle.manifest.latents
+        overlays = pictures.overlays(self.pixels[number], self.evidence[number])
+        return [latents[dim].name for dim in self.explained.top[number]], overlays
+
+    def _id(self, row: np.intp) -> str:
+        return self.batch.images.ids[self.batch.positions[row]]
+
+    def _weights(self) -> NDArray[np.int64]:
+        return np.full(len(self.batch.positions), self.explained.record_bytes)
 
 
-def of(batch: Batch, explained: Explained, maps: NDArray[np.float32], bundle: Bundle) -> Explanation:
-    """Overlays of the maps (m, L, h, w) of the images that get some, less the map of a typical one."""
-    shape = (*explained.top.shape, bundle.manifest.image.height, bundle.manifest.image.width, 3)
-    overlays = np.empty(shape, dtype=np.uint8)
-    for number, (row, top, signs) in enumerate(zip(explained.mapped, explained.top, explained.signs, strict=True)):
-        # What makes each latent be further up, or further down, than in a typical image.
-        evidence = np.maximum(maps[number, top] * signs[:, None, None], 0)
-        overlays[number] = pictures.overlays(batch.images.pixels[row], evidence)
-    return Explanation(batch, explained, [latent.name for latent in bundle.manifest.latents], overlays)
+def most_mapped(images: int, options: ExplainOptions, bundle: Bundle) -> int:
+    """Return how many of a request's images may get heat maps, at least one.
+
+    Raises InvalidOption where `options` want more of them than one answer may hold.
+    """
+    each, most = maps_of_image(options, bundle), most_pictures(bundle.manifest.image)
+    if options.heat_maps == "all" and bundle.manifest.has_saliency and images * each > most:
+        raise InvalidOption(
+            f"{images} images with {each} heat maps each are {images * each} maps; at most {most} are drawn at a time.",
+            "Ask for heat_maps=flagged or for a smaller top, or send fewer images, with a context or a reference set "
+            "so that they are still compared with the same.",
+        )
+    return max(1, most // max(each, 1))
+
+
+def left_out(batch: Batch, mapped: int) -> str | None:
+    """Return what to warn of where heat maps are of no more than `mapped` of the flagged images."""
+    assert batch.scores is not None, "explanations are of images"
+    if (flagged := int(batch.scores.is_outlier.sum())) <= mapped:
+        return None
+    return (
+        f"{flagged} images are flagged, more than get heat maps at a time: they are of the {mapped} most outlying. "
+        "A smaller top leaves room for more images."
+    )
+
+
+def evidence(maps: NDArray[np.float32], top: NDArray[np.intp], signs: NDArray[np.float64]) -> Float64Array:
+    """Return what makes the latents `top` (k, t) be further up (`signs` 1) or down (-1) than in a typical image.
+
+    maps  (k, L, h, w)  of the images, less that of the typical one
+    The result is (k, t, h, w).
+    """
+    chosen = np.take_along_axis(maps, top[:, :, None, None], axis=1)
+    return np.maximum(chosen * signs[:, :, None, None], 0)

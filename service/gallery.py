@@ -5,14 +5,16 @@ It can be had as JSON, as one contact sheet, or as files in a zip.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service import answers, odds, pictures
+from service import answers, odds, pictures, record_sizes
 from service.batch import Drawn
 from service.bundle import Bundle
+from service.pieces import Pieced, cut
 from service.plans import Plan
 from service.schemas import Distances, Picture, PicturesResponse, ScoredContext
 
@@ -22,19 +24,26 @@ UNCHANGED = 1e-6
 
 @dataclass(frozen=True)
 class Gallery:
-    """The answer without its pictures, and the pictures (k, H, W, C)."""
+    """The answer without its pictures, the pictures (k, H, W, C), and what one takes as JSON, in bytes at most."""
 
     plan: Plan
     response: PicturesResponse
     images: NDArray[np.uint8]
+    picture_bytes: int
 
-    def with_pictures(self) -> PicturesResponse:
+    def as_json(self) -> Pieced[PicturesResponse]:
         """Each picture as base64 of a PNG."""
-        shown = [
-            picture.model_copy(update={"image": pictures.to_base64(image)})
-            for picture, image in zip(self.response.pictures, self.images, strict=True)
-        ]
-        return self.response.model_copy(update={"pictures": shown})
+        ids = [picture.id for picture in self.response.pictures]
+        weights = record_sizes.longest_texts(ids) + self.picture_bytes
+
+        def records() -> Iterator[list[Picture]]:
+            for places in cut(weights):
+                yield [
+                    picture.model_copy(update={"image": pictures.to_base64(image)})
+                    for picture, image in zip(self.response.pictures[places], self.images[places], strict=True)
+                ]
+
+        return Pieced(self.response.model_copy(update={"pictures": []}), "pictures", records)
 
     def as_sheet(self) -> bytes:
         """All pictures on one sheet, as PNG; edited images stand to the right of what they were."""
@@ -43,16 +52,18 @@ class Gallery:
         if plan.originals is not None:
             tiles = np.stack([plan.originals, self.images], axis=1).reshape(-1, *self.images.shape[1:])
         rows = [tiles[at : at + plan.columns] for at in range(0, len(tiles), plan.columns)]
-        return pictures.to_png(pictures.contact_sheet(rows, plan.row_captions, plan.column_captions))
+        return pictures.sheet_png(rows, plan.row_captions, plan.column_captions)
 
-    def as_zip(self) -> bytes:
+    def as_zip(self) -> Iterator[bytes]:
         """One PNG for each picture, called by its place and id, and answer.json with everything else."""
-        places = range(len(self.images))
+        return pictures.zip_pieces(self._files())
+
+    def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         digits = len(str(len(self.images) - 1))
-        names = [f"{place:0{digits}}_{pictures.file_stem(self.plan.ids[place])}.png" for place in places]
-        files = {name: pictures.to_png(image) for name, image in zip(names, self.images, strict=True)}
-        files["answer.json"] = self.response.model_dump_json(exclude_unset=True, indent=2).encode()
-        return pictures.zip_files(files)
+        for place, image in enumerate(self.images):
+            name = f"{place:0{digits}}_{pictures.file_stem(self.plan.ids[place])}.png"
+            yield name, iter([pictures.to_png(image)])
+        yield "answer.json", iter([self.response.model_dump_json(exclude_unset=True, indent=2).encode()])
 
 
 def missed(plan: Plan, drawn: Drawn, bundle: Bundle) -> NDArray[np.intp]:
@@ -120,4 +131,4 @@ def finish(plan: Plan, drawn: Drawn, bundle: Bundle) -> Gallery:
         pictures=shown,
         errors=plan.errors,
     )
-    return Gallery(plan, response, images)
+    return Gallery(plan, response, images, record_sizes.picture_item(bundle))

@@ -5,15 +5,17 @@ Options reach `service.requests.read_options` as the words that JSON would hold,
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from service import archives, pictures, structure
+from service import archives, structure
 from service.errors import InvalidInput
 from service.explanation import Explanation
 from service.gallery import Gallery
@@ -27,6 +29,7 @@ from service.options import (
     ScoreOptions,
     TraverseOptions,
 )
+from service.pieces import Pieced
 from service.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.requests import Gathered, ImagesRequest, OptionsT, check_latents, read_contexts
@@ -38,12 +41,12 @@ WORDS_FOR_IMAGES = (["flagged"], ["all"])
 
 @dataclass(frozen=True)
 class Method(Generic[OptionsT]):
-    """A method that takes images: the message that it is called with, its options, its work, its answer as message."""
+    """A method that takes images: the message that it is called with, its options, its work, its answer's bytes."""
 
     request: type[Message]
     options: type[OptionsT]
     work: Callable[[Pipeline, ImagesRequest[OptionsT]], Any]
-    answer: Callable[[Any], Message]
+    answer: Callable[[Any], bytes]
 
 
 def parsed(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT:
@@ -146,29 +149,42 @@ def as_message(kind: type[MessageT]) -> Callable[[BaseModel], MessageT]:
     return lambda response: kind(**response.model_dump(exclude_unset=True))
 
 
-def _explained(found: Explanation) -> pb.ScoreResponse:
-    message = as_message(pb.ScoreResponse)(found.explained.response)
-    for position, latent, overlay in found.heat_maps():
-        message.items[position].heat_maps.add(latent=latent, image=pictures.to_png(overlay))
-    return message
+def serialised(kind: type[Message]) -> Callable[[BaseModel | Pieced[BaseModel]], bytes]:
+    """From a response to the bytes of a message of that kind, of which no more than a piece exists as objects.
+
+    Messages one after the other are one message: what is repeated in them adds up.
+    """
+
+    def answer(found: BaseModel | Pieced[BaseModel]) -> bytes:
+        parts = found.parts() if isinstance(found, Pieced) else [(found, set(type(found).model_fields))]
+        values = (part.model_dump(exclude_unset=True, include=fields) for part, fields in parts)
+        return b"".join(kind(**_with_files(each)).SerializeToString() for each in values)
+
+    return answer
 
 
-def pictured(found: Gallery) -> pb.PicturesResponse:
-    message = as_message(pb.PicturesResponse)(found.response)
-    for picture, image in zip(message.pictures, found.images, strict=True):
-        picture.image = pictures.to_png(image)
-    return message
+def _with_files(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a response, with the bytes of each picture where JSON has base64."""
+    maps = (each for item in values.get("items", ()) for each in item.get("heat_maps") or ())
+    for picture in (*maps, *values.get("pictures", ())):
+        picture["image"] = binascii.a2b_base64(picture["image"])
+    return values
 
 
-scored_piece = as_message(pb.ScoreStreamResponse)
+def _pictured(found: Explanation | Gallery, kind: type[Message]) -> bytes:
+    return serialised(kind)(found.as_json())
+
+
+pictured = partial(_pictured, kind=pb.PicturesResponse)
+scored_piece = serialised(pb.ScoreStreamResponse)
 described = as_message(pb.DescribeResponse)
 METHODS: dict[str, Method[Any]] = {
-    "Score": Method(pb.ScoreRequest, ScoreOptions, Pipeline.score, as_message(pb.ScoreResponse)),
-    "Explain": Method(pb.ExplainRequest, ExplainOptions, Pipeline.explain, _explained),
-    "Fit": Method(pb.FitRequest, FitOptions, Pipeline.fit, as_message(pb.FitResponse)),
+    "Score": Method(pb.ScoreRequest, ScoreOptions, Pipeline.score, serialised(pb.ScoreResponse)),
+    "Explain": Method(pb.ExplainRequest, ExplainOptions, Pipeline.explain, partial(_pictured, kind=pb.ScoreResponse)),
+    "Fit": Method(pb.FitRequest, FitOptions, Pipeline.fit, serialised(pb.FitResponse)),
     "Edit": Method(pb.EditRequest, EditOptions, Pipeline.edit, pictured),
     "Traverse": Method(pb.TraverseRequest, TraverseOptions, Pipeline.traverse, pictured),
     "Interpolate": Method(pb.InterpolateRequest, InterpolateOptions, Pipeline.interpolate, pictured),
     "Sample": Method(pb.SampleRequest, SampleOptions, Pipeline.sample, pictured),
-    "Encode": Method(pb.EncodeRequest, EncodeOptions, Pipeline.encode, as_message(pb.EncodeResponse)),
+    "Encode": Method(pb.EncodeRequest, EncodeOptions, Pipeline.encode, serialised(pb.EncodeResponse)),
 }

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from service import logs, spans
+from service import footprint, logs, spans
 from service.admission import Admission, Ticket
 from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
 from service.grpc_messages import (
@@ -73,8 +73,9 @@ class Servicer:
         works |= {"Decode": self._decode, "Describe": self._describe}
         return grpc.method_handlers_generic_handler(
             SERVICE,
+            # As streams of which one message is read and one is sent, which on the wire is no different: gRPC would
+            # wait for the whole message before it runs anything of ours, and the end tells when the answer is sent.
             {
-                # As a stream of messages, of which one is read: gRPC would wait for it before it runs anything of ours.
                 name: grpc.stream_stream_rpc_method_handler(partial(self._unary, name, work))
                 for name, work in works.items()
             }
@@ -85,7 +86,7 @@ class Servicer:
         async with self._answering(name, call) as ticket:
             content = await read_message(call, self.pipeline.settings.body_seconds)
             check_length(len(content), self.pipeline.settings.max_body_bytes)
-            ticket.take_bytes(len(content))
+            ticket.take_work(footprint.RECEIVED_COPIES * len(content))
             await call.write(await work(content, ticket))
 
     async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
@@ -94,9 +95,11 @@ class Servicer:
             request = await asyncio.to_thread(self._read, method, content)
         logs.add_images(request.size)
         ticket.take_images(request.size)
+        size = footprint.of_request(request, self.pipeline.bundle, "message")
+        ticket.take_work(size)
         found = await method.work(self.pipeline, request)
-        with self.metrics.stage("serialise"):
-            return await asyncio.to_thread(lambda: method.answer(found).SerializeToString())
+        ticket.keep(footprint.RECEIVED_COPIES * len(content) + size)
+        return await self.metrics.timed("serialise", method.answer, found)
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
         settings = self.pipeline.settings
@@ -111,9 +114,11 @@ class Servicer:
             )
         logs.add_images(len(rows))
         ticket.take_images(len(rows))
+        size = footprint.of_latents(len(rows), self.pipeline.bundle, "message")
+        ticket.take_work(size)
         found = await self.pipeline.decode(rows)
-        with self.metrics.stage("serialise"):
-            return await asyncio.to_thread(lambda: pictured(found).SerializeToString())
+        ticket.keep(footprint.RECEIVED_COPIES * len(content) + size)
+        return await self.metrics.timed("serialise", pictured, found)
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
         parsed(pb.DescribeRequest, content, self.pipeline.settings)
@@ -123,7 +128,7 @@ class Servicer:
     async def _score_stream(self, contents: AsyncIterator[bytes], call: Call) -> None:
         async with self._answering("ScoreStream", call) as ticket:
             async for piece in self.pipeline.score_stream(self._chunks(contents, ticket)):
-                await call.write(scored_piece(piece).SerializeToString())
+                await call.write(await self.metrics.timed("serialise", scored_piece, piece))
 
     async def _chunks(
         self, contents: AsyncIterator[bytes], ticket: Ticket
@@ -134,11 +139,12 @@ class Servicer:
             check_length(len(content), settings.max_body_bytes)
             if is_first:
                 ticket.expect(0)
-            ticket.widen(0, len(content))
+            ticket.widen(0, footprint.RECEIVED_COPIES * len(content))
             with self.metrics.stage("parse"):
                 chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
             logs.add_images(chunk.size)
             ticket.widen(chunk.size, 0)
+            ticket.take_work(footprint.of_chunk(chunk, self.pipeline.bundle))
             is_first, images = False, images + chunk.size
             if images > settings.max_stream_images:
                 raise TooManyImages(

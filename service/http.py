@@ -1,10 +1,16 @@
-"""HTTP only translates: bodies in, JSON out, and every error in one shape."""
+"""HTTP only translates: bodies in, JSON out, and every error in one shape.
+
+A large answer is made while it is sent, piece by piece, so that memory holds no more of it than a few pieces.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+import logging
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import ExitStack
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -15,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.admission import Ticket
 from service.errors import Overloaded, TooSlow, Unauthenticated, UnsupportedMediaType
 from service.observer import Observer
+from service.pieces import Pieced
 from service.replies import REQUEST_ID, RETRY_AFTER, RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
 from service.schemas import ErrorDetail, ErrorResponse
 from service.settings import Settings
@@ -25,6 +32,11 @@ T = TypeVar("T")
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
 JSON, PNG, ZIP = "application/json", "image/png", "application/zip"
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
+# Answers of up to so many bytes are sent whole, with their length; larger ones while they are made.
+MOST_WHOLE = 1024 * 1024
+UNTIL_SENT = "until_sent"
+
+logger = logging.getLogger(__name__)
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ticket) -> bytes:
@@ -39,19 +51,18 @@ async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ti
     announced_bytes = int(announced) if announced.isdecimal() else 0
     check_length(announced_bytes, max_bytes)
     ticket.expect(announced_bytes)
-    chunks, length = [], 0
+    body, length = BytesIO(), 0  # which grows in place, and hands over what it holds without a copy
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 check_length(length := length + len(chunk), max_bytes)
                 ticket.take_bytes(len(chunk))
-                chunks.append(chunk)
+                body.write(chunk)
     except TimeoutError:
         raise TooSlow(
             f"Of the body, {length} bytes have come in {seconds:g} s, and not all.", "Send it faster, or in parts."
         ) from None
-    # A large copy, during which others are to be answered.
-    return await asyncio.to_thread(b"".join, chunks)
+    return body.getvalue()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -76,14 +87,14 @@ async def _disconnected(request: Request) -> None:
 class Pictured(Protocol):
     """An answer with pictures, in each of its forms."""
 
-    def with_pictures(self) -> BaseModel: ...
+    def as_json(self) -> Pieced[BaseModel]: ...
 
     def as_sheet(self) -> bytes: ...
 
-    def as_zip(self) -> bytes: ...
+    def as_zip(self) -> Iterator[bytes]: ...
 
 
-Answer = BaseModel | Pictured
+Answer = BaseModel | Pieced[BaseModel] | Pictured
 
 
 async def answer(
@@ -91,30 +102,113 @@ async def answer(
 ) -> Response:
     """The response that `work` leads to, or the error in which it ends."""
     observer = observer or Observer()
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    headers = {REQUEST_ID: request_id(request.scope)}
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout_at(deadline):
             found = await work
-            with observer.stage("serialise"):
-                content, media_type = await asyncio.to_thread(_represented, found, request.headers.get("accept", ""))
-        return Response(content, media_type=media_type, headers={REQUEST_ID: request_id(request.scope)})
+            media_type = _media_type(found, request.headers.get("accept", ""))
+            begun, rest = await observer.timed("serialise", _begin, found, media_type)
+        if rest is None:
+            return Response(begun, media_type=media_type, headers=headers)
+        return Streamed(begun, rest, deadline, observer, media_type, headers)
     except ClientDisconnect:
-        return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
+        return Response(status_code=CLIENT_CLOSED_REQUEST, headers=headers)
     except TimeoutError:
         return error_response(late(timeout_seconds), request.scope)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
         return error_response(error, request.scope)
 
 
-def _represented(found: Answer, accept: str) -> tuple[bytes, str]:
-    """The answer in the form that the client asked for: pictures also come as a contact sheet, or as files."""
-    if not isinstance(found, BaseModel):
-        wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-        if PNG in wanted:
-            return found.as_sheet(), PNG
-        if ZIP in wanted:
-            return found.as_zip(), ZIP
-        found = found.with_pictures()
-    return found.model_dump_json(exclude_unset=True).encode(), JSON
+def media_type_wanted(accept: str) -> str:
+    """The form in which a client wants an answer with pictures: JSON, a contact sheet, or files."""
+    wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return next((form for form in (PNG, ZIP) if form in wanted), JSON)
+
+
+def _media_type(found: Answer, accept: str) -> str:
+    return JSON if isinstance(found, BaseModel | Pieced) else media_type_wanted(accept)
+
+
+def _begin(found: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
+    """The beginning of the answer in that form, and what makes the rest of it: None where that is all."""
+    pieces, begun, size = _pieces(found, media_type), [], 0
+    for piece in pieces:
+        begun.append(piece)
+        if (size := size + len(piece)) > MOST_WHOLE:
+            return b"".join(begun), pieces
+    return b"".join(begun), None
+
+
+def _pieces(found: Answer, media_type: str) -> Iterator[bytes]:
+    if isinstance(found, BaseModel):
+        return iter([found.model_dump_json(exclude_unset=True).encode()])
+    if isinstance(found, Pieced):
+        return found.json()
+    if media_type == PNG:
+        return iter([found.as_sheet()])
+    return found.as_zip() if media_type == ZIP else found.as_json().json()
+
+
+class Streamed(Response):
+    """A response that is made, in threads, while it is sent: no piece before the one before it has been taken.
+
+    Nothing is left that could fail but the time and the client: where one of them runs out, the answer ends before
+    its last piece, which every HTTP client takes for the error that it is.
+    """
+
+    def __init__(
+        self,
+        begun: bytes,
+        rest: Iterator[bytes],
+        deadline: float,
+        observer: Observer,
+        media_type: str,
+        headers: dict[str, str],
+    ) -> None:
+        """`deadline` is of the event loop's clock."""
+        super().__init__(media_type=media_type, headers=headers)
+        del self.headers["content-length"]
+        self._begun, self._rest, self._deadline, self._observer = begun, rest, deadline, observer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await while_connected(Request(scope, receive), self._send_pieces(send))
+        except ClientDisconnect:
+            logger.info("the client has gone before it had all of its answer")
+        except TimeoutError:
+            logger.warning("the answer was not sent within MISFIT_TIMEOUT_SECONDS: its client is too slow")
+        if self.background is not None:
+            await self.background()
+
+    async def _send_pieces(self, send: Send) -> None:
+        piece: bytes | None = self._begun
+        self._begun = b""
+        while piece is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await self._observer.timed("serialise", next, self._rest, None)
+        await send({"type": "http.response.body", "body": b""})
+
+
+class UntilSent:
+    """ASGI middleware: what an endpoint enters in `until_sent` is held until its answer has been sent, or cannot be."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        with ExitStack() as stack:
+            scope.setdefault("state", {})[UNTIL_SENT] = stack
+            return await self._app(scope, receive, send)
+
+
+def until_sent(request: Request) -> ExitStack:
+    stack: ExitStack = request.scope["state"][UNTIL_SENT]
+    return stack
 
 
 def error_response(error: Exception, scope: Scope) -> Response:

@@ -40,7 +40,11 @@ class Metrics(Observer):
             unit: Gauge(name, text, multiprocess_mode="livesum", registry=registry)
             for unit, name, text in (
                 ("images", "misfit_rows_in_flight", "Images being worked on in all requests."),
-                ("bytes", "misfit_bytes_in_flight", "Bytes of all bodies and messages being worked on."),
+                (
+                    "bytes",
+                    "misfit_bytes_in_flight",
+                    "Bytes of all bodies and messages, of the work on them and of its answers.",
+                ),
             )
         }
         self._grpc_calls = Counter(

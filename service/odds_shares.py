@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import comb
 
 import numpy as np
@@ -60,27 +60,35 @@ def worths(
     # Free axes have no kernel: most coalitions share their neighbours with others.
     sets, of = np.unique(coalitions[:, used], axis=0, return_inverse=True)
     near, density = np.empty((len(sets), len(points))), np.empty((len(sets), len(points)))
-
-    def count(places: IndexArray, product: Float32Array, left: Sequence[int]) -> None:
-        """Count the neighbours of the sets in `places`, which agree on every axis but those `left`."""
-        if not left:
-            near[places] = product[:, : len(kernel.points)] @ kernel.weights
-            density[places] = density_of(product[:, len(kernel.points) :])
-            return
-        chosen = sets[places, used.searchsorted(left[0])]
-        if not chosen.all():
-            count(places[~chosen], product, left[1:])
-        if chosen.any():
-            count(places[chosen], product * kernels[left[0]], left[1:])
-
-    # Sets that begin alike share the product of what they begin with.
-    count(np.arange(len(sets)), np.ones((len(points), len(both)), dtype=np.float32), used.tolist())
+    nothing = np.ones((len(points), len(both)), dtype=np.float32)
+    for places, product in _products(sets, np.arange(len(sets)), nothing, [kernels[axis] for axis in used.tolist()]):
+        near[places] = product[:, : len(kernel.points)] @ kernel.weights
+        density[places] = density_of(product[:, len(kernel.points) :])
     own, of = own_weights(own_places(rounded, kernel.points), kernel.weights), of.reshape(-1)
     return (
         -SHARPNESS
         / kernel.spread
         * log_ratio(near[of], density[of], base(points, coalitions), own, kernel.weights.sum())
     )
+
+
+def _products(
+    sets: BoolArray, places: IndexArray, product: Float32Array, left: Sequence[Float32Array]
+) -> Iterator[tuple[IndexArray, Float32Array]]:
+    """Yield, for those of `sets` (s, d) in `places` that agree on every axis, their places and kernels' product.
+
+    product  (n, m)  of the axes on which all sets in `places` agree: those that begin alike share it
+    left             the kernels (n, m) of the axes after these
+    No function inside another: one that calls itself would keep all arrays until garbage is collected.
+    """
+    if not left:
+        yield places, product
+        return
+    chosen = sets[places, sets.shape[1] - len(left)]
+    if not chosen.all():
+        yield from _products(sets, places[~chosen], product, left[1:])
+    if chosen.any():
+        yield from _products(sets, places[chosen], product * left[0], left[1:])
 
 
 def exact(d: int) -> tuple[BoolArray, Float64Array]:

@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
+from service.bundle import Bundle, ImageSpec
 from service.context import Estimator
 from service.images import Resize
 
-MOST_PICTURES = 1000
+# Pictures and heat maps that one answer may hold, and how many pixels all of them: 1000 of up to 126 x 126.
+MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000
 # What an endpoint can do without images: nothing; whatever a context allows.
 ImagesNeeded = Literal["always", "unless context"]
 
@@ -25,11 +27,17 @@ def _object_of(text: Any) -> Any:
     return from_json(text) if isinstance(text, str) else text
 
 
+def most_pictures(image: ImageSpec) -> int:
+    """Return how many pictures, or heat maps, of a bundle with such images one answer may hold."""
+    return max(1, min(MOST_PICTURES, MOST_PICTURE_PIXELS // (image.height * image.width)))
+
+
+# Far more latents than a model has: each one that is named is looked up.
 LatentChoice = Annotated[int | str, Field(union_mode="left_to_right")]
-LatentChoices = Annotated[list[LatentChoice], BeforeValidator(_list_of)]
-LatentValues = Annotated[dict[str, float], BeforeValidator(_object_of)]
+LatentChoices = Annotated[list[LatentChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_list_of)]
+LatentValues = Annotated[dict[str, float], Field(max_length=MOST_PICTURES), BeforeValidator(_object_of)]
 ImageChoice = Annotated[int | str, Field(union_mode="left_to_right", description="an image's index, or its id")]
-ImageChoices = Annotated[list[ImageChoice], BeforeValidator(_list_of)]
+ImageChoices = Annotated[list[ImageChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_list_of)]
 
 
 class Options(BaseModel):
@@ -101,9 +109,16 @@ class ExplainOptions(ScoringOptions):
     attributions: Literal["top", "all"] = Field(default="all", description="the `top` latents of each image, or all")
     top: int = Field(default=3, ge=1, description="how many latents count as top, and get a heat map")
     heat_maps: Literal["none", "flagged", "all"] = Field(
-        default="flagged", description="for which images to show where the top latents look"
+        default="flagged",
+        description="for which images to show where the top latents look: of all, if that makes at most "
+        f"{MOST_PICTURES} maps, or of the most outlying of those that are flagged, as far as that number reaches",
     )
     interactions: bool = Field(default=False, description="also share each squared distance out to pairs of latents")
+
+
+def maps_of_image(options: ExplainOptions, bundle: Bundle) -> int:
+    """Return how many heat maps an image gets, where it gets any: of its top latents, as far as the model uses them."""
+    return min(options.top, len(bundle.population.live_dims))
 
 
 class EditOptions(ScoringOptions):

@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from math import ceil
 
@@ -38,10 +38,7 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (ITU-R BT.709)
 
 def to_png(image: Uint8Array) -> bytes:
     """`image` (H, W, C) as a PNG file, without loss."""
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", **COMPRESSION)
-    return file.getvalue()
+    return _png(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
 
 
 def to_base64(image: Uint8Array) -> str:
@@ -52,7 +49,25 @@ def to_base64(image: Uint8Array) -> str:
 def contact_sheet(
     rows: Sequence[Uint8Array], row_captions: Sequence[str] = (), column_captions: Sequence[str] = ()
 ) -> Uint8Array:
-    """All images on one white sheet (height, width, 3).
+    """All images on one white sheet (height, width, 3); see `_sheet`."""
+    return np.array(_sheet(rows, row_captions, column_captions))
+
+
+def sheet_png(
+    rows: Sequence[Uint8Array], row_captions: Sequence[str] = (), column_captions: Sequence[str] = ()
+) -> bytes:
+    """The same as a PNG file."""
+    return _png(_sheet(rows, row_captions, column_captions))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG", **COMPRESSION)
+    return file.getvalue()
+
+
+def _sheet(rows: Sequence[Uint8Array], row_captions: Sequence[str], column_captions: Sequence[str]) -> Image.Image:
+    """All images on one white sheet.
 
     `rows` holds at least one row, each (k, H, W, C) with k of its own; there is a caption for every row or for
     none, and likewise for the columns. What does not fit in a caption's place is cut off with an ellipsis.
@@ -84,11 +99,11 @@ def contact_sheet(
         first = top - GAP - LINE_HEIGHT * len(lines)
         for number, line in enumerate(lines):
             draw.text((x + width // 2, first + number * LINE_HEIGHT), line, INK, font, anchor="ma")
-    canvas = np.array(sheet)
     for row, y in zip(rows, ys, strict=True):
         for image, x in zip(row, xs, strict=False):
-            canvas[y : y + height, x : x + width] = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    return canvas
+            tile = np.broadcast_to(image, (*image.shape[:2], 3)).repeat(scale, axis=0).repeat(scale, axis=1)
+            sheet.paste(Image.fromarray(tile), (x, y))
+    return sheet
 
 
 def overlays(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
@@ -127,14 +142,42 @@ TINTED = _tinted()
 
 def zip_files(files: Mapping[str, bytes]) -> bytes:
     """A zip of `files` by name, in their order; the same files give the same bytes. PNGs are stored as they are."""
-    archive = BytesIO()
-    with zipfile.ZipFile(archive, "w") as writer:
-        for name, content in files.items():
+    return b"".join(zip_pieces((name, iter([content])) for name, content in files.items()))
+
+
+def zip_pieces(files: Iterable[tuple[str, Iterator[bytes]]]) -> Iterator[bytes]:
+    """The same in pieces, from files by name whose content comes in pieces: only one of them is held at a time."""
+    file = _Tail()
+    with zipfile.ZipFile(file, "w") as writer:
+        for name, pieces in files:
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.create_system, entry.external_attr = 3, 0o644 << 16  # on every system as if written on Unix
             entry.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
-            writer.writestr(entry, content)
-    return archive.getvalue()
+            with writer.open(entry, "w") as content:
+                for piece in pieces:
+                    content.write(piece)
+            yield file.take()
+    yield file.take()
+
+
+class _Tail(BytesIO):
+    """A file of which only what was not taken yet is held: no more is written again than the last entry's header."""
+
+    _taken = 0
+
+    def take(self) -> bytes:
+        """Everything that was written since the last time."""
+        content = self.getvalue()
+        self._taken += len(content)
+        super().seek(0)
+        self.truncate()
+        return content
+
+    def tell(self) -> int:
+        return self._taken + super().tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._taken + super().seek(offset - self._taken if whence == 0 else offset, whence)
 
 
 def file_stem(image_id: str) -> str:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from service import answers, edits, explanation, fitting, gallery, plans, portable, scoring
+from service.answers import Explained
 from service.batch import Batch, Encoded
 from service.bundle import Bundle
-from service.coding import Coder, Float32Array, Networks, Uint8Array
-from service.context import Context, Estimator
+from service.coding import Coder, Networks, Uint8Array
+from service.context import Context, Estimator, Float64Array
 from service.decode_budget import DecodeBudget
 from service.decode_pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
@@ -38,6 +39,7 @@ from service.options import (
     ScoringOptions,
     TraverseOptions,
 )
+from service.pieces import Pieced
 from service.plans import Plan
 from service.portable import from_portable, to_portable
 from service.requests import ImagesRequest, no_images
@@ -46,6 +48,8 @@ from service.settings import Settings
 
 # Images in one piece of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
 STREAM_PIECE = 1000
+# Bytes of pixels that are kept until it is known which of the images are to be shown: of more, those are read again.
+MOST_KEPT = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Pipeline:
         # The matrices are tiny: BLAS threads would wait for each other longer than they compute.
         threadpool_limits(limits=1, user_api="blas")
 
-    async def score(self, request: ImagesRequest[ScoreOptions]) -> ScoreResponse:
+    async def score(self, request: ImagesRequest[ScoreOptions]) -> Pieced[ScoreResponse]:
         """Raises InvalidInput where no image, or no reference image, can be used."""
         batch = await self._batch(request)
         return await self.observer.timed("serialise", answers.scored, batch, request.options, self.bundle)
@@ -84,37 +88,63 @@ class Pipeline:
         _refuse_if_none_is_usable(images, "images")
         batch = await self._scored(images, context, options)
         for piece in batch.pieces(STREAM_PIECE):
-            yield await self.observer.timed("serialise", answers.scored, piece, options, self.bundle)
+            yield await self.observer.timed("serialise", self._scored_piece, piece, options)
 
     async def explain(self, request: ImagesRequest[ExplainOptions]) -> Explanation:
         """As /score, with the reasons: attributions of every image and heat maps of those that the options name."""
-        options = request.options
-        drawing = options.heat_maps != "none" and self.bundle.manifest.has_saliency
-        batch = await self._batch(request, keep_pixels=drawing)
+        options, drawing = request.options, self.bundle.manifest.has_saliency
+        most = explanation.most_mapped(len(request.images), options, self.bundle)
+        batch = await self._batch(request, keep_pixels=drawing and options.heat_maps != "none")
         if options.heat_maps != "none" and not drawing:
             options = options.model_copy(update={"heat_maps": "none"})
-            warning = "This bundle has no saliency.onnx, so there are no heat maps: export it again."
-            batch = replace(batch, context=replace(batch.context, warnings=(*batch.context.warnings, warning)))
-        mapped = answers.mapped(batch, options)
-        explained, maps = await asyncio.gather(
-            self.observer.timed("explain", answers.explained, batch, mapped, options, self.bundle),
-            self._maps(batch, mapped),
+            batch = batch.warned("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
+        mapped = answers.mapped(batch, options, most)
+        if options.heat_maps == "flagged" and (left_out := explanation.left_out(batch, len(mapped))):
+            batch = batch.warned(left_out)
+        explaining = asyncio.create_task(
+            self.observer.timed("explain", answers.explained, batch, mapped, options, self.bundle)
         )
-        return await self.observer.timed("explain", explanation.of, batch, explained, maps, self.bundle)
+        try:
+            pixels, evidence = await self._evidence(request, batch, mapped, explaining)
+            return Explanation(batch, await explaining, self.bundle, pixels, evidence)
+        finally:
+            explaining.cancel()
 
-    async def _maps(self, batch: Batch, mapped: NDArray[np.intp]) -> Float32Array:
-        """The heat maps (m, L, h, w) of the images in the rows `mapped` (m,), less the map of a typical image."""
+    async def _evidence(
+        self,
+        request: ImagesRequest[ExplainOptions],
+        batch: Batch,
+        mapped: NDArray[np.intp],
+        explaining: asyncio.Task[Explained],
+    ) -> tuple[Uint8Array, Float64Array]:
+        """The images (m, H, W, C) in the rows `mapped` (m,), and the evidence (m, t, h, w) for their top latents.
+
+        Of every image's maps no more than those of its top latents are kept.
+        """
         if len(mapped) == 0:
-            return np.empty(0, dtype=np.float32)
-        shown = np.concatenate([await self._typical(batch), batch.images.pixels[mapped]])
-        maps = await self._coder.saliency(shown)
-        difference: Float32Array = maps[1:] - maps[0]
-        return difference
+            return batch.images.pixels[:0], np.empty(0)
+        pixels, typical = await self._pixels(request, batch, mapped), await self._typical(request, batch)
+        of_typical, parts, done = None, [], 0
+        async for maps in self._coder.saliency(np.concatenate([typical, pixels])):
+            if of_typical is None:
+                of_typical, maps = maps[0], maps[1:]
+            explained, rows = await explaining, slice(done, done + len(maps))
+            parts.append(explanation.evidence(maps - of_typical, explained.top[rows], explained.signs[rows]))
+            done += len(maps)
+        return pixels, np.concatenate(parts)
 
-    async def _typical(self, batch: Batch) -> Uint8Array:
+    async def _pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: NDArray[np.intp]) -> Uint8Array:
+        """The usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or read again."""
+        if len(batch.images.pixels):
+            return batch.images.pixels[rows]
+        positions = batch.positions
+        uploads = [request.images[positions[row]] for row in rows]
+        return await self._coder.pixels(uploads, request.options.resize, request.budget.again())
+
+    async def _typical(self, request: ImagesRequest[ScoringOptions], batch: Batch) -> Uint8Array:
         """What heat maps are compared with, (1, H, W, C): the batch's most typical image, or a context's middle."""
         if batch.context.source == "batch" and batch.typical is not None:
-            return batch.images.pixels[batch.typical : batch.typical + 1]
+            return await self._pixels(request, batch, np.array([batch.typical]))
         return await self._coder.decode(batch.context.location[None].astype(np.float32))
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
@@ -132,31 +162,37 @@ class Pipeline:
 
     async def edit(self, request: ImagesRequest[EditOptions]) -> Gallery:
         batch = await self._batch(request, keep_pixels=True)
-        return await self._draw(await self.observer.timed("edit", plans.plan_edit, batch, request.options, self.bundle))
+        plan = await self.observer.timed("edit", plans.plan_edit, batch, request.options, self.bundle)
+        originals = await self._pixels(request, batch, np.searchsorted(batch.positions, plan.sources))
+        return await self._draw(replace(plan, originals=originals))
 
     async def traverse(self, request: ImagesRequest[TraverseOptions]) -> Gallery:
+        plans.check_count(request.options.pictures, self.bundle)
         batch = await self._batch(request)
         return await self._draw(
             await self.observer.timed("edit", plans.plan_traverse, batch, request.options, self.bundle)
         )
 
     async def interpolate(self, request: ImagesRequest[InterpolateOptions]) -> Gallery:
+        plans.check_count(request.options.pictures, self.bundle)
         batch = await self._batch(request)
         plan = await self.observer.timed("edit", plans.plan_interpolate, batch, request.options, self.bundle)
         return await self._draw(plan)
 
     async def sample(self, request: ImagesRequest[SampleOptions]) -> Gallery:
+        plans.check_count(request.options.pictures, self.bundle)
         batch = await self._batch(request)
         return await self._draw(
             await self.observer.timed("edit", plans.plan_sample, batch, request.options, self.bundle)
         )
 
-    async def encode(self, request: ImagesRequest[EncodeOptions]) -> EncodeResponse:
+    async def encode(self, request: ImagesRequest[EncodeOptions]) -> Pieced[EncodeResponse]:
         images = await self._encode(request.images, request, "images")
         return await self.observer.timed("serialise", answers.encoded, images, self.bundle)
 
     async def decode(self, latents: NDArray[np.float64]) -> Gallery:
         """Latents (n, L), as `service.requests.check_latents` checked them."""
+        plans.check_count(len(latents), self.bundle)
         return await self._draw(plans.plan_decode(latents))
 
     def describe(self, provider: str) -> Description:
@@ -177,11 +213,16 @@ class Pipeline:
     async def _batch(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
         """The request's images, encoded and scored against their context."""
         context = await self._given_context(request)
-        images = await self._encode(request.images, request, "images", keep_pixels)
+        size = len(request.images) * int(np.prod(self.bundle.manifest.image.shape))
+        kept = keep_pixels and size <= MOST_KEPT
+        images = await self._encode(request.images, request, "images", kept)
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
         return await self._scored(images, context, request.options)
+
+    def _scored_piece(self, piece: Batch, options: ScoreOptions) -> ScoreResponse:
+        return answers.scored(piece, options, self.bundle).whole()
 
     async def _given_context(self, request: ImagesRequest[ScoringOptions]) -> Context | None:
         """What the request's images are to be compared with, where they are not their own context."""

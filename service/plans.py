@@ -14,12 +14,12 @@ from service.bundle import Bundle
 from service.context import Context, Float64Array
 from service.errors import InvalidOption, quoted
 from service.options import (
-    MOST_PICTURES,
     EditOptions,
     ImageChoice,
     InterpolateOptions,
     SampleOptions,
     TraverseOptions,
+    most_pictures,
 )
 from service.schemas import ErrorDetail
 from service.scoring import Scores
@@ -56,6 +56,16 @@ class Plan:
     repaired: NDArray[np.bool_] | None = None
 
 
+def check_count(count: int, bundle: Bundle) -> None:
+    """Raises InvalidOption where so many pictures are more than one answer may hold."""
+    image = bundle.manifest.image
+    if count > (most := most_pictures(image)):
+        raise InvalidOption(
+            f"{count} pictures of {image.width} x {image.height} pixels; at most {most} are drawn at a time.",
+            "Ask for fewer.",
+        )
+
+
 def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
     """Raises InvalidOption where no image is to be edited, UnknownLatent, and what `service.edits` raises."""
     scores, context, latents = _scores(batch), batch.context, bundle.manifest.latents
@@ -72,9 +82,9 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
             f"None of the {len(positions)} images is flagged, so there is nothing to edit.",
             'Name the images with which=all or which=["a.png", 3], or lower the threshold.',
         )
-    if len(chosen) > MOST_PICTURES:
+    if len(chosen) > (most := most_pictures(bundle.manifest.image)):
         raise InvalidOption(
-            f"{len(chosen)} images are to be edited; at most {MOST_PICTURES} are at a time.", "Name fewer in which."
+            f"{len(chosen)} images are to be edited; at most {most} are at a time.", "Name fewer in which."
         )
     start = batch.images.latents[chosen, 0].astype(np.float64)
     repaired = None
@@ -105,7 +115,6 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
         column_captions=("as sent", options.edit),
         context=context,
         errors=answers.errors_by_id(batch.images),
-        originals=batch.images.pixels[chosen],
         repaired=None if repaired is None else repaired & np.isin(np.arange(len(latents)), live),
     )
 
@@ -137,10 +146,10 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
             f"{names[0]} {step:+.1f} sd" for step in np.linspace(-options.span, options.span, options.steps)
         ]
     else:
-        if len(dims) * options.steps > MOST_PICTURES:
+        if len(dims) * options.steps > (most := most_pictures(bundle.manifest.image)):
             raise InvalidOption(
                 f"{len(dims)} latents in {options.steps} steps are {len(dims) * options.steps} pictures; at most "
-                f"{MOST_PICTURES} are drawn at a time.",
+                f"{most} are drawn at a time.",
                 "Name fewer latents, or take fewer steps.",
             )
         grid = edits.traverse(start, dims, options.steps, *moments, span=options.span)

@@ -18,12 +18,23 @@ from pydantic_core import from_json
 
 from service import archives, edits, structure
 from service.decode_budget import DecodeBudget
-from service.errors import LONGEST_QUOTE, InvalidInput, InvalidOption, ShapeMismatch, TooManyImages, quoted, readable
+from service.errors import (
+    LONGEST_QUOTE,
+    InvalidInput,
+    InvalidOption,
+    ShapeMismatch,
+    TooLarge,
+    TooManyImages,
+    quoted,
+    readable,
+)
 from service.images import Uint8Array, Upload
 from service.options import MOST_PICTURES, Options
 from service.schemas import PortableContext
 from service.settings import MIB, Settings
 
+# A text with a single character beyond ASCII takes up to four bytes for each of its characters.
+MOST_WIDE_JSON = 16 * 1024 * 1024
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
@@ -33,6 +44,8 @@ LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
 
 # What archives may unpack to: so much in any case, and so many bytes more for each byte of the body.
 FREE_UNPACKED_BYTES, UNPACKED_PER_BYTE = 64 * MIB, 64
+# Files of a request that are unpacked at a time (`service.coding`: so many chunks of so many rows).
+UNPACKED_AT_A_TIME = 4 * 128
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
@@ -42,7 +55,7 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 class ImagesRequest(Generic[OptionsT_co]):
     """What an endpoint works on. Without `reference` and `contexts` the images are their own context.
 
-    `budget` is what decoding the images may take, `unpacked_bytes` what arrays in archives take beside the body.
+    `budget` is what decoding the images may take, `unpacked_bytes` what archives take beside the body once they are read.
     """
 
     images: Sequence[Upload]
@@ -131,6 +144,9 @@ class Gathered:
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
         members = archives.read_archive(content, self.max_images, self._bytes_left)
         self._bytes_left -= sum(member.size for member in members)
+        # Arrays stay unpacked, other files only while they are decoded.
+        files = [member.size for member in members if not member.name.endswith(".npy")]
+        self._unpacked_bytes += sum(sorted(files)[-UNPACKED_AT_A_TIME:])
         for member in members:
             path = PurePosixPath(member.name)
             if path.name == "context.json":
@@ -207,8 +223,15 @@ def read_json(
 ) -> tuple[object, int]:
     """What the text says, and of how many values it may be made."""
     values = structure.check_json(text, most_values)
+    content = bytes(text)
+    if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
+        raise TooLarge(
+            f"{what} has {len(content)} bytes with characters beyond ASCII, each of which makes its text four times as "
+            f"large; at most {MOST_WIDE_JSON} bytes may be so.",
+            "Base64 has none, nor do numbers.",
+        )
     try:
-        return from_json(bytes(text), allow_inf_nan=False), values
+        return from_json(content, allow_inf_nan=False), values
     except ValueError as error:
         raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
 

@@ -42,7 +42,9 @@ class Settings(BaseSettings):
         default=500_000, gt=0, description="numbers, names, lists and images that one body is made of, arrays aside"
     )
     max_rows_in_flight: int = Field(default=20_000, gt=0, description="images being worked on in all requests")
-    max_bytes_in_flight: int = Field(default=1024 * MIB, gt=0, description="bytes of all bodies being worked on")
+    max_bytes_in_flight: int = Field(
+        default=1024 * MIB, gt=0, description="bytes of all bodies, of the work on them and of its answers until sent"
+    )
     timeout_seconds: float = Field(default=300, gt=0, description="the longest that one request may take")
     body_seconds: float = Field(
         default=60, gt=0, description="the longest that one HTTP body or gRPC message may take to come"

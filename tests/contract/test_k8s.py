@@ -181,6 +181,27 @@ def test_the_longest_request_is_finished_before_the_pod_is_killed(overlay):
     assert pause >= ready["periodSeconds"]
 
 
+def memory_in_runbook() -> dict[str, int]:
+    """The rows of the runbook's table of memory, in MiB."""
+    table = (K8S / "runbook.md").read_text().partition("| memory of a pod | MiB |")[2].partition("\n\n")[0]
+    return {
+        name.strip(): int(figure) for name, figure in re.findall(r"^\| ([^|]+) \| ([0-9]+) \|", table, re.MULTILINE)
+    }
+
+
+def test_a_pod_has_the_memory_that_the_runbook_adds_up_to(overlay):
+    rows = memory_in_runbook()
+    total = rows.pop("together")
+    assert len(rows) >= 4
+    assert total == sum(rows.values())
+    for kind in ("requests", "limits"):
+        memory = re.fullmatch(r"(\d+)Gi", container_of(overlay)["resources"][kind]["memory"])
+        assert total <= int(memory[1]) * 1024
+    (in_flight,) = (figure for name, figure in rows.items() if "MISFIT_MAX_BYTES_IN_FLIGHT" in name)
+    given = settings_of(overlay).get("MISFIT_MAX_BYTES_IN_FLIGHT", Settings().max_bytes_in_flight)
+    assert in_flight * 1024 * 1024 == int(given)
+
+
 def test_the_probes_ask_what_they_mean(overlay):
     container = container_of(overlay)
     paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}

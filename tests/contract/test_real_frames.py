@@ -76,7 +76,7 @@ def test_every_bundle_that_ships_is_held_against_real_frames():
 
 async def test_real_frames_are_known_and_noise_among_them_is_not(pipeline, frames):
     noise = np.random.default_rng(0).integers(0, 256, (3, *frames.shape[1:]), dtype=np.uint8)
-    answer = await pipeline.score(request_of(np.concatenate([frames, noise])))
+    answer = (await pipeline.score(request_of(np.concatenate([frames, noise])))).whole()
     assert [item.index for item in answer.items if item.is_foreign] == [len(frames) + row for row in range(3)]
     assert sorted(item.rank for item in answer.items[-3:]) == [1, 2, 3]
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from service.admission import READING_SECONDS, Admission
-from service.errors import Overloaded
+from service.errors import Overloaded, TooLarge
 
 
 def test_what_a_request_took_is_given_back_however_it_ends():
@@ -110,3 +110,47 @@ def test_a_body_announced_larger_than_what_is_left_is_not_read():
         first.expect(40)
         with pytest.raises(Overloaded, match="60 bytes"):
             first.expect(41)
+
+
+def test_work_that_does_not_fit_beside_other_work_is_refused_until_that_is_done():
+    admission = Admission(max_rows=10, max_bytes=100)
+    with admission.ticket() as first, admission.ticket() as second:
+        first.take_bytes(10)
+        first.take_work(60)
+        second.take_bytes(10)
+        with pytest.raises(Overloaded, match="no room for 40 more"):
+            second.take_work(40)
+        first.keep(20)
+        second.take_work(40)
+    assert admission.in_flight == {"images": 0, "bytes": 0}
+
+
+def test_work_that_would_never_fit_is_not_asked_to_come_again():
+    admission = Admission(max_rows=10, max_bytes=100)
+    with admission.ticket() as ticket:
+        ticket.take_bytes(10)
+        with pytest.raises(TooLarge, match="about 91 bytes beside its body of 10"):
+            ticket.take_work(91)
+        ticket.take_work(90)  # alone, the largest one is let in
+
+
+def test_once_the_work_is_done_only_the_answer_is_counted():
+    admission = Admission(max_rows=10, max_bytes=100)
+    with admission.ticket() as ticket:
+        ticket.take_images(7)
+        ticket.take_bytes(50)
+        ticket.take_work(30)
+        ticket.keep(30)
+        assert admission.in_flight == {"images": 0, "bytes": 30}
+        ticket.keep(40)  # never more than was taken
+        assert admission.in_flight == {"images": 0, "bytes": 30}
+    assert admission.in_flight == {"images": 0, "bytes": 0}
+
+
+def test_a_stream_keeps_room_for_a_chunk_beside_what_its_chunks_leave_behind():
+    admission = Admission(max_rows=10, max_bytes=100)
+    with admission.ticket() as ticket:
+        for _ in range(3):
+            ticket.widen(2, 40)
+            ticket.take_work(5)
+        assert admission.in_flight == {"images": 2, "bytes": 55}

@@ -10,6 +10,7 @@ import bodies
 import numpy as np
 import pytest
 
+from service import requests
 from service.bodies import parse
 from service.errors import (
     InvalidInput,
@@ -447,7 +448,7 @@ def test_arrays_in_archives_are_unpacked_when_they_are_read(images):
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=images)
     request = parse("application/zip", {}, arrays.getvalue(), Settings(), ScoreOptions)
-    assert request.unpacked_bytes > images.nbytes
+    assert images.nbytes < request.unpacked_bytes < images.nbytes + 1000
     assert [upload.id for upload in request.images[:2]] == ["images.npy[0]", "images.npy[1]"]
     assert all(np.array_equal(upload.read(), image) for upload, image in zip(request.images, images, strict=True))
 
@@ -467,3 +468,20 @@ def test_what_an_archive_may_unpack_to_follows_from_its_length():
         parse("application/zip", {}, small, Settings(), ScoreOptions)
     beside = bodies.zipped({**flat, "a.png": np.random.default_rng(0).bytes(600_000)})
     assert len(parse("application/zip", {}, beside, Settings(), ScoreOptions).images) == 8001
+
+
+@pytest.mark.parametrize("odd", ["ä", "\\u00e4", "𝔘"])
+def test_large_json_with_odd_characters_is_refused_which_as_text_takes_four_times_as_much(odd, monkeypatch):
+    monkeypatch.setattr(requests, "MOST_WIDE_JSON", 1000)
+
+    def body(size, odd):
+        return (
+            "application/json",
+            f'{{"images": ["{"A" * size}"], "context": null, "options": {{"{odd}": 1}}}}'.encode(),
+        )
+
+    with pytest.raises(TooLarge, match="beyond ASCII"):
+        parsed(body(1000, odd))
+    for size, word in ((100, odd), (1000, "plain")):
+        with pytest.raises(InvalidOption, match="Unknown option"):
+            parsed(body(size, word))

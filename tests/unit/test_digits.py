@@ -92,7 +92,7 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
         (),
         ScoreOptions(estimator=estimator),
     )
-    answer = asyncio.run(pipeline.score(request))
+    answer = asyncio.run(pipeline.score(request)).whole()
     scores = digits.as_served(material, rows, estimator, reference if referred else None)
     assert [item.is_outlier for item in answer.items] == scores.is_outlier.tolist()
     assert [item.rank for item in answer.items] == scores.rank.tolist()

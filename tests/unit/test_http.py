@@ -6,6 +6,7 @@ import logging
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -13,7 +14,8 @@ from starlette.routing import Route
 
 from service.admission import Admission
 from service.errors import MisfitError, Overloaded, ShapeMismatch
-from service.http import ErrorBodies, answer, read_body, while_connected
+from service.http import MOST_WHOLE, ErrorBodies, UntilSent, answer, read_body, until_sent, while_connected
+from service.pieces import Pieced
 from service.schemas import ErrorDetail
 
 ANSWER = ErrorDetail(code="a", message="b", hint="c")  # any model
@@ -227,3 +229,118 @@ async def test_work_is_stopped_when_the_client_goes_away():
     await asyncio.wait_for(stopped.wait(), 10)
     assert response.status_code == 499
     assert admission.in_flight["images"] == 0
+
+
+# Large answers
+
+
+class Numbers(BaseModel):
+    items: list[str]
+    last: int = 0
+
+
+def streamed(count: int, made: list[int] | None = None, size: int = 100_000) -> Pieced[Numbers]:
+    """An answer whose `count` items are made one at a time, each of which is noted in `made`."""
+
+    def records():
+        for number in range(count):
+            if made is not None:
+                made.append(number)
+            yield [chr(97 + number % 26) * size]
+
+    return Pieced(Numbers(items=[], last=1), "items", records)
+
+
+@pytest.mark.parametrize("count", [0, 3, 30])
+async def test_an_answer_in_pieces_has_the_bytes_of_the_whole(count):
+    async def work(request):
+        return streamed(count)
+
+    async with client_of(work) as client:
+        response = await client.post("/", headers={"x-request-id": "mine"})
+    assert response.content == streamed(count).whole().model_dump_json(exclude_unset=True).encode()
+    assert ("content-length" in response.headers) == (len(response.content) <= MOST_WHOLE)
+    assert (response.headers["content-type"], response.headers["x-request-id"]) == ("application/json", "mine")
+
+
+async def send_to(response, send, receive=None):
+    async def connected():
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    await response(scope, receive or connected, send)
+
+
+def request_without_body() -> Request:
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": []})
+
+
+async def completed(answer):
+    return answer
+
+
+async def test_no_piece_is_made_before_the_one_before_it_is_taken():
+    made, sent = [], []
+    response = await answer(request_without_body(), completed(streamed(40, made)), 10)
+    begun = len(made)
+    assert begun * 100_000 <= MOST_WHOLE + 100_000
+
+    async def send(message):
+        sent.append(message)
+        await asyncio.sleep(0.001)
+        assert len(made) <= begun + max(len(sent) - 2, 0)
+
+    await send_to(response, send)
+    assert len(made) == 40
+    assert [message.get("more_body") for message in sent[1:]] == [True] * (len(sent) - 2) + [None]
+    assert max(len(message["body"]) for message in sent[2:]) <= 100_100
+
+
+async def test_a_client_that_goes_away_stops_the_making_and_gives_back_what_was_held():
+    made, gone, admission = [], asyncio.Event(), Admission(10, 1000)
+    response = await answer(request_without_body(), completed(streamed(10_000, made)), 10)
+
+    async def application(scope, receive, send):
+        ticket = until_sent(Request(scope)).enter_context(admission.ticket())
+        ticket.take_work(500)
+        await response(scope, receive, send)
+
+    async def send(message):
+        assert admission.in_flight["bytes"] == 500
+        if len(made) > 30:
+            gone.set()
+        await asyncio.sleep(0.001)
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    await asyncio.wait_for(send_to(UntilSent(application), send, receive), 10)
+    assert 30 < len(made) < 100
+    assert admission.in_flight["bytes"] == 0
+
+
+async def test_an_answer_that_is_not_taken_in_time_ends_before_its_last_piece():
+    sent = []
+    response = await answer(request_without_body(), completed(streamed(100)), 0.2)
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) == 4:
+            await asyncio.Event().wait()  # a client that reads no more
+
+    await asyncio.wait_for(send_to(response, send), 10)
+    assert all(message.get("more_body", True) for message in sent)
+
+
+async def test_what_fails_in_the_beginning_is_an_error_with_its_status():
+    def broken():
+        raise ShapeMismatch("the message", "the hint")
+        yield
+
+    async def work(request):
+        return Pieced(Numbers(items=[], last=1), "items", broken)
+
+    async with client_of(work) as client:
+        response = await client.post("/")
+    assert (response.status_code, error_of(response)["code"]) == (422, "shape_mismatch")

@@ -64,7 +64,7 @@ def stages(registry):
 
 
 async def test_a_request_is_counted_by_its_images_its_context_and_its_stages(pipeline, registry):
-    answer = await pipeline.score(request_of(ScoreOptions(foreign="off"), broken=2))
+    answer = (await pipeline.score(request_of(ScoreOptions(foreign="off"), broken=2))).whole()
     flagged = sum(item.is_outlier is True for item in answer.items)
     value = registry.get_sample_value
     assert value("misfit_images_scored_total") == 30

@@ -6,6 +6,7 @@ import json
 import zipfile
 from dataclasses import replace
 from io import BytesIO
+from types import SimpleNamespace
 from typing import get_args
 
 import bodies
@@ -14,9 +15,17 @@ import pytest
 from fakes import FakeNetworks
 from PIL import Image
 
-from service import coding
+from service import coding, pieces, scoring
+from service import pipeline as pipelines
 from service.context import Estimator
-from service.errors import InferenceUnavailable, InvalidOption, ShapeMismatch, UndecodableImage, UnknownLatent
+from service.errors import (
+    InferenceUnavailable,
+    InvalidOption,
+    MisfitError,
+    ShapeMismatch,
+    UndecodableImage,
+    UnknownLatent,
+)
 from service.grpc_messages import METHODS
 from service.images import Upload
 from service.options import (
@@ -28,6 +37,7 @@ from service.options import (
     SampleOptions,
     ScoreOptions,
     TraverseOptions,
+    most_pictures,
 )
 from service.pipeline import Pipeline
 from service.requests import ImagesRequest, read_contexts
@@ -70,9 +80,19 @@ def networks(served_bundle):
     return CountingNetworks(served_bundle.manifest.latent_dim)
 
 
+class WholePipeline(Pipeline):
+    """Its answers are whole: how they come in pieces is a matter of test_pieces."""
+
+    async def score(self, request):
+        return (await super().score(request)).whole()
+
+    async def encode(self, request):
+        return (await super().encode(request)).whole()
+
+
 @pytest.fixture
 def pipeline(served_bundle, networks):
-    return Pipeline(served_bundle, networks, Settings())
+    return WholePipeline(served_bundle, networks, Settings())
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -203,7 +223,7 @@ def test_the_description_tells_what_is_served(pipeline, served_bundle):
 
 async def test_the_bundle_says_how_contexts_are_estimated_where_the_request_does_not(served_bundle, networks):
     manifest = served_bundle.manifest.model_copy(update={"estimator": "mixture"})
-    pipeline = Pipeline(replace(served_bundle, manifest=manifest), networks, Settings())
+    pipeline = WholePipeline(replace(served_bundle, manifest=manifest), networks, Settings())
     assert pipeline.describe("CPUExecutionProvider").default_estimator == "mixture"
     pixels = noise(30)
     scored = await pipeline.score(request_of(pixels))
@@ -225,7 +245,7 @@ def contexts_of(response):
 async def test_explanations_add_up_and_name_latents(pipeline, served_bundle, estimator):
     options = {"interactions": True, "top": 2, "estimator": estimator}
     explanation = await pipeline.explain(request_of(noise(60), options_type=ExplainOptions, **options))
-    response = explanation.with_pictures()
+    response = explanation.as_json().whole()
     live = served_bundle.population.live_dims
     for item in response.items:
         assert item.mahalanobis_squared == pytest.approx(sum(term.shapley for term in item.attributions), rel=1e-9)
@@ -283,10 +303,10 @@ async def test_an_edit_answers_with_every_distance_and_the_latents(pipeline, ser
 
 async def test_pictures_come_as_json_as_a_sheet_and_as_files(pipeline):
     gallery = await pipeline.interpolate(request_of(noise(3), options_type=InterpolateOptions, frames=4))
-    shown = gallery.with_pictures().pictures
+    shown = gallery.as_json().whole().pictures
     decoded = [np.asarray(Image.open(BytesIO(base64.b64decode(picture.image)))) for picture in shown]
     np.testing.assert_array_equal(decoded, gallery.images)
-    with zipfile.ZipFile(BytesIO(gallery.as_zip())) as archive:
+    with zipfile.ZipFile(BytesIO(b"".join(gallery.as_zip()))) as archive:
         names = archive.namelist()
         assert names == [f"{frame}_frame_00{frame}.png" for frame in range(4)] + ["answer.json"]
         np.testing.assert_array_equal(np.asarray(Image.open(archive.open(names[0]))), gallery.images[0])
@@ -359,3 +379,116 @@ async def test_decode_shows_latents_without_a_context(pipeline, served_bundle):
 async def test_what_cannot_be_drawn_is_refused_by_name(pipeline, endpoint, options_type, options, error, message):
     with pytest.raises(error, match=message):
         await getattr(pipeline, endpoint)(request_of(noise(20), options_type=options_type, **options))
+
+
+# What one answer may hold, and how it is made
+
+
+def json_of(found) -> bytes:
+    return b"".join(found.json())
+
+
+async def test_more_heat_maps_than_one_answer_may_hold_are_refused_before_anything_is_computed(pipeline, networks):
+    live = len(pipeline.bundle.population.live_dims)
+    most = 1000 // live
+    wanted = {"options_type": ExplainOptions, "heat_maps": "all", "top": 10**6}
+    with pytest.raises(InvalidOption, match=rf"{most + 1} images with {live} heat maps each are .* at most 1000"):
+        await pipeline.explain(request_of(noise(most + 1), **wanted))
+    assert networks.calls == []
+    response = (await pipeline.explain(request_of(noise(most), **wanted))).as_json().whole()
+    assert sum(len(item.heat_maps) for item in response.items) == most * live
+
+
+async def test_of_more_flagged_images_the_most_outlying_get_heat_maps_and_a_warning_says_so(pipeline):
+    live = len(pipeline.bundle.population.live_dims)
+    most, options = 1000 // live, {"options_type": ExplainOptions, "threshold": 0.0, "top": 10**6}
+    response = (await pipeline.explain(request_of(noise(300), **options))).as_json().whole()
+    assert sum(item.is_outlier for item in response.items) == 300
+    assert {item.rank for item in response.items if item.heat_maps} == set(range(1, most + 1))
+    assert (
+        f"300 images are flagged, more than get heat maps at a time: they are of the {most}"
+        in (response.context.warnings[-1])
+    )
+    few = (await pipeline.explain(request_of(noise(most), **options))).as_json().whole()
+    assert not any("heat maps" in warning for warning in few.context.warnings)
+
+
+def test_of_larger_images_one_answer_may_hold_fewer(served_bundle):
+    image = served_bundle.manifest.image
+    sides = {64: 1000, 126: 1000, 256: 244, 1024: 15, 8000: 1}
+    assert {side: most_pictures(image.model_copy(update={"height": side, "width": side})) for side in sides} == sides
+
+
+async def test_pictures_are_counted_by_their_pixels(served_bundle, networks):
+    image = served_bundle.manifest.image.model_copy(update={"height": 1024, "width": 1024})
+    manifest = served_bundle.manifest.model_copy(update={"image": image})
+    pipeline = Pipeline(replace(served_bundle, manifest=manifest), networks, Settings())
+    for work, options in (
+        (pipeline.sample, SampleOptions(count=16)),
+        (pipeline.interpolate, InterpolateOptions(frames=16)),
+        (pipeline.traverse, TraverseOptions(steps=4, plane=True, latents=[0, 1])),
+    ):
+        with pytest.raises(InvalidOption, match=r"16 pictures of 1024 x 1024 pixels; at most 15"):
+            await work(ImagesRequest(uploads(noise(3)), None, (), options))
+    with pytest.raises(InvalidOption, match="at most 15"):
+        await pipeline.decode(np.zeros((16, manifest.latent_dim)))
+    assert networks.calls == []
+
+
+@pytest.mark.parametrize("chunk", [4, coding.CHUNK_ROWS])
+async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, chunk):
+    images = list(noise(40))
+    images[7][0] = 255
+    images[3] = b"broken"
+    explained = request_of(images, options_type=ExplainOptions, threshold=0.2, heat_maps="all", top=2)
+    edited = request_of(images, options_type=EditOptions, which=[7, 20, 0])
+    kept = await pipeline.explain(explained), await pipeline.edit(edited)
+    monkeypatch.setattr(pipelines, "MOST_KEPT", 0)
+    monkeypatch.setattr(coding, "CHUNK_ROWS", chunk)
+    again = await pipeline.explain(explained), await pipeline.edit(edited)
+    for first, second in zip(kept, again, strict=True):
+        assert json_of(first.as_json()) == json_of(second.as_json())
+        assert first.as_sheet() == second.as_sheet()
+        assert list(first.as_zip()) == list(second.as_zip())
+    assert len(again[0].batch.images.pixels) == 0
+
+
+async def test_images_leave_nothing_but_their_latents(pipeline):
+    """A slice of no pixels would keep them all."""
+    encoded = await pipeline._latents(uploads(noise(50)), EncodeOptions())
+    assert encoded.pixels.base is None
+    assert encoded.latents.nbytes < 50_000
+
+
+@pytest.mark.parametrize("size", [1, 3000, 10**9])
+async def test_answers_in_pieces_of_any_size_are_the_same_bytes(served_bundle, networks, monkeypatch, size):
+    contents = list(noise(60))
+    contents[0] = contents[31] = contents[59] = b"broken"
+    pipeline = Pipeline(served_bundle, networks, Settings())
+    explain = {"interactions": True, "heat_maps": "all", "top": 2, "threshold": 0.1}
+    found = [
+        await pipeline.score(request_of(contents)),
+        await pipeline.score(request_of(contents, attributions="top")),
+        (await pipeline.explain(request_of(contents, options_type=ExplainOptions, **explain))).as_json(),
+        (await pipeline.explain(request_of(contents, options_type=ExplainOptions, **explain))).without_maps(),
+        await pipeline.encode(ImagesRequest(uploads(contents), None, (), EncodeOptions())),
+        (await pipeline.edit(request_of(contents, options_type=EditOptions, which="all"))).as_json(),
+    ]
+    whole = [answer.whole().model_dump_json(exclude_unset=True).encode() for answer in found]
+    monkeypatch.setattr(pieces, "PIECE_BYTES", size)
+    for answer, expected in zip(found, whole, strict=True):
+        assert json_of(answer) == expected
+        assert (
+            len(list(answer.records())) == (len(answer.whole().model_dump()[answer.field]) if size == 1 else 1)
+            or size == 3000
+        )
+
+
+async def test_scores_that_are_not_finite_are_an_error_before_the_first_piece(pipeline, monkeypatch):
+    def spoiled(*arguments, **options):
+        scores = scoring.score(*arguments, **options)
+        return replace(scores, outlier_score=np.where(scores.rank == 1, np.nan, scores.outlier_score))
+
+    monkeypatch.setattr(pipelines, "scoring", SimpleNamespace(score=spoiled))
+    with pytest.raises(MisfitError, match="not finite"):
+        await Pipeline.score(pipeline, request_of(noise(20)))

@@ -1,0 +1,124 @@
+"""The bytes that admission counts for a request cover what it takes, and are not many times as much."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from fakes import FakeNetworks
+
+from service import footprint
+from service.footprint import SHEET_PIXELS
+from service.grpc_messages import METHODS
+from service.http import JSON, PNG, ZIP, _media_type, _pieces
+from service.images import Upload
+from service.options import EditOptions, EncodeOptions, ExplainOptions, FitOptions, SampleOptions, ScoreOptions
+from service.pipeline import Pipeline
+from service.requests import ImagesRequest
+from service.settings import Settings
+
+ACCEPTED = {"pieces": JSON, "files": ZIP, "sheet": PNG}
+EVERYTHING = {"interactions": True, "threshold": 0.0, "top": 100}
+
+
+class NoisyNetworks(FakeNetworks):
+    """Latents of a population's spread, and pictures that no PNG makes smaller."""
+
+    def __init__(self, latent_dim):
+        self.latent_dim, self.rng = latent_dim, np.random.default_rng(0)
+
+    async def encode(self, images):
+        mean = self.rng.normal(size=(len(images), self.latent_dim))
+        return np.stack([mean, np.full_like(mean, -3)], axis=1).astype(np.float32)
+
+    async def decode(self, latents):
+        return self.rng.integers(0, 256, (len(latents), 64, 64, 3), dtype=np.uint8)
+
+    async def saliency(self, images):
+        return self.rng.normal(size=(len(images), self.latent_dim, 8, 8)).astype(np.float32)
+
+
+def request_of(count: int, options) -> ImagesRequest:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+    return ImagesRequest([Upload(f"{i:05}.png", lambda i=i: pixels[i]) for i in range(count)], None, (), options)
+
+
+@pytest.mark.parametrize("count", [250, 1500])
+@pytest.mark.parametrize(
+    ("method", "options", "form"),
+    [
+        ("Score", ScoreOptions(foreign="off"), "pieces"),
+        ("Score", ScoreOptions(foreign="off", attributions="all"), "pieces"),
+        ("Score", ScoreOptions(foreign="off", attributions="all"), "message"),
+        ("Score", ScoreOptions(foreign="off", estimator="mcd"), "pieces"),
+        ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "pieces"),
+        ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "files"),
+        ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "message"),
+        ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "sheet"),
+        ("Explain", ExplainOptions(foreign="off", **EVERYTHING | {"top": 1}), "pieces"),
+        ("Encode", EncodeOptions(), "pieces"),
+        ("Encode", EncodeOptions(), "message"),
+        ("Fit", FitOptions(foreign="off"), "pieces"),
+        ("Edit", EditOptions(foreign="off", which=list(range(250)), edit="project"), "pieces"),
+        ("Sample", SampleOptions(foreign="off", count=1000), "pieces"),
+        ("Sample", SampleOptions(foreign="off", count=1000), "message"),
+        ("Sample", SampleOptions(foreign="off", count=1000), "files"),
+        ("Sample", SampleOptions(foreign="off", count=1000), "sheet"),
+    ],
+)
+async def test_the_estimate_covers_what_a_request_takes(served_bundle, method, options, form, count):
+    pipeline = Pipeline(served_bundle, NoisyNetworks(served_bundle.manifest.latent_dim), Settings())
+    asked = request_of(count, options)
+    await METHODS[method].work(pipeline, request_of(3, options.model_copy(update={"which": [0]})))  # imports and caches
+    tracemalloc.start()
+    try:
+        found = await METHODS[method].work(pipeline, asked)
+        if form == "message":
+            METHODS[method].answer(found)
+        else:
+            for _ in _pieces(found, _media_type(found, ACCEPTED[form])):
+                pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    estimate = footprint.of_request(asked, served_bundle, form)
+    if form == "sheet":
+        peak += 4 * SHEET_PIXELS  # which Pillow holds, and no one tells of
+    assert peak < estimate < 8 * peak
+
+
+async def test_contexts_count(served_bundle):
+    pipeline = Pipeline(served_bundle, NoisyNetworks(served_bundle.manifest.latent_dim), Settings())
+    context = (await pipeline.fit(request_of(1000, FitOptions(foreign="off")))).context
+    with_context, without = (
+        footprint.of_request(ImagesRequest((), None, contexts, SampleOptions()), served_bundle)
+        for contexts in ([context] * 100, ())
+    )
+    assert (with_context - without) / 100 > len(context.model_dump_json())
+
+
+def test_what_is_asked_of_each_image_counts(served_bundle):
+    def size(options, count=1000, form="pieces"):
+        return footprint.of_request(request_of_ids(["x"] * count, options), served_bundle, form)
+
+    assert size(ScoreOptions(), 2000) > size(ScoreOptions()) + 1000 * 1024
+    plain, attributed = (size(ScoreOptions(attributions=each), 5000, "message") for each in ("none", "all"))
+    assert attributed > plain + 5 * 2**20
+    explained, with_pairs = (size(ExplainOptions(interactions=each), 5000, "message") for each in (False, True))
+    assert with_pairs > explained + 5 * 2**20
+    long = request_of_ids(["x" * 10_000] * 1000, ScoreOptions())
+    assert footprint.of_request(long, served_bundle, "message") > size(ScoreOptions(), form="message") + 10 * 2**20
+    assert size(SampleOptions(count=1000)) > size(SampleOptions(count=1)) + 1000 * 64 * 64 * 3
+
+
+def request_of_ids(ids, options) -> ImagesRequest:
+    return ImagesRequest([Upload(each, bytes) for each in ids], None, (), options)
+
+
+def test_the_settings_leave_room_for_one_full_request(served_bundle):
+    footprint.check_full_request(Settings(), served_bundle)
+    tight = Settings(max_bytes_in_flight=256 * 2**20)
+    with pytest.raises(ValueError, match="MISFIT_MAX_BYTES_IN_FLIGHT is 268435456, but one request"):
+        footprint.check_full_request(tight, served_bundle)
+    footprint.check_full_request(
+        Settings(max_bytes_in_flight=256 * 2**20, max_body_bytes=32 * 2**20, max_images=1000), served_bundle
+    )
