@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ import numpy as np
 
 from service.decode_budget import DecodeBudget, image_limits
 from service.decoding import Decoded, Job, RowShape, from_head, run, send_job
-from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
+from service.errors import InferenceUnavailable, InvalidInput, MisfitError, Overloaded, UndecodableImage
 from service.images import MIB, Content, Resize, Rows, Spec, Upload, with_channels
 from service.settings import Settings
 from service.turns import Turns
@@ -288,20 +289,34 @@ class _Worker:
         self._arguments = [str(niceness), str(max_bytes)]
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._is_closed, self._starting = False, threading.Lock()
 
     def start(self) -> Connection:
-        """Start the process unless it runs, and return the connection to it."""
+        """Start the process unless it runs, and return the connection to it. Raise InferenceUnavailable."""
         if self._process is not None and self._process.poll() is not None:
             self._end()
-        if self._connection is None:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                command = [sys.executable, "-m", "service.decode_worker", str(theirs.fileno()), *self._arguments]
-                # Each decodes on one thread, whatever numpy would like to have.
-                environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
+        with self._starting:
+            if self._connection is None:
+                if self._is_closed:
+                    raise InferenceUnavailable("The service is stopping.", "Send it again.")
+                try:
+                    self._start()
+                except OSError as error:
+                    raise InferenceUnavailable(
+                        f"No process can be started to decode images: {error.strerror}.",
+                        "Send it again a little later.",
+                    ) from error
+            assert self._connection is not None
+            return self._connection
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-m", "service.decode_worker", str(theirs.fileno()), *self._arguments]
+            # Each decodes on one thread, whatever numpy would like to have.
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
             self._connection = Connection(ours.detach())
-        return self._connection
 
     def do(self, job: Job) -> Decoded:
         """Return what came of the job, in a thread that may wait for it. Raise _WorkerEnded."""
@@ -318,8 +333,10 @@ class _Worker:
             raise _WorkerEnded(took_too_long=status == -signal.SIGPROF) from error
 
     def kill(self) -> None:
-        """End the process, whatever it is doing; a thread that waits for it notices."""
-        if (process := self._process) is not None:
+        """End the process, whatever it is doing, and start no other; a thread that waits for it notices."""
+        with self._starting:
+            self._is_closed, process = True, self._process
+        if process is not None:
             process.kill()
             process.wait()
 

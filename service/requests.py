@@ -55,7 +55,7 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 class ImagesRequest(Generic[OptionsT_co]):
     """What an endpoint works on. Without `reference` and `contexts` the images are their own context.
 
-    `budget` is what decoding the images may take, `unpacked_bytes` what archives take beside the body once they are read.
+    `budget` is what decoding the images may take, `unpacked_bytes` what archives take beside the body.
     """
 
     images: Sequence[Upload]
