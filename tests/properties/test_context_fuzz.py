@@ -24,6 +24,7 @@ from service.batch import Batch, Encoded
 from service.bundle import Bundle, load
 from service.context import Context, Estimator
 from service.errors import InvalidInput
+from service.explanation import Explanation
 from service.grpc_messages import as_message
 from service.options import (
     EditOptions,
@@ -91,8 +92,10 @@ def use(context: Context, latents: np.ndarray) -> None:
         batch = Batch(images, scores.context, replace(scores, is_outlier=np.arange(len(latents)) % 2 == 0))
         alone = Batch(replace(images, ids=[], latents=latents[:0], pixels=pixels[:0]), context, None)
         explain = ExplainOptions(interactions=True)
-        explained = answers.explained(batch, answers.mapped(batch, explain), explain, BUNDLE).response
-        for response in (answers.scored(batch, ScoreOptions(attributions="all"), BUNDLE), explained):
+        explained = answers.explained(batch, answers.mapped(batch, explain, len(latents)), explain, BUNDLE)
+        explanation = Explanation(batch, explained, BUNDLE, pixels[:0], np.empty(0))
+        scored = answers.scored(batch, ScoreOptions(attributions="all"), BUNDLE)
+        for response in (scored.whole(), explanation.without_maps().whole()):
             content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
             assert_finite(content)
             assert as_message(pb.ScoreResponse)(response).SerializeToString()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import bodies
+import joblib
 import numpy as np
 import psutil
 import pytest
@@ -205,6 +206,7 @@ async def test_it_is_alive_while_its_workers_answer(pool, monkeypatch):
 
 async def test_workers_take_no_notice_of_signals_that_are_meant_for_the_service(pool, images):
     await pool.read(uploads([bodies.encoded(images[0])]), SPEC, "fit", budget())
+    await until(lambda: len(workers()) == joblib.cpu_count())
     before = {worker.pid for worker in workers()}
     for worker in workers():
         worker.send_signal(signal.SIGTERM)
