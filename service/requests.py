@@ -250,8 +250,10 @@ def _problems(error: ValidationError) -> str:
         text = f"{_bare(where)}: {fault['msg']}".removeprefix(": ")
         if isinstance(came, float) and came.is_integer() and abs(came) < LARGEST_EXACT:
             came = int(came)  # protobuf makes 2.0 of 2, and both are told alike
-        is_value = came is None or isinstance(came, bool | int | float | str)
-        problems.append(f"{text}, {quoted(came)} came" if is_value and fault["type"] != "missing" else text)
+        # Words travel as numbers over gRPC: which one came is not known there.
+        is_told = fault["type"] not in ("missing", "literal_error")
+        is_told &= came is None or isinstance(came, bool | int | float | str)
+        problems.append(f"{text}, {quoted(came)} came" if is_told else text)
     return f"{'; '.join(problems)}."
 
 
