@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from service import errors
-from service.errors import InvalidInput, MisfitError
-from service.images import Content, Limits, Opened, Resize, Spec, Uint8Array, decode, from_pixels, open_image
+from service.errors import InvalidInput, MisfitError, TooLarge
+from service.images import MIB, Content, Limits, Opened, Resize, Spec, Uint8Array, decode, from_pixels, open_image
 
 # Pixels that came as an array take some bytes more for each, to be converted and resized.
 ARRAY_BYTES_PER_PIXEL = 8
 # Contents of more bytes are sent to a worker beside the rest of their job.
 BESIDE = 64 * 1024
+# What an image counts for that would take more than it may: a request of many such is soon given up.
+REFUSED_BYTES = 4 * MIB
 ERRORS: dict[str, type[MisfitError]] = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InvalidInput)
 }
@@ -71,7 +73,7 @@ class Decoded:
 
     pixels   uint8 (k, H, W, C) of those that could be used, in order; None where nothing was decoded
     errors   of the others, by position
-    costs    bytes that each takes, 0 for one that has an error; shorter than the job where it was given up
+    costs    bytes that each counts for; shorter than the job where it was given up
     seconds  of CPU
     """
 
@@ -92,6 +94,8 @@ def run(job: Job) -> Decoded:
             found, cost = _look(content, job)
         except InvalidInput as error:
             found, cost, failed[position] = None, 0, _alone(error)
+            if isinstance(error, TooLarge):
+                cost = REFUSED_BYTES
         total += cost
         costs.append(cost)
         if total > job.give_up_at:

@@ -267,3 +267,13 @@ def test_workers_end_with_the_process_that_started_them():
         os.kill(process.pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(started, WAIT_SECONDS)
     assert alive == []
+
+
+async def test_a_request_of_many_images_that_are_too_large_is_given_up(pool, images):
+    """A few of them fail alone; of many, the rest is not even looked at."""
+    large, good = BOMBS["WebP, lossless"](8000), bodies.encoded(images[0])
+    rows = await pool.read(uploads([*[large] * 10, good]), SPEC, "fit", budget())
+    assert (len(rows.pixels), len(rows.errors)) == (1, 10)
+    found = budget()
+    with pytest.raises(TooLarge, match="Decoding the images takes 196 MiB or more"):
+        await pool.read(uploads([*[large] * 128, good]), SPEC, "fit", found)
