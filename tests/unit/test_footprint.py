@@ -42,7 +42,6 @@ def request_of(count: int, options) -> ImagesRequest:
     return ImagesRequest([Upload(f"{i:05}.png", lambda i=i: pixels[i]) for i in range(count)], None, (), options)
 
 
-@pytest.mark.parametrize("count", [250, 1500])
 @pytest.mark.parametrize(
     ("method", "options", "form"),
     [
@@ -65,7 +64,16 @@ def request_of(count: int, options) -> ImagesRequest:
         ("Sample", SampleOptions(foreign="off", count=1000), "sheet"),
     ],
 )
-async def test_the_estimate_covers_what_a_request_takes(served_bundle, method, options, form, count):
+async def test_the_estimate_covers_what_a_request_takes(served_bundle, method, options, form):
+    await check_estimate(served_bundle, method, options, form, 250)
+
+
+@pytest.mark.parametrize("form", ["pieces", "message"])
+async def test_the_estimate_covers_what_a_large_request_takes(served_bundle, form):
+    await check_estimate(served_bundle, "Explain", ExplainOptions(foreign="off", **EVERYTHING), form, 1500)
+
+
+async def check_estimate(served_bundle, method, options, form, count):
     pipeline = Pipeline(served_bundle, NoisyNetworks(served_bundle.manifest.latent_dim), Settings())
     asked = request_of(count, options)
     await METHODS[method].work(pipeline, request_of(3, options.model_copy(update={"which": [0]})))  # imports and caches
