@@ -24,7 +24,7 @@ from service.bundle import Bundle
 from service.context import Context
 from service.errors import MisfitError
 from service.options import ExplainOptions, ScoreOptions, maps_of_image
-from service.pieces import Pieced, cut
+from service.pieces import EARLY_BYTES, Pieced, cut
 from service.schemas import (
     EncodedItem,
     EncodeResponse,
@@ -130,7 +130,12 @@ def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, b
 
     top = found.order[mapped, : maps_of_image(options, bundle)]
     signs = np.sign(np.take_along_axis(found.terms.marginal_z[mapped], top, axis=1))
-    return Explained(details, record_sizes.explained_item(options, bundle), mapped, top, signs)
+    record_bytes = record_sizes.explained_item(options, bundle)
+    if record_bytes * len(found.reasons) <= EARLY_BYTES:
+        # The networks are at work on the heat maps meanwhile.
+        made = details(slice(0, len(found.reasons)))
+        return Explained(lambda rows: [record.copy() for record in made[rows]], record_bytes, mapped, top, signs)
+    return Explained(details, record_bytes, mapped, top, signs)
 
 
 def pieced(batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64]) -> Pieced[ScoreResponse]:

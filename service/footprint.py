@@ -27,7 +27,7 @@ from service.options import (
     maps_of_image,
     most_pictures,
 )
-from service.pieces import PIECE_BYTES
+from service.pieces import EARLY_BYTES, PIECE_BYTES
 from service.pipeline import MOST_KEPT
 from service.population import SAMPLE_SIZE
 from service.requests import ImagesRequest
@@ -81,6 +81,7 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     if isinstance(options, EditOptions) or (isinstance(options, ExplainOptions) and shown):
         size += 2 * image * images if image * images <= MOST_KEPT else 0
     if isinstance(options, ExplainOptions):
+        size += PIECE_OBJECTS * min(images * record_sizes.explained_item(options, bundle), EARLY_BYTES)
         mapped = -(-shown // max(maps_of_image(options, bundle), 1))
         size += mapped * image * MAPPED_COPIES + shown * manifest.image.height * manifest.image.width * 8 // CELL_PIXELS
     else:

@@ -20,6 +20,8 @@ ResponseT_co = TypeVar("ResponseT_co", bound=BaseModel, covariant=True)
 
 # Bytes of JSON that one piece should have: records as dicts and models take some ten times as many.
 PIECE_BYTES = 256 * 1024
+# Records that are no more together may be made at once, while something else is waited for.
+EARLY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)

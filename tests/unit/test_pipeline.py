@@ -18,6 +18,7 @@ from PIL import Image
 from service import coding, pieces, scoring
 from service import pipeline as pipelines
 from service.context import Estimator
+from service.decode_budget import DecodeBudget
 from service.errors import (
     InferenceUnavailable,
     InvalidOption,
@@ -40,6 +41,7 @@ from service.options import (
     most_pictures,
 )
 from service.pipeline import Pipeline
+from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.requests import ImagesRequest, read_contexts
 from service.settings import Settings
 
@@ -142,7 +144,7 @@ async def test_two_bad_images_of_one_name_are_both_told(pipeline):
     assert list(fitted.errors) == ["a.png", "a.png (3)", "a.png (4)", "a.png (2)", "b.png"]
     lengths = [int(error.message.split()[0]) for error in fitted.errors.values()]
     assert lengths == [3, 4, 5, 5, 5]
-    message = METHODS["Fit"].answer(fitted)
+    message = pb.FitResponse.FromString(METHODS["Fit"].answer(fitted))
     assert {name: error.message for name, error in message.errors.items()} == {
         name: error.message for name, error in fitted.errors.items()
     }
@@ -455,7 +457,7 @@ async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, c
 
 async def test_images_leave_nothing_but_their_latents(pipeline):
     """A slice of no pixels would keep them all."""
-    encoded = await pipeline._latents(uploads(noise(50)), EncodeOptions())
+    encoded = await pipeline._latents(uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited())
     assert encoded.pixels.base is None
     assert encoded.latents.nbytes < 50_000
 
