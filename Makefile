@@ -84,7 +84,7 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) $(SERVE)/python tests/image.py $(ENGINE) $(IMAGE)
 
-faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: a table (some 6 minutes)
+faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
 
 overload: .venv/tools  ## five times the capacity for a minute, small requests beside a huge one
