@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass, field, replace
 
 from service.errors import TooLarge
-from service.images import MIB, Limits
+from service.images import MIB
 from service.settings import Settings
 
-# What an image in the smallest of files may take to decode, and what all images of a request may, in shares of that.
+# What decoding one image may take however little is sent, and how many times the same all images of a request may.
 FREE_BYTES = 96 * MIB
 SHARES_OF_A_REQUEST = 2
 HINT = (
@@ -20,19 +20,16 @@ HINT = (
 )
 
 
-def image_limits(settings: Settings) -> Limits:
-    """Return what one image may take."""
-    return Limits(settings.max_image_pixels, settings.max_decode_bytes, FREE_BYTES, settings.max_decode_ratio)
-
-
 @dataclass
 class DecodeBudget:
     """What is left to one request, and when it came (seconds of the monotonic clock).
 
-    is_admitted  whether it has found room for images that are not decoded at once
+    max_image_bytes  of one image; None where it has no limit
+    is_admitted      whether it has found room for images that are not decoded at once
     """
 
     sent_bytes: int
+    max_image_bytes: int | None
     max_bytes: int
     max_seconds: float
     bytes: int = 0
@@ -43,16 +40,18 @@ class DecodeBudget:
     @classmethod
     def of(cls, settings: Settings, sent_bytes: int) -> DecodeBudget:
         """Return the budget of a request whose body has so many bytes."""
+        by_length = settings.max_decode_ratio * sent_bytes
         return cls(
             sent_bytes,
-            SHARES_OF_A_REQUEST * (FREE_BYTES + settings.max_decode_ratio * sent_bytes),
+            min(settings.max_decode_bytes, max(FREE_BYTES, by_length)),
+            SHARES_OF_A_REQUEST * (FREE_BYTES + by_length),
             settings.decode_seconds * (1 + sent_bytes / MIB),
         )
 
     @classmethod
     def unlimited(cls) -> DecodeBudget:
         """Return the budget of images that nobody sent."""
-        return cls(0, sys.maxsize, math.inf)
+        return cls(0, None, sys.maxsize, math.inf)
 
     def again(self) -> DecodeBudget:
         """Return a budget to decode the same images once more, for which there was room."""

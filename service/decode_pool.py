@@ -28,10 +28,10 @@ from typing import Protocol
 import joblib
 import numpy as np
 
-from service.decode_budget import DecodeBudget, image_limits
+from service.decode_budget import DecodeBudget
 from service.decoding import Decoded, Job, RowShape, from_head, run, send_job
 from service.errors import InferenceUnavailable, InvalidInput, MisfitError, Overloaded, UndecodableImage
-from service.images import MIB, Content, Resize, Rows, Spec, Upload, with_channels
+from service.images import MIB, Content, Limits, Resize, Rows, Spec, Upload, with_channels
 from service.settings import Settings
 from service.turns import Turns
 
@@ -75,7 +75,7 @@ class LocalDecoder:
     """Decodes in a thread of this process, for programs that are no service."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limits = image_limits(settings)
+        self._max_pixels = settings.max_image_pixels
 
     async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
         return await asyncio.to_thread(self._read, uploads, spec, resize, budget)
@@ -83,7 +83,8 @@ class LocalDecoder:
     def _read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
         rows = _Rows(uploads, spec)
         shape, files = RowShape.of(spec), list(rows.files)
-        job = Job([rows.files[at] for at in files], shape, resize, self._limits, None, budget.bytes_left, 0)
+        limits = Limits(self._max_pixels, budget.max_image_bytes)
+        job = Job([rows.files[at] for at in files], shape, resize, limits, None, budget.bytes_left, 0)
         decoded = run(job)
         budget.take(sum(decoded.costs))
         rows.add(files, decoded)
@@ -94,7 +95,7 @@ class DecodePool:
     """The worker processes of one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limits = image_limits(settings)
+        self._max_pixels = settings.max_image_pixels
         self._most_waiting, self._waiting = settings.max_decode_bytes_in_flight, 0
         self._longest_delay = settings.timeout_seconds / 2
         self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
@@ -117,7 +118,7 @@ class DecodePool:
         """Return whether a job was done in the last PROBE_SECONDS, or else an empty one, let in first, is now."""
         if self._quick.idle_seconds() < PROBE_SECONDS:
             return True
-        job = Job([], RowShape(1, 1, 1), "fit", self._limits, None, 0, PROBE_SECONDS)
+        job = Job([], RowShape(1, 1, 1), "fit", Limits(self._max_pixels), None, 0, PROBE_SECONDS)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self._quick.run(job, 1, due=0.0)
@@ -129,7 +130,8 @@ class DecodePool:
         loop = asyncio.get_running_loop()
         rows = await loop.run_in_executor(self._threads, _Rows, uploads, spec)
         if rows.files:
-            job = Job((), RowShape.of(spec), resize, self._limits, AT_ONCE_BYTES, 0, 0)
+            limits = Limits(self._max_pixels, budget.max_image_bytes)
+            job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0)
             pieces = _pieces(list(rows.files), [_length(file) for file in rows.files.values()], JOB_BYTES)
             await _all_of(self._look(rows, piece, job, budget) for piece in pieces)
         return rows.result()

@@ -57,18 +57,10 @@ class Spec(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding one image may take. By default only the number of its pixels is limited.
-
-    max_pixels      width times height
-    max_cost        bytes, of any image
-    free_cost       bytes, of an image in the smallest of files
-    cost_per_byte   bytes more for each byte of the file
-    """
+    """What decoding one image may take: its width times height, and bytes of memory where they are limited."""
 
     max_pixels: int
     max_cost: int | None = None
-    free_cost: int = 0
-    cost_per_byte: int = 0
 
     def check_pixels(self, size: tuple[int, int]) -> None:
         """Raise TooLarge for an image of more pixels than are taken."""
@@ -80,15 +72,13 @@ class Limits:
             )
 
     def check_cost(self, cost: int, size: tuple[int, int], length: int) -> None:
-        """Raise TooLarge for an image that takes more than a file of `length` bytes may."""
-        if self.max_cost is None:
-            return
-        most = min(self.max_cost, self.free_cost + self.cost_per_byte * length)
-        if cost > most:
+        """Raise TooLarge for an image of that size, in a file of `length` bytes, that takes more than it may."""
+        if self.max_cost is not None and cost > self.max_cost:
             raise TooLarge(
                 f"The image has {size[0]} x {size[1]} pixels in a file of {length} bytes: decoding it takes some "
-                f"{cost // MIB} MiB; at most {most // MIB} MiB are taken of a file of that length.",
-                "Scale it down before sending.",
+                f"{cost // MIB} MiB; at most {self.max_cost // MIB} MiB are taken for one image of this request.",
+                "Scale it down before sending. The more is sent in a request, the more its images may take "
+                "(MISFIT_MAX_DECODE_RATIO), up to MISFIT_MAX_DECODE_BYTES.",
             )
 
 

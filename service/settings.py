@@ -28,9 +28,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="pixels of one image before resizing")
     max_decode_bytes: int = Field(default=512 * MIB, gt=0, description="memory that decoding one image may take")
     max_decode_ratio: int = Field(
-        default=96,
-        gt=0,
-        description="bytes more than 96 MiB that an image may decode to, for each byte of its file",
+        default=96, gt=0, description="bytes that decoding one image may take, if more than 96 MiB, for each byte sent"
     )
     max_decode_bytes_in_flight: int = Field(
         default=1024 * MIB, gt=0, description="memory that all images take that wait to be decoded"

@@ -2,13 +2,11 @@
 
 import io
 
-import bodies
-import numpy as np
 import pytest
 from bombs import BOMBS, jpeg_scans, png
 from PIL import Image
 
-from service.decode_budget import FREE_BYTES, DecodeBudget, image_limits
+from service.decode_budget import FREE_BYTES, DecodeBudget
 from service.decoding import RowShape
 from service.errors import TooLarge, UndecodableImage
 from service.images import MIB, Limits, open_image
@@ -89,21 +87,14 @@ def test_a_turned_copy_counts():
     assert cost_of(file.getvalue()) == 8 * 100**2
 
 
-def test_small_files_of_many_pixels_are_refused_and_large_ones_taken():
-    limits = image_limits(Settings())
-    flat = png(5100)  # 99 MiB
-    with pytest.raises(TooLarge, match=r"5100 x 5100 pixels in a file of \d+ bytes.* at most 105 MiB") as caught:
-        cost_of(BOMBS["PNG, RGBA"](5100), limits=limits)
+def test_what_one_image_may_take_follows_from_what_was_sent():
+    most = {sent: DecodeBudget.of(Settings(), sent * MIB).max_image_bytes for sent in (0, 1, 2, 100)}
+    assert most == {0: FREE_BYTES, 1: FREE_BYTES, 2: 2 * FREE_BYTES, 100: Settings().max_decode_bytes}
+    flat = BOMBS["PNG, RGBA"](4000)  # 122 MiB
+    with pytest.raises(TooLarge, match=r"4000 x 4000 pixels in a file of \d+ bytes.* at most 96 MiB") as caught:
+        cost_of(flat, limits=Limits(10**9, most[1]))
     assert "Scale it down" in caught.value.hint
-    assert cost_of(flat, limits=limits) == 4 * 5100**2
-    rng = np.random.default_rng(0)
-    photograph = bodies.encoded(rng.integers(0, 256, (1500, 1500, 3), dtype=np.uint8))
-    assert cost_of(photograph, limits=limits) < FREE_BYTES
-
-
-def test_no_image_takes_more_than_the_setting_whatever_its_file():
-    with pytest.raises(TooLarge, match="at most 1 MiB"):
-        cost_of(png(1000) + bytes(10**7), limits=Limits(10**9, MIB, FREE_BYTES, 96))
+    assert cost_of(flat, limits=Limits(10**9, most[2])) == 8 * 4000**2
 
 
 def test_what_cannot_be_used_is_refused_before_it_is_decoded():
