@@ -16,7 +16,7 @@ import psutil
 import pytest
 from bombs import BOMBS, png
 
-from service import decode_pool
+from service import decode_lanes, decode_pool
 from service.bundle import ImageSpec
 from service.decode_budget import FREE_BYTES, DecodeBudget
 from service.decode_pool import DecodePool, LocalDecoder
@@ -152,7 +152,7 @@ async def test_what_takes_too_long_is_ended_for_real(pool, images):
 
 async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypatch):
     """As one would that finds a hole in a decoder."""
-    poison, do = b"poison", decode_pool._Worker.do
+    poison, do = b"poison", decode_lanes.Worker.do
 
     def killed_by_poison(worker, job):
         if poison in job.contents:
@@ -160,7 +160,7 @@ async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypa
             os.kill(worker._process.pid, signal.SIGSEGV)
         return do(worker, job)
 
-    monkeypatch.setattr(decode_pool._Worker, "do", killed_by_poison)
+    monkeypatch.setattr(decode_lanes.Worker, "do", killed_by_poison)
     good = [bodies.encoded(image) for image in images[:5]]
     rows = await pool.read(uploads([*good[:3], poison, *good[3:], b"broken"]), SPEC, "fit", budget(decode_seconds=60))
     assert np.array_equal(rows.pixels, images[:5])
