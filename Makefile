@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-all k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
+.PHONY: help serve test check protos test-service test-train k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ help:  ## list the targets
 serve: .venv/installed  ## serve the shipped bundle on port 3000 (PORT=3100 changes it, MISFIT_BUNDLE=... the bundle)
 	$(SERVE)/bentoml serve service.app:Misfit --port $(PORT)
 
-test: check test-service test-all k8s  ## everything: static checks, the service's tests without torch, all tests, manifests
+test: check test-service test-train k8s  ## everything: static checks, the service's tests without torch, those that need torch, manifests
 
 check: .venv-train/installed  ## ruff, mypy --strict, import rules
 	$(TRAIN)/ruff check .
@@ -52,9 +52,8 @@ test-service: .venv/tools  ## the service's tests in an environment without torc
 	$(SERVE)/python -c "import importlib.util as u; assert not u.find_spec('torch'), 'torch is installed in .venv'"
 	$(SERVE)/pytest -q
 
-test-all: .venv-train/installed  ## what test-service had to leave out: training, export, rendering
-	$(TRAIN)/pytest -q --ignore=tests/e2e --ignore=tests/properties --deselect tests/unit/test_footprint.py \
-		--deselect tests/unit/test_decode_pool.py
+test-train: .venv-train/installed  ## what test-service had to leave out: training, export, rendering
+	$(TRAIN)/pytest -q $$(grep -rl importorskip tests/unit tests/contract tests/properties)
 
 k8s: .venv/tools .venv-checkov/installed  ## render every overlay into build/k8s and hold it against checkov's policies
 	rm -rf build/k8s && mkdir -p build/k8s
