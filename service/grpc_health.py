@@ -20,7 +20,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MOST_WATCHES = 500
 # A request fits into a packet. While gRPC waits for the rest of a message, it keeps what has come of it, up to the
 # server's limit: so few wait at a time, and for so long. Whoever finds no room is answered for the server as a whole.
-MOST_REQUESTS, REQUEST_SECONDS, REQUEST_BYTES = 4, 0.2, 1024
+MOST_REQUESTS, REQUEST_SECONDS, REQUEST_BYTES = 2, 0.05, 1024
 # A client that does not read for so long loses its stream.
 ANSWER_SECONDS = 10.0
 

@@ -467,7 +467,7 @@ def test_large_messages_of_strangers_are_not_received(guarded):
             peak = max(peak, worker.memory_info().rss)
             time.sleep(0.01)
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
-    assert peak - before < 1000 * MIB  # of 2,400 MiB that were offered, which would be there twice
+    assert peak - before < 1500 * MIB, (peak - before) // MIB  # of 2,400 MiB offered, which would be there twice
 
 
 def test_names_of_services_are_not_kept(guarded):
