@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-train k8s alerts bento image image-test faults overload soak fuzz benchmark train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
+.PHONY: help serve test check protos test-service test-train k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ test-service: .venv/tools  ## the service's tests in an environment without torc
 
 test-train: .venv-train/installed  ## what test-service had to leave out: training, export, rendering
 	$(TRAIN)/pytest -q $$(grep -rl importorskip tests/unit tests/contract tests/properties)
+
+record: .venv/tools  ## write the answers on record anew (tests/contract/recorded): look at what git says has changed
+	rm -rf tests/contract/recorded && mkdir tests/contract/recorded
+	RECORD=1 $(SERVE)/pytest -q tests/contract/test_recorded.py
 
 k8s: .venv/tools .venv-checkov/installed  ## render every overlay into build/k8s and hold it against checkov's policies
 	rm -rf build/k8s && mkdir -p build/k8s
