@@ -12,14 +12,14 @@ from typing import Any, get_args
 
 import torch
 
-from export import graphs, latents, parity
+from export import graphs, latent_names, parity
 from export.card import model_card
-from service import bundle
-from service.bundle import Bundle, ImageSpec, Manifest
-from service.context import DEFAULT_ESTIMATOR, Estimator
+from service.bundle import store
+from service.bundle.store import Bundle, ImageSpec, Manifest
+from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
+from service.core.population import POPULATION, Population
 from service.errors import MisfitError
-from service.population import POPULATION, Population
-from train.loop import load_config, load_model
+from train.training.loop import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
 LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}
@@ -49,15 +49,15 @@ def export_run(
     reached = parity.check(vae, encoder, decoder, saliency, population)
     content = {"encoder.onnx": encoder, "decoder.onnx": decoder}
     if saliency is not None:
-        content[bundle.SALIENCY] = saliency
+        content[store.SALIENCY] = saliency
 
     height, width, channels = vae.image_shape
     manifest = Manifest(
-        format_version=bundle.FORMAT_VERSION,
+        format_version=store.FORMAT_VERSION,
         model=name or config["preset"]["name"],
         image=ImageSpec.model_validate({"height": height, "width": width, "channels": channels}),
         latent_dim=vae.latent_dim,
-        latents=latents.describe(
+        latents=latent_names.describe(
             vae.latent_dim,
             population.live_dims.tolist(),
             evaluation["factors"],
@@ -74,7 +74,7 @@ def export_run(
         data=evaluation["data"],
         licence=licence or LICENCES.get(evaluation["data"]["name"], "not stated"),
     )
-    return bundle.write(out, manifest, content, population, model_card(manifest, population, evaluation))
+    return store.write(out, manifest, content, population, model_card(manifest, population, evaluation))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

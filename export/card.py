@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from service.bundle import Manifest
-from service.population import Population
+from service.bundle.store import Manifest
+from service.core.population import Population
 
 CARD = """\
 # {model}

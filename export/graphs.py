@@ -17,7 +17,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from train.networks import VAE
+from train.models.vae import VAE
 
 OPSET = 20
 

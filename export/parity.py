@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.bundle import Parity
-from service.population import Population
-from train.networks import VAE
+from service.bundle.store import Parity
+from service.core.population import Population
+from train.models.vae import VAE
 
 BATCH_SIZES = (1, 2, 7, 350)
 LATENTS_RELATIVE = 1e-4

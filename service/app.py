@@ -17,17 +17,39 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import bundle, connections, footprint, lifecycle, logs, supervisor
-from service.access import AccessLog, ReadableMetrics
-from service.admission import Admission, Ticket
-from service.batching import MAX_ADAPTIVE_BATCH, batch_metrics
-from service.bodies import parse, parse_latents
-from service.decode_pool import DecodePool
+from service.api.options import (
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    InterpolateOptions,
+    SampleOptions,
+    ScoreOptions,
+    TraverseOptions,
+)
+from service.api.requests import ImagesRequest, OptionsT
+from service.api.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, ScoreResponse
+from service.bundle import store
+from service.decoding.pool import DecodePool
 from service.errors import BundleError
-from service.forms import DecodeForm, DescribeForm, form
-from service.grpc_server import Server, claim_port
-from service.grpc_servicer import Servicer
-from service.http import (
+from service.hosting import circus_sockets, shutdown, uvicorn_protocol
+from service.hosting.io_descriptors import DecodeForm, DescribeForm, form
+from service.hosting.workers import Api, Batching
+from service.inference.onnx_runtime import Networks, has_gpu
+from service.inference.remote import RemoteNetworks
+from service.pipeline.pipeline import Pipeline
+from service.settings import Settings, warn_of_unknown_variables
+from service.telemetry import logs
+from service.telemetry.batch_metrics import MAX_ADAPTIVE_BATCH, batch_metrics
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import NOT_TRACED
+from service.transports import memory_footprint
+from service.transports.admission import Admission, Ticket
+from service.transports.grpc.server import Server, claim_port
+from service.transports.grpc.servicer import Servicer
+from service.transports.http.body_parsers import parse, parse_latents
+from service.transports.http.middleware import AccessLog, ReadableMetrics
+from service.transports.http.responses import (
     PNG,
     ZIP,
     Answer,
@@ -41,25 +63,6 @@ from service.http import (
     until_sent,
     while_connected,
 )
-from service.metrics import Metrics
-from service.options import (
-    EditOptions,
-    EncodeOptions,
-    ExplainOptions,
-    FitOptions,
-    InterpolateOptions,
-    SampleOptions,
-    ScoreOptions,
-    TraverseOptions,
-)
-from service.pipeline import Pipeline
-from service.remote import RemoteNetworks
-from service.requests import ImagesRequest, OptionsT
-from service.runtime import Networks, has_gpu
-from service.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, ScoreResponse
-from service.settings import Settings, warn_of_unknown_variables
-from service.tracing import NOT_TRACED
-from service.workers import Api, Batching
 
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000
@@ -68,7 +71,7 @@ MAX_LATENCY_MS = 60_000
 TRANSPORT_TIMEOUT = 3600
 # By default BentoML closes the connections to a service after 100 calls, whatever is still under way on them.
 NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
-# `service.logs` has a line for each request.
+# `service.telemetry.logs` has a line for each request.
 NO_ACCESS_LOG = {"access": {"enabled": False}}
 TRACING = {"excluded_urls": list(NOT_TRACED)}
 
@@ -93,16 +96,16 @@ class Inference:
 
     def __init__(self) -> None:
         settings = Settings()
-        loaded = bundle.load(settings.bundle_directory)
+        loaded = store.load(settings.bundle_directory)
         self.networks = Networks(loaded, require_gpu=settings.require_gpu)
         batch_metrics().running(loaded, self.networks.provider)
 
     @bentoml.on_startup
     async def live_longest(self) -> None:
-        if (mine := lifecycle.open_lock(addresses(), lifecycle.INFERENCE)) is not None:
-            lifecycle.hold(mine)
-        if (api := lifecycle.open_lock(addresses(), lifecycle.API)) is not None:
-            lifecycle.stop_after_holders(api)
+        if (mine := shutdown.open_lock(addresses(), shutdown.INFERENCE)) is not None:
+            shutdown.hold(mine)
+        if (api := shutdown.open_lock(addresses(), shutdown.API)) is not None:
+            shutdown.stop_after_holders(api)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -143,13 +146,13 @@ class Misfit:
     @bentoml.on_deployment
     def _refuse_early() -> None:
         """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
-        supervisor.close_control_sockets()
-        lifecycle.name_supervisor()
+        circus_sockets.close_control_sockets()
+        shutdown.name_supervisor()
         warn_of_unknown_variables()
         try:
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
-            footprint.check_full_request(settings, bundle.load(settings.bundle_directory))
+            memory_footprint.check_full_request(settings, store.load(settings.bundle_directory))
         except (BundleError, ValueError) as error:  # a ValidationError is one
             raise SystemExit(f"misfit cannot start: {error}") from None
         if settings.require_gpu and not has_gpu():
@@ -164,13 +167,13 @@ class Misfit:
                 ) from None
 
     def __init__(self) -> None:
-        watch = lifecycle.Watch(lifecycle.open_lock(addresses(), lifecycle.INFERENCE))
-        if (lock := lifecycle.open_lock(addresses(), lifecycle.API)) is not None:
-            lifecycle.hold(lock)
-            addresses().update(lifecycle.lasting(addresses()))
+        watch = shutdown.Watch(shutdown.open_lock(addresses(), shutdown.INFERENCE))
+        if (lock := shutdown.open_lock(addresses(), shutdown.API)) is not None:
+            shutdown.hold(lock)
+            addresses().update(shutdown.lasting(addresses()))
         self.settings = Settings()
         self.networks = RemoteNetworks(self.inference, watch.has_ended)
-        loaded = bundle.load(self.settings.bundle_directory)
+        loaded = store.load(self.settings.bundle_directory)
         self.metrics = Metrics(loaded)
         self.decoder = DecodePool(self.settings)
         self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)
@@ -255,12 +258,12 @@ class Misfit:
             body = await self._body(request, ticket)
             content_type = request.headers.get("content-type", "")
             query = request.query_params
-            ticket.take_work(footprint.of_parsing(content_type, len(body)))
+            ticket.take_work(memory_footprint.of_parsing(content_type, len(body)))
             with self.metrics.stage("parse"):
                 asked = await asyncio.to_thread(parse, content_type, query, body, self.settings, options_type)
             logs.add_images(asked.size)
             ticket.take_images(asked.size)
-            size = footprint.of_request(asked, self.pipeline.bundle, _form(request))
+            size = memory_footprint.of_request(asked, self.pipeline.bundle, _form(request))
             ticket.take_work(size)
             del body
             found = await while_connected(request, work(asked))
@@ -284,7 +287,7 @@ class Misfit:
             latents = await asyncio.to_thread(parse_latents, content_type, body, latent_dim)
         logs.add_images(len(latents))
         ticket.take_images(len(latents))
-        size = footprint.of_latents(len(latents), self.pipeline.bundle, _form(request))
+        size = memory_footprint.of_latents(len(latents), self.pipeline.bundle, _form(request))
         ticket.take_work(size)
         found = await while_connected(request, self.pipeline.decode(latents))
         ticket.keep(size)
@@ -304,13 +307,13 @@ class Misfit:
         return all(await asyncio.gather(self.networks.is_ready(), self.decoder.is_alive()))
 
 
-def _form(request: Request) -> footprint.Form:
+def _form(request: Request) -> memory_footprint.Form:
     """How the answer will be held, as far as the client wants pictures in another form than JSON."""
-    forms: dict[str, footprint.Form] = {PNG: "sheet", ZIP: "files"}
+    forms: dict[str, memory_footprint.Form] = {PNG: "sheet", ZIP: "files"}
     return forms.get(media_type_wanted(request.headers.get("accept", "")), "pieces")
 
 
-connections.limit()
+uvicorn_protocol.limit()
 Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@
        +- BundleCorrupt         contents differ from what the manifest promises
        +- BundleIncompatible    well-formed, but not for this version
 
-Domain errors know no status codes: `service/status.py` maps each type to one.
+Domain errors know no status codes: `service/transports/error_status.py` maps each type to one.
 """
 
 from __future__ import annotations

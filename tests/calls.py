@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1 import misfit_pb2_grpc
-from service.replies import ERROR_DETAIL
+from service.transports.error_replies import ERROR_DETAIL
 
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 

@@ -11,19 +11,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service import bundle
+from service.bundle import store
 from service.settings import Settings
 
 # `make fuzz`: --hypothesis-profile=fuzz
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
-LATENT_DIM = bundle.load(Settings().bundle_directory).manifest.latent_dim
+LATENT_DIM = store.load(Settings().bundle_directory).manifest.latent_dim
 
 
 @pytest.fixture(scope="session")
-def served_bundle() -> bundle.Bundle:
-    return bundle.load(Settings().bundle_directory)
+def served_bundle() -> store.Bundle:
+    return store.load(Settings().bundle_directory)
 
 
 @pytest.fixture(scope="session")

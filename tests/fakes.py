@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from service.foreign import reconstruction_error
-from service.runtime import Networks
+from service.core.detect.ood import reconstruction_error
+from service.inference.onnx_runtime import Networks
 
 
 class FakeNetworks:

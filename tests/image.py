@@ -29,8 +29,8 @@ from image_contents import run
 from PIL import Image
 from serving import BOOT_SECONDS, STOP_SECONDS, Served, free_ports
 
+from service.inference.onnx_runtime import has_gpu
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.runtime import has_gpu
 
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
 MISFITS = {"58.png", "14.png", "49.png", "35.png"}
@@ -128,8 +128,8 @@ def check_answers(service: Served, bundle: str) -> None:
             first = {id_ for id_, rank in ranks.items() if rank <= len(MISFITS)}
             assert first == MISFITS, f"{name}: {sorted(first)} come first; expected {sorted(MISFITS)}"
             print("its four misfits come first")
-    assert service.status("/livez") == 200
-    assert service.status("/metrics") == 200
+    assert service.transports.error_status("/livez") == 200
+    assert service.transports.error_status("/metrics") == 200
 
 
 def check_refusal(engine: str, image: str, log: Path) -> None:

@@ -6,15 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import commands, page
+from train import commands
 from train.commands import RENDERED, RUNS
-from train.presets import PRESETS
+from train.config.presets import PRESETS
+from train.reports import experiments
 
 RESULTS = Path("train/results")
 DATA = RENDERED["shapes3d"]
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
 BENCHMARK = RUNS / "benchmark"
-SEEDS = RESULTS / "shapes3d_beta_tcvae" / page.SEEDS
+SEEDS = RESULTS / "shapes3d_beta_tcvae" / experiments.SEEDS
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
 

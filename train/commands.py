@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from service.bundle import Bundle
+from service.bundle.store import Bundle
+from train.config.overrides import override, shortened, sized
+from train.config.presets import PRESETS
 from train.data.dataset import Dataset
-from train.presets import PRESETS
 from train.provenance import command, commit
-from train.variations import override, shortened, sized
 
 RUNS = Path("runs")
 RENDERED = {"shapes3d": Path("data/3dshapes.h5"), "dsprites": Path("data/dsprites.npz")}
@@ -31,9 +31,9 @@ def list_presets(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from train import loop  # torch takes seconds to import: only where it is needed
-    from train.data import catalogue
-    from train.results import unfolding_of
+    from train.data import registry
+    from train.reports.results import unfolding_of
+    from train.training import loop
 
     preset = PRESETS[options.preset]()
     if preset.image_shape is not None:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     if options.steps is not None:
         preset = shortened(preset, options.steps)
     directory = options.out or RUNS / preset.name
-    dataset = catalogue.load(preset, options.data)
+    dataset = registry.load(preset, options.data)
     loop.run(
         preset,
         dataset,
@@ -74,19 +74,19 @@ def figures(options: argparse.Namespace) -> None:
 
 
 def results(options: argparse.Namespace) -> None:
-    from train.results import keep
+    from train.reports.results import keep
 
     print(keep(options.run, options.out))
 
 
 def seeds(options: argparse.Namespace) -> None:
-    from train.seeds import keep
+    from train.reports.seeds import keep
 
     print(keep(options.runs, options.out))
 
 
 def page(options: argparse.Namespace) -> None:
-    from train.page import page as text
+    from train.reports.experiments import page as text
 
     target = options.results / "README.md"
     target.write_text(text(options.results))
@@ -94,7 +94,8 @@ def page(options: argparse.Namespace) -> None:
 
 
 def render(options: argparse.Namespace) -> None:
-    from train.data import dsprites, shapes3d
+    from train.data.dsprites import dataset as dsprites
+    from train.data.shapes3d import dataset as shapes3d
 
     path = options.out or RENDERED[options.dataset]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,8 @@ def render(options: argparse.Namespace) -> None:
 
 
 def fidelity(options: argparse.Namespace) -> None:
-    from train.data import dsprites_fidelity, shapes3d_fidelity
+    from train.data.dsprites import fidelity as dsprites_fidelity
+    from train.data.shapes3d import fidelity as shapes3d_fidelity
 
     directory = options.frames or REFERENCE_FRAMES[options.dataset]
     if options.dataset == "shapes3d":
@@ -123,7 +125,7 @@ def fidelity(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
-    from train.sample_batch import write_sample_batch
+    from train.data.sample_batch import write_sample_batch
 
     write_sample_batch(options.out)
 
@@ -131,13 +133,14 @@ def sample(options: argparse.Namespace) -> None:
 def seed_case(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from service import bundle, runtime
-    from train import contexts
-    from train.data import shapes3d
-    from train.figures import draw_seed_case
+    from service.bundle import store
+    from service.inference import onnx_runtime
+    from train.benchmarks import contexts
+    from train.data.shapes3d import dataset as shapes3d
+    from train.reports.figures import draw_seed_case
 
-    served = bundle.load(options.bundle)
-    networks = runtime.Networks(served)
+    served = store.load(options.bundle)
+    networks = onnx_runtime.Networks(served)
     data = shapes3d.load(options.data)
     starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
     latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
@@ -150,23 +153,25 @@ def seed_case(options: argparse.Namespace) -> None:
 
 
 def benchmark(options: argparse.Namespace) -> None:
-    from service import bundle, runtime
-    from train import benchmark, foreign_stratum, repairs, tables
-    from train.data import shapes3d
+    from service.bundle import store
+    from service.inference import onnx_runtime
+    from train.benchmarks import counterfactuals, ood, outliers
     from train.data.dataset import split
+    from train.data.shapes3d import dataset as shapes3d
+    from train.reports import tables
 
     started = time.perf_counter()
-    served = bundle.load(options.bundle)
-    networks = runtime.Networks(served)
+    served = store.load(options.bundle)
+    networks = onnx_runtime.Networks(served)
     parts = split(math.prod(shapes3d.FACTOR_SIZES))
     data = shapes3d.load(options.data, np.sort(getattr(parts, options.split)))
-    material = benchmark.prepare(served, networks, data)
-    cells = benchmark.report(benchmark.run(material, options.contexts, options.seed))
+    material = outliers.prepare(served, networks, data)
+    cells = outliers.report(outliers.run(material, options.contexts, options.seed))
     result = {
         **_provenance(options, served, data),
         "cells": cells,
-        "counterfactuals": repairs.measure(material, networks, options.seed),
-        "foreign": foreign_stratum.measure(material, networks, data.images, options.seed),
+        "counterfactuals": counterfactuals.measure(material, networks, options.seed),
+        "foreign": ood.measure(material, networks, data.images, options.seed),
         "seconds": time.perf_counter() - started,
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -178,19 +183,21 @@ def benchmark(options: argparse.Namespace) -> None:
 def digits(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from service import bundle, runtime
-    from train import benchmark, digits, digits_report
+    from service.bundle import store
+    from service.inference import onnx_runtime
+    from train.benchmarks import digits, outliers
     from train.data import mnist
     from train.data.dataset import split
+    from train.reports import digits as digits_report
 
     started = time.perf_counter()
-    served = bundle.load(options.bundle)
+    served = store.load(options.bundle)
     everything = mnist.load(options.data)
     rows = np.sort(getattr(split(len(everything.images)), options.split))
     assert everything.labels is not None, "MNIST has labels"
     labels = everything.labels[rows]
     data = replace(everything, images=everything.images[rows], factors=everything.factors[rows], labels=labels)
-    material = benchmark.prepare(served, runtime.Networks(served), data)
+    material = outliers.prepare(served, onnx_runtime.Networks(served), data)
     default = served.manifest.default_estimator
     result = {
         **_provenance(options, served, data),
@@ -219,8 +226,8 @@ def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> d
 
 
 def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validation"]) -> dict[str, Any]:
-    from train.diagnosis import remarks
-    from train.evaluate import evaluate as measure
+    from train.evaluation.diagnosis import remarks
+    from train.evaluation.evaluate import evaluate as measure
 
     result = measure(directory, dataset, split)
     for remark in remarks(result):
@@ -229,15 +236,15 @@ def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validati
 
 
 def _draw(directory: Path, dataset: Dataset) -> None:
-    from train.figures import draw
+    from train.reports.figures import draw
 
     for path in draw(directory, dataset):
         print(path)
 
 
 def _dataset_of(options: argparse.Namespace) -> Dataset:
-    from train.data import catalogue
-    from train.loop import load_config
-    from train.recipe import from_record
+    from train.config.experiment import from_record
+    from train.data import registry
+    from train.training.loop import load_config
 
-    return catalogue.load(from_record(load_config(options.run)["preset"]), options.data)
+    return registry.load(from_record(load_config(options.run)["preset"]), options.data)

@@ -32,13 +32,13 @@ sys.path.append(str(Path(__file__).parents[1]))
 import calls
 from serving import Served, serve
 
-from service import bundle
-from service.bodies import parse
-from service.options import ScoreOptions
-from service.pipeline import Pipeline
+from service.api.options import ScoreOptions
+from service.bundle import store
+from service.inference.onnx_runtime import Networks
+from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.runtime import Networks
 from service.settings import Settings
+from service.transports.http.body_parsers import parse
 
 IMAGES = 350
 BOUNDARY = "misfit-benchmark"
@@ -151,7 +151,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     settings = Settings()
-    loaded = bundle.load(settings.bundle_directory)
+    loaded = store.load(settings.bundle_directory)
     networks = Networks(loaded)
     pipeline = Pipeline(loaded, InProcess(networks), settings)
     images = make_images(loaded.manifest.image.shape)

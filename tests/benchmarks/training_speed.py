@@ -5,7 +5,7 @@
 The plain loop is eager float32: contiguous images (N, C, H, W), already floats, taken by index; Adam as it comes;
 the same network from the same seed, the same objective, the same training batches and noise. Both loops run in
 processes of their own and take turns, a block of steps each, so that whatever else the machine does weighs on both
-alike; the ratio is that of the medians over the blocks. Ours is `train.loop.run` itself, stopped and resumed.
+alike; the ratio is that of the medians over the blocks. Ours is `train.training.loop.run` itself, stopped and resumed.
 A third process trains the plain loop on other batches with other noise: what its losses differ by is the noise
 against which ours are held.
 
@@ -30,14 +30,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from train import loop
-from train.data import dsprites, mnist, shapes3d
+from train.config.experiment import Preset
+from train.config.presets import PRESETS
+from train.data import mnist
 from train.data.dataset import Dataset, split
-from train.networks import VAE
-from train.objectives import Pass, loss_of
-from train.presets import PRESETS
+from train.data.dsprites import dataset as dsprites
+from train.data.shapes3d import dataset as shapes3d
+from train.models.vae import VAE
+from train.objectives.schedule import Pass, loss_of
 from train.provenance import commit
-from train.recipe import Preset
+from train.training import loop
 
 IMAGES = 4096
 GEOMETRIES = 32  # of 3D Shapes: each takes a while to trace
@@ -112,7 +114,7 @@ def plain(parent: Connection, plan: Plan, seed: int) -> None:
 
 
 def ours(parent: Connection, plan: Plan, seed: int) -> None:
-    """`train.loop.run`, stopped after every block; what it says of its speed and its losses."""
+    """`train.training.loop.run`, stopped after every block; what it says of its speed and its losses."""
     torch.set_num_threads(plan.threads)
     loop.LOG_EVERY = loop.CHECKPOINT_EVERY = plan.block
     loop.time = SimpleNamespace(perf_counter=CLOCKS[plan.clock])

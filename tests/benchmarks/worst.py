@@ -31,7 +31,7 @@ from grpc_soak import Watch, chunks
 from serving import Served, serve
 from sizing import MIB, frames
 
-from service import bundle
+from service.bundle import store
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 
@@ -99,7 +99,7 @@ def stream(images: int) -> Case:
 
 def cases(count: int) -> Iterator[Callable[[], Case]]:
     """Makes of cases: their bodies are large, and each is made when it is its turn."""
-    latent_dim = bundle.load(Settings().bundle_directory).manifest.latent_dim
+    latent_dim = store.load(Settings().bundle_directory).manifest.latent_dim
     all_flagged = "foreign=off&attributions=all&interactions=true&threshold=0&top=100"
     which = ",".join(map(str, range(min(PICTURES, count))))
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import bundle
-from service.bundle import ImageSpec, Latent, Manifest, Parity
-from service.context import DEFAULT_ESTIMATOR
+from service.bundle import store
+from service.bundle.store import ImageSpec, Latent, Manifest, Parity
+from service.core.detect.context import DEFAULT_ESTIMATOR
+from service.core.population import Population
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
-from service.population import Population
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def population_of(*standard_deviations: float, size: int = 500) -> Population:
 
 def manifest_of(**fields: Any) -> Manifest:
     defaults: dict[str, Any] = {
-        "format_version": bundle.FORMAT_VERSION,
+        "format_version": store.FORMAT_VERSION,
         "model": "tiny",
         "image": ImageSpec(height=8, width=8, channels=3),
         "latent_dim": LATENT_DIM,
@@ -55,13 +55,13 @@ POPULATION = population_of(1.0, 2.0, 0.01)
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    bundle.write(tmp_path / "tiny", manifest_of(), GRAPHS, POPULATION)
+    store.write(tmp_path / "tiny", manifest_of(), GRAPHS, POPULATION)
     return tmp_path / "tiny"
 
 
 def edit(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the manifest by hand, without making its hash right again."""
-    path = directory / bundle.MANIFEST
+    path = directory / store.MANIFEST
     fields = json.loads(path.read_bytes())
     change(fields)
     path.write_text(json.dumps(fields), encoding="utf-8")
@@ -69,7 +69,7 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def seal(directory: Path) -> None:
     """Make every hash right again, as somebody would who forges a bundle."""
-    path = directory / bundle.MANIFEST
+    path = directory / store.MANIFEST
     manifest = Manifest.model_validate_json(path.read_bytes())
     hashes = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in manifest.files}
     manifest = manifest.model_copy(update={"files": hashes})
@@ -81,8 +81,8 @@ def seal(directory: Path) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    written = bundle.write(tmp_path / "deep" / "tiny", manifest_of(), GRAPHS, POPULATION, card="# tiny\n")
-    read = bundle.load(tmp_path / "deep" / "tiny")
+    written = store.write(tmp_path / "deep" / "tiny", manifest_of(), GRAPHS, POPULATION, card="# tiny\n")
+    read = store.load(tmp_path / "deep" / "tiny")
     assert read.manifest == written.manifest
     assert read.directory == written.directory
     unsealed = read.manifest.model_copy(update={"files": {}, "bundle_id": ""})
@@ -91,85 +91,85 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     for field in ("location", "covariance", "posterior_variance"):
         np.testing.assert_array_equal(getattr(read.population, field), getattr(POPULATION, field))
     assert read.population.size == POPULATION.size
-    assert (read.directory / bundle.CARD).read_text() == "# tiny\n"
+    assert (read.directory / store.CARD).read_text() == "# tiny\n"
     for name, content in GRAPHS.items():
         assert (read.directory / name).read_bytes() == content
 
 
 def test_nothing_else_is_left_beside_the_bundle(directory: Path) -> None:
     assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
-    assert sorted(path.name for path in directory.iterdir()) == sorted((bundle.MANIFEST, *bundle.REQUIRED_FILES))
+    assert sorted(path.name for path in directory.iterdir()) == sorted((store.MANIFEST, *store.REQUIRED_FILES))
     assert directory.stat().st_mode & 0o055, "a service that runs as another user must be able to read it"
 
 
 def test_bundle_id_is_a_function_of_the_content(directory: Path, tmp_path: Path) -> None:
-    again = bundle.write(tmp_path / "again", manifest_of(), GRAPHS, POPULATION)
-    assert again.manifest.bundle_id == bundle.load(directory).manifest.bundle_id
+    again = store.write(tmp_path / "again", manifest_of(), GRAPHS, POPULATION)
+    assert again.manifest.bundle_id == store.load(directory).manifest.bundle_id
     for other in (
-        bundle.write(tmp_path / "a", manifest_of(model="other"), GRAPHS, POPULATION),
-        bundle.write(tmp_path / "b", manifest_of(), {**GRAPHS, "encoder.onnx": b"another"}, POPULATION),
-        bundle.write(tmp_path / "c", manifest_of(), GRAPHS, population_of(1.0, 2.0, 0.02)),
+        store.write(tmp_path / "a", manifest_of(model="other"), GRAPHS, POPULATION),
+        store.write(tmp_path / "b", manifest_of(), {**GRAPHS, "encoder.onnx": b"another"}, POPULATION),
+        store.write(tmp_path / "c", manifest_of(), GRAPHS, population_of(1.0, 2.0, 0.02)),
     ):
         assert other.manifest.bundle_id != again.manifest.bundle_id
 
 
 def test_a_bundle_may_carry_further_graphs_and_they_are_verified(tmp_path: Path) -> None:
-    bundle.write(tmp_path / "b", manifest_of(), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
-    assert bundle.load(tmp_path / "b").manifest.has_saliency
+    store.write(tmp_path / "b", manifest_of(), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
+    assert store.load(tmp_path / "b").manifest.has_saliency
     (tmp_path / "b" / "saliency.onnx").write_bytes(b"other")
     with pytest.raises(BundleCorrupt, match=r"saliency\.onnx has sha256"):
-        bundle.load(tmp_path / "b")
+        store.load(tmp_path / "b")
 
 
 def test_a_bundle_needs_no_heat_maps_and_their_parity_is_kept_where_it_has_them(
     directory: Path, tmp_path: Path
 ) -> None:
-    without = bundle.load(directory).manifest
+    without = store.load(directory).manifest
     assert not without.has_saliency
     assert without.parity.saliency_relative is None
-    assert "saliency" not in (directory / bundle.MANIFEST).read_text()
+    assert "saliency" not in (directory / store.MANIFEST).read_text()
     parity = without.parity.model_copy(update={"saliency_relative": 2e-6})
-    bundle.write(tmp_path / "b", manifest_of(parity=parity), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
-    assert bundle.load(tmp_path / "b").manifest.parity.saliency_relative == 2e-6
+    store.write(tmp_path / "b", manifest_of(parity=parity), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
+    assert store.load(tmp_path / "b").manifest.parity.saliency_relative == 2e-6
 
 
 def test_a_bundle_may_name_the_estimator_of_its_contexts(directory: Path, tmp_path: Path) -> None:
-    without = bundle.load(directory).manifest
+    without = store.load(directory).manifest
     assert without.default_estimator == DEFAULT_ESTIMATOR
-    assert "estimator" not in (directory / bundle.MANIFEST).read_text(), "older bundles keep their hashes"
-    bundle.write(tmp_path / "b", manifest_of(estimator="mixture"), GRAPHS, POPULATION)
-    assert bundle.load(tmp_path / "b").manifest.default_estimator == "mixture"
+    assert "estimator" not in (directory / store.MANIFEST).read_text(), "older bundles keep their hashes"
+    store.write(tmp_path / "b", manifest_of(estimator="mixture"), GRAPHS, POPULATION)
+    assert store.load(tmp_path / "b").manifest.default_estimator == "mixture"
     edit(tmp_path / "b", lambda fields: fields.update(estimator="magic"))
     with pytest.raises(BundleCorrupt, match="estimator"):
-        bundle.load(tmp_path / "b")
+        store.load(tmp_path / "b")
 
 
 def test_the_card_may_be_edited_by_hand(directory: Path) -> None:
-    (directory / bundle.CARD).write_text("corrected")
-    bundle.load(directory)
+    (directory / store.CARD).write_text("corrected")
+    store.load(directory)
 
 
 def test_writing_replaces_the_bundle_and_its_card(directory: Path) -> None:
-    (directory / bundle.CARD).write_text("about the older model")
-    bundle.write(directory, manifest_of(model="newer"), GRAPHS, POPULATION)
-    assert bundle.load(directory).manifest.model == "newer"
-    assert not (directory / bundle.CARD).exists()
+    (directory / store.CARD).write_text("about the older model")
+    store.write(directory, manifest_of(model="newer"), GRAPHS, POPULATION)
+    assert store.load(directory).manifest.model == "newer"
+    assert not (directory / store.CARD).exists()
 
 
 def test_a_directory_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "holiday.png").write_bytes(b"irreplaceable")
     with pytest.raises(FileExistsError, match="not a bundle"):
-        bundle.write(tmp_path, manifest_of(), GRAPHS, POPULATION)
+        store.write(tmp_path, manifest_of(), GRAPHS, POPULATION)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.png"]
 
 
 def test_a_bundle_that_could_not_be_loaded_is_not_written_and_the_old_one_stays(directory: Path) -> None:
-    before = bundle.load(directory).manifest
+    before = store.load(directory).manifest
     with pytest.raises(BundleCorrupt, match=r"location has shape \(2,\)"):
-        bundle.write(directory, manifest_of(), GRAPHS, population_of(1.0, 2.0))
+        store.write(directory, manifest_of(), GRAPHS, population_of(1.0, 2.0))
     with pytest.raises(BundleCorrupt, match=r"does not list decoder\.onnx"):
-        bundle.write(directory, manifest_of(), {"encoder.onnx": b"alone"}, POPULATION)
-    assert bundle.load(directory).manifest == before
+        store.write(directory, manifest_of(), {"encoder.onnx": b"alone"}, POPULATION)
+    assert store.load(directory).manifest == before
     assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
 
 
@@ -273,7 +273,7 @@ def test_damage_is_refused_by_name(directory: Path, name: str) -> None:
     damage, error, message = DAMAGE[name]
     damage(directory)
     with pytest.raises(error, match=message) as refusal:
-        bundle.load(directory)
+        store.load(directory)
     assert type(refusal.value) is error
     assert str(directory) in refusal.value.message, "the operator must see which bundle it is"
     assert refusal.value.hint
@@ -283,7 +283,7 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
     for nothing in (tmp_path / "nowhere", tmp_path / "file" / "bundle"):
         (tmp_path / "file").touch()
         with pytest.raises(BundleMissing, match=r"manifest\.json cannot be read") as refusal:
-            bundle.load(nothing)
+            store.load(nothing)
         assert "MISFIT_BUNDLE" in refusal.value.hint
 
 
@@ -339,18 +339,18 @@ FORGED: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", FORGED)
 def test_a_forged_population_is_refused(directory: Path, name: str) -> None:
     content, message = FORGED[name]
-    (directory / bundle.POPULATION).write_bytes(content)
+    (directory / store.POPULATION).write_bytes(content)
     seal(directory)
     with pytest.raises(BundleCorrupt, match=message) as refusal:
-        bundle.load(directory)
-    assert bundle.POPULATION in refusal.value.message
+        store.load(directory)
+    assert store.POPULATION in refusal.value.message
     assert not Exploit.unpickled
 
 
 def test_sealing_alone_does_no_damage(directory: Path) -> None:
-    (directory / bundle.POPULATION).write_bytes(npz())
+    (directory / store.POPULATION).write_bytes(npz())
     seal(directory)
-    bundle.load(directory)
+    store.load(directory)
 
 
 # --- what a manifest may say
@@ -364,6 +364,6 @@ def test_a_number_that_json_cannot_hold_is_refused_before_it_is_written(value: f
 
 @pytest.mark.parametrize("directory", sorted((ROOT / "service" / "bundles").iterdir()), ids=lambda path: path.name)
 def test_every_bundle_that_ships_is_whole_and_has_a_sample_of_its_population(directory):
-    shipped = bundle.load(directory)
+    shipped = store.load(directory)
     assert shipped.population.sample is not None
     assert shipped.population.familiarity is not None

@@ -3,7 +3,7 @@
 import inspect
 
 from service import errors
-from service.status import STATUS
+from service.transports.error_status import STATUS
 
 GRPC_STATUS_NAMES = {
     "INVALID_ARGUMENT",

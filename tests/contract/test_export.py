@@ -19,13 +19,16 @@ import torch
 
 from export import graphs, parity
 from export.__main__ import export_run, main
-from service import bundle, runtime
-from service.population import Population
-from train import evaluate, inference, loop
-from train.bilateral import SeparableBilateral
+from service.bundle import store
+from service.core.population import Population
+from service.inference import onnx_runtime
+from train.config.experiment import BetaTCVAE, BetaVAE, Network, Preset
 from train.data.dataset import Dataset
-from train.networks import VAE
-from train.recipe import BetaTCVAE, BetaVAE, Network, Preset
+from train.evaluation import evaluate
+from train.models import inference
+from train.models.bilateral_filter import SeparableBilateral
+from train.models.vae import VAE
+from train.training import loop
 
 LATENT_DIM = 4
 NETWORK = Network(channels=(8, 16), hidden=(32,), latent_dim=LATENT_DIM)
@@ -321,7 +324,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     run, dataset, _ = trained
     out = tmp_path / "bundles" / "tiny"
     assert main([str(run), "--out", str(out), "--licence", "CC0-1.0"]) == 0
-    written = bundle.load(out)
+    written = store.load(out)
     manifest, evaluation = written.manifest, json.loads((run / "evaluation.json").read_text())
     assert manifest.bundle_id[:12] in capsys.readouterr().out
     assert sorted(manifest.files) == ["decoder.onnx", "encoder.onnx", "population.npz", "saliency.onnx"]
@@ -343,7 +346,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     expected = inference.encode(loop.load_model(run), dataset.images, np.arange(50))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
-    card = (out / bundle.CARD).read_text(encoding="utf-8")
+    card = (out / store.CARD).read_text(encoding="utf-8")
     assert card.startswith("# tiny\n")
     assert f"at commit `{evaluation['commit']}`" in card
     assert f"| ssim | {evaluation['metrics']['ssim']:.4g} |" in card
@@ -358,7 +361,7 @@ def test_a_perceptron_of_grey_images_becomes_a_bundle_without_heat_maps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The card tells the command that evaluated, which is else what started pytest, names of test files and all.
-    monkeypatch.setattr("sys.argv", ["train/evaluate.py"])
+    monkeypatch.setattr("sys.argv", ["train/evaluation/evaluate.py"])
     random = np.random.default_rng(0)
     images = np.zeros((300, 28, 28, 1), dtype=np.uint8)
     for image, (row, column) in zip(images, random.integers(0, 20, size=(300, 2)), strict=True):
@@ -370,16 +373,16 @@ def test_a_perceptron_of_grey_images_becomes_a_bundle_without_heat_maps(
     evaluate.evaluate(run, dataset)
     assert main([str(run), "--out", str(out)]) == 0
     assert "heat maps none" in capsys.readouterr().out
-    written = bundle.load(out)
+    written = store.load(out)
     assert written.manifest.image.shape == (28, 28, 1)
     assert not written.manifest.has_saliency
     assert written.manifest.parity.saliency_relative is None
-    card = (out / bundle.CARD).read_text(encoding="utf-8")
+    card = (out / store.CARD).read_text(encoding="utf-8")
     assert "saliency" not in card
     assert "heat maps" not in card
     assert "28 x 28 grey images" in card
 
-    networks = runtime.Networks(written)
+    networks = onnx_runtime.Networks(written)
     assert not networks.has_saliency
     decoded = networks.decode(networks.encode(images[:5])[:, 0])
     assert (decoded.shape, decoded.dtype) == ((5, 28, 28, 1), np.uint8)
@@ -397,7 +400,7 @@ def test_data_without_factors_gives_numbered_latents(trained: tuple[Path, Datase
     assert written.manifest.licence == "not stated"
     assert written.manifest.default_estimator == "mixture", "nature knows no rule"
     assert export_run(run, tmp_path / "other", estimator="robust").manifest.default_estimator == "robust"
-    assert "latents are numbered" in (tmp_path / "out" / bundle.CARD).read_text(encoding="utf-8")
+    assert "latents are numbered" in (tmp_path / "out" / store.CARD).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("graph", "what"), [("encoder", "latents"), ("saliency", "heat maps")])

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from service import openapi
-from service.batching import BatchMetrics
-from service.bundle import Bundle
-from service.metrics import Metrics
+from service.bundle.store import Bundle
 from service.settings import PREFIX, Settings
+from service.telemetry.batch_metrics import BatchMetrics
+from service.telemetry.metrics import Metrics
+from service.transports.http import openapi
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"

@@ -2,10 +2,10 @@
 
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from service import openapi
-from service.bodies import MEDIA_TYPES
-from service.options import ScoreOptions
-from service.schemas import ScoredItem
+from service.api.options import ScoreOptions
+from service.api.schemas import ScoredItem
+from service.transports.http import openapi
+from service.transports.http.body_parsers import MEDIA_TYPES
 
 
 def test_the_document_is_valid():

@@ -13,8 +13,8 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from pydantic import BaseModel
 
-from service import options, schemas
-from service.bundle import ImageSpec, Latent
+from service.api import options, schemas
+from service.bundle.store import ImageSpec, Latent
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
 ROOT = Path(__file__).parents[2]

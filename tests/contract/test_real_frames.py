@@ -17,12 +17,12 @@ from fakes import InProcess
 from numpy.typing import NDArray
 from PIL import Image
 
-from service import bundle
-from service.images import Upload
-from service.options import ScoreOptions
-from service.pipeline import Pipeline
-from service.requests import ImagesRequest
-from service.runtime import Networks
+from service.api.options import ScoreOptions
+from service.api.requests import ImagesRequest
+from service.bundle import store
+from service.images.decode import Upload
+from service.inference.onnx_runtime import Networks
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def frames(name):
 
 @pytest.fixture(scope="module")
 def pipeline(name):
-    served = bundle.load(ROOT / "service" / "bundles" / name)
+    served = store.load(ROOT / "service" / "bundles" / name)
     return Pipeline(served, InProcess(Networks(served)), Settings())
 
 

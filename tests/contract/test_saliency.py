@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from export import graphs
-from service import bundle
-from service.bundle import Bundle, ImageSpec, Latent, Manifest, Parity
-from service.population import Population
-from service.runtime import Networks
-from train.networks import VAE
-from train.recipe import Network
+from service.bundle import store
+from service.bundle.store import Bundle, ImageSpec, Latent, Manifest, Parity
+from service.core.population import Population
+from service.inference.onnx_runtime import Networks
+from train.config.experiment import Network
+from train.models.vae import VAE
 
 LATENT_DIM = 4
 IMAGE_SHAPE = (16, 24, 3)
@@ -128,7 +128,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     vae = network()
     latents = np.random.default_rng(1).normal(size=(50, 2, LATENT_DIM))
     manifest = Manifest(
-        format_version=bundle.FORMAT_VERSION,
+        format_version=store.FORMAT_VERSION,
         model="small",
         image=ImageSpec(height=16, width=24, channels=3),
         latent_dim=LATENT_DIM,
@@ -145,7 +145,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         "saliency.onnx": graphs.saliency(vae),
     }
     directory: Path = tmp_path_factory.mktemp("bundles") / "small"
-    return bundle.write(directory, manifest, content, Population.from_latents(latents))
+    return store.write(directory, manifest, content, Population.from_latents(latents))
 
 
 def test_the_service_draws_the_same_maps_whatever_their_neighbours(

@@ -22,8 +22,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import serve
 
-from service.grpc_health import MOST_WATCHES
 from service.protos.misfit.v1 import misfit_pb2 as pb
+from service.transports.grpc.health import MOST_WATCHES
 
 TOKEN = "open sesame"
 MIB = 1024 * 1024

@@ -14,7 +14,7 @@ import readme
 from conftest import LATENT_DIM
 from PIL import Image
 
-from service.client import AsyncClient, CallError, Client, Retries, png
+from service.client.client import AsyncClient, CallError, Client, Retries, png
 
 WAYS = ["http", "grpc", "awaited http", "awaited grpc"]
 

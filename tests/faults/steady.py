@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from service.client import AsyncClient
-from service.client_calls import CallError
-from service.client_retries import Retries
-from service.schemas import ScoreResponse
+from service.api.schemas import ScoreResponse
+from service.client.calls import CallError
+from service.client.client import AsyncClient
+from service.client.retries import Retries
 
 # A pod takes a while to come back: the clients wait for it.
 PATIENT = Retries(attempts=1000, longest_wait=2.0)

@@ -228,9 +228,9 @@ def test_processes_end_although_they_are_decoding(tmp_path, victim, report):
     with serve(tmp_path / "log") as served, ThreadPoolExecutor(8) as pool:
         body = bodies.as_form([("images", str(number), image) for number in range(2)])
         under_way = [pool.submit(post, served, body) for _ in range(6)]
-        while not any("service.decode_worker" in child.cmdline() and child.nice() > 0 for child in processes(served)):
+        while not any("service.decoding.worker" in child.cmdline() and child.nice() > 0 for child in processes(served)):
             time.sleep(0.01)
-        workers = [child for child in processes(served) if "service.decode_worker" in child.cmdline()]
+        workers = [child for child in processes(served) if "service.decoding.worker" in child.cmdline()]
         began = time.monotonic()
         if victim == "supervisor":
             served.process.send_signal(signal.SIGTERM)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.attribution import (
+from service.core.detect.classical import Fit, mahalanobis_squared
+from service.core.explain.attribution import (
     conditional_z,
     marginal_z,
     repair_deviations,
@@ -17,7 +18,6 @@ from service.attribution import (
     shapley_odds,
     smallest_sets,
 )
-from service.estimators import Fit, mahalanobis_squared
 
 N = 5
 

@@ -19,14 +19,8 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 from threadpoolctl import threadpool_limits
 
-from service import answers, edits, fitting, plans, portable, scoring
-from service.batch import Batch, Encoded
-from service.bundle import Bundle, load
-from service.context import Context, Estimator
-from service.errors import InvalidInput
-from service.explanation import Explanation
-from service.grpc_messages import as_message
-from service.options import (
+from service.api import context_codec
+from service.api.options import (
     EditOptions,
     ExplainOptions,
     InterpolateOptions,
@@ -34,10 +28,19 @@ from service.options import (
     ScoreOptions,
     TraverseOptions,
 )
+from service.api.requests import read_contexts
+from service.api.schemas import FitResponse
+from service.bundle.store import Bundle, load
+from service.core.detect import fit, scoring
+from service.core.detect.context import Context, Estimator
+from service.core.edit import latent_edits
+from service.errors import InvalidInput
+from service.pipeline import edit_plan, responses
+from service.pipeline.batch import Batch, Encoded
+from service.pipeline.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.requests import read_contexts
-from service.schemas import FitResponse
 from service.settings import Settings
+from service.transports.grpc.converters import as_message
 
 threadpool_limits(limits=1, user_api="blas")  # as in the service: the matrices are tiny
 BUNDLE = load(Settings().bundle_directory)
@@ -64,11 +67,11 @@ def of_a_rule(count: int) -> np.ndarray:
 
 
 def as_json(context: Context) -> dict[str, object]:
-    return portable.to_portable(context, BUNDLE.manifest.bundle_id).model_dump(mode="json")
+    return context_codec.to_portable(context, BUNDLE.manifest.bundle_id).model_dump(mode="json")
 
 
 FITTED = [
-    as_json(fitting.fit(latents, BUNDLE.population, estimator=estimator))
+    as_json(fit.fit(latents, BUNDLE.population, estimator=estimator))
     for estimator in get_args(Estimator)
     for latents in [*(LATENTS[:size] for size in SIZES), of_a_rule(60)]
 ]
@@ -78,7 +81,7 @@ def read(contexts: list[dict[str, object]]) -> Context:
     """One context of all, through text, as a request brings them."""
     text = json.dumps(contexts).replace("Infinity", "1e999").replace("NaN", "null")
     given = read_contexts(from_json(text, allow_inf_nan=False))
-    return portable.merge([portable.from_portable(each, BUNDLE) for each in given], BUNDLE.population)
+    return context_codec.merge([context_codec.from_portable(each, BUNDLE) for each in given], BUNDLE.population)
 
 
 def use(context: Context, latents: np.ndarray) -> None:
@@ -92,22 +95,22 @@ def use(context: Context, latents: np.ndarray) -> None:
         batch = Batch(images, scores.context, replace(scores, is_outlier=np.arange(len(latents)) % 2 == 0))
         alone = Batch(replace(images, ids=[], latents=latents[:0], pixels=pixels[:0]), context, None)
         explain = ExplainOptions(interactions=True)
-        explained = answers.explained(batch, answers.mapped(batch, explain, len(latents)), explain, BUNDLE)
+        explained = responses.explained(batch, responses.mapped(batch, explain, len(latents)), explain, BUNDLE)
         explanation = Explanation(batch, explained, BUNDLE, pixels[:0], np.empty(0))
-        scored = answers.scored(batch, ScoreOptions(attributions="all"), BUNDLE)
+        scored = responses.scored(batch, ScoreOptions(attributions="all"), BUNDLE)
         for response in (scored.whole(), explanation.without_maps().whole()):
             content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
             assert_finite(content)
             assert as_message(pb.ScoreResponse)(response).SerializeToString()
         for plan in (
-            *(plans.plan_edit(batch, options, BUNDLE) for options in EDITS),
-            *(plans.plan_traverse(each, TraverseOptions(span=1000), BUNDLE) for each in (batch, alone)),
-            plans.plan_interpolate(batch, InterpolateOptions(), BUNDLE),
-            plans.plan_sample(alone, SampleOptions(method="gaussian"), BUNDLE),
+            *(edit_plan.plan_edit(batch, options, BUNDLE) for options in EDITS),
+            *(edit_plan.plan_traverse(each, TraverseOptions(span=1000), BUNDLE) for each in (batch, alone)),
+            edit_plan.plan_interpolate(batch, InterpolateOptions(), BUNDLE),
+            edit_plan.plan_sample(alone, SampleOptions(method="gaussian"), BUNDLE),
         ):
             assert np.isfinite(plan.latents).all()
             assert np.isfinite(plan.latents.astype(np.float32)).all()
-        fit = FitResponse(model="", context=portable.to_portable(context, BUNDLE.manifest.bundle_id), errors={})
+        fit = FitResponse(model="", context=context_codec.to_portable(context, BUNDLE.manifest.bundle_id), errors={})
         as_message(pb.FitResponse)(fit)
         assert_same(read([as_json(context)]), context)
 
@@ -115,7 +118,7 @@ def use(context: Context, latents: np.ndarray) -> None:
 EDITS = [
     EditOptions(which="all"),
     EditOptions(which="all", edit="project"),
-    EditOptions(which="all", edit="set", values={"0": edits.FURTHEST}),
+    EditOptions(which="all", edit="set", values={"0": latent_edits.FURTHEST}),
     EditOptions(which="all", edit="shift", values={"0": 0.5}, unit="quantile"),
 ]
 
@@ -133,7 +136,7 @@ def assert_finite(tree: object) -> None:
 
 def assert_same(found: Context, expected: Context) -> None:
     """Bit for bit."""
-    assert portable.to_portable(found, "") == portable.to_portable(expected, "")
+    assert context_codec.to_portable(found, "") == context_codec.to_portable(expected, "")
     for name in ("location", "covariance", "posterior_variance"):
         assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
 
@@ -158,10 +161,10 @@ def crafted_latents(chance: random.Random) -> np.ndarray:
 @trying
 @given(st.randoms(use_true_random=False), st.sampled_from(get_args(Estimator)))
 def test_every_fitted_context_comes_back_bit_for_bit(chance, estimator):
-    context = fitting.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
+    context = fit.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
     assert_same(read([as_json(context)]), context)
-    other = fitting.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
-    merged = fitting.merge([context, other], BUNDLE.population)
+    other = fit.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
+    merged = fit.merge([context, other], BUNDLE.population)
     assert_same(read([as_json(context), as_json(other)]), merged)
     assert_same(read([as_json(merged)]), merged)
 

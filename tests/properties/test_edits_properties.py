@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import edits
+from service.core.edit import latent_edits
 
 RELATIVE = 1e-9
 few = settings(deadline=None, max_examples=40)
@@ -62,7 +62,7 @@ def subsets(case):
 @given(case=cases())
 def test_distance_squared_is_the_quadratic_form(case):
     np.testing.assert_allclose(
-        edits.distance_squared(case.latents, *case.context), case.distances(case.latents), rtol=1e-7
+        latent_edits.distance_squared(case.latents, *case.context), case.distances(case.latents), rtol=1e-7
     )
 
 
@@ -70,8 +70,10 @@ def test_distance_squared_is_the_quadratic_form(case):
 @given(case=cases())
 def test_a_counterfactual_lowers_the_distance_by_exactly_what_the_formula_says(case):
     repaired = subsets(case)
-    before = edits.distance_squared(case.latents, *case.context)
-    after = edits.distance_squared(edits.counterfactual(case.latents, repaired, *case.context), *case.context)
+    before = latent_edits.distance_squared(case.latents, *case.context)
+    after = latent_edits.distance_squared(
+        latent_edits.counterfactual(case.latents, repaired, *case.context), *case.context
+    )
     omega = np.linalg.inv(case.covariance[np.ix_(case.live, case.live)])
     gradients = (case.latents - case.location)[:, case.live] @ omega
     drops = []
@@ -86,7 +88,7 @@ def test_a_counterfactual_lowers_the_distance_by_exactly_what_the_formula_says(c
 @given(case=cases())
 def test_a_counterfactual_cannot_be_bettered_within_its_dims(case):
     repaired = subsets(case)
-    edited = edits.counterfactual(case.latents, repaired, *case.context)
+    edited = latent_edits.counterfactual(case.latents, repaired, *case.context)
     best = case.distances(edited)
     units = np.sqrt(np.diag(case.covariance))
     for _ in range(3):
@@ -98,19 +100,19 @@ def test_a_counterfactual_cannot_be_bettered_within_its_dims(case):
 @given(case=cases())
 def test_a_counterfactual_in_all_dims_is_the_location_and_in_none_the_image(case):
     everything = np.ones(case.latents.shape, dtype=bool)
-    edited = edits.counterfactual(case.latents, everything, *case.context)
+    edited = latent_edits.counterfactual(case.latents, everything, *case.context)
     np.testing.assert_array_equal(edited[:, case.live], np.tile(case.location[case.live], (len(edited), 1)))
-    np.testing.assert_array_equal(edits.counterfactual(case.latents, ~everything, *case.context), case.latents)
+    np.testing.assert_array_equal(latent_edits.counterfactual(case.latents, ~everything, *case.context), case.latents)
 
 
 @few
 @given(case=cases(), radius_squared=st.floats(1e-3, 100))
 def test_what_an_edit_does_not_name_stays_bit_for_bit(case, radius_squared):
     repaired = subsets(case)
-    edited = edits.counterfactual(case.latents, repaired, *case.context)
+    edited = latent_edits.counterfactual(case.latents, repaired, *case.context)
     np.testing.assert_array_equal(edited[~repaired], case.latents[~repaired])
     np.testing.assert_array_equal(edited[:, case.dead], case.latents[:, case.dead])
-    projected = edits.project(case.latents, *case.context, radius_squared)
+    projected = latent_edits.project(case.latents, *case.context, radius_squared)
     np.testing.assert_array_equal(projected[:, case.dead], case.latents[:, case.dead])
 
 
@@ -118,8 +120,8 @@ def test_what_an_edit_does_not_name_stays_bit_for_bit(case, radius_squared):
 @given(case=cases())
 def test_a_counterfactual_is_its_own_counterfactual(case):
     repaired = subsets(case)
-    once = edits.counterfactual(case.latents, repaired, *case.context)
-    twice = edits.counterfactual(once, repaired, *case.context)
+    once = latent_edits.counterfactual(case.latents, repaired, *case.context)
+    twice = latent_edits.counterfactual(once, repaired, *case.context)
     unit = np.sqrt(np.diag(case.covariance))
     np.testing.assert_allclose(twice / unit, once / unit, rtol=RELATIVE, atol=1e-8)
 
@@ -128,11 +130,11 @@ def test_a_counterfactual_is_its_own_counterfactual(case):
 @given(case=cases())
 def test_every_image_is_edited_alone(case):
     repaired, order = subsets(case), case.rng.permutation(len(case.latents))
-    together = edits.counterfactual(case.latents, repaired, *case.context)
+    together = latent_edits.counterfactual(case.latents, repaired, *case.context)
     unit = np.sqrt(np.diag(case.covariance))
-    permuted = edits.counterfactual(case.latents[order], repaired[order], *case.context)
+    permuted = latent_edits.counterfactual(case.latents[order], repaired[order], *case.context)
     np.testing.assert_allclose(permuted / unit, together[order] / unit, rtol=RELATIVE)
-    alone = edits.counterfactual(case.latents[:1], repaired[:1], *case.context)
+    alone = latent_edits.counterfactual(case.latents[:1], repaired[:1], *case.context)
     np.testing.assert_allclose(alone / unit, together[:1] / unit, rtol=RELATIVE)
 
 
@@ -141,8 +143,8 @@ def test_every_image_is_edited_alone(case):
 def test_counterfactuals_do_not_depend_on_the_units(case, scale):
     units = scale ** case.rng.uniform(-1, 1, len(case.location))
     repaired = subsets(case)
-    plain = edits.counterfactual(case.latents, repaired, *case.context)
-    scaled = edits.counterfactual(
+    plain = latent_edits.counterfactual(case.latents, repaired, *case.context)
+    scaled = latent_edits.counterfactual(
         case.latents * units, repaired, case.location * units, case.covariance * np.outer(units, units), case.live
     )
     unit = np.sqrt(np.diag(case.covariance))
@@ -152,14 +154,14 @@ def test_counterfactuals_do_not_depend_on_the_units(case, scale):
 @few
 @given(case=cases(), radius_squared=st.floats(1e-3, 100))
 def test_a_projection_lands_on_the_rim_and_moves_no_insider(case, radius_squared):
-    before = edits.distance_squared(case.latents, *case.context)
-    projected = edits.project(case.latents, *case.context, radius_squared)
-    after = edits.distance_squared(projected, *case.context)
+    before = latent_edits.distance_squared(case.latents, *case.context)
+    projected = latent_edits.project(case.latents, *case.context, radius_squared)
+    after = latent_edits.distance_squared(projected, *case.context)
     outside = before > radius_squared
     np.testing.assert_array_equal(projected[~outside], case.latents[~outside])
     np.testing.assert_allclose(after[outside], radius_squared, rtol=1e-8)
     assert (after <= radius_squared).all()
-    np.testing.assert_array_equal(edits.project(projected, *case.context, radius_squared), projected)
+    np.testing.assert_array_equal(latent_edits.project(projected, *case.context, radius_squared), projected)
     # Straight towards the location: the same direction from it, only shorter.
     unit = np.sqrt(np.diag(case.covariance)[case.live])
     long, short = ((x[outside][:, case.live] - case.location[case.live]) / unit for x in (case.latents, projected))
@@ -170,7 +172,7 @@ def test_a_projection_lands_on_the_rim_and_moves_no_insider(case, radius_squared
 @few
 @given(case=cases(), radius_squared=st.floats(1e-3, 100))
 def test_a_projection_is_the_nearest_inlier(case, radius_squared):
-    projected = edits.project(case.latents, *case.context, radius_squared)
+    projected = latent_edits.project(case.latents, *case.context, radius_squared)
     factor = np.linalg.cholesky(case.covariance[np.ix_(case.live, case.live)])
     for image, nearest in zip(case.latents, projected, strict=True):
         around = np.tile(image, (20, 1))
@@ -178,15 +180,15 @@ def test_a_projection_is_the_nearest_inlier(case, radius_squared):
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         around[:, case.live] = case.location[case.live] + np.sqrt(radius_squared) * direction @ factor.T
         centred = (image, case.covariance, case.live)
-        best = edits.distance_squared(nearest[None], *centred)
-        assert (edits.distance_squared(around, *centred) >= best * (1 - 1e-6) - 1e-9).all()
+        best = latent_edits.distance_squared(nearest[None], *centred)
+        assert (latent_edits.distance_squared(around, *centred) >= best * (1 - 1e-6) - 1e-9).all()
 
 
 @few
 @given(case=cases(), frames=st.integers(2, 30))
 def test_no_frame_of_a_path_is_further_out_than_the_further_end(case, frames):
     start, end = case.latents[0], case.latents[-1]
-    distances = edits.distance_squared(edits.interpolate(start, end, frames), *case.context)
+    distances = latent_edits.distance_squared(latent_edits.interpolate(start, end, frames), *case.context)
     assert (distances <= max(distances[0], distances[-1]) * (1 + RELATIVE)).all()
 
 
@@ -194,12 +196,13 @@ def test_no_frame_of_a_path_is_further_out_than_the_further_end(case, frames):
 @given(case=cases(), radius_squared=st.floats(1e-3, 100), seed=st.integers(0, 2**63), count=st.integers(1, 30))
 def test_gaussian_samples_lie_inside_and_repeat_with_their_seed(case, radius_squared, seed, count):
     first, second = (
-        edits.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed)) for _ in range(2)
+        latent_edits.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed))
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
-    assert (edits.distance_squared(first, *case.context) <= radius_squared).all()
+    assert (latent_edits.distance_squared(first, *case.context) <= radius_squared).all()
     np.testing.assert_array_equal(first[:, case.dead], np.tile(case.location[case.dead], (count, 1)))
-    other = edits.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed + 1))
+    other = latent_edits.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed + 1))
     assert (first[:, case.live] != other[:, case.live]).any()
 
 
@@ -209,13 +212,13 @@ def test_empirical_samples_come_from_the_images_given_and_repeat_with_their_seed
     logvar = case.rng.uniform(-30, -20, case.latents.shape)
     images = np.stack([case.latents, logvar], axis=1)
     (first, drawn), (second, again) = (
-        edits.sample_empirical(images, count, np.random.default_rng(seed)) for _ in range(2)
+        latent_edits.sample_empirical(images, count, np.random.default_rng(seed)) for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(drawn, again)
     deviation = np.exp(logvar[drawn] / 2)
     assert (np.abs(first - case.latents[drawn]) <= 7 * deviation + 1e-9).all()
-    other, _ = edits.sample_empirical(images, count, np.random.default_rng(seed + 1))
+    other, _ = latent_edits.sample_empirical(images, count, np.random.default_rng(seed + 1))
     assert (first != other).any()
 
 
@@ -223,7 +226,7 @@ def test_empirical_samples_come_from_the_images_given_and_repeat_with_their_seed
 @given(case=cases(), steps=st.integers(2, 12), span=st.floats(0.1, 5))
 def test_traversals_stay_in_their_range_and_keep_the_rest(case, steps, span):
     image, dims = case.latents[0], case.live.tolist()
-    rows = edits.traverse(image, dims, steps, case.location, case.covariance, span)
+    rows = latent_edits.traverse(image, dims, steps, case.location, case.covariance, span)
     for row, dim in zip(rows, dims, strict=True):
         deviation = (row[:, dim] - case.location[dim]) / np.sqrt(case.covariance[dim, dim])
         np.testing.assert_allclose(deviation, np.linspace(-span, span, steps), atol=1e-8)

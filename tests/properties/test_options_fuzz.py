@@ -19,24 +19,26 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import bodies, plans, scoring
-from service.batch import Batch, Encoded
-from service.bundle import load
+from service.api.options import Options
+from service.api.requests import read_options
+from service.bundle.store import load
+from service.core.detect import scoring
 from service.errors import LONGEST_MESSAGE, ContextTooSmall, InvalidInput, UndecodableImage
-from service.grpc_messages import METHODS, images_request
-from service.options import Options
-from service.plans import Plan
+from service.pipeline import edit_plan
+from service.pipeline.batch import Batch, Encoded
+from service.pipeline.edit_plan import Plan
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.requests import read_options
 from service.settings import Settings
+from service.transports.grpc.converters import METHODS, images_request
+from service.transports.http import body_parsers
 
 BUNDLE = load(Settings().bundle_directory)
 LIMITS = Settings()
 PLANS: dict[str, Callable[[Batch, Any, Any], Plan]] = {
-    "Edit": plans.plan_edit,
-    "Traverse": plans.plan_traverse,
-    "Interpolate": plans.plan_interpolate,
-    "Sample": plans.plan_sample,
+    "Edit": edit_plan.plan_edit,
+    "Traverse": edit_plan.plan_traverse,
+    "Interpolate": edit_plan.plan_interpolate,
+    "Sample": edit_plan.plan_sample,
 }
 IDS = ["a.png", "a.png", "7", "bad.png"]
 trying = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -68,16 +70,16 @@ def by_query(name: str, options: dict[str, Any]) -> Options:
     """Words, as a query string has them, one by one or together."""
     words = {key: value if isinstance(value, str) else as_text(value) for key, value in options.items()}
     body = ("application/x-npy", npy())
-    return bodies.parse(body[0], words, body[1], LIMITS, METHODS[name].options).options
+    return body_parsers.parse(body[0], words, body[1], LIMITS, METHODS[name].options).options
 
 
 def by_json(name: str, options: dict[str, Any]) -> Options:
     body = '{"images": [""], "options": ' + as_text(options) + "}"
-    return bodies.parse("application/json", {}, body.encode(), LIMITS, METHODS[name].options).options
+    return body_parsers.parse("application/json", {}, body.encode(), LIMITS, METHODS[name].options).options
 
 
 def by_text_in_the_query(name: str, options: dict[str, Any]) -> Options:
-    return bodies.parse(
+    return body_parsers.parse(
         "application/x-npy", {"options": as_text(options)}, npy(), LIMITS, METHODS[name].options
     ).options
 

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.bodies import MEDIA_TYPES, parse, parse_latents
-from service.bundle import ImageSpec
+from service.api.options import ScoreOptions
+from service.bundle.store import ImageSpec
 from service.errors import InvalidInput
-from service.images import Limits, read_rows, to_row
-from service.options import ScoreOptions
+from service.images.decode import Limits, read_rows, to_row
 from service.settings import Settings
+from service.transports.http.body_parsers import MEDIA_TYPES, parse, parse_latents
 
 SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"
 SPECS = [ImageSpec(height=64, width=64, channels=3), ImageSpec(height=28, width=28, channels=1)]

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.context import Estimator
-from service.estimators import leave_one_out_distances
-from service.population import Population
-from service.scoring import score
+from service.core.detect.classical import leave_one_out_distances
+from service.core.detect.context import Estimator
+from service.core.detect.scoring import score
+from service.core.population import Population
 
 ESTIMATORS = get_args(Estimator)
 LATENT_DIM = 4

@@ -32,10 +32,10 @@ from exact import (
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service import bundle
-from service.foreign import reconstruction_error
-from service.population import Familiarity, Population
-from service.runtime import Networks
+from service.bundle import store
+from service.core.detect.ood import reconstruction_error
+from service.core.population import Familiarity, Population
+from service.inference.onnx_runtime import Networks
 
 DIRECTORY = Path(__file__).parents[1] / "data" / "exact_bundle"
 POPULATION_SIZE = 4000
@@ -139,18 +139,18 @@ def saliency() -> bytes:
 
 def main() -> None:
     random = np.random.default_rng(7)
-    graphs = {"encoder.onnx": encoder(), "decoder.onnx": decoder(), bundle.SALIENCY: saliency()}
+    graphs = {"encoder.onnx": encoder(), "decoder.onnx": decoder(), store.SALIENCY: saliency()}
     images = pictures(
         random_latents(random, POPULATION_SIZE),
         random.integers(-12, 13, size=(POPULATION_SIZE, SIZE, SIZE, CHANNELS)),
     )
-    manifest = bundle.Manifest(
-        format_version=bundle.FORMAT_VERSION,
+    manifest = store.Manifest(
+        format_version=store.FORMAT_VERSION,
         model="exact",
-        image=bundle.ImageSpec(height=SIZE, width=SIZE, channels=CHANNELS),
+        image=store.ImageSpec(height=SIZE, width=SIZE, channels=CHANNELS),
         latent_dim=LATENTS,
         latents=tuple(
-            bundle.Latent(
+            store.Latent(
                 index=index,
                 name=name,
                 factor=name if index < LIVE else None,
@@ -159,7 +159,7 @@ def main() -> None:
             )
             for index, name in enumerate(NAMES)
         ),
-        parity=bundle.Parity(batch_sizes=(1,), latents_relative=0, pixels_grey_levels=0, saliency_relative=0),
+        parity=store.Parity(batch_sizes=(1,), latents_relative=0, pixels_grey_levels=0, saliency_relative=0),
         metrics={},
         training={},
         data={"name": "patterns", "images": POPULATION_SIZE},
@@ -168,10 +168,10 @@ def main() -> None:
     # Twice: the population is what the encoder makes of the images, and the encoder is opened from a bundle.
     latents = random_latents(random, POPULATION_SIZE)
     first = Population.from_latents(np.stack([latents, np.zeros_like(latents)], axis=1))
-    networks = Networks(bundle.write(DIRECTORY, manifest, graphs, first))
+    networks = Networks(store.write(DIRECTORY, manifest, graphs, first))
     encoded = networks.encode(images)
     errors = reconstruction_error(images, networks.decode(np.ascontiguousarray(encoded[:, 0])))
-    bundle.write(DIRECTORY, manifest, graphs, Population.from_latents(encoded, Familiarity.of(errors)))
+    store.write(DIRECTORY, manifest, graphs, Population.from_latents(encoded, Familiarity.of(errors)))
     print(f"{DIRECTORY}: standard deviations {encoded[:, 0].std(axis=0).round(3)}")
 
 

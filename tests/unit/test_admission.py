@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from service.admission import READING_SECONDS, Admission
 from service.errors import Overloaded, TooLarge
+from service.transports.admission import READING_SECONDS, Admission
 
 
 def test_what_a_request_took_is_given_back_however_it_ends():

@@ -5,8 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from service import attribution, fitting, odds, scoring
-from service.attribution import (
+from service.bundle.store import Latent
+from service.core.detect import fit, posterior, scoring
+from service.core.detect.classical import Fit, mahalanobis_squared
+from service.core.explain import attribution
+from service.core.explain.attribution import (
     Attributions,
     attribute,
     conditional_z,
@@ -20,10 +23,8 @@ from service.attribution import (
     shapley_odds,
     smallest_sets,
 )
-from service.bundle import Latent
-from service.estimators import Fit, mahalanobis_squared
-from service.population import Population
-from service.wording import sentence, sentences
+from service.core.explain.reasons import sentence, sentences
+from service.core.population import Population
 
 NAMES = ["latent 0 (dead)", "object hue", "scale", "latent 3 (dead)", "shape", "wall hue"]
 LIVE = [1, 2, 4, 5]
@@ -230,7 +231,7 @@ def test_the_changed_latents_are_named(batch, population, named):
 def test_images_inside_need_no_repair_and_the_repaired_are_inside(batch, population):
     latents, scores = batch
     sets = minimal_sets(latents, scores.context, population)
-    inside = odds.inside(latents, scores.context, population)
+    inside = posterior.inside(latents, scores.context, population)
     np.testing.assert_array_equal(sets.any(axis=1), ~inside)
     location, covariance = scores.context.location, scores.context.covariance
     for row in np.flatnonzero(~inside):
@@ -238,7 +239,7 @@ def test_images_inside_need_no_repair_and_the_repaired_are_inside(batch, populat
         mean = latents[row, 0].astype(np.float64)
         fit = Fit(location[LIVE], covariance[np.ix_(LIVE, LIVE)])
         mean[LIVE] = repair(live, np.flatnonzero(sets[row, LIVE]), fit)
-        assert odds.inside(mean[None], scores.context, population)[0]
+        assert posterior.inside(mean[None], scores.context, population)[0]
 
 
 def test_dead_latents_count_for_nothing_and_come_last(batch, population):
@@ -340,7 +341,7 @@ def test_sentences_read_like_sentences(off, others, flagged, expected):
 def test_sentences_say_what_the_image_was_compared_with(batch, population, named):
     latents, _ = batch
     for source, phrase in (("reference", "the reference"), ("population", "the model's population")):
-        context = fitting.fit(latents[10:] if source == "reference" else latents[:0], population, source=source)
+        context = fit.fit(latents[10:] if source == "reference" else latents[:0], population, source=source)
         assert context.source == source
         nothing = np.zeros((1, 6))
         assert sentences(nothing.astype(bool), nothing, np.array([False]), named, context) == [f"fits {phrase}"]

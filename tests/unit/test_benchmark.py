@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("tqdm")
 pytest.importorskip("matplotlib")
 
-from service.population import Population
-from train.baselines import METHODS, ODDS, SLOW, Material
-from train.benchmark import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, cells, draw, measure, report, run
-from train.contexts import LEVELS, STRATA
-from train.tables import markdown
+from service.core.population import Population
+from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
+from train.benchmarks.contexts import LEVELS, STRATA
+from train.benchmarks.outliers import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, cells, draw, measure, report, run
+from train.reports.tables import markdown
 
 K = len(LEVELS)
 

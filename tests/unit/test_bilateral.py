@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.bilateral import SeparableBilateral  # noqa: E402
+from train.models.bilateral_filter import SeparableBilateral  # noqa: E402
 
 
 def learnt(radius: int) -> SeparableBilateral:

@@ -10,8 +10,8 @@ import bodies
 import numpy as np
 import pytest
 
-from service import requests
-from service.bodies import parse
+from service.api import requests
+from service.api.options import ScoreOptions
 from service.errors import (
     InvalidInput,
     InvalidOption,
@@ -21,8 +21,8 @@ from service.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from service.options import ScoreOptions
 from service.settings import Settings
+from service.transports.http.body_parsers import parse
 
 SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10, max_bytes_in_flight=1_000_000)
 

@@ -22,20 +22,20 @@ from PIL import Image
 from pydantic import BaseModel
 from serving import ROOT, free_ports
 
-from service import schemas
-from service.bodies import parse
-from service.client import AsyncClient, CallError, Client, Retries, png
-from service.client_calls import Call, Files, read_images
-from service.client_grpc import NULL_IF_EMPTY, request_of
-from service.client_grpc import error_of as grpc_error
-from service.client_http import error_of as http_error
-from service.client_retries import seconds_of
-from service.grpc_messages import METHODS, images_request
-from service.images import Limits, to_row
+from service.api import schemas
+from service.api.requests import read_options
+from service.client.calls import Call, Files, read_images
+from service.client.client import AsyncClient, CallError, Client, Retries, png
+from service.client.grpc_transport import NULL_IF_EMPTY, request_of
+from service.client.grpc_transport import error_of as grpc_error
+from service.client.http_transport import error_of as http_error
+from service.client.retries import seconds_of
+from service.images.decode import Limits, to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.replies import ERROR_DETAIL
-from service.requests import read_options
 from service.settings import Settings
+from service.transports.error_replies import ERROR_DETAIL
+from service.transports.grpc.converters import METHODS, images_request
+from service.transports.http.body_parsers import parse
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 DESCRIPTION = {"bundle_id": "b", "model": "m", "latents": [], "items": []}
@@ -429,7 +429,7 @@ def test_pictures_are_had_as_bytes():
 
 
 def test_the_client_loads_nothing_of_the_server():
-    heavy = ("bentoml", "onnxruntime", "torch", "sklearn", "starlette", "service.pipeline")
+    heavy = ("bentoml", "onnxruntime", "torch", "sklearn", "starlette", "service.pipeline.pipeline")
     script = f"import sys, service.client; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

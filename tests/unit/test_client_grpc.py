@@ -14,14 +14,14 @@ from fakes import FakeNetworks
 from prometheus_client import CollectorRegistry
 from serving import free_ports
 
-from service.admission import Admission
-from service.client import AsyncClient, CallError, Client, Retries
-from service.client_grpc import Ending
-from service.grpc_server import Server
-from service.grpc_servicer import Servicer
-from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.client.client import AsyncClient, CallError, Client, Retries
+from service.client.grpc_transport import Ending
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.transports.admission import Admission
+from service.transports.grpc.server import Server
+from service.transports.grpc.servicer import Servicer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 TOKEN = "open sesame"
@@ -172,7 +172,7 @@ async def test_how_the_peer_ended_a_stream_outlives_a_failing_write(statuses):
 
 @pytest.mark.parametrize(("statuses", "said"), [((), "The stream broke off."), ((BROKEN,), BROKEN[1])])
 async def test_a_peer_that_says_nothing_is_not_waited_for_forever(monkeypatch, statuses, said):
-    monkeypatch.setattr("service.client_grpc.PEER_SECONDS", 0.01)
+    monkeypatch.setattr("service.client.grpc_transport.PEER_SECONDS", 0.01)
     stream = Ended()
     ending = Ending(stream)
     for status in statuses:

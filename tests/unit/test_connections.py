@@ -11,8 +11,8 @@ from uvicorn import Config
 from uvicorn.protocols.http import h11_impl
 from uvicorn.server import ServerState
 
-from service import connections
-from service.connections import BoundedProtocol, StrictConnection
+from service.hosting import uvicorn_protocol
+from service.hosting.uvicorn_protocol import BoundedProtocol, StrictConnection
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 # Each is a request that some servers end elsewhere than others, or do not read at all.
@@ -97,10 +97,10 @@ def chunked(chunk: bytes, count: int) -> bytes:
 
 
 def test_a_body_of_tiny_chunks_is_refused():
-    read(chunked(b"x", connections.FREE_CHUNKS))
-    read(chunked(b"x" * connections.MEAN_CHUNK_BYTES, 3 * connections.FREE_CHUNKS))
+    read(chunked(b"x", uvicorn_protocol.FREE_CHUNKS))
+    read(chunked(b"x" * uvicorn_protocol.MEAN_CHUNK_BYTES, 3 * uvicorn_protocol.FREE_CHUNKS))
     with pytest.raises(h11.RemoteProtocolError, match="chunks of fewer than"):
-        read(chunked(b"x", connections.FREE_CHUNKS + 1))
+        read(chunked(b"x", uvicorn_protocol.FREE_CHUNKS + 1))
 
 
 class Socket:
@@ -165,7 +165,7 @@ async def opened():
 
 async def test_uvicorn_takes_the_protocol_with_its_bounds(opened):
     """Also: it has the attributes that are used here."""
-    connections.limit()
+    uvicorn_protocol.limit()
     config = Config(never, log_config=None)
     config.load()
     assert config.http_protocol_class is BoundedProtocol
@@ -179,9 +179,9 @@ def vars_of_a_cycle() -> set[str]:
 
 
 def test_a_uvicorn_without_what_is_used_is_refused_in_clear_words(monkeypatch):
-    monkeypatch.setattr(connections, "USED", ("send_400_response", "no_such_method"))
+    monkeypatch.setattr(uvicorn_protocol, "USED", ("send_400_response", "no_such_method"))
     with pytest.raises(RuntimeError, match="H11Protocol has no no_such_method"):
-        connections.limit()
+        uvicorn_protocol.limit()
 
 
 async def test_what_is_refused_is_told_why_and_what_follows_is_dropped(opened):
@@ -223,10 +223,10 @@ def head(path: str = "/", length: int = 0) -> bytes:
 @pytest.mark.parametrize(
     ("received", "limit"),
     [
-        (b"", connections.HEAD_SECONDS),
-        (b"GET / HTTP/1.1\r\nHo", connections.HEAD_SECONDS),
-        (head(length=9) + b"half", 60 + connections.BODY_GRACE_SECONDS),
-        (chunked(b"x", 2), 60 + connections.BODY_GRACE_SECONDS),
+        (b"", uvicorn_protocol.HEAD_SECONDS),
+        (b"GET / HTTP/1.1\r\nHo", uvicorn_protocol.HEAD_SECONDS),
+        (head(length=9) + b"half", 60 + uvicorn_protocol.BODY_GRACE_SECONDS),
+        (chunked(b"x", 2), 60 + uvicorn_protocol.BODY_GRACE_SECONDS),
     ],
 )
 async def test_heads_and_bodies_have_their_time(opened, received, limit):
@@ -249,24 +249,24 @@ async def test_an_answer_has_to_be_read(opened):
     protocol.data_received(head())
     now, transport = protocol.conn.since, protocol.transport
     for number in range(1, 20):  # slowly, but it is
-        transport.buffered = 10**8 - number * connections.ANSWER_BYTES
-        assert not protocol._is_late(now := now + connections.ANSWER_SECONDS / 2)
-    transport.buffered -= connections.ANSWER_BYTES // 2  # too slowly
-    assert not protocol._is_late(now + connections.ANSWER_SECONDS)
-    assert protocol._is_late(now + connections.ANSWER_SECONDS + 0.1)
+        transport.buffered = 10**8 - number * uvicorn_protocol.ANSWER_BYTES
+        assert not protocol._is_late(now := now + uvicorn_protocol.ANSWER_SECONDS / 2)
+    transport.buffered -= uvicorn_protocol.ANSWER_BYTES // 2  # too slowly
+    assert not protocol._is_late(now + uvicorn_protocol.ANSWER_SECONDS)
+    assert protocol._is_late(now + uvicorn_protocol.ANSWER_SECONDS + 0.1)
     transport.buffered = 0  # by now the rest is read
-    assert not protocol._is_late(now + connections.ANSWER_SECONDS + 0.1)
+    assert not protocol._is_late(now + uvicorn_protocol.ANSWER_SECONDS + 0.1)
 
 
 async def test_those_that_wait_for_their_clients_make_room(opened, monkeypatch):
-    monkeypatch.setattr(connections, "most_connections", lambda: 4)
+    monkeypatch.setattr(uvicorn_protocol, "most_connections", lambda: 4)
     at_work, silent, sending, idle = (opened() for _ in range(4))
     for age, protocol in enumerate((idle, sending, silent)):
         protocol.conn.since -= 100 - age
     at_work.data_received(head(length=4) + b"full")
     sending.data_received(head(length=4) + b"ha")
     sending.conn.since -= 98.5  # longer than `silent`
-    monkeypatch.setattr(connections, "MAKE_ROOM_SHARE", 0)
+    monkeypatch.setattr(uvicorn_protocol, "MAKE_ROOM_SHARE", 0)
     for victim in (idle, sending, silent):
         new = opened()
         new.data_received(head(length=4) + b"full")
@@ -278,7 +278,7 @@ async def test_those_that_wait_for_their_clients_make_room(opened, monkeypatch):
 
 
 def test_a_full_process_is_logged_once_and_everything_else_always():
-    rarely = connections.Rarely()
+    rarely = uvicorn_protocol.Rarely()
 
     def passes(text: str, seconds: float) -> bool:
         record = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, text, (), None)
@@ -292,4 +292,4 @@ def test_a_full_process_is_logged_once_and_everything_else_always():
 
 def test_there_are_fewer_connections_than_descriptors():
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 0 < connections.most_connections() < descriptors
+    assert 0 < uvicorn_protocol.most_connections() < descriptors

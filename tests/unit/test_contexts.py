@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from service.population import Population
-from train.contexts import (
+from service.core.population import Population
+from train.benchmarks.contexts import (
     HUES,
     LEVELS,
     SHAPE,

@@ -6,10 +6,10 @@ import pytest
 from bombs import BOMBS, jpeg_scans, png
 from PIL import Image
 
-from service.decode_budget import FREE_BYTES, DecodeBudget
-from service.decoding import RowShape
+from service.decoding.jobs import RowShape
 from service.errors import TooLarge, UndecodableImage
-from service.images import MIB, Limits, open_image
+from service.images.decode import MIB, Limits, open_image
+from service.images.decode_budget import FREE_BYTES, DecodeBudget
 from service.settings import Settings
 
 COLOUR = RowShape(64, 64, 3)

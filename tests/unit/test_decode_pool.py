@@ -16,12 +16,13 @@ import psutil
 import pytest
 from bombs import BOMBS, png
 
-from service import decode_lanes, decode_pool
-from service.bundle import ImageSpec
-from service.decode_budget import FREE_BYTES, DecodeBudget
-from service.decode_pool import DecodePool, LocalDecoder
+from service.bundle.store import ImageSpec
+from service.decoding import lanes
+from service.decoding import pool as pools
+from service.decoding.pool import DecodePool, LocalDecoder
 from service.errors import Overloaded, TooLarge, UndecodableImage
-from service.images import MIB, Limits, Upload, read_rows
+from service.images.decode import MIB, Limits, Upload, read_rows
+from service.images.decode_budget import FREE_BYTES, DecodeBudget
 from service.settings import Settings
 
 SPEC = ImageSpec(height=64, width=64, channels=3)
@@ -49,7 +50,7 @@ def workers():
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # one that ends meanwhile
-            found += [child] if "service.decode_worker" in child.cmdline() else []
+            found += [child] if "service.decoding.worker" in child.cmdline() else []
     return found
 
 
@@ -85,8 +86,8 @@ async def test_rows_are_those_of_one_process(pool, mixed):
 
 
 async def test_larger_images_are_decoded_once_they_are_counted(pool, monkeypatch):
-    monkeypatch.setattr(decode_pool, "AT_ONCE_BYTES", 0)
-    monkeypatch.setattr(decode_pool, "LARGE_BYTES", 5 * MIB)
+    monkeypatch.setattr(pools, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(pools, "LARGE_BYTES", 5 * MIB)
     files = [png(side) for side in (64, 1000, 2000, 64, 1000)]
     found = budget(sum(map(len, files)))
     rows = await pool.read(uploads([*files, b"broken"]), SPEC, "fit", found)
@@ -152,7 +153,7 @@ async def test_what_takes_too_long_is_ended_for_real(pool, images):
 
 async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypatch):
     """As one would that finds a hole in a decoder."""
-    poison, do = b"poison", decode_lanes.Worker.do
+    poison, do = b"poison", lanes.Worker.do
 
     def killed_by_poison(worker, job):
         if poison in job.contents:
@@ -160,7 +161,7 @@ async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypa
             os.kill(worker._process.pid, signal.SIGSEGV)
         return do(worker, job)
 
-    monkeypatch.setattr(decode_lanes.Worker, "do", killed_by_poison)
+    monkeypatch.setattr(lanes.Worker, "do", killed_by_poison)
     good = [bodies.encoded(image) for image in images[:5]]
     rows = await pool.read(uploads([*good[:3], poison, *good[3:], b"broken"]), SPEC, "fit", budget(decode_seconds=60))
     assert np.array_equal(rows.pixels, images[:5])
@@ -194,19 +195,19 @@ async def test_who_leaves_leaves_nothing_behind(pool, images):
 
 
 async def test_it_is_alive_while_its_workers_answer(pool, monkeypatch):
-    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(pools, "PROBE_SECONDS", 0.5)
     await until(lambda: len(workers()) >= 1)
-    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(pools, "PROBE_SECONDS", WAIT_SECONDS)
     assert await pool.is_alive()
     stopped = workers()
     for worker in stopped:
         worker.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(pools, "PROBE_SECONDS", 0.2)
     await asyncio.sleep(0.3)
     assert not await pool.is_alive()
     for worker in stopped:
         worker.send_signal(signal.SIGCONT)
-    monkeypatch.setattr(decode_pool, "PROBE_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(pools, "PROBE_SECONDS", WAIT_SECONDS)
     assert await pool.is_alive()
 
 
@@ -243,10 +244,10 @@ PROGRAM = """
 import asyncio, sys
 sys.path[:0] = {paths!r}
 from bombs import png
-from service.decode_budget import DecodeBudget
-from service.decode_pool import DecodePool
-from service.decoding import RowShape
-from service.images import Upload
+from service.images.decode_budget import DecodeBudget
+from service.decoding.pool import DecodePool
+from service.decoding.jobs import RowShape
+from service.images.decode import Upload
 from service.settings import Settings
 
 async def main():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from train.diagnosis import explained_share, remarks
+from train.evaluation.diagnosis import explained_share, remarks
 
 
 def evaluation(nll: float, live: int) -> dict:

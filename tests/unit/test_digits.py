@@ -15,17 +15,18 @@ from fakes import InProcess
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from service import bundle
-from service.images import Upload
-from service.options import ScoreOptions
-from service.pipeline import Pipeline
-from service.requests import ImagesRequest
-from service.runtime import Networks
+from service.api.options import ScoreOptions
+from service.api.requests import ImagesRequest
+from service.bundle import store
+from service.images.decode import Upload
+from service.inference.onnx_runtime import Networks
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
-from train import benchmark, digits, digits_report
 from train.__main__ import main
-from train.baselines import METHODS, SLOW
+from train.benchmarks import digits, outliers
+from train.benchmarks.baselines import METHODS, SLOW
 from train.data import mnist
+from train.reports import digits as digits_report
 
 DIGITS = Path("tests/data/mnist")
 BUNDLE = Path("service/bundles/mnist")
@@ -38,8 +39,8 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def material(dataset):
-    served = bundle.load(BUNDLE)
-    return benchmark.prepare(served, Networks(served), dataset)
+    served = store.load(BUNDLE)
+    return outliers.prepare(served, Networks(served), dataset)
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +83,9 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
     images = dataset.images.copy()
     if foreign:
         images[rows[0]] = np.random.default_rng(0).integers(0, 256, images.shape[1:])
-    served = bundle.load(BUNDLE)
+    served = store.load(BUNDLE)
     if foreign:
-        material = benchmark.prepare(served, Networks(served), replace(dataset, images=images))
+        material = outliers.prepare(served, Networks(served), replace(dataset, images=images))
     pipeline = Pipeline(served, InProcess(Networks(served)), Settings())
     request = ImagesRequest(
         [Upload(str(row), partial(images.__getitem__, row)) for row in rows],

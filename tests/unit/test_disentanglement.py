@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from train import disentanglement as measures
+from train.evaluation import disentanglement as measures
 
 SIZES = (4, 6, 3)
 COUNT = 3_000

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.drift import MOST_DISTANCE, MOST_SHIFT, WINDOW, Drift
-from service.population import Population
+from service.core.detect.drift import MOST_DISTANCE, MOST_SHIFT, WINDOW, Drift
+from service.core.population import Population
 
 rng = np.random.default_rng(0)
 SPREAD = np.array([0.5, 1.0, 2.0, 1.5])

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("tqdm")
 pytest.importorskip("skimage")  # comes with the environment that trains
 
-from train.data import dsprites, dsprites_fidelity
+from train.data.dsprites import dataset as dsprites
+from train.data.dsprites import fidelity as dsprites_fidelity
 
 REFERENCE = Path("tests/data/dsprites_reference")
 

@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train import evaluate, loop  # noqa: E402
+from train.config.experiment import BetaVAE, Network, Preset  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
-from train.recipe import BetaVAE, Network, Preset  # noqa: E402
+from train.evaluation import evaluate  # noqa: E402
+from train.training import loop  # noqa: E402
 
 NETWORK = Network(channels=(), hidden=(32,), latent_dim=4, leak=0.0)
 PRESET = Preset("tiny", "squares", NETWORK, BetaVAE(), 300, 32, 3e-3, 3e-3)

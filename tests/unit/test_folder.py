@@ -70,8 +70,8 @@ def test_images_that_lie_loose_have_no_labels(images):
 
 
 def test_training_sees_an_image_as_the_service_does(images):
-    from service.bundle import ImageSpec
-    from service.images import Limits, to_row
+    from service.bundle.store import ImageSpec
+    from service.images.decode import Limits, to_row
 
     spec = ImageSpec(height=16, width=16, channels=1)
     path = images / "cats" / "deep" / "01.PNG"

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from fakes import FakeNetworks
 
-from service import footprint
-from service.footprint import SHEET_PIXELS
-from service.grpc_messages import METHODS
-from service.http import JSON, PNG, ZIP, _media_type, _pieces
-from service.images import Upload
-from service.options import EditOptions, EncodeOptions, ExplainOptions, FitOptions, SampleOptions, ScoreOptions
-from service.pipeline import Pipeline
-from service.requests import ImagesRequest
+from service.api.options import EditOptions, EncodeOptions, ExplainOptions, FitOptions, SampleOptions, ScoreOptions
+from service.api.requests import ImagesRequest
+from service.images.decode import Upload
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
+from service.transports import memory_footprint
+from service.transports.grpc.converters import METHODS
+from service.transports.http.responses import JSON, PNG, ZIP, _media_type, _pieces
+from service.transports.memory_footprint import SHEET_PIXELS
 
 ACCEPTED = {"pieces": JSON, "files": ZIP, "sheet": PNG}
 EVERYTHING = {"interactions": True, "threshold": 0.0, "top": 100}
@@ -88,7 +88,7 @@ async def check_estimate(served_bundle, method, options, form, count):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    estimate = footprint.of_request(asked, served_bundle, form)
+    estimate = memory_footprint.of_request(asked, served_bundle, form)
     if form == "sheet":
         peak += 4 * SHEET_PIXELS  # which Pillow holds, and no one tells of
     assert peak < estimate < 8 * peak
@@ -98,7 +98,7 @@ async def test_contexts_count(served_bundle):
     pipeline = Pipeline(served_bundle, NoisyNetworks(served_bundle.manifest.latent_dim), Settings())
     context = (await pipeline.fit(request_of(1000, FitOptions(foreign="off")))).context
     with_context, without = (
-        footprint.of_request(ImagesRequest((), None, contexts, SampleOptions()), served_bundle)
+        memory_footprint.of_request(ImagesRequest((), None, contexts, SampleOptions()), served_bundle)
         for contexts in ([context] * 100, ())
     )
     assert (with_context - without) / 100 > len(context.model_dump_json())
@@ -106,7 +106,7 @@ async def test_contexts_count(served_bundle):
 
 def test_what_is_asked_of_each_image_counts(served_bundle):
     def size(options, count=1000, form="pieces"):
-        return footprint.of_request(request_of_ids(["x"] * count, options), served_bundle, form)
+        return memory_footprint.of_request(request_of_ids(["x"] * count, options), served_bundle, form)
 
     assert size(ScoreOptions(), 2000) > size(ScoreOptions()) + 1000 * 1024
     plain, attributed = (size(ScoreOptions(attributions=each), 5000, "message") for each in ("none", "all"))
@@ -114,7 +114,9 @@ def test_what_is_asked_of_each_image_counts(served_bundle):
     explained, with_pairs = (size(ExplainOptions(interactions=each), 5000, "message") for each in (False, True))
     assert with_pairs > explained + 5 * 2**20
     long = request_of_ids(["x" * 10_000] * 1000, ScoreOptions())
-    assert footprint.of_request(long, served_bundle, "message") > size(ScoreOptions(), form="message") + 10 * 2**20
+    assert (
+        memory_footprint.of_request(long, served_bundle, "message") > size(ScoreOptions(), form="message") + 10 * 2**20
+    )
     assert size(SampleOptions(count=1000)) > size(SampleOptions(count=1)) + 1000 * 64 * 64 * 3
 
 
@@ -123,10 +125,10 @@ def request_of_ids(ids, options) -> ImagesRequest:
 
 
 def test_the_settings_leave_room_for_one_full_request(served_bundle):
-    footprint.check_full_request(Settings(), served_bundle)
+    memory_footprint.check_full_request(Settings(), served_bundle)
     tight = Settings(max_bytes_in_flight=256 * 2**20)
     with pytest.raises(ValueError, match="MISFIT_MAX_BYTES_IN_FLIGHT is 268435456, but one request"):
-        footprint.check_full_request(tight, served_bundle)
-    footprint.check_full_request(
+        memory_footprint.check_full_request(tight, served_bundle)
+    memory_footprint.check_full_request(
         Settings(max_bytes_in_flight=256 * 2**20, max_body_bytes=32 * 2**20, max_images=1000), served_bundle
     )

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import foreign
+from service.core.detect import ood
+from service.core.population import Familiarity, Population
 from service.errors import BundleCorrupt
-from service.population import Familiarity, Population
-from service.runtime import Networks
-from train.foreign_images import HARD_KINDS, KINDS, foreign_images
+from service.inference.onnx_runtime import Networks
+from train.benchmarks.ood_images import HARD_KINDS, KINDS, foreign_images
 
 DATA = Path(__file__).parents[1] / "data"
 FAMILIARITY = Familiarity(median=4.0, high=10.0)
@@ -38,22 +38,22 @@ def population(familiarity: Familiarity | None = None) -> Population:
 def test_reconstruction_error_is_the_mean_squared_difference():
     images, decoded = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 8, 3), dtype=np.uint8)
     naive = ((images.astype(np.float64) - decoded.astype(np.float64)) ** 2).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(foreign.reconstruction_error(images, decoded), naive, rtol=1e-6)
+    np.testing.assert_allclose(ood.reconstruction_error(images, decoded), naive, rtol=1e-6)
 
 
 def test_differences_of_bytes_neither_wrap_nor_overflow():
     black, white = np.zeros((2, 64, 64, 3), np.uint8), np.full((2, 64, 64, 3), 255, np.uint8)
-    assert foreign.reconstruction_error(black, white).tolist() == [255.0**2] * 2
-    assert foreign.reconstruction_error(white, black).tolist() == [255.0**2] * 2
+    assert ood.reconstruction_error(black, white).tolist() == [255.0**2] * 2
+    assert ood.reconstruction_error(white, black).tolist() == [255.0**2] * 2
 
 
 def test_every_image_is_measured_by_itself():
     images, decoded = np.random.default_rng(1).integers(0, 256, (2, 9, 8, 8, 1), dtype=np.uint8)
-    error = foreign.reconstruction_error(images, decoded)
-    parts = [foreign.reconstruction_error(images[rows], decoded[rows]) for rows in (slice(4), slice(4, 9), slice(9, 9))]
+    error = ood.reconstruction_error(images, decoded)
+    parts = [ood.reconstruction_error(images[rows], decoded[rows]) for rows in (slice(4), slice(4, 9), slice(9, 9))]
     assert np.concatenate(parts).tolist() == error.tolist()
-    whole, parts = foreign.check(error, FAMILIARITY), [foreign.check(part, FAMILIARITY) for part in parts]
-    joined = foreign.Check.concatenate(parts)
+    whole, parts = ood.check(error, FAMILIARITY), [ood.check(part, FAMILIARITY) for part in parts]
+    joined = ood.Check.concatenate(parts)
     assert joined.foreignness.tolist() == whole.foreignness.tolist()
     assert joined.times_median.tolist() == whole.times_median.tolist()
 
@@ -62,15 +62,15 @@ def test_every_image_is_measured_by_itself():
 
 
 def test_foreignness_is_one_at_the_limit():
-    limit = foreign.MARGIN * FAMILIARITY.high
-    found = foreign.check(foreign.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
+    limit = ood.MARGIN * FAMILIARITY.high
+    found = ood.check(ood.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
     np.testing.assert_allclose(found.foreignness, [0, 1 / limit, 400 / limit])
     np.testing.assert_allclose(found.times_median, [0, 1 / 4, 100])
     assert found.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
 
 
 def test_the_reason_keeps_two_digits_of_a_small_ratio():
-    found = foreign.check(foreign.reconstruction_error(*pair(5)), FAMILIARITY)
+    found = ood.check(ood.reconstruction_error(*pair(5)), FAMILIARITY)
     assert "reconstruction error 6.2 times" in found.reason(0)
 
 
@@ -150,7 +150,7 @@ def real():
 
 
 def foreignness_of(images, networks, served_bundle):
-    return foreign.check(networks.encode_checked(images)[:, -1], served_bundle.population.familiarity).foreignness
+    return ood.check(networks.encode_checked(images)[:, -1], served_bundle.population.familiarity).foreignness
 
 
 def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle, real):
@@ -186,5 +186,5 @@ def test_the_limit_is_the_bundles_own(networks, served_bundle, frames):
     familiarity = served_bundle.population.familiarity
     worse = replace(familiarity, high=10 * familiarity.high)
     error = networks.encode_checked(frames[:5])[:, -1]
-    here, there = (foreign.check(error, known).foreignness for known in (familiarity, worse))
+    here, there = (ood.check(error, known).foreignness for known in (familiarity, worse))
     np.testing.assert_allclose(here, 10 * there)

@@ -6,13 +6,13 @@ import pytest
 pytest.importorskip("tqdm")
 pytest.importorskip("skimage")
 
-from service import foreign
-from service.population import Familiarity, Population
-from train import foreign_stratum
-from train.baselines import Material
-from train.contexts import LEVELS
-from train.foreign_images import HARD_KINDS, KINDS
-from train.tables import foreign_section
+from service.core.detect import ood
+from service.core.population import Familiarity, Population
+from train.benchmarks import ood as benchmark
+from train.benchmarks.baselines import Material
+from train.benchmarks.contexts import LEVELS
+from train.benchmarks.ood_images import HARD_KINDS, KINDS
+from train.reports.tables import foreign_section
 
 GREY = 128
 
@@ -23,7 +23,7 @@ class Networks:
     def encode_checked(self, images):
         latents = np.zeros((len(images), 2, len(LEVELS)), np.float32)
         latents[:, 0] = images.reshape(len(images), -1)[:, : len(LEVELS)] / 255 - 0.5
-        error = foreign.reconstruction_error(images, np.full((len(images), 64, 64, 3), GREY, np.uint8))
+        error = ood.reconstruction_error(images, np.full((len(images), 64, 64, 3), GREY, np.uint8))
         return np.column_stack([latents.reshape(len(images), -1), error]).astype(np.float32)
 
 
@@ -43,10 +43,10 @@ def material_of(frames, familiarity):
 
 
 def test_what_no_network_redraws_is_found_and_leaves_the_scores_as_they_were(frames, monkeypatch):
-    monkeypatch.setattr(foreign_stratum, "IMAGES_A_KIND", 40)
-    monkeypatch.setattr(foreign_stratum, "CONTEXTS", 4)
+    monkeypatch.setattr(benchmark, "IMAGES_A_KIND", 40)
+    monkeypatch.setattr(benchmark, "CONTEXTS", 4)
     material = material_of(frames, Familiarity)
-    found = foreign_stratum.measure(material, Networks(), frames, seed=0)
+    found = benchmark.measure(material, Networks(), frames, seed=0)
     assert found["kinds"].keys() == (KINDS | HARD_KINDS).keys()
     for kind in ("digits", "photographs", "sprites", "uniform noise", "smooth noise"):
         assert found["kinds"][kind]["found"] == 1.0
@@ -62,14 +62,14 @@ def test_what_no_network_redraws_is_found_and_leaves_the_scores_as_they_were(fra
 
 
 def test_foreign_images_that_are_known_leave_the_context_alone(frames, monkeypatch):
-    monkeypatch.setattr(foreign_stratum, "IMAGES_A_KIND", 40)
-    monkeypatch.setattr(foreign_stratum, "CONTEXTS", 4)
-    monkeypatch.setattr(foreign_stratum, "KINDS", {kind: KINDS[kind] for kind in ("digits", "uniform noise")})
-    contexts = foreign_stratum.measure(material_of(frames, Familiarity), Networks(), frames, seed=0)["contexts"]
+    monkeypatch.setattr(benchmark, "IMAGES_A_KIND", 40)
+    monkeypatch.setattr(benchmark, "CONTEXTS", 4)
+    monkeypatch.setattr(benchmark, "KINDS", {kind: KINDS[kind] for kind in ("digits", "uniform noise")})
+    contexts = benchmark.measure(material_of(frames, Familiarity), Networks(), frames, seed=0)["contexts"]
     assert contexts["outlier_auroc"]["checked"] == contexts["outlier_auroc"]["alone"]
     assert contexts["foreign_auroc"]["checked"] == 1.0
     assert contexts["foreign_auroc"]["unchecked"] < 1.0
 
 
 def test_nothing_is_measured_where_the_bundle_cannot_tell(frames):
-    assert foreign_stratum.measure(material_of(frames, None), Networks(), frames, seed=0) is None
+    assert benchmark.measure(material_of(frames, None), Networks(), frames, seed=0) is None

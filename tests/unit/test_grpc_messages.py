@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
-from service import grpc_messages
+from service.api.options import EditOptions, ScoreOptions
 from service.errors import InvalidInput, InvalidOption, ShapeMismatch
-from service.options import EditOptions, ScoreOptions
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
+from service.transports.grpc import converters
 
 FILES = pb.Images(files=pb.ImageFiles(contents=[b"a", b"b"]))
 
 
 def read(request, options_type=ScoreOptions):
-    return grpc_messages.images_request(request, options_type, Settings(), request.ByteSize())
+    return converters.images_request(request, options_type, Settings(), request.ByteSize())
 
 
 def test_options_that_are_left_out_keep_their_defaults():
@@ -74,7 +74,7 @@ def test_numbers_of_a_context_keep_every_bit():
     numbers = [0.1, -0.0, 5e-324, 1 / 3, 2.0**53 - 1, 1.7976931348623157e308]
     struct = Struct()
     struct.update({"numbers": numbers, "nested": {"rows": [[1.5], []]}, "none": None, "yes": True, "word": "a"})
-    plain = grpc_messages._plain_object(Struct.FromString(struct.SerializeToString()))
+    plain = converters._plain_object(Struct.FromString(struct.SerializeToString()))
     assert [value.hex() for value in plain["numbers"]] == [value.hex() for value in numbers]
     assert math.copysign(1, plain["numbers"][1]) == -1
     assert plain == {"numbers": numbers, "nested": {"rows": [[1.5], []]}, "none": None, "yes": True, "word": "a"}
@@ -82,11 +82,11 @@ def test_numbers_of_a_context_keep_every_bit():
 
 def test_a_later_chunk_of_a_stream_has_images_only():
     later = pb.ScoreStreamRequest(images=FILES, reference=FILES, options=pb.ScoreOptions(top=2)).SerializeToString()
-    assert grpc_messages.stream_chunk(later, Settings(), is_first=True).size == 4
+    assert converters.stream_chunk(later, Settings(), is_first=True).size == 4
     with pytest.raises(InvalidInput, match="brings options, reference"):
-        grpc_messages.stream_chunk(later, Settings(), is_first=False)
+        converters.stream_chunk(later, Settings(), is_first=False)
 
 
 def test_what_is_no_message_is_refused():
     with pytest.raises(InvalidInput, match=r"3 bytes is no misfit\.v1\.ScoreRequest"):
-        grpc_messages.parsed(pb.ScoreRequest, b"\xff\xff\xff", Settings())
+        converters.parsed(pb.ScoreRequest, b"\xff\xff\xff", Settings())

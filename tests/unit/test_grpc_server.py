@@ -20,16 +20,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from serving import ROOT, free_ports
 
-from service import lifecycle
-from service.admission import Admission
 from service.errors import Overloaded
-from service.grpc_health import HEALTH, MOST_REQUESTS
-from service.grpc_server import Server, claim_port
-from service.grpc_servicer import SERVICE, Servicer
-from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.hosting import shutdown
+from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.transports.admission import Admission
+from service.transports.grpc.health import HEALTH, MOST_REQUESTS
+from service.transports.grpc.server import Server, claim_port
+from service.transports.grpc.servicer import SERVICE, Servicer
 
 IMAGE_BYTES = 64 * 64 * 3
 
@@ -157,7 +157,7 @@ async def test_a_call_is_ended_at_the_client_s_deadline(running):
 
 
 async def test_an_idle_connection_is_ended_and_made_anew(monkeypatch, served_bundle):
-    monkeypatch.setattr("service.grpc_server.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("service.transports.grpc.server.IDLE_SECONDS", 0.3)
     async with asyncio.timeout(30), serving(served_bundle) as (channel, _, _, _):
         describe = channel.unary_unary("/misfit.v1.MisfitService/Describe")
         await describe(b"")
@@ -189,7 +189,7 @@ async def test_a_call_without_a_message_is_refused(running):
 async def test_calls_of_one_connection_have_a_limit(monkeypatch, served_bundle):
     """What is more is kept back by the client, or refused."""
     limit = 10
-    monkeypatch.setattr("service.grpc_server.MOST_CALLS", limit)
+    monkeypatch.setattr("service.transports.grpc.server.MOST_CALLS", limit)
     async with asyncio.timeout(60), serving(served_bundle) as (channel, networks, admission, _):
         networks.gate.clear()
         request = pb.ScoreRequest.FromString(chunk(3)).SerializeToString()
@@ -282,7 +282,7 @@ def test_a_socket_outlives_its_file(tmp_path):
         server.bind(str(path))
         server.listen()
         addresses = {"Inference": f"file://{path}", "Misfit": "http://127.0.0.1:3000"}
-        kept = lifecycle.lasting(addresses)
+        kept = shutdown.lasting(addresses)
         path.unlink()
         client.connect(kept["Inference"].removeprefix("file://"))
         assert kept["Misfit"] == addresses["Misfit"]
@@ -291,14 +291,14 @@ def test_a_socket_outlives_its_file(tmp_path):
 
 def test_a_signal_waits_until_nobody_holds_the_lock(tmp_path):
     addresses = {"Inference": f"file://{tmp_path}/Inference.sock"}
-    holder, waiter = (lifecycle.open_lock(addresses, lifecycle.API) for _ in range(2))
-    lifecycle.hold(holder)
+    holder, waiter = (shutdown.open_lock(addresses, shutdown.API) for _ in range(2))
+    shutdown.hold(holder)
     stopped = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for number in before:  # as a server does; a shell's background jobs begin with SIGINT ignored
             signal.signal(number, lambda number, frame: stopped.append(number))
-        lifecycle.stop_after_holders(waiter)
+        shutdown.stop_after_holders(waiter)
         signal.raise_signal(signal.SIGTERM)
         assert stopped == []
         os.close(holder)
@@ -312,18 +312,18 @@ def test_a_signal_waits_until_nobody_holds_the_lock(tmp_path):
 
 
 def test_without_sockets_there_is_no_lock():
-    assert lifecycle.open_lock({}, lifecycle.API) is None
-    assert lifecycle.open_lock({"Misfit": "http://127.0.0.1:3000"}, lifecycle.API) is None
-    assert not lifecycle.Watch(None).has_ended()
+    assert shutdown.open_lock({}, shutdown.API) is None
+    assert shutdown.open_lock({"Misfit": "http://127.0.0.1:3000"}, shutdown.API) is None
+    assert not shutdown.Watch(None).has_ended()
 
 
 def test_the_end_of_a_process_shows_by_its_lock(tmp_path):
     addresses = {"Inference": f"file://{tmp_path}/Inference.sock"}
-    watch = lifecycle.Watch(lifecycle.open_lock(addresses, lifecycle.INFERENCE))
+    watch = shutdown.Watch(shutdown.open_lock(addresses, shutdown.INFERENCE))
     assert not watch.has_ended()  # it has yet to start
     for _ in range(2):  # it is started again
-        holder = lifecycle.open_lock(addresses, lifecycle.INFERENCE)
-        lifecycle.hold(holder)
+        holder = shutdown.open_lock(addresses, shutdown.INFERENCE)
+        shutdown.hold(holder)
         assert not watch.has_ended()
         os.close(holder)
         assert watch.has_ended()
@@ -354,17 +354,17 @@ def test_a_worker_ends_with_its_supervisor_however_that_one_ends():
 
 
 def test_a_worker_whose_supervisor_is_gone_already_ends_at_once(monkeypatch):
-    monkeypatch.setenv(lifecycle.SUPERVISOR, "1" if os.getppid() != 1 else "2")
+    monkeypatch.setenv(shutdown.SUPERVISOR, "1" if os.getppid() != 1 else "2")
     ended = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
     try:
-        lifecycle.end_with_supervisor()
+        shutdown.end_with_supervisor()
         assert ended == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
-        ctypes.CDLL(None).prctl(lifecycle.PR_SET_PDEATHSIG, 0)
+        ctypes.CDLL(None).prctl(shutdown.PR_SET_PDEATHSIG, 0)
 
 
 def test_without_a_supervisor_a_worker_lives_on(monkeypatch):
-    monkeypatch.delenv(lifecycle.SUPERVISOR, raising=False)
-    lifecycle.end_with_supervisor()
+    monkeypatch.delenv(shutdown.SUPERVISOR, raising=False)
+    shutdown.end_with_supervisor()

@@ -12,11 +12,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from service.admission import Admission
+from service.api.schemas import ErrorDetail
 from service.errors import MisfitError, Overloaded, ShapeMismatch
-from service.http import MOST_WHOLE, ErrorBodies, UntilSent, answer, read_body, until_sent, while_connected
-from service.pieces import Pieced
-from service.schemas import ErrorDetail
+from service.pipeline.chunked_response import Pieced
+from service.transports.admission import Admission
+from service.transports.http.responses import (
+    MOST_WHOLE,
+    ErrorBodies,
+    UntilSent,
+    answer,
+    read_body,
+    until_sent,
+    while_connected,
+)
 
 ANSWER = ErrorDetail(code="a", message="b", hint="c")  # any model
 

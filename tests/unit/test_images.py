@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.bundle import ImageSpec
+from service.bundle.store import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
-from service.images import Limits, Upload, read_rows, to_row
+from service.images.decode import Limits, Upload, read_rows, to_row
 
 COLOUR = ImageSpec(height=64, width=64, channels=3)
 GREY = ImageSpec(height=28, width=28, channels=1)

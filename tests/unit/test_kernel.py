@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from service.kernel import BASE_WEIGHT, MOST_IMAGES, choose_bandwidths, fit_kernel, log_odds, log_ratios
+from service.core.detect.density_ratio import (
+    BASE_WEIGHT,
+    MOST_IMAGES,
+    choose_bandwidths,
+    fit_kernel,
+    log_odds,
+    log_ratios,
+)
 
 RESOLUTION = np.array([0.02, 0.02, 0.05, 0.1])
 

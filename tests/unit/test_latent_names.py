@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.latents import NAMED_SHARE, describe
+from export.latent_names import NAMED_SHARE, describe
 
 FACTORS = ("object hue", "scale", "shape")
 ENTROPY = np.log([10.0, 8.0, 4.0])

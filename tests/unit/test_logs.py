@@ -11,10 +11,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from service import logs
-from service.access import AccessLog, KnownPaths
 from service.errors import InferenceUnavailable, Overloaded, ShapeMismatch
-from service.http import ErrorBodies, error_response
+from service.telemetry import logs
+from service.transports.http.middleware import AccessLog, KnownPaths
+from service.transports.http.responses import ErrorBodies, error_response
 
 NAMES = ("", "bentoml", "uvicorn.error", "circus", "service")
 
@@ -56,7 +56,7 @@ def test_a_call_is_one_line_of_json(written):
     assert line.pop("timestamp")
     assert line == {
         "level": "INFO",
-        "logger": "service.access",
+        "logger": "service.transports.http.middleware",
         "process": "Misfit",
         "request_id": "id-1",
         "method": "POST",

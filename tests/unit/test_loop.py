@@ -11,12 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train import loop  # noqa: E402
-from train.bilateral import SeparableBilateral  # noqa: E402
+from train.alignment.align_latents import with_latents  # noqa: E402
+from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
-from train.memory import keep_freed_memory  # noqa: E402
-from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
-from train.unfold import with_latents  # noqa: E402
+from train.models.bilateral_filter import SeparableBilateral  # noqa: E402
+from train.training import loop  # noqa: E402
+from train.training.allocator import keep_freed_memory  # noqa: E402
 
 PRESET = Preset(
     name="tiny",
@@ -300,7 +300,7 @@ def test_a_run_goes_on_in_its_precision_whatever_auto_is_by_now(squares, tmp_pat
 
 def test_freed_memory_is_kept_by_glibc_alone(monkeypatch):
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
-    monkeypatch.setattr("train.memory.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("train.training.allocator.ctypes.CDLL", lambda name: object())
     assert not keep_freed_memory()
 
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from skimage.metrics import structural_similarity as structural_similarity_of  # noqa: E402
 
-from train.losses import (  # noqa: E402
+from train.objectives.losses import (  # noqa: E402
     KLTerms,
     Terms,
     beta_tcvae,

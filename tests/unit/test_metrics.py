@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("skimage")
 
-from train.metrics import information_gap, sampled_information_gap, ssim
+from train.evaluation.mig import information_gap, sampled_information_gap, ssim
 
 rng = np.random.default_rng(0)
 FACTORS = np.stack([rng.integers(4, size=10_000), rng.integers(5, size=10_000)], axis=1)

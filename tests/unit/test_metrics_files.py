@@ -6,8 +6,7 @@ import os
 import pytest
 from prometheus_client import mmap_dict, multiprocess, values
 
-from service import metrics_files
-from service.metrics_files import ReservedFile
+from service.telemetry.multiprocess import ReservedFile, install
 
 KEYS = [f'["misfit_{number}", "misfit_{number}", {{}}, "help {"x" * 300}"]' for number in range(1000)]  # 330 KiB
 
@@ -90,8 +89,8 @@ def test_an_empty_file_has_no_counts(tmp_path):
 def test_prometheus_takes_these_files(monkeypatch):
     for module in (values, multiprocess):
         monkeypatch.setattr(module, "MmapedDict", mmap_dict.MmapedDict)
-    metrics_files.install()
+    install()
     assert values.MmapedDict is multiprocess.MmapedDict is ReservedFile
-    monkeypatch.setattr(metrics_files, "USED", ("no_such_method",))
+    monkeypatch.setattr("service.telemetry.multiprocess.USED", ("no_such_method",))
     with pytest.raises(RuntimeError, match="prometheus_client has no no_such_method"):
-        metrics_files.install()
+        install()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from service.estimators import Fit
-from service.mixture import SEARCH_SIZE, fit_mixture
-from service.odds import outlier_log_odds
+from service.core.detect.classical import Fit
+from service.core.detect.mixture import SEARCH_SIZE, fit_mixture
+from service.core.detect.posterior import outlier_log_odds
 
 D = 9
 FLOOR = np.full(D, 0.002)

@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 
 from service.errors import InvalidInput, TooManyImages
-from service.multipart import boundary_of, split
+from service.transports.http.multipart import boundary_of, split
 
 BOUNDARY = bodies.BOUNDARY.encode()
 PARTS = [

@@ -6,10 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.networks import VAE, double_width, half_width  # noqa: E402
-from train.phases import PhasedConvTranspose2d, with_phases  # noqa: E402
-from train.presets import PRESETS  # noqa: E402
-from train.recipe import Network  # noqa: E402
+from train.config.experiment import Network  # noqa: E402
+from train.config.presets import PRESETS  # noqa: E402
+from train.models.subpixel_deconv import PhasedConvTranspose2d, with_phases  # noqa: E402
+from train.models.vae import VAE, double_width, half_width  # noqa: E402
 
 NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
 

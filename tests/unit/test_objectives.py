@@ -6,10 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.losses import kl_terms, kl_to_prior, reconstruction_nll  # noqa: E402
-from train.objectives import Pass, loss_of, weights_at  # noqa: E402
-from train.presets import PRESETS  # noqa: E402
-from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE  # noqa: E402
+from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE  # noqa: E402
+from train.config.presets import PRESETS  # noqa: E402
+from train.objectives.losses import kl_terms, kl_to_prior, reconstruction_nll  # noqa: E402
+from train.objectives.schedule import Pass, loss_of, weights_at  # noqa: E402
 
 POPULATION = 100
 

@@ -9,15 +9,15 @@ import pytest
 from fakes import FakeNetworks
 from prometheus_client import CollectorRegistry
 
-from service import batching
-from service.batching import BatchMetrics
+from service.api.options import EditOptions, ExplainOptions, FitOptions, ScoreOptions
+from service.api.requests import ImagesRequest
 from service.errors import InferenceUnavailable, InvalidInput, UndecodableImage
-from service.images import Upload
-from service.metrics import Metrics, forget_the_dead
-from service.options import EditOptions, ExplainOptions, FitOptions, ScoreOptions
-from service.pipeline import Pipeline
-from service.requests import ImagesRequest
+from service.images.decode import Upload
+from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
+from service.telemetry import batch_metrics
+from service.telemetry.batch_metrics import BatchMetrics
+from service.telemetry.metrics import Metrics, forget_the_dead
 
 
 class Networks(FakeNetworks):
@@ -164,15 +164,15 @@ def test_an_adaptive_batch_is_told_by_rows_fill_and_time(registry, served_bundle
 
 async def test_every_job_s_wait_is_told_as_its_batch_begins(registry, monkeypatch):
     metrics = BatchMetrics(registry)
-    monkeypatch.setattr(batching, "batch_metrics", lambda: metrics)
-    monkeypatch.setattr(batching.time, "time", lambda: 100.0)
+    monkeypatch.setattr(batch_metrics, "batch_metrics", lambda: metrics)
+    monkeypatch.setattr(batch_metrics.time, "time", lambda: 100.0)
     sent = []
 
     async def outbound_call(jobs, training=False):
         sent.append((jobs, training))
 
     dispatcher = SimpleNamespace(outbound_call=outbound_call)
-    batching.watch_queues({"encode": dispatcher})
+    batch_metrics.watch_queues({"encode": dispatcher})
     jobs = (SimpleNamespace(enqueue_time=99.5), SimpleNamespace(enqueue_time=98.0), SimpleNamespace(enqueue_time=100.1))
     await dispatcher.outbound_call(jobs, training=True)
     assert sent == [(jobs, True)]

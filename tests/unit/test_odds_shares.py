@@ -5,8 +5,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from service.kernel import SHARPNESS, fit_kernel, log_ratios
-from service.odds_shares import EXACT_AXES, exact, odds_shares, sampled, worths
+from service.core.detect.density_ratio import SHARPNESS, fit_kernel, log_ratios
+from service.core.explain.shapley_density_ratio import EXACT_AXES, exact, odds_shares, sampled, worths
 
 D = 4
 
@@ -67,7 +67,7 @@ def test_what_differs_is_what_counts():
 def test_images_are_explained_alike_in_any_company(monkeypatch):
     points, kernel, sample = fitted()
     together = odds_shares(points, kernel, sample, base)
-    monkeypatch.setattr("service.odds_shares.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("service.core.explain.shapley_density_ratio.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(odds_shares(points[::-1], kernel, sample, base)[::-1], together, atol=1e-6)
 
 

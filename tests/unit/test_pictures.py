@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import pictures
+from service.images import contact_sheet
 
 
 def _image(channels=3, height=6, width=8, seed=0):
@@ -24,13 +24,13 @@ def _decode(content):
 
 def test_a_colour_image_survives_png_and_base64():
     image = _image()
-    np.testing.assert_array_equal(_decode(pictures.to_png(image)), image)
-    np.testing.assert_array_equal(_decode(base64.b64decode(pictures.to_base64(image), validate=True)), image)
+    np.testing.assert_array_equal(_decode(contact_sheet.to_png(image)), image)
+    np.testing.assert_array_equal(_decode(base64.b64decode(contact_sheet.to_base64(image), validate=True)), image)
 
 
 def test_a_grey_image_is_a_grey_png():
     image = _image(channels=1)
-    np.testing.assert_array_equal(_decode(pictures.to_png(image)), image[..., 0])
+    np.testing.assert_array_equal(_decode(contact_sheet.to_png(image)), image[..., 0])
 
 
 # Contact sheet
@@ -52,7 +52,7 @@ def _enlarged(image, scale):
 
 def _assert_ends_with(captioned, plain):
     """Captions go above and to the left of the images, and into no image."""
-    images = plain[pictures.MARGIN :, pictures.MARGIN :]
+    images = plain[contact_sheet.MARGIN :, contact_sheet.MARGIN :]
     np.testing.assert_array_equal(captioned[-images.shape[0] :, -images.shape[1] :], images)
 
 
@@ -62,7 +62,7 @@ def _grid(rows, columns, height=64, width=64):
 
 def test_every_image_is_on_the_sheet_once_in_rows_and_columns():
     rows = _grid(2, 3)
-    sheet = pictures.contact_sheet(rows, ["a", "b"], ["one", "two", "three"])
+    sheet = contact_sheet.contact_sheet(rows, ["a", "b"], ["one", "two", "three"])
     corners = [[_find(sheet, _enlarged(image, 2)) for image in row] for row in rows]
     assert all(len(found) == 1 for row in corners for found in row)
     ys, xs = (np.array([[found[0][axis] for found in row] for row in corners]) for axis in (0, 1))
@@ -74,10 +74,10 @@ def test_every_image_is_on_the_sheet_once_in_rows_and_columns():
 
 def test_the_sheet_is_white_around_the_images_and_dark_where_its_captions_are():
     rows = _grid(2, 2)
-    plain = pictures.contact_sheet(rows)  # margins, gaps and images
-    captioned = pictures.contact_sheet(rows, ["upper", "lower"], ["left", "right"])
+    plain = contact_sheet.contact_sheet(rows)  # margins, gaps and images
+    captioned = contact_sheet.contact_sheet(rows, ["upper", "lower"], ["left", "right"])
     assert plain.dtype == np.uint8
-    assert (plain[: pictures.MARGIN] == 255).all()
+    assert (plain[: contact_sheet.MARGIN] == 255).all()
     top, left = (captioned.shape[axis] - plain.shape[axis] for axis in (0, 1))
     _assert_ends_with(captioned, plain)
     upper, lower = captioned[top : top + 138, :left], captioned[top + 138 :, :left]
@@ -89,25 +89,25 @@ def test_the_sheet_is_white_around_the_images_and_dark_where_its_captions_are():
 
 def test_a_short_row_leaves_white():
     rows = [*_grid(1, 3), _image(3, 64, 64)[None]]
-    sheet = pictures.contact_sheet(rows)
-    assert (sheet[pictures.MARGIN + 128 + pictures.GAP :, pictures.MARGIN + 128 :] == 255).all()
+    sheet = contact_sheet.contact_sheet(rows)
+    assert (sheet[contact_sheet.MARGIN + 128 + contact_sheet.GAP :, contact_sheet.MARGIN + 128 :] == 255).all()
 
 
 @pytest.mark.parametrize(("side", "scale"), [(28, 4), (64, 2), (100, 1), (256, 1)])
 def test_small_images_are_enlarged_in_whole_steps(side, scale):
     image = _image(3, side, side)
-    assert len(_find(pictures.contact_sheet([image[None]]), _enlarged(image, scale))) == 1
+    assert len(_find(contact_sheet.contact_sheet([image[None]]), _enlarged(image, scale))) == 1
 
 
 def test_a_large_sheet_is_not_enlarged_beyond_what_viewers_open():
-    sheet = pictures.contact_sheet([np.zeros((50, 64, 64, 3), dtype=np.uint8)] * 30)
-    assert sheet.shape[0] * sheet.shape[1] < 1.3 * pictures.MOST_PIXELS
+    sheet = contact_sheet.contact_sheet([np.zeros((50, 64, 64, 3), dtype=np.uint8)] * 30)
+    assert sheet.shape[0] * sheet.shape[1] < 1.3 * contact_sheet.MOST_PIXELS
     assert sheet.shape[1] < 50 * 128
 
 
 def test_grey_images_are_grey_on_the_sheet():
     image = _image(1, 64, 64)
-    assert len(_find(pictures.contact_sheet([image[None]]), _enlarged(np.repeat(image, 3, axis=2), 2))) == 1
+    assert len(_find(contact_sheet.contact_sheet([image[None]]), _enlarged(np.repeat(image, 3, axis=2), 2))) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,19 +116,22 @@ def test_grey_images_are_grey_on_the_sheet():
 )
 def test_any_caption_stays_in_its_place(caption):
     rows = _grid(2, 2)
-    sheet = pictures.contact_sheet(rows, [caption, "b"], [caption, "c"])
-    plain = pictures.contact_sheet(rows)
-    assert sheet.shape[0] - plain.shape[0] <= pictures.COLUMN_CAPTION_LINES * pictures.LINE_HEIGHT + pictures.GAP
-    assert sheet.shape[1] - plain.shape[1] <= pictures.ROW_CAPTION_WIDTH + pictures.GAP
+    sheet = contact_sheet.contact_sheet(rows, [caption, "b"], [caption, "c"])
+    plain = contact_sheet.contact_sheet(rows)
+    assert (
+        sheet.shape[0] - plain.shape[0]
+        <= contact_sheet.COLUMN_CAPTION_LINES * contact_sheet.LINE_HEIGHT + contact_sheet.GAP
+    )
+    assert sheet.shape[1] - plain.shape[1] <= contact_sheet.ROW_CAPTION_WIDTH + contact_sheet.GAP
     _assert_ends_with(sheet, plain)
 
 
 def test_a_caption_too_many_or_too_few_is_a_mistake():
     for captions in (["a"], ["a", "b", "c"]):
         with pytest.raises(ValueError, match="zip"):
-            pictures.contact_sheet(_grid(2, 2), captions)
+            contact_sheet.contact_sheet(_grid(2, 2), captions)
         with pytest.raises(ValueError, match="zip"):
-            pictures.contact_sheet(_grid(2, 2), (), captions)
+            contact_sheet.contact_sheet(_grid(2, 2), (), captions)
 
 
 # Heat map
@@ -148,9 +151,11 @@ def naive_overlay(image, evidence):
             upper = evidence[top, left] * (1 - u + left) + evidence[top, right] * (u - left)
             lower = evidence[bottom, left] * (1 - u + left) + evidence[bottom, right] * (u - left)
             strength = (upper * (1 - v + top) + lower * (v - top)) / evidence.max()
-            place = strength * (len(pictures.HEAT) - 1)
-            stop = min(int(place), len(pictures.HEAT) - 2)
-            colour = pictures.HEAT[stop] + (place - stop) * (pictures.HEAT[stop + 1] - pictures.HEAT[stop])
+            place = strength * (len(contact_sheet.HEAT) - 1)
+            stop = min(int(place), len(contact_sheet.HEAT) - 2)
+            colour = contact_sheet.HEAT[stop] + (place - stop) * (
+                contact_sheet.HEAT[stop + 1] - contact_sheet.HEAT[stop]
+            )
             alpha = 0.85 * strength
             red, green, blue = np.broadcast_to(image[y, x].astype(float), 3)
             result[y, x] = (1 - alpha) * (0.2126 * red + 0.7152 * green + 0.0722 * blue) + alpha * colour
@@ -162,7 +167,7 @@ def naive_overlay(image, evidence):
 def test_overlay_equals_the_naive_formula(channels, dtype):
     image = _image(channels, 24, 32)
     evidence = np.random.default_rng(1).gamma(0.5, 7, (3, 4)).astype(dtype)
-    found = pictures.overlays(image, evidence[None])[0]
+    found = contact_sheet.overlays(image, evidence[None])[0]
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=1.3)  # strength in 1,024 steps, grey in 256
 
@@ -176,7 +181,7 @@ def test_where_there_is_no_evidence_the_image_shows_in_grey():
     image = _image(3, 64, 64)
     evidence = np.zeros((8, 8))
     evidence[6, 1] = 1e-30
-    found = pictures.overlays(image, evidence[None])[0]
+    found = contact_sheet.overlays(image, evidence[None])[0]
     np.testing.assert_array_equal(found[:32], in_grey(image)[:32])
     np.testing.assert_array_equal(found[:, 32:], in_grey(image)[:, 32:])
     hottest = found[50:54, 10:14].astype(int)
@@ -185,15 +190,15 @@ def test_where_there_is_no_evidence_the_image_shows_in_grey():
 
 def test_a_map_of_zeros_leaves_the_image_in_grey():
     for image in (_image(1), _image(3)):
-        found = pictures.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
+        found = contact_sheet.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
         np.testing.assert_array_equal(found, in_grey(image))
 
 
 def test_the_overlay_leaves_its_input_alone():
     image, evidence = _image(3), np.ones((2, 2))
     before = image.copy()
-    pictures.overlays(image, evidence[None])[0][:] = 0
-    pictures.overlays(image, 0 * evidence[None])[:] = 0
+    contact_sheet.overlays(image, evidence[None])[0][:] = 0
+    contact_sheet.overlays(image, 0 * evidence[None])[:] = 0
     np.testing.assert_array_equal(image, before)
 
 
@@ -205,7 +210,7 @@ def _lightness(rgb):
 
 
 def test_the_stronger_the_lighter_in_even_steps():
-    lightness = _lightness(pictures.heat(np.linspace(0, 1, 101)))
+    lightness = _lightness(contact_sheet.heat(np.linspace(0, 1, 101)))
     assert (np.diff(lightness) > 0).all()
     straight = np.linspace(lightness[0], lightness[-1], 101)
     np.testing.assert_allclose(lightness, straight, atol=2.5)
@@ -215,9 +220,9 @@ def test_the_stronger_the_lighter_in_even_steps():
 
 
 def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():
-    files = {"b.png": pictures.to_png(_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
-    content = pictures.zip_files(files)
-    assert pictures.zip_files(dict(files)) == content
+    files = {"b.png": contact_sheet.to_png(_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
+    content = contact_sheet.zip_files(files)
+    assert contact_sheet.zip_files(dict(files)) == content
     with zipfile.ZipFile(BytesIO(content)) as archive:  # no clock has a part in it
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     with zipfile.ZipFile(BytesIO(content)) as archive:
@@ -245,5 +250,5 @@ def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():
     ],
 )
 def test_an_id_becomes_a_plain_file_name(image_id, stem):
-    assert pictures.file_stem(image_id) == stem
-    assert pictures.zip_files({pictures.file_stem(image_id): b""})
+    assert contact_sheet.file_stem(image_id) == stem
+    assert contact_sheet.zip_files({contact_sheet.file_stem(image_id): b""})

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from service.pieces import PIECE_BYTES, Pieced, cut
-from service.record_sizes import longest_texts
+from service.pipeline.chunked_response import PIECE_BYTES, Pieced, cut
+from service.pipeline.record_sizes import longest_texts
 
 
 class Record(BaseModel):

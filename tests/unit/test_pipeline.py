@@ -15,21 +15,7 @@ import pytest
 from fakes import FakeNetworks
 from PIL import Image
 
-from service import coding, pieces, scoring
-from service import pipeline as pipelines
-from service.context import Estimator
-from service.decode_budget import DecodeBudget
-from service.errors import (
-    InferenceUnavailable,
-    InvalidOption,
-    MisfitError,
-    ShapeMismatch,
-    UndecodableImage,
-    UnknownLatent,
-)
-from service.grpc_messages import METHODS
-from service.images import Upload
-from service.options import (
+from service.api.options import (
     EditOptions,
     EncodeOptions,
     ExplainOptions,
@@ -40,10 +26,25 @@ from service.options import (
     TraverseOptions,
     most_pictures,
 )
-from service.pipeline import Pipeline
+from service.api.requests import ImagesRequest, read_contexts
+from service.core.detect import scoring
+from service.core.detect.context import Estimator
+from service.errors import (
+    InferenceUnavailable,
+    InvalidOption,
+    MisfitError,
+    ShapeMismatch,
+    UndecodableImage,
+    UnknownLatent,
+)
+from service.images.decode import Upload
+from service.images.decode_budget import DecodeBudget
+from service.pipeline import chunked_inference, chunked_response
+from service.pipeline import pipeline as pipelines
+from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
-from service.requests import ImagesRequest, read_contexts
 from service.settings import Settings
+from service.transports.grpc.converters import METHODS
 
 
 class CountingNetworks(FakeNetworks):
@@ -175,30 +176,30 @@ async def test_a_reference_is_the_context_and_its_bad_files_are_told_of(pipeline
 
 
 async def test_large_requests_go_in_chunks_with_a_bound_on_those_under_way(pipeline, networks):
-    count = 10 * coding.CHUNK_ROWS + 5
+    count = 10 * chunked_inference.CHUNK_ROWS + 5
     response = await pipeline.score(request_of(np.repeat(noise(1), count, axis=0)))
     assert len(response.items) == count
-    assert sorted(networks.calls) == [5] + [coding.CHUNK_ROWS] * 10
-    assert networks.most_running <= coding.CHUNKS_IN_FLIGHT
+    assert sorted(networks.calls) == [5] + [chunked_inference.CHUNK_ROWS] * 10
+    assert networks.most_running <= chunked_inference.CHUNKS_IN_FLIGHT
 
 
 async def test_all_requests_together_have_a_bound_on_the_calls_under_way(pipeline, networks):
     """There are a hundred connections to the networks' process, and its probes need one as well."""
-    single, chunk = request_of(noise(1)), request_of(np.repeat(noise(1), coding.CHUNK_ROWS, axis=0))
+    single, chunk = request_of(noise(1)), request_of(np.repeat(noise(1), chunked_inference.CHUNK_ROWS, axis=0))
     await asyncio.gather(*(pipeline.score(single) for _ in range(200)))
     assert 10 < networks.most_running <= 64
     networks.most_running = 0
     await asyncio.gather(*(pipeline.score(chunk) for _ in range(20)))
-    assert networks.most_running * coding.CHUNK_ROWS <= coding.ROWS_AT_WORK
+    assert networks.most_running * chunked_inference.CHUNK_ROWS <= chunked_inference.ROWS_AT_WORK
 
 
 async def test_chunks_keep_the_order_of_the_images(pipeline, monkeypatch):
-    monkeypatch.setattr(coding, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(chunked_inference, "CHUNK_ROWS", 4)
     contents: list[object] = list(noise(30))
     for bad in (0, 5, 17, 29):
         contents[bad] = b"broken"
     chunked = await pipeline.score(request_of(contents))
-    monkeypatch.setattr(coding, "CHUNK_ROWS", 1000)
+    monkeypatch.setattr(chunked_inference, "CHUNK_ROWS", 1000)
     assert chunked == await pipeline.score(request_of(contents))
     assert [item.index for item in chunked.items if item.status == "error"] == [0, 5, 17, 29]
 
@@ -437,7 +438,7 @@ async def test_pictures_are_counted_by_their_pixels(served_bundle, networks):
     assert networks.calls == []
 
 
-@pytest.mark.parametrize("chunk", [4, coding.CHUNK_ROWS])
+@pytest.mark.parametrize("chunk", [4, chunked_inference.CHUNK_ROWS])
 async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, chunk):
     images = list(noise(40))
     images[7][0] = 255
@@ -446,7 +447,7 @@ async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, c
     edited = request_of(images, options_type=EditOptions, which=[7, 20, 0])
     kept = await pipeline.explain(explained), await pipeline.edit(edited)
     monkeypatch.setattr(pipelines, "MOST_KEPT", 0)
-    monkeypatch.setattr(coding, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(chunked_inference, "CHUNK_ROWS", chunk)
     again = await pipeline.explain(explained), await pipeline.edit(edited)
     for first, second in zip(kept, again, strict=True):
         assert json_of(first.as_json()) == json_of(second.as_json())
@@ -477,7 +478,7 @@ async def test_answers_in_pieces_of_any_size_are_the_same_bytes(served_bundle, n
         (await pipeline.edit(request_of(contents, options_type=EditOptions, which="all"))).as_json(),
     ]
     whole = [answer.whole().model_dump_json(exclude_unset=True).encode() for answer in found]
-    monkeypatch.setattr(pieces, "PIECE_BYTES", size)
+    monkeypatch.setattr(chunked_response, "PIECE_BYTES", size)
     for answer, expected in zip(found, whole, strict=True):
         assert json_of(answer) == expected
         assert (

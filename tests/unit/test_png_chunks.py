@@ -9,7 +9,7 @@ import pytest
 from bombs import png, png_chunk, png_profiles, png_texts
 from PIL import Image
 
-from service.png_chunks import KEPT_KEYWORDS, without_many_texts
+from service.images.png_chunks import KEPT_KEYWORDS, without_many_texts
 
 
 def text(keyword, kind=b"zTXt"):

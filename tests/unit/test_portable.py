@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from service import fitting, scoring
+from service.api.context_codec import from_portable, merge, to_portable
+from service.api.requests import read_contexts
+from service.core.detect import fit, scoring
 from service.errors import ContextTooSmall, InvalidInput
-from service.portable import from_portable, merge, to_portable
-from service.requests import read_contexts
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,11 @@ def latents(served_bundle):
 
 
 def portable_of(latents, bundle):
-    return to_portable(fitting.fit(latents, bundle.population), bundle.manifest.bundle_id)
+    return to_portable(fit.fit(latents, bundle.population), bundle.manifest.bundle_id)
 
 
 def test_a_context_comes_back_from_json_as_it_went(latents, served_bundle):
-    context = fitting.fit(latents, served_bundle.population)
+    context = fit.fit(latents, served_bundle.population)
     (portable,) = read_contexts([to_portable(context, served_bundle.manifest.bundle_id).model_dump(mode="json")])
     back = from_portable(portable, served_bundle)
     for name in ("location", "covariance", "posterior_variance", "radius_squared"):
@@ -40,7 +40,7 @@ def test_a_context_comes_back_from_json_as_it_went(latents, served_bundle):
 def test_the_images_that_a_density_ratio_compares_with_travel_too(latents, served_bundle):
     narrow = latents.copy()
     narrow[20:, 0, served_bundle.population.live_dims[0]] = 0.3
-    context = fitting.fit(narrow, served_bundle.population)
+    context = fit.fit(narrow, served_bundle.population)
     assert np.isfinite(context.kernel.bandwidth).any()
     assert not np.isfinite(context.kernel.bandwidth).all()
     text = portable_of(narrow, served_bundle).model_dump_json()
@@ -73,7 +73,7 @@ def test_a_kernel_that_cannot_be_one_is_refused(latents, served_bundle, field, v
 
 
 def test_a_context_scores_as_the_reference_that_it_was_fitted_to(latents, served_bundle):
-    context = fitting.fit(latents[50:], served_bundle.population)
+    context = fit.fit(latents[50:], served_bundle.population)
     apart = scoring.score(latents[:50], served_bundle.population, context=context)
     together = scoring.score(latents[:50], served_bundle.population, reference=latents[50:])
     np.testing.assert_array_equal(apart.outlier_score, together.outlier_score)
@@ -81,9 +81,9 @@ def test_a_context_scores_as_the_reference_that_it_was_fitted_to(latents, served
 
 def test_merged_contexts_have_the_moments_of_all_their_images(latents, served_bundle):
     population = served_bundle.population
-    whole = fitting.fit(latents, population)
+    whole = fit.fit(latents, population)
     order = [latents[300:], latents[:7], latents[7:300]]
-    merged = fitting.merge([fitting.fit(part, population) for part in order], population)
+    merged = fit.merge([fit.fit(part, population) for part in order], population)
     assert (merged.size, merged.estimator, merged.source) == (400, "moments", "reference")
     np.testing.assert_allclose(merged.moments.mean, whole.moments.mean, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(merged.moments.scatter, whole.moments.scatter, rtol=1e-12, atol=1e-10)
@@ -93,13 +93,13 @@ def test_merged_contexts_have_the_moments_of_all_their_images(latents, served_bu
 
 
 def test_one_context_is_merged_with_nothing(latents, served_bundle):
-    context = fitting.fit(latents, served_bundle.population)
-    assert fitting.merge([context], served_bundle.population) is context
+    context = fit.fit(latents, served_bundle.population)
+    assert fit.merge([context], served_bundle.population) is context
 
 
 def test_a_context_of_no_images_is_refused(latents, served_bundle):
     with pytest.raises(ContextTooSmall):
-        fitting.fit(latents[:0], served_bundle.population)
+        fit.fit(latents[:0], served_bundle.population)
 
 
 def test_another_bundles_context_is_refused_by_name(latents, served_bundle):

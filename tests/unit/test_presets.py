@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from train.presets import PRESETS
-from train.recipe import BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
-from train.variations import override, shortened, sized
+from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
+from train.config.overrides import override, shortened, sized
+from train.config.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -38,7 +38,7 @@ class Waiting(Flaky):
 
 
 def networks(*errors: Exception):
-    from service.remote import RemoteNetworks
+    from service.inference.remote import RemoteNetworks
 
     return RemoteNetworks(Flaky(*errors))
 
@@ -69,7 +69,7 @@ async def test_other_failures_are_not_tried_again():
 
 
 async def test_a_process_that_ends_meanwhile_is_told_at_once():
-    from service import remote
+    from service.inference import remote
 
     ended = iter([False, False, True])
     waiting = remote.RemoteNetworks(Waiting(), lambda: next(ended))
@@ -80,7 +80,7 @@ async def test_a_process_that_ends_meanwhile_is_told_at_once():
 
 
 async def test_a_process_that_has_ended_is_not_called():
-    from service.remote import RemoteNetworks
+    from service.inference.remote import RemoteNetworks
 
     gone = RemoteNetworks(Waiting(), lambda: True)
     assert not await gone.is_ready()

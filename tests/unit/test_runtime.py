@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from service import runtime
-from service.bundle import SALIENCY, ImageSpec
+from service.bundle.store import SALIENCY, ImageSpec
+from service.core.detect.ood import reconstruction_error
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
-from service.foreign import reconstruction_error
-from service.runtime import Networks, _cgroup_cpus, cpu_count
+from service.inference import onnx_runtime
+from service.inference.onnx_runtime import Networks, _cgroup_cpus, cpu_count
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,8 @@ def test_a_required_gpu_that_is_missing_is_an_error(served_bundle, networks):
 def test_a_gpu_that_was_meant_and_cannot_be_used_is_warned_of(served_bundle, networks, monkeypatch, caplog, there):
     if networks.provider != "CPUExecutionProvider":
         pytest.skip("there is a GPU")
-    monkeypatch.setattr(runtime, "has_gpu", lambda: there == "gpu")
-    monkeypatch.setattr(runtime, "find_spec", lambda name: name if there == "libraries" else None)
+    monkeypatch.setattr(onnx_runtime, "has_gpu", lambda: there == "gpu")
+    monkeypatch.setattr(onnx_runtime, "find_spec", lambda name: name if there == "libraries" else None)
     Networks(served_bundle)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == (["no GPU can be used: the networks run on CPUExecutionProvider"] if there else [])

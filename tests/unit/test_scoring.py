@@ -3,11 +3,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from service.context import DEFAULT_ESTIMATOR, Estimator
+from service.core.detect.classical import leave_one_out_distances
+from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
+from service.core.detect.scoring import false_discovery_flags, score
+from service.core.population import Population
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
-from service.estimators import leave_one_out_distances
-from service.population import Population
-from service.scoring import false_discovery_flags, score
 
 ESTIMATORS = get_args(Estimator)
 LIVE, DEAD = 5, 2

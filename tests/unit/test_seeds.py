@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from train import seeds
 from train.__main__ import main
-from train.presets import PRESETS
-from train.recipe import record_of
-from train.variations import shortened
+from train.config.experiment import record_of
+from train.config.overrides import shortened
+from train.config.presets import PRESETS
+from train.reports import seeds
 
 PRESET = shortened(PRESETS["shapes3d_beta_tcvae"](), 50)
 FACTORS = ("floor hue", "scale")

@@ -8,7 +8,10 @@ import pytest
 h5py = pytest.importorskip("h5py")
 pytest.importorskip("skimage")
 
-from train.data import shapes3d, shapes3d_fidelity, shapes3d_light, shapes3d_scene  # noqa: E402
+from train.data.shapes3d import dataset as shapes3d  # noqa: E402
+from train.data.shapes3d import fidelity as shapes3d_fidelity  # noqa: E402
+from train.data.shapes3d import light as shapes3d_light  # noqa: E402
+from train.data.shapes3d import scene  # noqa: E402
 
 REFERENCE = Path(__file__).parents[1] / "data" / "shapes3d_reference"
 
@@ -195,8 +198,8 @@ def test_an_image_is_the_downscaled_scene_of_its_hues():
     seen = shapes3d_light.samples(*geometry)
     hues = np.array([(0, 0, 0), *(colorsys.hsv_to_rgb(hue / 10, 1, 1) for hue in (floor, wall, thing))])
     colours = 255 * np.clip(seen.intensity[:, None] * hues[seen.surface] + seen.gloss[:, None], 0, 1)
-    colours[seen.surface == shapes3d_scene.SKY] = (153, 226, 249)
-    side = 64 * shapes3d_scene.SUPERSAMPLING
+    colours[seen.surface == scene.SKY] = (153, 226, 249)
+    side = 64 * scene.SUPERSAMPLING
     channels = [Image.fromarray(channel.reshape(side, side).astype(np.float32)) for channel in colours.T]
     small = np.dstack([channel.resize((64, 64), Image.Resampling.LANCZOS) for channel in channels])
     expected = np.clip(small, 0, 255)
@@ -207,18 +210,18 @@ def test_an_image_is_the_downscaled_scene_of_its_hues():
 def test_no_object_leaves_its_enclosing_sphere(shape):
     """Rays that pass outside the sphere are never tested against the object."""
     rng = np.random.default_rng(shape)
-    origin = shapes3d_scene.unit(rng.standard_normal((20_000, 3)).astype(np.float32))
+    origin = scene.unit(rng.standard_normal((20_000, 3)).astype(np.float32))
     origin[:, 1] = np.abs(origin[:, 1])
     target = rng.uniform([-0.2, 0, -0.2], [0.2, 0.4, 0.2], (20_000, 3)).astype(np.float32)
-    rays = shapes3d_scene.unit(target - origin)
-    distance, normal = shapes3d_scene.meet_object(origin, rays, shape, 1.0)
+    rays = scene.unit(target - origin)
+    distance, normal = scene.meet_object(origin, rays, shape, 1.0)
     met = np.isfinite(distance)
     assert met.sum() > 1000
     point = origin[met] + distance[met, None] * rays[met]
-    centre = np.array([0, shapes3d_scene.ENCLOSING_HEIGHT, 0])
-    assert np.linalg.norm(point - centre, axis=1).max() <= shapes3d_scene.ENCLOSING_RADIUS
+    centre = np.array([0, scene.ENCLOSING_HEIGHT, 0])
+    assert np.linalg.norm(point - centre, axis=1).max() <= scene.ENCLOSING_RADIUS
     np.testing.assert_allclose(np.linalg.norm(normal[met], axis=1), 1, atol=1e-4)
-    assert (shapes3d_scene.dot(normal[met], rays[met]) <= 1e-5).all()
+    assert (scene.dot(normal[met], rays[met]) <= 1e-5).all()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service import structure
+from service.api import payload_limits
 from service.errors import TooLarge
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
@@ -27,7 +27,7 @@ def values_of(parsed):
 @given(JSON)
 def test_no_value_of_a_json_text_escapes_the_count(parsed):
     for text in (json.dumps(parsed), json.dumps(parsed, ensure_ascii=False, separators=(",", ":"))):
-        assert structure.check_json(text.encode(errors="surrogatepass"), MANY) >= values_of(parsed)
+        assert payload_limits.check_json(text.encode(errors="surrogatepass"), MANY) >= values_of(parsed)
 
 
 @given(JSON)
@@ -35,18 +35,18 @@ def test_no_value_of_a_text_within_a_text_escapes_the_count(parsed):
     escaped = "".join(f"\\u{ord(mark):04x}" if mark in ",[]{}" else mark for mark in json.dumps(json.dumps(parsed)))
     for text in (json.dumps(json.dumps(parsed)), escaped):
         assert json.loads(json.loads(text)) == parsed
-        assert structure.check_json(text.encode(), MANY) >= values_of(parsed)
+        assert payload_limits.check_json(text.encode(), MANY) >= values_of(parsed)
 
 
 @pytest.mark.parametrize("text", [b"[" * 11, b"{}," * 6, b'["",' + b'"",' * 10, b"\\u002c" * 11])
 def test_too_many_json_values_are_refused(text):
-    structure.check_json(text, len(text))
+    payload_limits.check_json(text, len(text))
     with pytest.raises(TooLarge, match="more than 10 values"):
-        structure.check_json(memoryview(text), 10)
+        payload_limits.check_json(memoryview(text), 10)
 
 
 def test_base64_counts_as_one_value_each():
-    assert structure.check_json(b'{"images": ["iVBORw0KGgo\\/+==", "iVBORw0KGgo="]}', 10) == 3
+    assert payload_limits.check_json(b'{"images": ["iVBORw0KGgo\\/+==", "iVBORw0KGgo="]}', 10) == 3
 
 
 def messages():
@@ -69,25 +69,25 @@ def messages():
 @pytest.mark.parametrize(("message", "least", "most"), messages())
 def test_every_field_and_number_of_a_message_is_counted(message, least, most):
     content = message.SerializeToString()
-    assert least <= structure.check_message(message.DESCRIPTOR, content, MANY) <= most
+    assert least <= payload_limits.check_message(message.DESCRIPTOR, content, MANY) <= most
     if least:
         with pytest.raises(TooLarge):
-            structure.check_message(message.DESCRIPTOR, content, least - 1)
+            payload_limits.check_message(message.DESCRIPTOR, content, least - 1)
 
 
 @pytest.mark.parametrize(
     "content", [b"\xff" * 1000, b"\x0a\xff\xff\xff\xff\x7f", b"\x0b\x0b\x0c", b"\x0a", b"\x09\x01"]
 )
 def test_what_is_no_message_ends_the_count(content):
-    assert structure.check_message(SCORE, content, MANY) < 10
+    assert payload_limits.check_message(SCORE, content, MANY) < 10
 
 
 def test_unknown_fields_count():
     with pytest.raises(TooLarge):
-        structure.check_message(DECODE, b"\xf8\x01\x00" * 11, 10)
+        payload_limits.check_message(DECODE, b"\xf8\x01\x00" * 11, 10)
 
 
 @given(st.binary())
 @example(b'"\x01\x12\x80O')  # a packed list that claims to be longer than the message
 def test_nothing_breaks_the_count(content):
-    structure.check_message(SCORE, content, MANY)
+    payload_limits.check_message(SCORE, content, MANY)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from service.errors import Unauthenticated
-from service.tokens import Tokens
+from service.transports.auth import Tokens
 
 
 def digest(token: str) -> str:

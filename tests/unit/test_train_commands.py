@@ -13,11 +13,14 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 h5py = pytest.importorskip("h5py")
 
-from train import loop, results  # noqa: E402
 from train.__main__ import main  # noqa: E402
-from train.data import dsprites, folder, shapes3d  # noqa: E402
-from train.page import EXPERIMENTS, page  # noqa: E402
-from train.presets import PRESETS  # noqa: E402
+from train.config.presets import PRESETS  # noqa: E402
+from train.data import folder  # noqa: E402
+from train.data.dsprites import dataset as dsprites  # noqa: E402
+from train.data.shapes3d import dataset as shapes3d  # noqa: E402
+from train.reports import results  # noqa: E402
+from train.reports.experiments import EXPERIMENTS, page  # noqa: E402
+from train.training import loop  # noqa: E402
 
 IMAGES = 120
 STEPS = 200

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from service.turns import Turns
+from service.fair_queue import Turns
 
 CHUNK, LEAST = 128, 16
 

@@ -7,9 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train import gauge, heads, outlines, unfold  # noqa: E402
-from train.networks import VAE  # noqa: E402
-from train.recipe import BetaTCVAE, Network  # noqa: E402
+from train.alignment import (  # noqa: E402
+    align_latents,
+    context_signs,
+    edge_matching,
+    refit_heads,
+)
+from train.config.experiment import BetaTCVAE, Network  # noqa: E402
+from train.models.vae import VAE  # noqa: E402
 
 SIDE = 16
 SIZE, BACKGROUND, FOREGROUND = range(3)
@@ -41,7 +46,7 @@ def latents():
 @pytest.fixture(scope="module")
 def found(latents):
     torch.manual_seed(0)
-    return gauge.pairs(draw, latents, LIVE, SIZE, 3_000)
+    return context_signs.pairs(draw, latents, LIVE, SIZE, 3_000)
 
 
 def test_patterns_tell_whether_the_sense_is_the_same(found):
@@ -52,15 +57,15 @@ def test_patterns_tell_whether_the_sense_is_the_same(found):
 
 
 def test_only_the_folded_latent_is_often_mirrored(latents, found):
-    plain = gauge.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
-    assert gauge.mirrored_share(found) > 0.05
-    assert gauge.mirrored_share(plain) < 0.01
-    assert gauge.context_of(found) == (BACKGROUND, FOREGROUND)
+    plain = context_signs.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
+    assert context_signs.mirrored_share(found) > 0.05
+    assert context_signs.mirrored_share(plain) < 0.01
+    assert context_signs.context_of(found) == (BACKGROUND, FOREGROUND)
 
 
 def test_the_gauge_gives_one_sense_everywhere_and_back(latents, found):
     torch.manual_seed(0)
-    fixed = gauge.fix(found, latents, SIZE, steps=800)
+    fixed = context_signs.fix(found, latents, SIZE, steps=800)
     value = fixed.fixed(latents)
     right = (torch.sign(value) == torch.sign(latents[:, SIZE]) * sense(latents)).float().mean()
     assert max(right, 1 - right) > 0.95
@@ -68,19 +73,19 @@ def test_the_gauge_gives_one_sense_everywhere_and_back(latents, found):
 
 
 def test_a_latent_of_one_sense_is_refused(latents):
-    plain = gauge.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
-    with pytest.raises(gauge.NotFolded, match="latent 0 is not folded"):
-        gauge.fix(plain, latents, SIZE, steps=10)
+    plain = context_signs.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
+    with pytest.raises(context_signs.NotFolded, match="latent 0 is not folded"):
+        context_signs.fix(plain, latents, SIZE, steps=10)
 
 
 def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latents, found):
     """As a hue has, whose every turn changes the same pixels: as much looks mirrored, but without order."""
     torch.manual_seed(0)
     shuffled = replace(found, agreement=found.agreement[torch.randperm(len(found.agreement))])
-    assert gauge.mirrored_share(shuffled) == pytest.approx(gauge.mirrored_share(found))
-    with pytest.raises(gauge.NotFolded, match="% of what looks mirrored"):
-        gauge.fix(shuffled, latents, SIZE, steps=800)
-    gauge.fix(found, latents, SIZE, steps=800)
+    assert context_signs.mirrored_share(shuffled) == pytest.approx(context_signs.mirrored_share(found))
+    with pytest.raises(context_signs.NotFolded, match="% of what looks mirrored"):
+        context_signs.fix(shuffled, latents, SIZE, steps=800)
+    context_signs.fix(found, latents, SIZE, steps=800)
 
 
 def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, latents):
@@ -90,41 +95,42 @@ def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, late
     def fix(found, latents, latent):
         tried.append(latent)
         if latent != SIZE:
-            raise gauge.NotFolded("not this one")
+            raise context_signs.NotFolded("not this one")
         return "the gauge"
 
-    monkeypatch.setattr(gauge, "pairs", lambda decode, latents, dims, latent, count: latent)
-    monkeypatch.setattr(gauge, "mirrored_share", lambda latent: shares[latent])
-    monkeypatch.setattr(gauge, "fix", fix)
-    assert unfold.most_folded(draw, latents) == ("the gauge", list(shares.values()))
+    monkeypatch.setattr(context_signs, "pairs", lambda decode, latents, dims, latent, count: latent)
+    monkeypatch.setattr(context_signs, "mirrored_share", lambda latent: shares[latent])
+    monkeypatch.setattr(context_signs, "fix", fix)
+    assert align_latents.most_folded(draw, latents) == ("the gauge", list(shares.values()))
     assert tried == [BACKGROUND, SIZE]
     shares[SIZE] = 0.001
-    assert unfold.most_folded(draw, latents)[0] is None
+    assert align_latents.most_folded(draw, latents)[0] is None
 
 
 def test_the_partner_is_the_latent_that_depends_on_the_value():
     rows = torch.randn(2_000, 3)
-    assert unfold.dependent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
-    assert unfold.dependent(torch.randn(4_000), torch.randn(4_000, 3), [0, 1, 2]) is None
+    assert align_latents.dependent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
+    assert align_latents.dependent(torch.randn(4_000), torch.randn(4_000, 3), [0, 1, 2]) is None
 
 
 def test_points_off_every_cluster_are_not_typical():
     centres = torch.tensor([[0.0, 0.0], [0.0, 5.0], [5.0, 0.0]])
     clusters = centres.repeat(300, 1) + 0.05 * torch.randn(900, 2)
     strays = 2.5 + 0.5 * torch.randn(40, 2)
-    typical = unfold.is_typical(torch.cat([clusters, strays]))
+    typical = align_latents.is_typical(torch.cat([clusters, strays]))
     assert not typical[900:].any()
     assert typical[:900].float().mean() > 0.9
 
 
 def test_new_latents_of_a_grid_of_pictures_take_one_factor_each(monkeypatch):
-    monkeypatch.setattr(unfold, "LATENT_STEPS", 600)
-    monkeypatch.setattr(unfold, "PRESSURE_STEPS", 300)
-    monkeypatch.setattr(unfold, "COORDINATES", 2)
+    monkeypatch.setattr(align_latents, "LATENT_STEPS", 600)
+    monkeypatch.setattr(align_latents, "PRESSURE_STEPS", 300)
+    monkeypatch.setattr(align_latents, "COORDINATES", 2)
     factors = torch.stack([torch.randint(5, (3_000,)), torch.randint(3, (3_000,))], dim=1)
     coordinates = factors.float() * torch.tensor([2.0, 1.0]) - 2
     best = min(
-        (unfold.new_latents(coordinates, BetaTCVAE(), seed) for seed in range(3)), key=lambda pair: pair.objective
+        (align_latents.new_latents(coordinates, BetaTCVAE(), seed) for seed in range(3)),
+        key=lambda pair: pair.objective,
     )
     mean, logvar = best.encode(coordinates)
     correlation = np.abs(np.corrcoef(mean.T.numpy(), factors.T.numpy())[:2, 2:])
@@ -134,20 +140,20 @@ def test_new_latents_of_a_grid_of_pictures_take_one_factor_each(monkeypatch):
 
 
 def test_refitted_heads_give_the_targets(monkeypatch):
-    monkeypatch.setattr(heads, "HEAD_STEPS", 300)
+    monkeypatch.setattr(refit_heads, "HEAD_STEPS", 300)
     torch.manual_seed(0)
     model = VAE((SIDE, SIDE, 1), Network(channels=(4, 8), hidden=(32,), latent_dim=3))
     features = np.random.default_rng(0).standard_normal((1_000, 8 * 4 * 4)).astype(np.float16)
     mean = torch.from_numpy(features[:, :3].astype(np.float32))
     logvar = torch.full(mean.shape, -3.0)
-    heads.refit_encoder(model, features, mean, logvar, torch.ones(mean.shape))
+    refit_heads.refit_encoder(model, features, mean, logvar, torch.ones(mean.shape))
     with torch.no_grad():
         told, spread = model.encoder[-3:](torch.from_numpy(features.astype(np.float32))).chunk(2, 1)
     assert (told - mean).abs().mean() < 0.4
     assert (spread - logvar).abs().mean() < 1.5
 
     hidden = mean[:, :1] * torch.randn(1, 8 * 4 * 4)
-    heads.refit_decoder(model, features, hidden)
+    refit_heads.refit_decoder(model, features, hidden)
     with torch.no_grad():
         made = model.decoder[:3](told)
     assert (made - hidden).square().mean() < 0.3 * hidden.var()
@@ -156,7 +162,7 @@ def test_refitted_heads_give_the_targets(monkeypatch):
 def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0():
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
     model, kept = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
-    smaller = unfold.with_latents(model, kept, replace(network, latent_dim=2))
+    smaller = align_latents.with_latents(model, kept, replace(network, latent_dim=2))
     images, latents = torch.rand(7, 1, SIDE, SIDE), torch.zeros(7, 5)
     latents[:, kept] = torch.randn(7, 2)
     with torch.no_grad():
@@ -168,7 +174,7 @@ def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0
 def test_another_latent_changes_nothing_yet():
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=2)
     model = VAE((SIDE, SIDE, 1), network)
-    larger = unfold.with_another_latent(model, replace(network, latent_dim=3))
+    larger = align_latents.with_another_latent(model, replace(network, latent_dim=3))
     images, latents = torch.rand(7, 1, SIDE, SIDE), torch.randn(7, 3)
     with torch.no_grad():
         for part, whole in zip(model.encode(images), larger.encode(images), strict=True):
@@ -194,26 +200,28 @@ def unfolded(monkeypatch, latents, *, folded):
     logvar[:, 3:] = 0
     mean = torch.cat([latents, torch.zeros(len(latents), 2)], dim=1)
     both = torch.stack([mean, logvar], dim=1).numpy()
-    monkeypatch.setattr(unfold, "encode", lambda model, images, rows: both[rows])
-    monkeypatch.setattr(unfold, "with_latents", lambda model, kept, network: model)
-    monkeypatch.setattr(unfold, "with_another_latent", lambda model, network: model)
-    monkeypatch.setattr(heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets)))
+    monkeypatch.setattr(align_latents, "encode", lambda model, images, rows: both[rows])
+    monkeypatch.setattr(align_latents, "with_latents", lambda model, kept, network: model)
+    monkeypatch.setattr(align_latents, "with_another_latent", lambda model, network: model)
+    monkeypatch.setattr(
+        refit_heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets))
+    )
     for name, value in {"PAIRS": 3_000, "LATENT_STEPS": 600, "PRESSURE_STEPS": 200, "PICTURE_WEIGHT": 200.0}.items():
-        monkeypatch.setattr(unfold, name, value)
-    fix = gauge.fix
-    monkeypatch.setattr(gauge, "fix", lambda *arguments: fix(*arguments, steps=800))
+        monkeypatch.setattr(align_latents, name, value)
+    fix = context_signs.fix
+    monkeypatch.setattr(context_signs, "fix", lambda *arguments: fix(*arguments, steps=800))
     images, rows = np.zeros((len(latents), SIDE, SIDE, 1), np.uint8), np.arange(len(latents))
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
     before = torch.get_rng_state()
-    _, report = unfold.unfold(Drawing(folded), network, images, rows, BetaTCVAE(), seed=1, candidates=2)
+    _, report = align_latents.unfold(Drawing(folded), network, images, rows, BetaTCVAE(), seed=1, candidates=2)
     assert torch.equal(before, torch.get_rng_state())
     return report, taught
 
 
-@pytest.mark.parametrize("dependence", [0.0, unfold.DEPENDENCE], ids=["a partner", "a latent more"])
+@pytest.mark.parametrize("dependence", [0.0, align_latents.DEPENDENCE], ids=["a partner", "a latent more"])
 def test_a_folded_latent_is_found_and_its_images_get_one_sense(monkeypatch, latents, dependence):
     """Here the size depends on no other latent: it gets one more, unless any will do."""
-    monkeypatch.setattr(unfold, "DEPENDENCE", dependence)
+    monkeypatch.setattr(align_latents, "DEPENDENCE", dependence)
     report, [(rows, mean, logvar, weight)] = unfolded(monkeypatch, latents, folded=True)
     assert (report["kept"], report["folded"]) == ([0, 1, 2], SIZE)
     assert report["context"] == (BACKGROUND, FOREGROUND)
@@ -246,15 +254,17 @@ def test_what_other_contexts_read_differently_is_taught_anew(monkeypatch, latent
 
     def reading(decode, mean, pair, context):
         assert (mean.shape, pair, context) == ((1_000, 3), (SIZE, BACKGROUND), (FOREGROUND,))
-        return outlines.Reading(read, distance, elsewhere)
+        return edge_matching.Reading(read, distance, elsewhere)
 
     both = torch.stack([latents, torch.full(latents.shape, -4.0)], dim=1).numpy()
-    monkeypatch.setattr(unfold, "encode", lambda model, images, rows: both[rows])
-    monkeypatch.setattr(outlines, "read", reading)
-    monkeypatch.setattr(heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets)))
+    monkeypatch.setattr(align_latents, "encode", lambda model, images, rows: both[rows])
+    monkeypatch.setattr(edge_matching, "read", reading)
+    monkeypatch.setattr(
+        refit_heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets))
+    )
     report = {"folded": SIZE, "partner": BACKGROUND, "context": [FOREGROUND]}
     before = torch.get_rng_state()
-    told = unfold.align(Drawing(False), np.zeros(len(latents)), np.arange(1_000), report, seed=1)
+    told = align_latents.align(Drawing(False), np.zeros(len(latents)), np.arange(1_000), report, seed=1)
     assert torch.equal(before, torch.get_rng_state())
     assert told == {"aligned": elsewhere > 0, "elsewhere": elsewhere}
     if not told["aligned"]:
@@ -264,13 +274,13 @@ def test_what_other_contexts_read_differently_is_taught_anew(monkeypatch, latent
     assert torch.equal(mean[:, [SIZE, BACKGROUND]], read)
     assert torch.equal(mean[:, FOREGROUND], latents[rows, FOREGROUND])
     assert (logvar == -4).all()
-    assert weight[:, SIZE].mean() == pytest.approx(unfold.TYPICAL)
+    assert weight[:, SIZE].mean() == pytest.approx(align_latents.TYPICAL)
     assert (weight[-90:, [SIZE, BACKGROUND]] == 0).all(), "what was hardly found counts nothing"
     assert (weight[:, FOREGROUND] == 1).all()
 
 
 def test_what_was_not_unfolded_is_not_looked_at():
-    assert unfold.align(None, None, None, {"kept": [0], "folded": None}, seed=0) == {"aligned": False}
+    assert align_latents.align(None, None, None, {"kept": [0], "folded": None}, seed=0) == {"aligned": False}
 
 
 @pytest.mark.parametrize("live", [0, 1])
@@ -281,5 +291,5 @@ def test_a_model_without_two_live_latents_has_nothing_to_unfold(live):
         model.encoder[-1].weight.zero_()
         model.encoder[-1].bias.copy_(torch.tensor([0.0, 0.0, -4.0 if live else 0.0, 0.0]))
     images = np.zeros((50, SIDE, SIDE, 1), np.uint8)
-    smaller, report = unfold.unfold(model, network, images, np.arange(50), BetaTCVAE(), seed=0)
+    smaller, report = align_latents.unfold(model, network, images, np.arange(50), BetaTCVAE(), seed=0)
     assert (smaller.latent_dim, report["folded"]) == (live or 2, None)

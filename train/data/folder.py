@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from service.bundle import ImageSpec
+from service.bundle.store import ImageSpec
 from service.errors import UndecodableImage
-from service.images import Limits, Upload, read_rows
+from service.images.decode import Limits, Upload, read_rows
 from service.settings import Settings
+from train.config.experiment import ImageShape
 from train.data.dataset import Dataset
-from train.recipe import ImageShape
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 CACHE = Path("data/folders")

@@ -1,0 +1,1 @@
+"""The contract, the same for every transport: options, requests and answers as types."""

@@ -1,0 +1,246 @@
+"""Contexts that travel: what /fit answers and other requests bring back, checked as anything from outside is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.api.schemas import MOST_CONTEXT_IMAGES, PortableContext, PortableKernel, PortableMoments
+from service.bundle.store import Bundle
+from service.core.detect import fit
+from service.core.detect.context import FURTHEST as CLIPPED
+from service.core.detect.context import Context, Float64Array, Moments
+from service.core.detect.density_ratio import MOST_IMAGES, Kernel
+from service.core.population import DEAD_VARIANCE, Population
+from service.errors import InvalidInput
+
+FIT_AGAIN = "Send what `context` was in the answer of POST /fit, unchanged."
+# Covariances that came through JSON are as symmetric as they went; more than rounding, as correlations, is an edit.
+ROUNDING = 1e-6
+# Where a fitted context can be, with room to spare; within these ranges nothing overflows, since all that scoring
+# computes is at most of the fourth degree in them. Estimators see latents clipped to 1e3 standard deviations of the
+# population, but the moments keep them as they are: encoders reach a few dozen.
+FURTHEST = 1e6
+# `fitting.fit` cuts logvar at -50 and 50.
+POSTERIOR_VARIANCES = 1e-22, 1e22
+# In the population's variances. A fit adds a quarter of the posterior variance, and the population's is 0.01 or more.
+SMALLEST_VARIANCE, LARGEST_VARIANCE = 1e-26, 1e24
+# No sum of squares is larger, in the latents' own units: its square is finite as well.
+LARGEST_SUM = 1e100
+# Of the covariance, as correlations: with less, rounding decides whether it has a Cholesky factor.
+LEAST_EIGENVALUE = 1e-12
+# In standard deviations of the population: `service.core.detect.density_ratio` tries 1 to 16 of the encoder's
+# posterior.
+SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH = 1e-14, 1e14
+LOCATION_UNITS = "in standard deviations of the population from its mean"
+VARIANCE_UNITS = "in the population's variances"
+
+
+def to_portable(context: Context, bundle_id: str) -> PortableContext:
+    """`context`, which was fitted to at least one image, with every number in full."""
+    assert context.moments is not None, "the population is no context of the client's"
+    return PortableContext(
+        bundle_id=bundle_id,
+        estimator=context.estimator,
+        size=context.size,
+        location=context.location.tolist(),
+        covariance=context.covariance.tolist(),
+        moments=PortableMoments(
+            size=context.size, mean=context.moments.mean.tolist(), scatter=context.moments.scatter.tolist()
+        ),
+        posterior_variance=context.posterior_variance.tolist(),
+        radius_squared=context.radius_squared,
+        contamination=context.contamination,
+        reliability=context.reliability,
+        warnings=list(context.warnings),
+        kernel=None if context.kernel is None else _kernel_to_portable(context.kernel),
+    )
+
+
+def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
+    """Return the context.
+
+    Raises InvalidInput for another bundle's, and for numbers that no context of this bundle can have: with those that
+    are let in, everything that is computed from a context stays finite.
+    """
+    if portable.bundle_id != bundle.manifest.bundle_id:
+        raise InvalidInput(
+            f"The context belongs to bundle {portable.bundle_id[:12]}..., this service has "
+            f"{bundle.manifest.bundle_id[:12]}... ({bundle.manifest.model}): their latents mean different things.",
+            "Fit it again with POST /fit of this service, or send it to the service that made it.",
+        )
+    if portable.size != portable.moments.size:
+        raise InvalidInput(
+            f"The context's size is {portable.size}, but its moments are of {portable.moments.size} images.", FIT_AGAIN
+        )
+    latent_dim, population = bundle.manifest.latent_dim, bundle.population
+    moments = Moments(
+        float(portable.moments.size),
+        _array(portable.moments.mean, (latent_dim,), "moments.mean"),
+        _matrix(portable.moments.scatter, latent_dim, "moments.scatter"),
+    )
+    context = Context(
+        location=_array(portable.location, (latent_dim,), "location"),
+        covariance=_matrix(portable.covariance, latent_dim, "covariance"),
+        moments=moments,
+        posterior_variance=_array(portable.posterior_variance, (latent_dim,), "posterior_variance"),
+        radius_squared=portable.radius_squared,
+        source="reference",
+        estimator=portable.estimator,
+        contamination=portable.contamination,
+        reliability=portable.reliability,
+        warnings=tuple(portable.warnings),
+        kernel=None if portable.kernel is None else _kernel_from_portable(portable.kernel, len(population.live_dims)),
+    )
+    _check_fit(context, population, "The context's")
+    _check_moments(moments, population)
+    return context
+
+
+def merge(contexts: Sequence[Context], population: Population) -> Context:
+    """Return one context for the images of all, as `fitting.merge` does.
+
+    Raises InvalidInput where together they are no context that a client could send again: of too many images, or with
+    moments so far apart that rounding leaves no covariance.
+    """
+    size = sum(context.size for context in contexts)
+    if size > MOST_CONTEXT_IMAGES:
+        raise InvalidInput(
+            f"The contexts are of {size} images together, expected at most {MOST_CONTEXT_IMAGES}.", "Merge fewer."
+        )
+    merged = fit.merge(contexts, population)
+    if len(contexts) > 1:
+        _check_fit(merged, population, "The merged contexts'")
+    return merged
+
+
+def _check_fit(context: Context, population: Population, whose: str) -> None:
+    """Raises InvalidInput unless location, covariance and noise are within their ranges, the covariance definite."""
+    unit = _units(population)
+    live = population.live_dims
+    variance = np.diag(context.covariance) / unit**2
+    deviation = _deviations(context.location, population)
+    _check_range(deviation, -FURTHEST, FURTHEST, f"{whose} location", LOCATION_UNITS)
+    _check_range(context.posterior_variance, *POSTERIOR_VARIANCES, f"{whose} posterior_variance", "")
+    # A dead latent has the population's variance, however small.
+    least = np.full(len(variance), np.finfo(np.float64).smallest_subnormal)
+    least[live] = SMALLEST_VARIANCE
+    on_diagonal = f"on the diagonal, {VARIANCE_UNITS}"
+    _check_range(variance, least, LARGEST_VARIANCE, f"{whose} covariance", on_diagonal)
+    # Over what the model uses, in units that make every variance 1, so that a small scale is no singularity.
+    smallest = _smallest_eigenvalue(context.covariance[np.ix_(live, live)])
+    if smallest <= LEAST_EIGENVALUE:
+        raise InvalidInput(
+            f"{whose} covariance is not positive definite: as correlations its smallest eigenvalue is {smallest:.3g}, "
+            f"expected more than {LEAST_EIGENVALUE:g}.",
+            FIT_AGAIN,
+        )
+
+
+def _check_moments(moments: Moments, population: Population) -> None:
+    """Raises InvalidInput unless the moments are such as images can have."""
+    unit = _units(population)
+    variance = np.diag(moments.scatter) / moments.size / unit**2
+    deviation = _deviations(moments.mean, population)
+    _check_range(deviation, -FURTHEST, FURTHEST, "The context's moments.mean", LOCATION_UNITS)
+    # No image lies further than twice FURTHEST from the mean of the others.
+    of_each = f"for each image, on the diagonal, {VARIANCE_UNITS}"
+    _check_range(variance, 0, 4 * FURTHEST**2, "The context's moments.scatter", of_each)
+    smallest = _smallest_eigenvalue(moments.scatter)
+    if smallest < -ROUNDING:
+        raise InvalidInput(
+            "The context's moments.scatter is no sum of outer products: as correlations its smallest eigenvalue is "
+            f"{smallest:.3g}, expected 0 or more.",
+            FIT_AGAIN,
+        )
+
+
+def _units(population: Population) -> Float64Array:
+    """Return the population's standard deviations (L,); a dead latent's counts as that at which latents come alive."""
+    return np.sqrt(np.maximum(np.diag(population.covariance), DEAD_VARIANCE))
+
+
+def _deviations(latents: Float64Array, population: Population) -> Float64Array:
+    """Return latents (L,) from the population's mean, in its standard deviations; infinite where they overflow."""
+    with np.errstate(over="ignore"):
+        return np.asarray((latents - population.location) / _units(population))
+
+
+def _smallest_eigenvalue(matrix: Float64Array) -> float:
+    """Return the least that it may be, of a matrix (d, d) scaled to a diagonal of 1; 1 of no axes.
+
+    The matrix is symmetric but for rounding, which is taken off: whatever is computed may see either triangle.
+    """
+    spread = np.sqrt(np.diag(matrix))
+    # An axis without any spread stays as it is: it has nothing beside its diagonal either.
+    scale = np.where(spread > 0, spread, 1)
+    scaled = matrix / scale[:, None] / scale
+    return float(np.linalg.eigvalsh(scaled).min(initial=1) - np.linalg.norm(scaled - scaled.T))
+
+
+def _check_range(values: Float64Array, least: float | Float64Array, most: float, name: str, units: str) -> None:
+    """Raises InvalidInput that names the first of the values (n,) that is outside its range, or no number."""
+    outside = np.flatnonzero(~((values >= least) & (values <= most)))
+    if outside.size:
+        index = outside[0]
+        expected = f"{np.broadcast_to(least, values.shape)[index]:.3g} to {most:.3g}{units and ', '}{units}"
+        raise InvalidInput(f"{name}[{index}] is {values[index]:.3g}, expected {expected}.", FIT_AGAIN)
+
+
+def _kernel_to_portable(kernel: Kernel) -> PortableKernel:
+    return PortableKernel(
+        points=kernel.points.tolist(),
+        weights=kernel.weights.tolist(),
+        bandwidth=[width if np.isfinite(width) else None for width in kernel.bandwidth.tolist()],
+        typical=kernel.typical,
+        spread=kernel.spread,
+        contamination=kernel.contamination,
+    )
+
+
+def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
+    size = len(portable.points)
+    if not 1 <= size <= MOST_IMAGES:
+        raise InvalidInput(f"The context's kernel.points are {size}, expected 1 to {MOST_IMAGES}.", FIT_AGAIN)
+    weights = _array(portable.weights, (size,), "kernel.weights")
+    _check_range(weights, 0.0, 1.0, "The context's kernel.weights", "probabilities")
+    # Null is infinite: the latent is free.
+    widths = [LARGEST_BANDWIDTH if width is None else width for width in portable.bandwidth]
+    bandwidth = _array(widths, (live,), "kernel.bandwidth")
+    of, units = "The context's kernel", "standard deviations of the population"
+    _check_range(bandwidth, SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH, f"{of}.bandwidth", f"{units}, or null")
+    bandwidth = np.array([np.inf if width is None else width for width in portable.bandwidth])
+    points = _array(portable.points, (size, live), "kernel.points")
+    _check_range(points.reshape(-1), -CLIPPED, CLIPPED, f"{of}.points, flattened,", units)
+    return Kernel(points, weights, bandwidth, portable.typical, portable.spread, portable.contamination)
+
+
+def _matrix(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:
+    """Return values (L, L) that are symmetric, and off the diagonal no larger than a covariance's can be."""
+    matrix = _array(values, (latent_dim, latent_dim), name)
+    variance = np.diag(matrix)
+    _check_range(variance, 0.0, LARGEST_SUM, f"The context's {name}", "on the diagonal")
+    # Relative to both latents' deviations (Cauchy-Schwarz), so that one of a large scale excuses no other.
+    largest = np.outer(np.sqrt(variance), np.sqrt(variance))
+    if (np.abs(matrix) > largest * (1 + ROUNDING)).any():
+        raise InvalidInput(
+            f"The context's {name} is not positive definite: a covariance exceeds what its variances allow.", FIT_AGAIN
+        )
+    if (np.abs(matrix - matrix.T) > largest * ROUNDING).any():
+        raise InvalidInput(f"The context's {name} is not symmetric.", FIT_AGAIN)
+    return matrix
+
+
+def _array(values: list[float] | list[list[float]], shape: tuple[int, ...], name: str) -> Float64Array:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except ValueError:  # rows of unequal length
+        array = np.zeros(0)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise InvalidInput(
+            f"The context's {name} has shape {array.shape}, or values that are not finite; this bundle calls "
+            f"for finite values of shape {shape}.",
+            FIT_AGAIN,
+        )
+    return array

@@ -1,0 +1,214 @@
+"""How each endpoint is to do its work: every option has a default, a range and a description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import from_json
+
+from service.bundle.store import Bundle, ImageSpec
+from service.core.detect.context import Estimator
+from service.images.decode import Resize
+
+# Pictures and heat maps that one answer may hold, and how many pixels all of them: 1000 of up to 126 x 126.
+MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000
+# What an endpoint can do without images: nothing; whatever a context allows.
+ImagesNeeded = Literal["always", "unless context"]
+
+
+def _list_of(text: Any) -> Any:
+    """In a query "floor hue, scale" is a list of two."""
+    return [word.strip() for word in text.split(",")] if isinstance(text, str) else text
+
+
+def _object_of(text: Any) -> Any:
+    """In a query {"scale": 1.5} comes as text."""
+    return from_json(text) if isinstance(text, str) else text
+
+
+def most_pictures(image: ImageSpec) -> int:
+    """Return how many pictures, or heat maps, of a bundle with such images one answer may hold."""
+    return max(1, min(MOST_PICTURES, MOST_PICTURE_PIXELS // (image.height * image.width)))
+
+
+# Far more latents than a model has: each one that is named is looked up.
+LatentChoice = Annotated[int | str, Field(union_mode="left_to_right")]
+LatentChoices = Annotated[list[LatentChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_list_of)]
+LatentValues = Annotated[dict[str, float], Field(max_length=MOST_PICTURES), BeforeValidator(_object_of)]
+ImageChoice = Annotated[int | str, Field(union_mode="left_to_right", description="an image's index, or its id")]
+ImageChoices = Annotated[list[ImageChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_list_of)]
+
+
+class Options(BaseModel):
+    """What every endpoint that takes images knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    images_needed: ClassVar[ImagesNeeded] = "always"
+
+    resize: Resize = Field(
+        default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
+    )
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are to be decoded beside the request's own images."""
+        return 0
+
+
+class EncodeOptions(Options):
+    """How to encode."""
+
+
+class FitOptions(Options):
+    """How to fit a context; every option may be left out."""
+
+    images_needed: ClassVar[ImagesNeeded] = "unless context"
+
+    estimator: Estimator | None = Field(
+        default=None, description="how the context is estimated; by default the bundle's `default_estimator`"
+    )
+    foreign: Literal["flag", "off"] = Field(
+        default="flag",
+        description='"flag" checks each image against its reconstruction, and keeps out of the context what the model '
+        'has seen nothing like; "off" skips the check',
+    )
+
+
+class ScoringOptions(FitOptions):
+    """How to score."""
+
+    images_needed: ClassVar[ImagesNeeded] = "always"
+
+    threshold: float = Field(
+        default=0.5, ge=0, le=1, description="an image whose outlier_probability is above it is flagged"
+    )
+    fdr: float | None = Field(
+        default=None, gt=0, le=1, description="flag by false discovery rate instead: the expected share of wrong flags"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule_flags(self) -> Self:
+        if self.fdr is not None and "threshold" in self.model_fields_set:
+            raise ValueError("threshold and fdr are two rules for flagging: give one of them")
+        return self
+
+
+class ScoreOptions(ScoringOptions):
+    """How to score; every option may be left out."""
+
+    attributions: Literal["none", "top", "all"] = Field(
+        default="none", description="which latents each score is shared out to: none, the `top` ones, or all"
+    )
+    top: int = Field(default=3, ge=1, description="how many latents count as top")
+
+
+class ExplainOptions(ScoringOptions):
+    """How to explain; every option may be left out."""
+
+    attributions: Literal["top", "all"] = Field(default="all", description="the `top` latents of each image, or all")
+    top: int = Field(default=3, ge=1, description="how many latents count as top, and get a heat map")
+    heat_maps: Literal["none", "flagged", "all"] = Field(
+        default="flagged",
+        description="for which images to show where the top latents look: of all, if that makes at most "
+        f"{MOST_PICTURES} maps, or of the most outlying of those that are flagged, as far as that number reaches",
+    )
+    interactions: bool = Field(default=False, description="also share each squared distance out to pairs of latents")
+
+
+def maps_of_image(options: ExplainOptions, bundle: Bundle) -> int:
+    """Return how many heat maps an image gets, where it gets any: of its top latents, as far as the model uses them."""
+    return min(options.top, len(bundle.population.live_dims))
+
+
+class EditOptions(ScoringOptions):
+    """What to edit, and how."""
+
+    edit: Literal["counterfactual", "project", "set", "shift"] = Field(
+        default="counterfactual",
+        description="counterfactual: put `latents` (by default the fewest that make the image fit) where the image's "
+        "others lead one to expect them; project: the nearest latents within the context; set: latents to `values`; "
+        "shift: latents by `values`",
+    )
+    which: Literal["flagged", "all"] | ImageChoices = Field(
+        default="flagged", description="the images to edit: the flagged ones, all, or a list of indices or ids"
+    )
+    latents: LatentChoices | None = Field(default=None, description="for counterfactual: the latents to change")
+    values: LatentValues = Field(
+        default={}, description="for set and shift: a number for each latent, by name or index"
+    )
+    unit: Literal["latent", "sd", "quantile"] = Field(
+        default="sd", description="what `values` are: the latent's own units, the context's sd, or its quantiles"
+    )
+
+    @model_validator(mode="after")
+    def _the_edit_has_what_it_needs(self) -> Self:
+        moves = self.edit in ("set", "shift")
+        if moves != bool(self.values):
+            raise ValueError('set and shift need values, as in {"scale": 1.5}, and the other edits take none')
+        if self.latents is not None and (self.edit != "counterfactual" or not self.latents):
+            raise ValueError("latents is a list of at least one latent, and for counterfactual only")
+        return self
+
+
+class TraverseOptions(ScoringOptions):
+    """Which latents to vary, and over what range."""
+
+    images_needed: ClassVar[ImagesNeeded] = "unless context"
+
+    latents: LatentChoices | None = Field(
+        default=None,
+        min_length=1,
+        description="each gets a row of pictures, or with `plane` two of them a grid; by default every live latent",
+    )
+    plane: bool = Field(default=False, description="vary two latents at once, the first downwards, the second across")
+    steps: int = Field(default=7, ge=2, le=MOST_PICTURES, description="pictures in a row")
+    span: float = Field(default=2, gt=0, le=1000, description="sd on each side of the middle")
+    range: Literal["context", "population"] = Field(
+        default="context", description="whose middle and sd the range is measured in"
+    )
+    start: ImageChoice | None = Field(
+        default=None,
+        description="the image to begin from, by index or id; by default the most typical, or without images the "
+        "context's middle",
+    )
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        if self.pictures > MOST_PICTURES:
+            raise ValueError(f"{self.pictures} pictures in {self.steps} steps: at most {MOST_PICTURES} are drawn")
+        return self
+
+    @property
+    def pictures(self) -> int:
+        """At least, where it is left to the model how many latents there are."""
+        return self.steps * (self.steps if self.plane else len(self.latents or [0]))
+
+
+class InterpolateOptions(ScoringOptions):
+    """Between which two images to go, in how many frames."""
+
+    start: ImageChoice = Field(default=0, description="the first image, by index or id")
+    end: ImageChoice = Field(default=1, description="the last image, by index or id")
+    frames: int = Field(default=8, ge=2, le=MOST_PICTURES, description="pictures, both ends included")
+
+    @property
+    def pictures(self) -> int:
+        return self.frames
+
+
+class SampleOptions(ScoringOptions):
+    """How many new images to draw, and from what."""
+
+    images_needed: ClassVar[ImagesNeeded] = "unless context"
+
+    count: int = Field(default=8, ge=1, le=MOST_PICTURES, description="pictures to draw")
+    method: Literal["empirical", "gaussian"] = Field(
+        default="empirical",
+        description="empirical: near one of the request's normal images; gaussian: from the context's own distribution",
+    )
+    seed: int = Field(default=0, ge=0, description="the same seed draws the same pictures")
+
+    @property
+    def pictures(self) -> int:
+        return self.count

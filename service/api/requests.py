@@ -1,0 +1,265 @@
+"""What a request holds, in whatever it came: uploads, contexts and options, within the limits. Nothing is decoded here.
+
+In an archive, what lies in a folder `reference` or is called `reference.npy` belongs to the reference set, and
+`context.json` is a context. Several contexts are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from service.api import payload_limits
+from service.api.options import MOST_PICTURES, Options
+from service.api.schemas import PortableContext
+from service.core.edit import latent_edits
+from service.errors import (
+    LONGEST_QUOTE,
+    InvalidInput,
+    InvalidOption,
+    ShapeMismatch,
+    TooLarge,
+    TooManyImages,
+    quoted,
+    readable,
+)
+from service.images import archives
+from service.images.decode import Uint8Array, Upload
+from service.images.decode_budget import DecodeBudget
+from service.settings import MIB, Settings
+
+# A text with a single character beyond ASCII takes up to four bytes for each of its characters.
+MOST_WIDE_JSON = 16 * 1024 * 1024
+JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
+LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
+CONTEXT_HINT = "Write what POST /fit answered as `context`."
+JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
+
+LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
+
+# What archives may unpack to: so much in any case, and so many bytes more for each byte of the body.
+FREE_UNPACKED_BYTES, UNPACKED_PER_BYTE = 64 * MIB, 64
+# Files of a request that are unpacked at a time (`service.pipeline.chunked_inference`: so many chunks of so many rows).
+UNPACKED_AT_A_TIME = 4 * 128
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
+
+
+@dataclass(frozen=True)
+class ImagesRequest(Generic[OptionsT_co]):
+    """What an endpoint works on. Without `reference` and `contexts` the images are their own context.
+
+    `budget` is what decoding the images may take, `unpacked_bytes` what archives take beside the body.
+    """
+
+    images: Sequence[Upload]
+    reference: Sequence[Upload] | None
+    contexts: Sequence[PortableContext]
+    options: OptionsT_co
+    budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
+    unpacked_bytes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Rows that the networks will see at least."""
+        return len(self.images) + len(self.reference or ()) + self.options.pictures
+
+
+class Gathered:
+    """What a request holds, gathered file by file and kept within the limits."""
+
+    def __init__(self, settings: Settings, sent_bytes: int) -> None:
+        """`sent_bytes` is the length of the body."""
+        self._budget = DecodeBudget.of(settings, sent_bytes)
+        self._unpacked_bytes = 0
+        self.images: list[Upload] = []
+        self.reference: list[Upload] | None = None
+        self.contexts: list[PortableContext] = []
+        self.options: dict[str, object] = {}
+        self.max_images = settings.max_images
+        # Of what the archives unpack to, all together.
+        self._bytes_left = min(settings.max_body_bytes, FREE_UNPACKED_BYTES + UNPACKED_PER_BYTE * sent_bytes)
+        self._values_left = settings.max_values  # in all that is JSON
+
+    def request(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
+        """All of it; where the images come `in_chunks`, this one may be without any.
+
+        Raises InvalidInput where images are missing, InvalidOption where the options do not fit.
+        """
+        instead = in_chunks or (options_type.images_needed == "unless context" and bool(self.contexts))
+        if not self.images and not instead:
+            raise no_images()
+        if self.reference == []:
+            raise no_images("reference images")
+        chosen = read_options(self.options, options_type)
+        if self.contexts and (self.reference is not None or "estimator" in chosen.model_fields_set):
+            given = "a reference set" if self.reference is not None else "an estimator"
+            raise InvalidOption(
+                f"Given both a context and {given}: what is normal is then said twice.",
+                "A context was fitted before, with an estimator of its own: send it alone.",
+            )
+        return ImagesRequest(self.images, self.reference, self.contexts, chosen, self._budget, self._unpacked_bytes)
+
+    def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
+        """What the text says. Raises `error_type`, or TooLarge where all texts together hold too many values."""
+        given, values = read_json(text, what, self._values_left, error_type)
+        self._values_left -= values
+        return given
+
+    def add_options(self, text: bytes | memoryview) -> None:
+        self.options |= read_object(self.json(text, "options", InvalidOption))
+
+    def add_contexts(self, text: bytes | memoryview, what: str) -> None:
+        self.contexts += read_contexts(self.json(text, what))
+
+    def part(self, field: str) -> list[Upload]:
+        """The uploads of `images` or `reference`, which from now on is there even if nothing comes."""
+        if field == "reference" and self.reference is None:
+            self.reference = []
+        return self.images if self.reference is None or field == "images" else self.reference
+
+    def add_file(self, field: str, content: bytes | memoryview, name: str) -> None:
+        """Add one file: an image, or an npy, zip or tar of images."""
+        if content[:6] == b"\x93NUMPY":
+            self.add_rows(field, content, name)
+        elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
+            self.add_archive(field, content)
+        else:
+            self.add_image(field, content, name)
+
+    def add_image(self, field: str, content: bytes | memoryview | Uint8Array, name: str) -> None:
+        """Add one image: a file's bytes, or pixels uint8 (H, W) or (H, W, C)."""
+        self.add(field, name, lambda: content)
+
+    def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
+        for row, pixels in enumerate(archives.read_npy(content)):
+            self.add_image(field, pixels, f"{name}[{row}]" if name else "")
+
+    def add_archive(self, field: str, content: bytes | memoryview) -> None:
+        members = archives.read_archive(content, self.max_images, self._bytes_left)
+        self._bytes_left -= sum(member.size for member in members)
+        # Arrays stay unpacked, other files only while they are decoded.
+        files = [member.size for member in members if not member.name.endswith(".npy")]
+        self._unpacked_bytes += sum(sorted(files)[-UNPACKED_AT_A_TIME:])
+        for member in members:
+            path = PurePosixPath(member.name)
+            if path.name == "context.json":
+                self.add_contexts(member.read(), "context.json")
+                continue
+            own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
+            if path.suffix == ".npy":
+                self._unpacked_bytes += member.size
+                for row, read in enumerate(archives.npy_rows(member)):
+                    self.add(own_field, f"{member.name}[{row}]", read)
+            else:
+                self.add(own_field, member.name, member.read)
+
+    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
+        """Add the image that `read` gives, called `name` as far as that is text, or without a name by its place."""
+        part = self.part(field)
+        part.append(Upload(readable(name) or str(len(part)), read))
+        if len(self.images) + len(self.reference or ()) > self.max_images:
+            raise TooManyImages(
+                f"The request has more than {self.max_images} images, reference included.",
+                "Send them in several requests, with a reference set so that the context stays the same.",
+            )
+
+
+def no_images(what: str = "images") -> InvalidInput:
+    return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
+
+
+def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
+    """Raises InvalidOption, naming what is wrong and what there is."""
+    if unknown := given.keys() - options_type.model_fields.keys():
+        raise InvalidOption(
+            f"Unknown option: {', '.join(map(_bare, sorted(unknown)[:3]))}.",
+            f"Known options are {', '.join(options_type.model_fields)}.",
+        )
+    try:
+        return options_type.model_validate(given)
+    except ValidationError as error:
+        raise InvalidOption(_problems(error), "GET /docs.json describes every option.") from error
+
+
+def read_contexts(given: object) -> list[PortableContext]:
+    """One context, or a list of them, as /fit answered. Raises InvalidInput, naming what is wrong."""
+    try:
+        return [PortableContext.model_validate(context) for context in (given if isinstance(given, list) else [given])]
+    except ValidationError as error:
+        raise InvalidInput(
+            f"The context cannot be used: {_problems(error)}", "Send what `context` was in the answer of POST /fit."
+        ) from error
+
+
+def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
+    """Latents (n, L), n from 1 to MOST_PICTURES, if that is what `given` holds.
+
+    Raises InvalidInput or ShapeMismatch.
+    """
+    try:
+        latents = np.array(given, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:  # the last of a whole number that no double holds
+        raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
+    if latents.ndim != 2 or latents.shape[1] != latent_dim:
+        raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
+    if not 1 <= len(latents) <= MOST_PICTURES:
+        raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
+    if not (np.abs(latents) <= latent_edits.FURTHEST).all():  # nan fails as well
+        raise InvalidInput(
+            f"latents holds values that are not finite, or beyond {latent_edits.FURTHEST:g}.",
+            "Usual ones are within 3.",
+        )
+    return latents
+
+
+def read_json(
+    text: bytes | memoryview, what: str, most_values: int, error_type: type[InvalidInput] = InvalidInput
+) -> tuple[object, int]:
+    """What the text says, and of how many values it may be made."""
+    values = payload_limits.check_json(text, most_values)
+    content = bytes(text)
+    if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
+        raise TooLarge(
+            f"{what} has {len(content)} bytes with characters beyond ASCII, each of which makes its text four times as "
+            f"large; at most {MOST_WIDE_JSON} bytes may be so.",
+            "Base64 has none, nor do numbers.",
+        )
+    try:
+        return from_json(content, allow_inf_nan=False), values
+    except ValueError as error:
+        raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
+
+
+def read_object(options: object) -> dict[str, object]:
+    if not isinstance(options, dict):
+        raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
+    return options
+
+
+def _problems(error: ValidationError) -> str:
+    """Return the first three: where, what was expected and, of a single value, what came."""
+    problems = []
+    for fault in error.errors(include_url=False)[:3]:
+        where, came = ".".join(map(str, fault["loc"])), fault["input"]
+        text = f"{_bare(where)}: {fault['msg']}".removeprefix(": ")
+        if isinstance(came, float) and came.is_integer() and abs(came) < LARGEST_EXACT:
+            came = int(came)  # protobuf makes 2.0 of 2, and both are told alike
+        # Words travel as numbers over gRPC: which one came is not known there.
+        is_told = fault["type"] not in ("missing", "literal_error")
+        is_told &= came is None or isinstance(came, bool | int | float | str)
+        problems.append(f"{text}, {quoted(came)} came" if is_told else text)
+    return f"{'; '.join(problems)}."
+
+
+def _bare(name: str) -> str:
+    """Return a name that a client made up, without quotes, at no more than its usual length."""
+    return name if len(name) <= LONGEST_QUOTE else f"{name[:LONGEST_QUOTE]}..."

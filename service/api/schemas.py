@@ -1,0 +1,245 @@
+"""What comes out, as types: responses, errors, and the context that a client keeps and sends back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.bundle.store import ImageSpec, Latent
+from service.core.detect.context import ContextEstimator, Estimator, Reliability, Source
+
+# Images of one context, or of several merged: what an int32 of the proto holds.
+MOST_CONTEXT_IMAGES = 2**31 - 1
+# `service.core.detect.density_ratio` cuts its log ratios at -300 and 50; what lies beyond counts by its logarithm.
+LARGEST_LOG_RATIO = 1e3
+# A fitted radius is at most the 99% quantile of chi-square, less than 2 d + 20 for d latents.
+LARGEST_RADIUS_SQUARED = 1e6
+ERRORS = (
+    "by id, the images that could not be used; where several have one id, the second is told as `id (2)`, "
+    "the third as `id (3)`, in the order of the request"
+)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ErrorDetail(_Record):
+    """A stable code, what came and what was expected, and how to mend it."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class ErrorResponse(_Record):
+    """The body of every answer with status 400 or above."""
+
+    error: ErrorDetail
+    request_id: str
+
+
+class _Portable(_Record):
+    """What a client sends back: JSON's 1e999 and protobuf's doubles may be infinite, or no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PortableMoments(_Portable):
+    """Count, mean and scatter (the sum of outer products about the mean) of encoder means."""
+
+    size: int = Field(ge=1, le=MOST_CONTEXT_IMAGES)
+    mean: list[float]
+    scatter: list[list[float]]
+
+
+class PortableKernel(_Portable):
+    """A context's images, as far as density_ratio compares others with them, over the latents that the model uses."""
+
+    points: list[list[float]] = Field(description="their latents, in standard deviations of the population")
+    weights: list[float] = Field(description="the probability that each is no outlier")
+    bandwidth: list[float | None] = Field(description="of every latent, how near is near; null where it is free")
+    typical: float = Field(
+        ge=-LARGEST_LOG_RATIO,
+        le=LARGEST_LOG_RATIO,
+        description="the median log ratio of context to population among them",
+    )
+    spread: float = Field(ge=1, le=LARGEST_LOG_RATIO, description="how far apart the log ratios of normal images are")
+    contamination: float = Field(gt=0, lt=1, description="estimated share of outliers among them")
+
+
+class PortableContext(_Portable):
+    """What /fit makes of images, and every other endpoint compares images with; it belongs to one bundle."""
+
+    bundle_id: str
+    estimator: ContextEstimator = Field(description='how it was fitted; "moments" once merged')
+    size: int = Field(ge=1, le=MOST_CONTEXT_IMAGES, description="images that it was fitted to")
+    location: list[float] = Field(description="centre of the normal images' latents")
+    covariance: list[list[float]] = Field(description="of the normal images' latents, noise floor included")
+    moments: PortableMoments = Field(description="of all its images: merges exactly with other contexts'")
+    posterior_variance: list[float] = Field(description="how exactly the encoder knew each latent, on average")
+    radius_squared: float = Field(
+        ge=0,
+        le=LARGEST_RADIUS_SQUARED,
+        description="squared distance within which 99% of the normal images lie; 0 where all images are alike",
+    )
+    contamination: float | None = Field(default=None, ge=0, le=1, description="estimated share of outliers in it")
+    reliability: Reliability
+    warnings: list[str]
+    kernel: PortableKernel | None = Field(default=None, description="of density_ratio: some of the images themselves")
+
+
+class FitResponse(_Record):
+    model: str
+    context: PortableContext
+    errors: dict[str, ErrorDetail] = Field(description=ERRORS)
+
+
+class ScoredContext(_Record):
+    """What the images were compared with."""
+
+    source: Source = Field(
+        description="batch: the request's own images; reference: a reference set, sent along or fitted before; "
+        "population: the model's own, where a single image came"
+    )
+    size: int = Field(description="images that the context was estimated from")
+    estimator: ContextEstimator
+    contamination: float | None = Field(description="estimated share of outliers in the context")
+    reliability: Reliability
+    warnings: list[str]
+
+
+class LatentAttribution(_Record):
+    """What one latent has to do with an image's score."""
+
+    latent: str
+    index: int
+    value: float = Field(description="the encoder's mean")
+    shapley: float = Field(description="its share of mahalanobis_squared (Shapley value): they sum to it")
+    shapley_odds: float = Field(description="its share of the log odds of being an outlier (Shapley value)")
+    conditional_z: float = Field(description="sd from what the image's other latents lead one to expect")
+    marginal_z: float = Field(description="sd from the context's middle")
+    dead: bool = Field(description="the model does not use this latent: it never counts")
+
+
+class FactorAttribution(_Record):
+    """The same, summed over the latents that follow one factor."""
+
+    factor: str
+    shapley: float
+    shapley_odds: float
+
+
+class Interaction(_Record):
+    """What two latents, or one by itself, add to mahalanobis_squared beyond what their parts do."""
+
+    latents: tuple[str, str]
+    value: float
+
+
+class HeatMap(_Record):
+    latent: str
+    image: str = Field(description="base64 of a PNG: the image, with what its latent's value rests on in colour")
+
+
+class ScoredItem(_Record):
+    """One image, in the order of the request. An image that could not be used has an error and no scores."""
+
+    index: int
+    id: str = Field(description="the file's name, or else its position")
+    status: Literal["ok", "error"]
+    outlier_score: float | None = Field(description="larger is stranger; ranks the images")
+    mahalanobis_squared: float | None
+    outlier_probability: float | None
+    is_outlier: bool | None
+    rank: int | None = Field(description="1 is the most outlying image")
+    is_foreign: bool | None = Field(default=None, description="unlike anything that the model has seen")
+    reason: str | None = Field(default=None, description="one sentence on why it does or does not fit, where asked for")
+    attributions: list[LatentAttribution] | None = Field(
+        default=None, description="where asked for: the latents, those that speak most for an outlier first"
+    )
+    minimal_set: list[str] | None = Field(
+        default=None, description="the fewest latents whose repair makes the image fit (/explain)"
+    )
+    factors: list[FactorAttribution] | None = Field(default=None, description="by factor (/explain)")
+    interactions: list[Interaction] | None = Field(default=None, description="by pair, where asked for (/explain)")
+    heat_maps: list[HeatMap] | None = Field(default=None, description="of its top latents (/explain)")
+    error: ErrorDetail | None = Field(default=None, description="only where status is error")
+
+
+class ScoreResponse(_Record):
+    bundle_id: str
+    model: str
+    context: ScoredContext
+    items: list[ScoredItem]
+
+
+class Distances(_Record):
+    """Squared Mahalanobis distances to the context."""
+
+    before: float | None = Field(description="of the image that was begun with; null where there was none")
+    after: float = Field(description="of the edited latents")
+    reencoded: float = Field(description="of the latents that the encoder finds in the decoded picture")
+
+
+class Picture(_Record):
+    """One decoded picture, with what it was decoded from."""
+
+    id: str
+    index: int | None = Field(description="the request's image that it was made from; null where there is none")
+    changed: list[str] = Field(description="latents that differ from the image that was begun with")
+    latents: list[float] = Field(description="what was decoded")
+    mahalanobis_squared: Distances | None = Field(description="null for /decode, which has no context")
+    inside: bool | None = Field(description="whether the re-encoded picture fits the context")
+    image: str | None = Field(default=None, description="base64 of a PNG")
+
+
+class PicturesResponse(_Record):
+    bundle_id: str
+    model: str
+    context: ScoredContext | None
+    latents: list[str] = Field(description="the latents' names, in the order of `pictures[].latents`")
+    pictures: list[Picture]
+    errors: dict[str, ErrorDetail] = Field(description=ERRORS)
+
+
+class EncodedItem(_Record):
+    index: int
+    id: str
+    status: Literal["ok", "error"]
+    mean: list[float] | None
+    logvar: list[float] | None
+    error: ErrorDetail | None = None
+
+
+class EncodeResponse(_Record):
+    bundle_id: str
+    model: str
+    latents: list[str]
+    items: list[EncodedItem]
+
+
+class Limits(_Record):
+    """The settings that bound one request, and all of them together."""
+
+    max_images: int
+    max_body_bytes: int
+    max_image_pixels: int
+    max_rows_in_flight: int
+    max_bytes_in_flight: int
+    timeout_seconds: float
+    max_stream_images: int = Field(description="in one gRPC stream")
+
+
+class Description(_Record):
+    bundle_id: str
+    model: str
+    image: ImageSpec
+    latent_dim: int
+    latents: list[Latent]
+    metrics: dict[str, object]
+    estimators: list[Estimator]
+    default_estimator: Estimator
+    provider: str = Field(description="the ONNX Runtime execution provider that runs the networks")
+    limits: Limits

@@ -1,0 +1,234 @@
+"""The bundle: everything the service needs to know about one trained model, in one directory.
+
+    manifest.json    what the model is, and the sha256 of every other file
+    encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
+    decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
+    saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
+    population.npz   the latents of the training population, and how well its images are redrawn
+    README.md        the model card, for people: not part of the contract, free to be edited
+
+`export` writes it, `service` reads it, and both sides use this module only. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
+from service.core.population import DEAD_VARIANCE, POPULATION, Population
+from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+CARD = "README.md"
+SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
+GRAPHS = ("encoder.onnx", "decoder.onnx")
+REQUIRED_FILES = (*GRAPHS, POPULATION)
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    # Finite numbers only: JSON has no nan, so one would come back as something else.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Version(BaseModel):
+    format_version: int
+
+
+class ImageSpec(_Record):
+    """The images that the encoder takes; the service converts and resizes to it."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    channels: Literal[1, 3]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class Latent(_Record):
+    """One latent dimension, named after the generative factor that it follows where that is known."""
+
+    index: int = Field(ge=0)
+    name: str
+    factor: str | None = None
+    mutual_information: float | None = None  # nats, with `factor`
+    dead: bool
+
+
+class Parity(_Record):
+    """The largest differences between PyTorch and ONNX Runtime that export found (it refuses larger ones)."""
+
+    batch_sizes: tuple[int, ...]
+    latents_relative: float = Field(ge=0)  # to the scale of the mean or logvar tensor
+    pixels_grey_levels: int = Field(ge=0)
+    # To the scale of the maps of all latents; left out of the manifest of a bundle without saliency.onnx.
+    saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+
+
+class Manifest(_Record):
+    format_version: int
+    bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
+    model: str
+    image: ImageSpec
+    latent_dim: int = Field(gt=0)
+    latents: tuple[Latent, ...]
+    # How contexts are estimated where a request does not say; DEFAULT_ESTIMATOR, and left out, where it is None.
+    estimator: Estimator | None = Field(default=None, exclude_if=lambda value: value is None)
+    files: dict[FileName, Sha256] = {}  # sha256 by name; `write` fills it in
+    parity: Parity
+    metrics: dict[str, JsonValue]
+    training: dict[str, JsonValue]
+    data: dict[str, JsonValue]
+    licence: str
+
+    @model_validator(mode="after")
+    def _latents_are_complete(self) -> Self:
+        if [latent.index for latent in self.latents] != list(range(self.latent_dim)):
+            raise ValueError(f"latents must describe the dimensions 0..{self.latent_dim - 1} in order")
+        if len({latent.name for latent in self.latents}) != self.latent_dim:
+            raise ValueError("latent names must differ from each other")
+        return self
+
+    @property
+    def default_estimator(self) -> Estimator:
+        return self.estimator or DEFAULT_ESTIMATOR
+
+    @property
+    def dead_dims(self) -> tuple[int, ...]:
+        return tuple(latent.index for latent in self.latents if latent.dead)
+
+    @property
+    def has_saliency(self) -> bool:
+        return SALIENCY in self.files
+
+    def content_hash(self) -> str:
+        content = self.model_dump(mode="json", exclude={"bundle_id"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that passed every check of `load`."""
+
+    directory: Path
+    manifest: Manifest
+    population: Population
+
+
+def write(
+    directory: Path,
+    manifest: Manifest,
+    graphs: Mapping[str, bytes],
+    population: Population,
+    card: str = "",
+) -> Bundle:
+    """Write a bundle, complete or not at all, after reading it back.
+
+    `manifest.files` and `manifest.bundle_id` are filled in here; `graphs` maps file names to ONNX bytes. An
+    existing bundle at `directory` is replaced, its model card too.
+    Raises FileExistsError where `directory` holds anything but a bundle, and what `load` raises.
+    """
+    directory = directory.resolve()
+    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
+        raise FileExistsError(
+            f"{directory} holds files but no {MANIFEST}: it is not a bundle and is left alone. "
+            "Name a new or empty directory, or an older bundle to replace."
+        )
+    contents = {**graphs, POPULATION: population.to_npz()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = manifest.model_copy(update={"files": hashes})
+    manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
+    contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
+    if card:
+        contents[CARD] = card.encode()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        complete = Path(scratch, "complete")
+        complete.mkdir()
+        for name, content in contents.items():
+            (complete / name).write_bytes(content)
+        bundle = load(complete)
+        if directory.exists():
+            directory.rename(Path(scratch, "replaced"))
+        complete.rename(directory)
+    return replace(bundle, directory=directory)
+
+
+def load(directory: Path) -> Bundle:
+    """Read and verify the bundle at `directory`.
+
+    Raises BundleMissing, BundleCorrupt or BundleIncompatible, naming what is wrong and where.
+    The graphs' own tensors are checked where they are opened, in `service/inference/onnx_runtime.py`.
+    """
+    manifest = _read_manifest(directory)
+    for name in REQUIRED_FILES:
+        if name not in manifest.files:
+            raise BundleCorrupt(
+                f"{directory / MANIFEST} does not list {name}.",
+                f"A bundle of version {FORMAT_VERSION} lists {', '.join(REQUIRED_FILES)}: export it again.",
+            )
+    for name, expected in manifest.files.items():
+        found = hashlib.sha256(_read(directory / name)).hexdigest()
+        if found != expected:
+            raise BundleCorrupt(
+                f"{directory / name} has sha256 {found}, but the manifest promises {expected}.",
+                "The file was changed or cut short after the export: copy the bundle again.",
+            )
+    if manifest.content_hash() != manifest.bundle_id:
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} says bundle_id {manifest.bundle_id!r}, but its content hashes to "
+            f"{manifest.content_hash()!r}.",
+            "The manifest was edited after the export: copy the bundle again.",
+        )
+    population = Population.from_npz(_read(directory / POPULATION), manifest.latent_dim)
+    dead = sorted(set(range(manifest.latent_dim)) - set(population.live_dims.tolist()))
+    if dead != list(manifest.dead_dims):
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} calls the latents {list(manifest.dead_dims)} dead, but over the "
+            f"{POPULATION} it is {dead} that vary by less than {DEAD_VARIANCE}.",
+            "Export the bundle again.",
+        )
+    return Bundle(directory, manifest, population)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleMissing(
+            f"{path} cannot be read: {error.strerror}.",
+            "Point MISFIT_BUNDLE at a directory that `python -m export` has written.",
+        ) from error
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    content = _read(directory / MANIFEST)
+    try:
+        version = _Version.model_validate_json(content).format_version
+        if version != FORMAT_VERSION:
+            raise BundleIncompatible(
+                f"{directory / MANIFEST} has format_version {version}; this misfit reads {FORMAT_VERSION}.",
+                "Export the model again with this version, or serve it with the version that wrote it.",
+            )
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "its content"
+        raise BundleCorrupt(
+            f"{directory / MANIFEST} is not a valid manifest: {where}: {fault['msg']}.",
+            "Export the bundle again.",
+        ) from error

@@ -1,0 +1,284 @@
+"""The Python client: HTTP and gRPC behind one interface, plainly called or awaited.
+
+    with Client("http://127.0.0.1:3000") as misfit:
+        context = misfit.fit(sorted(Path("normal").glob("*.png")))
+        scores = misfit.score(images, context=context, fdr=0.1)
+
+    async with AsyncClient("grpcs://misfit.example:3001", token="...", ca_file="ca.pem") as misfit:
+        scores = await misfit.score(images)
+
+Images are one array uint8 (N, H, W) or (N, H, W, C), or image files one by one, as paths, bytes or Pillow's images;
+a mapping gives them ids, paths are called by their name, and others by their place. Options are those of the
+endpoint, by name: the server checks them. Answers are the models of `service.api.schemas`, whatever the transport. What
+goes wrong is a CallError, after as many attempts as `retries` allows where another may succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import uuid
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from contextlib import ExitStack
+from functools import cached_property, wraps
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from urllib.parse import urlsplit
+
+from anyio.from_thread import start_blocking_portal
+from pydantic import BaseModel, ValidationError
+
+from service.api.schemas import (
+    Description,
+    EncodeResponse,
+    FitResponse,
+    HeatMap,
+    Picture,
+    PicturesResponse,
+    ScoreResponse,
+)
+from service.client.calls import Call, CallError, Contexts, Images, Transport
+from service.client.grpc_transport import GrpcTransport
+from service.client.http_transport import HttpTransport
+from service.client.retries import Retries
+
+__all__ = ["AsyncClient", "CallError", "Client", "Contexts", "Images", "Retries", "png"]
+
+Parameters = ParamSpec("Parameters")
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+TIMEOUT, RETRIES = 300.0, Retries()
+TRANSPORTS: dict[str, Callable[..., Transport]] = {
+    "http": HttpTransport,
+    "https": HttpTransport,
+    "grpc": GrpcTransport,
+    "grpcs": GrpcTransport,
+}
+
+
+class _Method(Generic[Parameters, AnswerT]):
+    """A method said once, as the call that it makes: a Client returns its answer, an AsyncClient awaits it."""
+
+    def __init__(self, make: Callable[Concatenate[Any, Parameters], Call[AnswerT]]) -> None:
+        self._make = make
+
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[Parameters, AnswerT]: ...
+    @overload
+    def __get__(self, client: AsyncClient, owner: type) -> Callable[Parameters, Coroutine[Any, Any, AnswerT]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Callable[..., Any]: ...
+    def __get__(self, client: Client | AsyncClient | None, owner: type) -> Callable[..., Any]:
+        if client is None:
+            return self._make
+
+        @wraps(self._make)
+        def method(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
+            return client._answer(self._make(client, *args, **kwargs))
+
+        return method
+
+
+class _Methods:
+    """What there is to ask. `reference` and `context` say what to compare with instead of the images themselves."""
+
+    @_Method
+    def score(
+        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
+    ) -> Call[ScoreResponse]:
+        """Score every image by how far it lies from the others."""
+        return Call("Score", ScoreResponse, images, reference, context, options)
+
+    @_Method
+    def score_stream(
+        self,
+        /,
+        chunks: Iterable[Images] | AsyncIterable[Images],
+        *,
+        reference: Images | None = None,
+        context: Contexts | None = None,
+        **options: object,
+    ) -> Call[ScoreResponse]:
+        """As `score`, of a batch too large for one message, which comes in chunks. Over gRPC only; never retried."""
+        return Call("ScoreStream", ScoreResponse, None, reference, context, options, chunks=chunks)
+
+    @_Method
+    def explain(
+        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
+    ) -> Call[ScoreResponse]:
+        """Score every image, and say why: latent by latent, in a sentence, and with heat maps."""
+        return Call("Explain", ScoreResponse, images, reference, context, options)
+
+    @_Method
+    def fit(
+        self, /, images: Images | None = None, *, context: Contexts | None = None, **options: object
+    ) -> Call[FitResponse]:
+        """The context that the images make, merged with those in `context`; send it as `context` with other calls."""
+        return Call("Fit", FitResponse, images, None, context, options)
+
+    @_Method
+    def edit(
+        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
+    ) -> Call[PicturesResponse]:
+        """What the images would look like if they belonged, or with other latents."""
+        return Call("Edit", PicturesResponse, images, reference, context, options)
+
+    @_Method
+    def traverse(
+        self,
+        /,
+        images: Images | None = None,
+        *,
+        reference: Images | None = None,
+        context: Contexts | None = None,
+        **options: object,
+    ) -> Call[PicturesResponse]:
+        """Pictures along every live latent, or along those named in `latents`, or a plane of two."""
+        return Call("Traverse", PicturesResponse, images, reference, context, options)
+
+    @_Method
+    def interpolate(
+        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
+    ) -> Call[PicturesResponse]:
+        """Pictures on the way from one image to another."""
+        return Call("Interpolate", PicturesResponse, images, reference, context, options)
+
+    @_Method
+    def sample(
+        self,
+        /,
+        images: Images | None = None,
+        *,
+        reference: Images | None = None,
+        context: Contexts | None = None,
+        **options: object,
+    ) -> Call[PicturesResponse]:
+        """New pictures that belong."""
+        return Call("Sample", PicturesResponse, images, reference, context, options)
+
+    @_Method
+    def encode(self, /, images: Images, **options: object) -> Call[EncodeResponse]:
+        """The latents of every image: mean and logvar."""
+        return Call("Encode", EncodeResponse, images, options=options)
+
+    @_Method
+    def decode(self, /, latents: Iterable[Iterable[float]]) -> Call[PicturesResponse]:
+        """The pictures of latents (n, L)."""
+        return Call("Decode", PicturesResponse, latents=latents)
+
+    @_Method
+    def describe(self, /) -> Call[Description]:
+        """The model, its latents, the limits, and where the networks run."""
+        return Call("Describe", Description)
+
+
+class AsyncClient(_Methods):
+    """Every method is awaited. A client belongs to the event loop of its first call."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        timeout: float = TIMEOUT,
+        retries: Retries = RETRIES,
+    ) -> None:
+        """`url` begins with http, https, grpc or grpcs; without a port of its own gRPC's is 3001.
+
+        `token` is sent as bearer token; a server's certificate is verified by the PEM file `ca_file`, or else as
+        usual. A call may take `timeout` seconds, all its attempts together.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in TRANSPORTS or not parts.hostname:
+            raise ValueError(f"url is {url!r}, expected http://, https://, grpc:// or grpcs:// and a host.")
+        self._url, self._token, self._ca_file = url, token, ca_file
+        self._timeout, self._retries = timeout, retries
+
+    @cached_property
+    def _transport(self) -> Transport:
+        return TRANSPORTS[urlsplit(self._url).scheme](self._url, self._token, self._ca_file)
+
+    async def _answer(self, call: Call[AnswerT]) -> AnswerT:
+        request_id = uuid.uuid4().hex
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                found = await self._found(call, request_id, limit.when() or 0.0)
+                return await asyncio.to_thread(call.answer.model_validate, found)
+        except CallError as error:
+            error.request_id = request_id
+            raise
+        except ValidationError as error:
+            problem = f"The answer is not one of this version: {error}."
+            raise CallError(code="unreadable_answer", message=problem, request_id=request_id) from error
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise CallError(
+                code="deadline_exceeded",
+                message=f"{call.method} took longer than {self._timeout:g} s.",
+                hint="Send fewer images at a time, or give the client a longer timeout.",
+                request_id=request_id,
+                is_temporary=True,
+            ) from None
+
+    async def _found(self, call: Call[Any], request_id: str, deadline: float) -> Any:
+        transport = self._transport
+        if call.chunks is not None:
+            return await transport.stream(call, request_id)
+        prepared = await asyncio.to_thread(transport.prepare, call, request_id)
+        return await self._retries.run(lambda: transport.send(prepared), deadline)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Client(_Methods):
+    """As AsyncClient, but every method returns the answer. Threads may share a client.
+
+    Behind it an AsyncClient runs in a thread with an event loop of its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        timeout: float = TIMEOUT,
+        retries: Retries = RETRIES,
+    ) -> None:
+        self._client = AsyncClient(url, token=token, ca_file=ca_file, timeout=timeout, retries=retries)
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            stack.callback(self._portal.call, self._client.close)
+            self._exit = stack.pop_all()
+
+    def _answer(self, call: Call[AnswerT]) -> AnswerT:
+        return self._portal.call(self._client._answer, call)
+
+    def close(self) -> None:
+        self._exit.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
+
+
+def png(picture: Picture | HeatMap) -> bytes:
+    """The PNG file of a picture or heat map in an answer."""
+    if picture.image is None:
+        raise ValueError("There is no image in it: it was asked for as a contact sheet or zip.")
+    return base64.b64decode(picture.image)

@@ -1,0 +1,261 @@
+"""The density ratio of a context to the population: how much commoner are images like this one here than there?
+
+If what is normal is a rule - one wall hue, any shape - then the inliers are the population's images that obey it, and
+the ratio of the two densities, context over population, is the same for all inliers and nil for every other image:
+however many clumps the inliers form, and however odd the population's own shape is. The ratio is estimated where an
+image is, from the neighbours that it has among the context's images and among a sample of the population:
+
+    ratio(x) = (sum_j w_j K(x, x_j) / mean_p K(x, z_p) + BASE_WEIGHT * base(x)) / (sum_j w_j + BASE_WEIGHT),
+
+the predictive density, relative to the population, of a Dirichlet process (Ferguson 1973) whose base measure is the
+context's own Gaussian: base(x) is what `service/core/detect/mixture.py` makes of the ratio. Where neighbours are too
+few to tell,
+the Gaussian decides. K is a Gaussian kernel with a bandwidth of its own on every axis, in units of the encoder's own
+uncertainty. A free axis has an infinite one: it says nothing, and costs no neighbours (Hall, Racine & Li 2004). Axes
+are let in, one at a time, while each image is better explained by the others (leave-one-out likelihood). w_j is the
+probability that image j is an inlier.
+
+Points (n, d) are in population units over the live latents, rounded, so that a context that travelled as text says
+the same; nothing depends on their order, if they come in a canonical one. No image vouches for itself: one neighbour
+in the context that is the very same point is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, ndtri
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+IndexArray = NDArray[np.intp]
+
+# Decimals of a point: far below the encoder's own uncertainty.
+DECIMALS = 3
+# Bandwidths that are tried, in standard deviations of the encoder's posterior: each twice the one before.
+NARROWEST, DOUBLINGS = 1.0, 4
+# The search for bandwidths sees 60 images and one in 40, up to a number whose pairs take some 25 MB on ten axes, and so
+# many of the population's.
+SEARCH_IMAGES, SEARCH_STEP, SEARCH_MOST, SEARCH_SAMPLE = 60, 40, 350, 400
+# A context keeps at most so many images to compare others with.
+MOST_IMAGES = 200
+# Nats of likelihood that a further axis must bring.
+GAIN = 3.0
+# How many images the Gaussian counts for.
+BASE_WEIGHT = 15.0
+# Neighbours in the sample of the population below which its density counts as that of so many.
+FEWEST_NEIGHBOURS = 1.0
+# Where the share of outliers starts, and its prior: Beta(1, 1 + RELUCTANCE * n).
+START_CONTAMINATION, RELUCTANCE = 0.07, 2.0
+ROUNDS = 6
+# Log odds of an image whose log ratio is x spreads short of the typical one: SHARPNESS * x - TOLERANCE, and the
+# prior's, Beta(1, PRIOR_INLIERS). A typical image of a smooth context has neighbours fewer by a factor of a few.
+SHARPNESS, TOLERANCE, PRIOR_INLIERS = 2.0, 2.7, 19.0
+# The spread of log ratios is what a normal distribution has between these quantiles, SPREAD_WEIGHT times. They are
+# high, so that up to half of the images may be outliers, which lie below.
+SPREAD_QUANTILES, SPREAD_WEIGHT = (0.6, 0.9), 1.5
+CALIBRATION_ROUNDS = 50
+# The base's log ratio is cut above, where a ratio is as good as certain. Below, what lies beyond counts by its
+# logarithm: the further of two images still ranks first, but how thin a Gaussian is so far out means little.
+SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
+# Rows whose neighbours are counted at a time.
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the context's images are, for others to be compared with.
+
+    points         (m, d)  at most MOST_IMAGES of them
+    weights        (m,)    the probability that each is an inlier
+    bandwidth      (d,)    infinite where the context is as wide as the population
+    typical        the median log ratio of its images
+    spread         how far apart the log ratios of normal images are, at least 1: images of a rule have one ratio,
+                   but what is natural thins out towards its rim
+    contamination  the estimated share of outliers among them
+    """
+
+    points: Float64Array
+    weights: Float64Array
+    bandwidth: Float64Array
+    typical: float
+    spread: float
+    contamination: float
+
+
+def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Array, base: Float64Array) -> Kernel:
+    """The kernel of the context of points (n, d), n >= 3.
+
+    resolution  (d,)    standard deviation of the encoder's posterior
+    sample      (p, d)  images of the population
+    base        (n,)    log ratio at the points by the Gaussians alone
+    """
+    points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
+    bandwidth = choose_bandwidths(points, resolution, sample)
+    step = -(-len(points) // MOST_IMAGES)
+    kept = points[::step]
+    itself = own_places(points, kept)
+    pieces = list(_pieces(points))
+    near = [kernels_between(piece, kept, bandwidth) for piece in pieces]
+    density = np.concatenate([density_of(kernels_between(piece, sample, bandwidth)) for piece in pieces])
+    weights, contamination = np.ones(len(kept)), np.array(START_CONTAMINATION)
+    for _ in range(ROUNDS):
+        found = _weight_near(near, weights)
+        ratio = np.exp(log_ratio(found, density, base, own_weights(itself, weights), weights.sum()))
+        inlier = (1 - contamination) * ratio / ((1 - contamination) * ratio + contamination)
+        contamination = _share(inlier.sum(), len(points))
+        # Rounded like the points: what travels as text must be what is scored with.
+        weights = np.round(inlier[::step], DECIMALS)
+    ratios = log_ratio(_weight_near(near, weights), density, base, own_weights(itself, weights), weights.sum())
+    typical = float(np.median(ratios))
+    reach = np.ptp(np.quantile(ratios, SPREAD_QUANTILES)) / np.ptp(ndtri(SPREAD_QUANTILES))
+    spread = max(1.0, SPREAD_WEIGHT * float(reach))
+    evidence = _evidence(ratios, typical, spread)
+    return Kernel(kept, weights, bandwidth, typical, spread, _contamination(evidence))
+
+
+def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
+    """Log ratio (n,) of context to population at points (n, d); `sample` (p, d) and `base` (n,) as for the fit."""
+    points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
+    pieces = list(_pieces(points))
+    near = _weight_near((kernels_between(piece, kernel.points, kernel.bandwidth) for piece in pieces), kernel.weights)
+    density = np.concatenate([density_of(kernels_between(piece, sample, kernel.bandwidth)) for piece in pieces])
+    own = own_weights(own_places(points, kernel.points), kernel.weights)
+    return log_ratio(near, density, base, own, kernel.weights.sum())
+
+
+def _pieces(points: Float64Array) -> Iterator[Float64Array]:
+    """Some rows at a time: against a sample of the population, all at once would take kilobytes an image.
+
+    Of no rows it is one piece with none.
+    """
+    return (points[start : start + ROWS_AT_ONCE] for start in range(0, max(len(points), 1), ROWS_AT_ONCE))
+
+
+def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64Array:
+    """The weight (n,) near each point, of the kernels (n, m) in pieces and weights (m,)."""
+    return np.concatenate([piece @ weights for piece in near])
+
+
+def log_odds(log_ratio: Float64Array, kernel: Kernel, contamination: float) -> Float64Array:
+    """Log posterior odds (n,) of outlier against inlier, calibrated against what is typical of the context."""
+    evidence = _evidence(log_ratio, kernel.typical, kernel.spread)
+    odds: Float64Array = evidence + np.log(contamination / (1 - contamination))
+    return odds
+
+
+def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Float64Array) -> Float64Array:
+    """A bandwidth for every axis (d,), infinite for those that tell the points from the population in no way."""
+    most = min(SEARCH_IMAGES + len(points) // SEARCH_STEP, SEARCH_MOST)
+    points = points[:: -(-len(points) // most)]
+    sample = sample[:: -(-len(sample) // SEARCH_SAMPLE)]
+    n, d = points.shape
+    near = _every_bandwidth(points, points, resolution).transpose(1, 2, 0, 3)  # (d, b, n, n)
+    there = _every_bandwidth(points, sample, resolution).reshape(n, -1, len(sample))  # (n, d b, p)
+    near_so_far = 1 - np.eye(n, dtype=np.float32)
+    there_so_far = np.ones((n, len(sample)), dtype=np.float32)
+    bandwidth, free = np.full(d, np.inf), np.arange(d)
+    best = float(_log_likelihood(near_so_far[None], np.ones((1, n)))[0])
+    while free.size:
+        fewest = FEWEST_NEIGHBOURS / len(sample)
+        # (n, d b, p) @ (n, p, 1): one product for each image
+        counts = (there @ there_so_far[:, :, None]).reshape(n, d, -1)[:, free].reshape(n, -1).T
+        density = np.maximum(counts / len(sample), fewest)
+        likelihood = _log_likelihood((near[free] * near_so_far).reshape(-1, n, n), density.astype(np.float64))
+        place, choice = np.unravel_index(likelihood.argmax(), (free.size, near.shape[1]))
+        if likelihood.max() < best + GAIN:
+            break
+        best, axis = float(likelihood.max()), free[place]
+        bandwidth[axis] = resolution[axis] * NARROWEST * 2.0**choice
+        near_so_far = near_so_far * near[axis, choice]
+        there_so_far = there_so_far * there[:, axis * near.shape[1] + choice]
+        free = np.delete(free, place)
+    return bandwidth
+
+
+def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:
+    """Leave-one-out log likelihood (c,) relative to the population, for c choices: near (c, n, n), density (c, n).
+
+    Here the base is the population itself, worth one image: axes are to earn their place by neighbours alone.
+    """
+    choices, n = density.shape
+    weights, eps = np.ones((choices, n)), np.full((choices, 1), START_CONTAMINATION)
+    for _ in range(ROUNDS):
+        found = (near @ weights[:, :, None].astype(np.float32))[:, :, 0]
+        ratio = (found / density + 1) / (weights.sum(axis=1, keepdims=True) - weights + 1)
+        weights = (1 - eps) * ratio / ((1 - eps) * ratio + eps)
+        eps = _share(weights.sum(axis=1, keepdims=True), n)
+    fits = np.log((1 - eps) * ratio + eps).sum(axis=1)
+    prior: Float64Array = (np.log(eps) + RELUCTANCE * n * np.log1p(-eps))[:, 0]
+    return np.asarray(fits + prior)
+
+
+def _share(inliers: Float64Array, n: int) -> Float64Array:
+    """Posterior mean of the share of outliers, with so many inliers among n."""
+    share: Float64Array = (n - inliers + 1) / (n * (1 + RELUCTANCE) + 2)
+    return share
+
+
+def _evidence(log_ratio: Float64Array, typical: float, spread: float) -> Float64Array:
+    return SHARPNESS / spread * (typical - log_ratio) - TOLERANCE
+
+
+def _contamination(evidence: Float64Array) -> float:
+    """The share of outliers (EM over the calibrated odds)."""
+    share = 1 / (1 + PRIOR_INLIERS)
+    for _ in range(CALIBRATION_ROUNDS):
+        found = expit(evidence + np.log(share / (1 - share))).sum()
+        share = (found + 1) / (len(evidence) + 1 + PRIOR_INLIERS)
+    return float(share)
+
+
+def log_ratio(
+    near: Float64Array, density: Float64Array, base: Float64Array, own: Float64Array, total: float
+) -> Float64Array:
+    """Log ratio (..., n) of the weights near each point, its `own` among them, of a `total`: the module's formula."""
+    beyond = np.log1p(np.maximum(SMALLEST_LOG - base, 0))
+    by_base = BASE_WEIGHT * np.exp(np.clip(base, SMALLEST_LOG, LARGEST_LOG) - beyond)
+    ratio: Float64Array = (np.maximum(near - own, 0) / density + by_base) / (total - own + BASE_WEIGHT)
+    return np.log(ratio)
+
+
+def own_places(points: Float64Array, kept: Float64Array) -> IndexArray:
+    """Where among the points kept (m, d) each of points (n, d) is found itself, or -1."""
+    places = {point.tobytes(): place for place, point in enumerate(kept + 0.0)}
+    return np.array([places.get(point.tobytes(), -1) for point in points + 0.0], dtype=np.intp)
+
+
+def own_weights(places: IndexArray, weights: Float64Array) -> Float64Array:
+    """The weights (n,) at those places, 0 where there is none."""
+    return np.where(places < 0, 0.0, weights[places])
+
+
+def density_of(kernels: Float32Array) -> Float64Array:
+    """(n,) of the kernels (n, p) of the population's images."""
+    density: Float64Array = np.maximum(kernels.mean(axis=1, dtype=np.float64), FEWEST_NEIGHBOURS / kernels.shape[1])
+    return density
+
+
+def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float64Array) -> Float32Array:
+    """K (n, m) of points (n, d) and others (m, d), 1 where they coincide."""
+    squares = np.zeros((len(points), len(others)), dtype=np.float32)
+    for axis in np.flatnonzero(np.isfinite(bandwidth)):
+        scaled, theirs = ((side[:, axis] / bandwidth[axis]).astype(np.float32) for side in (points, others))
+        gaps = scaled[:, None] - theirs
+        squares += np.square(gaps, out=gaps)
+    squares *= np.float32(-0.5)
+    return np.exp(squares, out=squares)
+
+
+def _every_bandwidth(points: Float64Array, others: Float64Array, resolution: Float64Array) -> Float32Array:
+    """K (n, d, b, m) on each axis alone, for every bandwidth, the narrowest first."""
+    widest = resolution * NARROWEST * 2.0**DOUBLINGS
+    gaps = (points / widest).astype(np.float32)[:, :, None] - (others / widest).T.astype(np.float32)
+    kernels = np.empty((*gaps.shape[:2], DOUBLINGS + 1, len(others)), dtype=np.float32)
+    kernels[:, :, DOUBLINGS] = np.exp(-0.5 * np.square(gaps))
+    for place in range(DOUBLINGS, 0, -1):  # half the bandwidth is the fourth power
+        kernels[:, :, place - 1] = np.square(np.square(kernels[:, :, place]))
+    return kernels

@@ -1,0 +1,197 @@
+"""Contexts from images: what is normal among them, by the estimator that was asked for; and contexts put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import chi2
+
+from service.core.detect import density_ratio
+from service.core.detect.classical import FITS, Fit
+from service.core.detect.context import (
+    DEFAULT_ESTIMATOR,
+    Context,
+    Estimator,
+    Float64Array,
+    Moments,
+    PopulationUnits,
+    Source,
+)
+from service.core.detect.mixture import fit_mixture
+from service.core.detect.posterior import (
+    background_fit,
+    log_odds,
+    mahalanobis,
+    noise_floor,
+    normal_fit,
+    outlier_log_odds,
+)
+from service.core.population import Population
+from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
+
+# Share of the normal images that lie within a context's radius.
+INSIDE = 0.99
+
+
+def fit(
+    latents: NDArray[np.floating],
+    population: Population,
+    *,
+    estimator: Estimator = DEFAULT_ESTIMATOR,
+    source: Source = "reference",
+) -> Context:
+    """The context that the images with `latents` (n, 2, L) make. None, or one in a batch, falls back on the population.
+
+    Raises InvalidOption, ShapeMismatch, InvalidInput (latents that are not finite) and ContextTooSmall (no images
+    in a reference).
+    """
+    check_estimator(estimator)
+    check_latents(source, latents, population)
+    if source == "reference" and len(latents) == 0:
+        raise ContextTooSmall(
+            "The reference holds 0 images, expected at least 1.", "Send normal images, or no reference."
+        )
+    if source == "batch" and len(latents) <= 1:
+        source = "population"
+    units = PopulationUnits.of(population)
+    # A canonical order, so that sums round alike however the images are permuted.
+    latents = latents[canonical_order(units.points(latents))]
+    points = units.points(latents)
+    posterior_variance = (
+        np.exp(np.clip(latents[:, 1].astype(np.float64), -50, 50)).mean(axis=0)
+        if len(latents)
+        else population.posterior_variance
+    )
+    fitted, warnings = fit_context(points, noise_floor(posterior_variance, units), estimator, source, units)
+    context = Context(
+        location=units.location_in_latents(fitted.location),
+        covariance=units.covariance_in_latents(fitted.covariance),
+        moments=None if source == "population" else Moments.of(latents[:, 0].astype(np.float64)),
+        posterior_variance=posterior_variance,
+        radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
+        source=source,
+        estimator=estimator,
+        contamination=fitted.contamination,
+        reliability="low" if warnings else "high",
+        warnings=warnings,
+    )
+    if estimator == "density_ratio" and len(points) > 2 and units.live.size:
+        context = _with_kernel(context, points, units)
+    if len(points) <= 2 * units.live.size or source == "population":
+        return context
+    # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.
+    normal = 1 - expit(log_odds(latents, context, population))
+    reached = _quantile(mahalanobis(latents, context, population), normal, INSIDE)
+    return replace(context, radius_squared=min(reached, context.radius_squared))
+
+
+def merge(contexts: Sequence[Context], population: Population) -> Context:
+    """One context for the images of several, as if their moments had been taken together.
+
+    The moments, and the mean posterior variance, are exactly those of all the images; the location and covariance are
+    theirs too, with the noise floor: no image is left to tell outliers by. A single context is returned as it is.
+    Raises ContextTooSmall where one was fitted to no images.
+    """
+    if len(contexts) == 1:
+        return contexts[0]
+    parts = [context.moments for context in contexts]
+    moments = None
+    for part in parts:
+        if part is None:
+            raise ContextTooSmall("A context that was fitted to no images cannot be merged.", "Leave it out.")
+        moments = part if moments is None else moments.merge(part)
+    assert moments is not None, "there is at least one context"
+    sizes = np.array([context.size for context in contexts], dtype=np.float64)
+    posterior_variance = sizes @ [context.posterior_variance for context in contexts] / sizes.sum()
+    units = PopulationUnits.of(population)
+    location = (moments.mean - population.location)[units.live] / units.unit
+    scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
+    covariance = scatter / max(moments.size - 1, 1) + np.diag(noise_floor(posterior_variance, units))
+    warnings = [
+        f"{context.contamination:.0%} of the {context.size} images of one context look like outliers; "
+        "merged, they count as normal."
+        for context in contexts
+        if (context.contamination or 0) * context.size >= 1
+    ]
+    if moments.size <= 2 * units.live.size:
+        warnings.append(_few(moments.size, units.live.size))
+    return Context(
+        location=units.location_in_latents(location),
+        covariance=units.covariance_in_latents(covariance),
+        moments=moments,
+        posterior_variance=posterior_variance,
+        radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
+        source="reference",
+        estimator="moments",
+        contamination=None,
+        reliability="low" if warnings else "high",
+        warnings=tuple(warnings),
+    )
+
+
+def fit_context(
+    points: Float64Array, floor: Float64Array, estimator: Estimator, source: Source, units: PopulationUnits
+) -> tuple[Fit, tuple[str, ...]]:
+    """The normal images' moments, from points (n, d) in population units, and what to warn the user of."""
+    n, d = points.shape
+    background = Fit(np.zeros(d), units.correlation() + np.diag(floor))
+    if d == 0:
+        return background, ("No latent of this model varies over its population: every image scores alike.",)
+    if source == "population":
+        return background, ("One image has no batch to differ from: scored against the model's population.",)
+    if n <= 2:
+        # The population counts as one more image: it breaks the tie of two, and gives a single one a spread.
+        moments = Moments.of(points)
+        covariance = (moments.scatter + background.covariance) / (n + 1) + np.diag(floor)
+        blend = Fit(moments.mean * n / (n + 1), covariance)
+        return blend, (f"A {source} of {n} is too small for a context: blended with the model's population.",)
+    by_mixture = estimator in ("mixture", "density_ratio")
+    fit = fit_mixture(points, floor, background) if by_mixture else FITS[estimator](points, floor)
+    if n <= 2 * d:
+        return fit, (_few(n, d), *fit.warnings)
+    return fit, fit.warnings
+
+
+def _with_kernel(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+    """`context` with what `density_ratio` compares images with, from its images' points (n, d) in canonical order."""
+    sample = units.sample()
+    if sample is None:
+        warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
+        return replace(context, warnings=(*context.warnings, warning))
+    resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
+    base = -outlier_log_odds(points, normal_fit(context, units), background_fit(context, units), 0.5)
+    found = density_ratio.fit_kernel(points, resolution, sample, base)
+    return replace(context, kernel=found, contamination=found.contamination)
+
+
+def canonical_order(points: Float64Array) -> NDArray[np.intp]:
+    return np.lexsort(np.vstack([np.zeros(len(points)), points.T]))
+
+
+def _quantile(values: Float64Array, weights: Float64Array, share: float) -> float:
+    """The smallest value up to which at least `share` of the weight lies."""
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, share * reached[-1])])
+
+
+def _few(size: float, d: int) -> str:
+    return f"{size:.0f} images are few for {d} live latents: the scores are regularised, the probabilities rough."
+
+
+def check_latents(name: str, latents: NDArray[np.floating], population: Population) -> None:
+    expected = (2, len(population.location))
+    if latents.ndim != 3 or latents.shape[1:] != expected:
+        raise ShapeMismatch(f"{name} has shape {latents.shape}, expected (n, {expected[0]}, {expected[1]}).")
+    if not np.isfinite(latents).all():
+        raise InvalidInput(f"{name} holds values that are not finite.", "Check the encoder and its input.")
+
+
+def check_estimator(estimator: str) -> None:
+    if estimator not in get_args(Estimator):
+        raise InvalidOption(f"estimator is {estimator!r}, expected one of {', '.join(get_args(Estimator))}.")

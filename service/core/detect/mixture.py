@@ -1,0 +1,221 @@
+"""The context as a contaminated normal: (1 - eps) N(location, covariance) + eps N(population).
+
+The population is broad, so an image is an inlier where it lies in the directions that the context narrows,
+and every other direction must say nothing. That calls for two decisions that plain EM does not take:
+
+- Which directions are narrow? A spike-and-slab prior: a direction either follows the population, or has a
+  mean and variance of its own and pays for them (Laplace's approximation of the evidence). This is what
+  keeps twenty images in ten dimensions from explaining noise.
+- Which mode? A free hue is a ring of ten clumps, and EM settles on whichever it starts near. So it starts
+  from the whole batch and from the densest stretches of every axis, and the evidence picks among the ends,
+  with a prior that prefers the least contamination which explains the batch.
+
+Inside, points (n, d) are whitened by the population's Cholesky factor, so that the population is N(0, I): an
+axis stays itself but for what the axes before it already tell, and two latents that follow one factor count
+once. An axis that the others all but determine is dead, like a latent that never moves: what shifts a whole
+batch a little (another camera, another renderer) would be many of its deviations. Responsibilities r are each
+image's posterior probability of being an inlier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import entr, expit
+
+from service.core.detect.classical import Fit, log_density
+from service.core.detect.context import Float64Array, Moments
+
+# Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). What grows with n holds off small tight modes.
+OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 2.0
+# Prior of a narrow axis' variance, worth NARROW_WEIGHT images; it may lie anywhere within exp(LOG_RANGE).
+NARROW_WEIGHT, NARROW_VARIANCE, LOG_RANGE = 1.0, 0.02, 4.0
+# Correlations of m inliers on d axes count by half at m = CORRELATION_WEIGHT * d, and soon fully above it.
+CORRELATION_WEIGHT = 2.0
+# Share of an axis' variance that the axes before it must leave over.
+REDUNDANT = 0.05
+# Population standard deviations at which a point stops pulling on the moments.
+CLIP = 5.0
+# The search sees at most this many images; the last fit sees all.
+SEARCH_SIZE = 400
+START_SHARES = (0.3, 0.5, 0.8)
+# Iterations of the search over all starts, of that over the survivors, and of the fit with correlations.
+SHORT_RUN, LONG_RUN, REFINEMENTS = 6, 20, 30
+# How many starts survive the short run; how many modes beside the whole batch's are fitted with correlations.
+SURVIVORS, CANDIDATES = 8, 4
+# Modes whose responsibilities differ by less than this on average are one; EM stops where none moves further.
+SAME_MODE = 0.01
+SMALLEST_RATIO = 1e-9
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """An end of EM: the inliers' moments in whitened points, the share of outliers, and how well it explains."""
+
+    location: Float64Array
+    covariance: Float64Array
+    contamination: float
+    evidence: float
+
+
+def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
+    """The inliers' moments and the share of outliers of points (n, d) in population units, n >= 3, d >= 1."""
+    factor = np.linalg.cholesky(background.covariance)
+    white = solve_triangular(factor, np.clip(points, -CLIP, CLIP).T, lower=True).T
+    noise = solve_triangular(factor, np.diag(np.sqrt(floor)), lower=True)
+    noise = noise @ noise.T
+    own = np.flatnonzero(np.square(np.diag(factor)) >= REDUNDANT)
+    white, noise = white[:, own], noise[np.ix_(own, own)]
+    sample = white[:: -(-len(white) // SEARCH_SIZE)]
+    modes = [refine(sample, noise, r) for r in search(sample, np.diag(noise))]
+    best = max(modes, key=lambda mode: mode.evidence)
+    if len(sample) < len(white):
+        best = refine(white, noise, _responsibilities(white, best))
+    location, covariance = np.zeros(len(factor)), np.eye(len(factor))
+    location[own], covariance[np.ix_(own, own)] = best.location, best.covariance
+    return Fit(factor @ location, factor @ covariance @ factor.T, best.contamination)
+
+
+def starts(points: Float64Array) -> Float64Array:
+    """Responsibilities (s, n) to start from: all, and each axis' shortest stretches that hold a share."""
+    n, d = points.shape
+    order = np.argsort(points, axis=0, kind="stable")
+    ordered = np.take_along_axis(points, order, axis=0)
+    responsibilities = [np.ones(n)]
+    for share in START_SHARES:
+        held = int(np.ceil(share * n))
+        first = (ordered[held - 1 :] - ordered[: n - held + 1]).argmin(axis=0)
+        for axis in range(d):
+            chosen = np.zeros(n)
+            chosen[order[first[axis] : first[axis] + held, axis]] = 1
+            responsibilities.append(chosen)
+    return np.array(responsibilities)
+
+
+def search(points: Float64Array, noise: Float64Array) -> list[Float64Array]:
+    """Responsibilities (n,) of the whole batch's mode and of the best modes that differ from it."""
+    responsibilities, evidence = fit_axes(points, noise, starts(points), SHORT_RUN)
+    survivors = _distinct(responsibilities, evidence, SURVIVORS)
+    responsibilities, evidence = fit_axes(points, noise, responsibilities[survivors], LONG_RUN)
+    return [responsibilities[mode] for mode in _distinct(responsibilities, evidence, CANDIDATES)]
+
+
+def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int) -> list[int]:
+    """The first mode, and up to `most` others in the order of their evidence that differ from all before."""
+    chosen = [0]
+    for mode in np.argsort(-evidence, kind="stable"):
+        if len(chosen) > most:
+            break
+        if np.abs(responsibilities[chosen] - responsibilities[mode]).mean(axis=1).min() > SAME_MODE:
+            chosen.append(int(mode))
+    return chosen
+
+
+def fit_axes(
+    points: Float64Array, noise: Float64Array, r: Float64Array, iterations: int
+) -> tuple[Float64Array, Float64Array]:
+    """Variational EM with independent axes, from s starts at once: responsibilities (s, n), evidence (s,)."""
+    n = len(points)
+    squares = np.square(points)
+    for _ in range(iterations):
+        size = r.sum(axis=1, keepdims=True) + 1e-9  # (s, 1)
+        mean = r @ points / size  # (s, d)
+        second = r @ squares / size
+        spread = np.maximum(second - mean**2, 0)
+        variance = _narrow_variance(spread, size) + noise
+        gain = 0.5 * size * (second - np.log(variance) - spread / variance)
+        price = _price(mean, variance, size)
+        narrow = expit(gain - price)
+        # sum over axes of narrow * (log N(x; mean, variance) - log N(x; 0, 1)), as a quadratic in x
+        quadratic = 0.5 * narrow * (1 - 1 / variance)
+        linear = narrow * mean / variance
+        constant = -0.5 * (narrow * (np.log(variance) + mean**2 / variance)).sum(axis=1, keepdims=True)
+        ratio = quadratic @ squares.T + linear @ points.T + constant  # (s, n)
+        r, evidence = _expectation(ratio, size, n)
+        evidence = evidence + (entr(narrow) + entr(1 - narrow) - narrow * price).sum(axis=1)
+    return r, evidence
+
+
+def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
+    """EM with correlations from responsibilities r (n,), over the principal directions of the inliers.
+
+    One that is not narrow takes the population's moments, so that it says nothing. noise (d, d).
+    """
+    n, d = points.shape
+    for _ in range(REFINEMENTS):
+        moments = Moments.of(points, r)
+        size, mean, scatter = moments.size, moments.mean, moments.scatter / moments.size
+        spread = np.diag(scatter)
+        variance = _narrow_variance(spread, size) + np.diag(noise)
+        gain = 0.5 * size * (spread + mean**2 - np.log(variance) - spread / variance)
+        narrow = expit(gain - _price(mean, variance, size))
+        # With few inliers, correlations and free axes fall back on what each axis says by itself.
+        weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** 2)
+        alone = narrow * variance + 1 - narrow
+        jitter = NARROW_WEIGHT * NARROW_VARIANCE / (size + NARROW_WEIGHT)
+        covariance = weight * (scatter + noise + jitter * np.eye(d)) + (1 - weight) * np.diag(alone)
+        mean = mean * (narrow + (1 - narrow) * weight)
+
+        ratio, directions = np.linalg.eigh(covariance)
+        ratio = np.clip(ratio, SMALLEST_RATIO, 1)
+        along, centre = points @ directions, mean @ directions
+        gain = 0.5 * (r @ (along**2 - np.square(along - centre) / ratio) - size * np.log(ratio))
+        price = _price(centre, ratio, size)
+        narrow = expit(gain - price)
+        # Between the two by their natural parameters, so that the context stays one Gaussian.
+        shrunk = 1 / (narrow / ratio + 1 - narrow)
+        centre = shrunk * narrow * centre / ratio
+        log_ratio = 0.5 * (along**2 - np.square(along - centre) / shrunk - np.log(shrunk)).sum(axis=1)
+        updated, evidence = _expectation(log_ratio[None], np.array([[size]]), n)
+        settled = np.abs(updated[0] - r).max() < TOLERANCE
+        r = updated[0]
+        if settled:
+            break
+    # Reluctance is for choosing a mode; within the one chosen, the share is what it looks like.
+    contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
+    fits = evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum()
+    return _Mode(directions @ centre, directions * shrunk @ directions.T, contamination, float(fits))
+
+
+def _narrow_variance(spread: Float64Array, size: Float64Array | float) -> Float64Array:
+    return (size * spread + NARROW_WEIGHT * NARROW_VARIANCE) / (size + NARROW_WEIGHT)
+
+
+def _price(mean: Float64Array, variance: Float64Array, size: Float64Array | float) -> Float64Array:
+    """What a mean and a variance of its own cost a direction, in nats: log prior volume over posterior's.
+
+    The mean's prior is the population's N(0, 1), its posterior sd sqrt(variance / size); the log variance's
+    prior is flat over LOG_RANGE in the standard deviation, its posterior sd 1 / sqrt(2 size).
+    """
+    certainty = np.maximum(size, np.pi)
+    price: Float64Array = (
+        0.5 * mean**2
+        + 0.5 * np.log(certainty / np.minimum(variance, 1))
+        + np.log(LOG_RANGE)
+        + 0.5 * np.log(certainty / np.pi)
+    )
+    return price
+
+
+def _share(size: Float64Array, n: int) -> Float64Array:
+    """Posterior mean of eps with `size` inliers among n."""
+    return (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS + RELUCTANCE * n)
+
+
+def _expectation(log_ratio: Float64Array, size: Float64Array, n: int) -> tuple[Float64Array, Float64Array]:
+    """Responsibilities (s, n) and penalised log likelihood (s,), from log inlier/population densities (s, n)."""
+    eps = _share(size, n)
+    inlier = np.log1p(-eps) + log_ratio
+    total = np.logaddexp(inlier, np.log(eps))
+    prior = OUTLIERS * np.log(eps) + (INLIERS + RELUCTANCE * n) * np.log1p(-eps)
+    return np.exp(inlier - total), total.sum(axis=1) + prior[:, 0]
+
+
+def _responsibilities(points: Float64Array, mode: _Mode) -> Float64Array:
+    population = log_density(points, np.zeros_like(mode.location), np.eye(len(mode.location)))
+    log_ratio = log_density(points, mode.location, mode.covariance) - population
+    inlier: Float64Array = expit(log_ratio + np.log(1 / mode.contamination - 1))
+    return inlier

@@ -1,0 +1,1 @@
+"""What if: counterfactuals, traversals, interpolations and samples in latent space."""

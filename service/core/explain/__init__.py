@@ -1,0 +1,1 @@
+"""Why an image is far off: attributions, minimal sets and a sentence."""

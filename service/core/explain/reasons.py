@@ -1,0 +1,58 @@
+"""Reasons in plain words: which latents are off, by how much, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.bundle.store import Latent
+from service.core.detect.context import Context, Float64Array, Source
+from service.core.explain.attribution import BoolArray
+
+# How many latents a sentence names, and the deviation below which none of several stands out.
+NAMED, OUTSTANDING = 3, 2.0
+SOURCES: dict[Source, str] = {
+    "batch": "this batch",
+    "reference": "the reference",
+    "population": "the model's population",
+}
+
+
+def sentences(
+    repaired: BoolArray, deviations: Float64Array, flagged: BoolArray, latents: Sequence[Latent], context: Context
+) -> list[str]:
+    """Each image's reason in plain words, from its minimal set (n, L), `repair_z` (n, L) and flag (n,)."""
+    names = [latent.name for latent in latents]
+    live = sum(not latent.dead for latent in latents)
+    found = []
+    for chosen, z, is_outlier in zip(repaired, np.abs(deviations), flagged, strict=True):
+        dims = [k for k in np.argsort(-z, kind="stable") if chosen[k]]
+        off = {names[k]: float(z[k]) for k in dims}
+        found.append(sentence(off, live - len(off), bool(is_outlier), SOURCES[context.source]))
+    return found
+
+
+def sentence(off: dict[str, float], others: int, flagged: bool, context: str) -> str:
+    """One image's reason: what is `off` and by how many sd, furthest first, and how many `others` are not."""
+    if not flagged:
+        return f"fits {context}"
+    deviations = list(off.values())
+    if not off or (len(off) > 1 and deviations[0] < OUTSTANDING):
+        return f"no single dim stands out, but together they are unusual for {context}"
+    if len(off) <= NAMED:
+        verb = "is" if len(off) == 1 else "are"
+        reason = f"{_listed([*off])} {verb} {_listed([_number(z) for z in deviations])} sd from {context}"
+    else:
+        furthest = _listed([f"{name} ({_number(z)} sd)" for name, z in list(off.items())[:NAMED]])
+        reason = f"{len(off)} dims are off from {context}, most of all {furthest}"
+    return reason + {0: "", 1: "; its other dim fits"}.get(others, "; its other dims fit")
+
+
+def _listed(words: Sequence[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def _number(deviation: float) -> str:
+    return f"{deviation:.1f}" if deviation < 10 else f"{deviation:.0f}"

@@ -1,0 +1,1 @@
+"""Image files decoded in worker processes, within limits of memory and CPU."""

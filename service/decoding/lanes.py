@@ -1,0 +1,152 @@
+"""The processes that decode, a queue in front of some of them, and what becomes of one that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from service.decoding.jobs import Decoded, Job, from_head, send_job
+from service.errors import InferenceUnavailable
+from service.fair_queue import Turns
+
+# A job that makes no headway ends the process. (What takes CPU is ended sooner.)
+STALLED_SECONDS = 60.0
+ENDING_SECONDS = 0.5
+ROOT = Path(__file__).parents[2]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerEnded(Exception):
+    """A worker ended in the middle of a job."""
+
+    took_too_long: bool
+
+
+class Lane:
+    """Some workers that take the jobs of one queue, those that are due first."""
+
+    def __init__(self, workers: int, niceness: int, max_bytes: int, turns: Turns) -> None:
+        """No more jobs than there are workers may have their turn at a time."""
+        self._idle = [Worker(niceness, max_bytes) for _ in range(workers)]
+        self._workers = list(self._idle)
+        self._turns = turns
+        self._threads = ThreadPoolExecutor(workers, "decode")
+        self._last_done = -math.inf
+
+    def idle_seconds(self) -> float:
+        """Return how long ago a worker last did a job."""
+        return time.monotonic() - self._last_done
+
+    def start(self) -> None:
+        # In threads that stay: a worker ends with the thread that started it.
+        for worker in self._workers:
+            self._threads.submit(worker.start)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+
+    async def run(self, job: Job, units: int, due: float) -> Decoded:
+        """Return what a worker made of the job, whose turn is of so many units. Raise WorkerEnded."""
+        taken = await self._turns.take(units, due)
+        worker = self._idle.pop()
+        done = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
+
+        def free(done: asyncio.Future[Decoded]) -> None:
+            self._idle.append(worker)
+            self._turns.give_back(taken)
+            if not done.cancelled():
+                done.exception()  # nobody may be left to ask for it
+
+        # Whoever waits for it may be cancelled; the worker is busy until the job is done.
+        done.add_done_callback(free)
+        decoded = await asyncio.shield(done)
+        self._last_done = time.monotonic()
+        return decoded
+
+
+class Worker:
+    """One process, started when it is needed and again after it has ended."""
+
+    def __init__(self, niceness: int, max_bytes: int) -> None:
+        self._arguments = [str(niceness), str(max_bytes)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._is_closed, self._starting = False, threading.Lock()
+
+    def start(self) -> Connection:
+        """Start the process unless it runs, and return the connection to it. Raise InferenceUnavailable."""
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        with self._starting:
+            if self._connection is None:
+                if self._is_closed:
+                    raise InferenceUnavailable("The service is stopping.", "Send it again.")
+                try:
+                    self._start()
+                except OSError as error:
+                    raise InferenceUnavailable(
+                        f"No process can be started to decode images: {error.strerror}.",
+                        "Send it again a little later.",
+                    ) from error
+            assert self._connection is not None
+            return self._connection
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-m", "service.decoding.worker", str(theirs.fileno()), *self._arguments]
+            # Each decodes on one thread, whatever numpy would like to have.
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
+            self._connection = Connection(ours.detach())
+
+    def do(self, job: Job) -> Decoded:
+        """Return what came of the job, in a thread that may wait for it. Raise WorkerEnded."""
+        connection = self.start()
+        try:
+            send_job(connection, job)
+            if not connection.poll(STALLED_SECONDS):
+                raise EOFError
+            head = connection.recv_bytes()
+            return from_head(head, connection.recv_bytes(), job.shape)
+        except (EOFError, OSError, ValueError, KeyError) as error:
+            status = self._end()
+            logger.warning("a decode worker ended with status %s in the middle of %d images", status, len(job.contents))
+            raise WorkerEnded(took_too_long=status == -signal.SIGPROF) from error
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing, and start no other; a thread that waits for it notices."""
+        with self._starting:
+            self._is_closed, process = True, self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _end(self) -> int | None:
+        """End the process, if there is one, and return its status."""
+        process, connection, self._process, self._connection = self._process, self._connection, None, None
+        if connection is not None:
+            connection.close()
+        if process is None:
+            return None
+        try:
+            return process.wait(ENDING_SECONDS)  # it may have ended by itself: how, is of interest
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()

@@ -1,0 +1,246 @@
+"""Image files to rows, in processes of their own: bounded, first what is small, and never in the event loop's threads.
+
+A job first reads the headers. If all of its images together take little, they are decoded at once. Otherwise the job
+comes back with what they take; that is counted against the request's budget and against what may be waiting at a
+time, and only then the images are decoded, the larger ones later: so nobody waits for others' large images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import joblib
+import numpy as np
+
+from service.decoding.jobs import Decoded, Job, RowShape, run
+from service.decoding.lanes import Lane, WorkerEnded
+from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
+from service.fair_queue import Turns
+from service.images.decode import MIB, Content, Limits, Resize, Rows, Spec, Upload, with_channels
+from service.images.decode_budget import DecodeBudget
+from service.settings import Settings
+
+# Files of one job: one that has more bytes goes alone.
+JOB_BYTES = MIB
+# Images that together take no more are decoded as soon as their headers are read: some 25 ms.
+AT_ONCE_BYTES = 8 * MIB
+# What one other job takes at most, some 0.2 s, unless it is a single image. As many run at a time as there are workers,
+# but fewer beside an image that takes more.
+LARGE_BYTES = 64 * MIB
+# They leave the processor to small images, and to all else that is quickly done.
+LARGE_NICENESS = 10
+# Images that take so much are due as if they had come a second later.
+BYTES_PER_SECOND = 32 * MIB
+# CPU seconds that a process takes to start again.
+RESTART_SECONDS = 0.25
+# Of CPU, for a job of a request that has hardly any left.
+SHORTEST_SECONDS = 0.01
+# Of CPU, for images that nobody sent.
+LONGEST_SECONDS = 3600.0
+PROBE_SECONDS = 3.0
+
+
+class Decoder(Protocol):
+    """Decodes the uploads of requests."""
+
+    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        """Return the rows of every upload that can be used, and the others' errors.
+
+        Raises TooLarge where the budget is exceeded, Overloaded where too much waits to be decoded.
+        """
+
+
+class LocalDecoder:
+    """Decodes in a thread of this process, for programs that are no service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_pixels = settings.max_image_pixels
+
+    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        return await asyncio.to_thread(self._read, uploads, spec, resize, budget)
+
+    def _read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        rows = _Rows(uploads, spec)
+        shape, files = RowShape.of(spec), list(rows.files)
+        limits = Limits(self._max_pixels, budget.max_image_bytes)
+        job = Job([rows.files[at] for at in files], shape, resize, limits, None, budget.bytes_left, 0)
+        decoded = run(job)
+        budget.take(sum(decoded.costs))
+        rows.add(files, decoded)
+        return rows.result()
+
+
+class DecodePool:
+    """The worker processes of one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_pixels = settings.max_image_pixels
+        self._most_waiting, self._waiting = settings.max_decode_bytes_in_flight, 0
+        self._longest_delay = settings.timeout_seconds / 2
+        self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
+        workers = joblib.cpu_count()
+        self._quick = Lane(workers, 0, settings.max_decode_bytes, Turns(workers))
+        turns = Turns(workers * LARGE_BYTES, LARGE_BYTES)
+        self._large = Lane(workers, LARGE_NICENESS, settings.max_decode_bytes, turns)
+
+    def start(self) -> None:
+        """Start the workers for what is quickly done; those for large images start with the first of them."""
+        self._quick.start()
+
+    def close(self) -> None:
+        """End every worker, whatever it is doing."""
+        self._quick.close()
+        self._large.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def is_alive(self) -> bool:
+        """Return whether a job was done in the last PROBE_SECONDS, or else an empty one, let in first, is now."""
+        if self._quick.idle_seconds() < PROBE_SECONDS:
+            return True
+        job = Job([], RowShape(1, 1, 1), "fit", Limits(self._max_pixels), None, 0, PROBE_SECONDS)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._quick.run(job, 1, due=0.0)
+        except (TimeoutError, WorkerEnded):
+            return False
+        return True
+
+    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._threads, _Rows, uploads, spec)
+        if rows.files:
+            limits = Limits(self._max_pixels, budget.max_image_bytes)
+            job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0)
+            pieces = _pieces(list(rows.files), [_length(file) for file in rows.files.values()], JOB_BYTES)
+            await _all_of(self._look(rows, piece, job, budget) for piece in pieces)
+        return rows.result()
+
+    async def _look(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
+        """Decode the files at those positions, now if they are small, or else once there is room for them."""
+        looked = await self._run(rows, positions, job, budget)
+        if looked is None or looked.pixels is not None:
+            return
+        costs = dict(zip(positions, looked.costs, strict=False))
+        usable = [at for at in positions if at not in rows.errors]
+        now = replace(job, decode_up_to=None)
+        groups = list(_pieces(usable, [costs[at] for at in usable], LARGE_BYTES))
+        with self._room_for(sum(looked.costs), budget):
+            await _all_of(self._run(rows, group, now, budget, sum(costs[at] for at in group)) for group in groups)
+
+    async def _run(
+        self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
+    ) -> Decoded | None:
+        """Have a worker do the job on the files at those positions, None where it did not survive it.
+
+        `cost` is what they take, where it is known and counted already.
+        """
+        job = replace(
+            job,
+            contents=[rows.files[at] for at in positions],
+            give_up_at=budget.bytes_left if cost is None else sys.maxsize,
+            seconds=min(max(budget.seconds_left, SHORTEST_SECONDS), LONGEST_SECONDS),
+        )
+        due = budget.began + min(budget.bytes / BYTES_PER_SECOND, self._longest_delay)
+        try:
+            run = self._quick.run(job, 1, due) if cost is None else self._large.run(job, cost, due)
+            decoded = await run
+        except WorkerEnded as ended:
+            budget.spend(job.seconds if ended.took_too_long else RESTART_SECONDS)
+            if len(positions) == 1:
+                rows.errors[positions[0]] = UndecodableImage(
+                    "The image cannot be decoded: it ended the process that tried.", "It may be damaged: leave it out."
+                )
+            else:
+                await _all_of(self._look(rows, [at], job, budget) for at in positions)
+            return None
+        budget.spend(decoded.seconds)
+        if cost is None:
+            budget.take(sum(decoded.costs))
+        rows.add(positions, decoded)
+        return decoded
+
+    @contextmanager
+    def _room_for(self, cost: int, budget: DecodeBudget) -> Iterator[None]:
+        """Count images that take `cost` bytes as waiting. Raise Overloaded where there is no room for them.
+
+        A request that once found room is not turned away later, nor is one that finds nothing waiting.
+        """
+        if self._waiting and self._waiting + cost > self._most_waiting and not budget.is_admitted:
+            raise Overloaded(
+                f"Images that take {self._waiting // MIB} MiB to decode are waiting, and there is no room for "
+                f"{cost // MIB} MiB more; at most {self._most_waiting // MIB} MiB are taken at a time.",
+                "Send it again a little later.",
+            )
+        budget.is_admitted = True
+        self._waiting += cost
+        try:
+            yield
+        finally:
+            self._waiting -= cost
+
+
+class _Rows:
+    """The rows of some uploads as they are filled in: pixels of the right shape at once, files later."""
+
+    def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
+        """Read every upload. Do it in a thread: it may be unpacked by that."""
+        self.files: dict[int, Content] = {}
+        self.errors: dict[int, MisfitError] = {}
+        self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+        for position, upload in enumerate(uploads):
+            try:
+                content = upload.read()
+            except InvalidInput as error:
+                self.errors[position] = error
+                continue
+            if isinstance(content, np.ndarray) and with_channels(content).shape == spec.shape:
+                self._pixels[position] = with_channels(content)
+            else:
+                self.files[position] = content
+
+    def add(self, positions: Sequence[int], decoded: Decoded) -> None:
+        """Take what became of the files at those positions."""
+        self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
+        if decoded.pixels is not None:
+            self._pixels[[at for at in positions if at not in self.errors]] = decoded.pixels
+
+    def result(self) -> Rows:
+        """Return the rows of all that could be used."""
+        if not self.errors:
+            return Rows(self._pixels, {})
+        used = [at for at in range(len(self._pixels)) if at not in self.errors]
+        return Rows(self._pixels[used], dict(sorted(self.errors.items())))
+
+
+async def _all_of(works: Iterator[object]) -> None:
+    """Do all of them at once, until one fails."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)  # type: ignore[arg-type]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+
+
+def _length(content: Content) -> int:
+    return content.nbytes if isinstance(content, np.ndarray) else len(content)
+
+
+def _pieces(positions: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Split positions into runs whose sizes add up to at most `most`; what is larger goes alone."""
+    piece: list[int] = []
+    total = 0
+    for position, size in zip(positions, sizes, strict=True):
+        if piece and total + size > most:
+            yield piece
+            piece, total = [], 0
+        piece.append(position)
+        total += size
+    if piece:
+        yield piece

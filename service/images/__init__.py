@@ -1,0 +1,1 @@
+"""Pixels in and out: image files, arrays and archives to rows, and pictures back."""

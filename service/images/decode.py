@@ -1,0 +1,254 @@
+"""Images as they come, to rows as the encoder takes them: uint8 (H, W, C), one by one, each with its own error.
+
+An image of the right size and mode passes unchanged. Others are turned as EXIF says, laid on white
+where they are transparent, converted to the bundle's channels and resized (the aspect ratio is not kept).
+
+What decoding an image takes is estimated from its header, before any pixel is decoded: see `Opened.cost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
+from service.images import png_chunks
+
+Uint8Array = NDArray[np.uint8]
+Resize = Literal["fit", "reject"]
+Content = bytes | memoryview | Uint8Array
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+MIB = 1024 * 1024
+ORIENTATION = 0x0112  # EXIF
+START_OF_SCAN = b"\xff\xda"  # JPEG
+
+# Bytes that Pillow holds at its peak for each pixel of a mode, conversion and resizing included (measured).
+BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 9, "RGB": 4, "RGBA": 8, "I;16": 6, "I;16B": 6, "I;16L": 6, "I;16N": 6}
+MOST_BYTES_PER_PIXEL = 12  # other modes, and RGB with a transparent colour
+# libwebp draws on two canvases of its own.
+WEBP_CANVAS_BYTES = 12
+# A JPEG of several scans keeps two bytes for each coefficient, and every scan goes through all of them: as long as it
+# takes to write a quarter of a byte a pixel.
+COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
+
+# Our limit is tested on every header before decoding; Pillow's own would cut in at another size.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Spec(Protocol):
+    """The rows that the encoder takes, as `service.bundle.store.ImageSpec` has them."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decoding one image may take: its width times height, and bytes of memory where they are limited."""
+
+    max_pixels: int
+    max_cost: int | None = None
+
+    def check_pixels(self, size: tuple[int, int]) -> None:
+        """Raise TooLarge for an image of more pixels than are taken."""
+        width, height = size
+        if width * height > self.max_pixels:
+            raise TooLarge(
+                f"The image has {width} x {height} pixels; at most {self.max_pixels} are taken.",
+                "Scale it down before sending.",
+            )
+
+    def check_cost(self, cost: int, size: tuple[int, int], length: int) -> None:
+        """Raise TooLarge for an image of that size, in a file of `length` bytes, that takes more than it may."""
+        if self.max_cost is not None and cost > self.max_cost:
+            raise TooLarge(
+                f"The image has {size[0]} x {size[1]} pixels in a file of {length} bytes: decoding it takes some "
+                f"{cost // MIB} MiB; at most {self.max_cost // MIB} MiB are taken for one image of this request.",
+                "Scale it down before sending. The more is sent in a request, the more its images may take "
+                "(MISFIT_MAX_DECODE_RATIO), up to MISFIT_MAX_DECODE_BYTES.",
+            )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image of a request: what the client calls it, and how to get at its content.
+
+    `read` returns an image file's bytes, or pixels uint8 (H, W) or (H, W, C); it may raise MisfitError.
+    """
+
+    id: str
+    read: Callable[[], Content]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`pixels` uint8 (k, H, W, C) of the uploads that could be used; the others' errors by position."""
+
+    pixels: Uint8Array
+    errors: dict[int, MisfitError]
+
+
+@dataclass
+class Opened:
+    """An image file whose header has been read.
+
+    cost  bytes that decoding takes at its peak, and a measure of its time: some 3 ns a byte
+    """
+
+    image: Image.Image
+    cost: int
+
+
+def read_rows(uploads: Sequence[Upload], spec: Spec, resize: Resize, limits: Limits) -> Rows:
+    """Decode every upload that can be decoded, in order, in this thread."""
+    pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+    errors: dict[int, MisfitError] = {}
+    for position, upload in enumerate(uploads):
+        try:
+            pixels[position - len(errors)] = to_row(upload.read(), spec, resize, limits)
+        except InvalidInput as error:
+            errors[position] = error
+    return Rows(pixels[: len(uploads) - len(errors)], errors)
+
+
+def to_row(content: Content, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
+    """Return one image as uint8 `spec.shape`. Raise UndecodableImage, TooLarge or ShapeMismatch."""
+    if isinstance(content, np.ndarray):
+        return from_pixels(content, spec, resize, limits)
+    return decode(open_image(content, spec, resize, limits), spec, resize)
+
+
+def from_pixels(content: Uint8Array, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
+    """Return pixels (H, W) or (H, W, C) of any size as uint8 `spec.shape`. Raise TooLarge or ShapeMismatch."""
+    pixels = with_channels(content)
+    if pixels.shape == spec.shape:
+        return pixels
+    limits.check_pixels((pixels.shape[1], pixels.shape[0]))
+    return _conform(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), spec, resize)
+
+
+def with_channels(pixels: Uint8Array) -> Uint8Array:
+    """Return pixels (H, W) or (H, W, C) as (H, W, C)."""
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits) -> Opened:
+    """Read an image file's header. Raise UndecodableImage, or TooLarge by what `limits` says."""
+    length = len(content)
+    content, compressed_texts = png_chunks.without_many_texts(content)
+    try:
+        image = Image.open(BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UndecodableImage(
+            f"{length} bytes that begin with {bytes(content[:12])!r} cannot be read as an image; "
+            f"expected {', '.join(FORMATS)}.",
+            "Send the image file's own bytes. URLs are never fetched.",
+        ) from error
+    except Exception as error:
+        raise _undecodable(error) from error
+    try:
+        limits.check_pixels(image.size)
+        if image.mode in ("I", "F"):
+            raise UndecodableImage(
+                f"The image has 32 bits a pixel (mode {image.mode}), whose range is not known; expected 8 or 16.",
+                "Convert it to 8 bits a channel.",
+            )
+        size = image.size
+        if resize == "fit":
+            # A large JPEG is decoded at a fraction of its size, twice what the model takes or more.
+            image.draft(None, (2 * max(spec.width, spec.height),) * 2)
+        cost = _cost(image, size, content) + compressed_texts * MIB
+        limits.check_cost(cost, size, length)
+    except MisfitError:
+        image.close()
+        raise
+    except Exception as error:
+        image.close()
+        raise _undecodable(error) from error
+    return Opened(image, cost)
+
+
+def decode(opened: Opened, spec: Spec, resize: Resize) -> Uint8Array:
+    """Return the image as uint8 `spec.shape`. Raise UndecodableImage or ShapeMismatch."""
+    try:
+        with opened.image as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _conform(image, spec, resize)
+    except MisfitError:
+        raise
+    except Exception as error:
+        raise _undecodable(error) from error
+
+
+def _undecodable(error: Exception) -> UndecodableImage:
+    """Pillow's decoders raise nearly every type on damaged input."""
+    return UndecodableImage(
+        f"The image cannot be decoded: {error or type(error).__name__}.",
+        "It may be damaged or cut short: send it again.",
+    )
+
+
+def _cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
+    """Return the bytes that decoding takes of an opened image whose full size is `size`."""
+    each = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
+    if image.mode == "RGB" and "transparency" in image.info:
+        each = MOST_BYTES_PER_PIXEL
+    # To look for EXIF behind the pixels, Pillow would decode a PNG.
+    may_tell = image.format != "PNG" or "exif" in image.info
+    if may_tell and image.getexif().get(ORIENTATION, 1) != 1:
+        each += 4  # a turned copy
+    if image.format == "WEBP":
+        each += WEBP_CANVAS_BYTES
+    cost = image.width * image.height * each
+    if image.format in ("JPEG", "MPO"):
+        cost += _coefficients(image, size[0] * size[1], bytes(content))
+    return cost
+
+
+def _coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:
+    """Return what a JPEG of so many pixels takes before it is scaled down."""
+    header_end = image.fp.tell() if image.fp is not None else 0
+    bands = len(image.getbands())
+    first = content.rfind(START_OF_SCAN, 0, header_end)
+    in_first_scan = content[first + 4] if 0 <= first < len(content) - 4 else bands
+    if "progressive" not in image.info and in_first_scan >= bands:
+        return pixels
+    scans = 1 + content.count(START_OF_SCAN, header_end)
+    return pixels * (1 + COEFFICIENT_BYTES * bands) + pixels * scans // SCANS_PER_BYTE
+
+
+def _conform(image: Image.Image, spec: Spec, resize: Resize) -> Uint8Array:
+    """Return a decoded image as uint8 `spec.shape`."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    final_mode = "RGB" if spec.channels == 3 else "L"
+    # Grey is resized as grey: the three channels would come out alike.
+    grey = image.mode in ("1", "L") and not image.has_transparency_data
+    mode = "RGBA" if image.has_transparency_data else "L" if grey else final_mode
+    image = image if image.mode == mode else image.convert(mode)
+    if image.size != (spec.width, spec.height):
+        if resize == "reject":
+            raise ShapeMismatch(
+                f"The image has {image.width} x {image.height} pixels; the model takes "
+                f'{spec.width} x {spec.height}, and resize is "reject".',
+                'Send images of that size, or set resize to "fit".',
+            )
+        image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image if image.mode == final_mode else image.convert(final_mode)
+    return np.asarray(image).reshape(spec.shape)

@@ -1,0 +1,1 @@
+"""The use cases: score, explain, fit, edit, traverse, interpolate, sample, encode, decode."""

@@ -1,0 +1,264 @@
+"""What an edit, traversal, path or sample is to decode: latents, and what to tell about the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.api.options import (
+    EditOptions,
+    ImageChoice,
+    InterpolateOptions,
+    SampleOptions,
+    TraverseOptions,
+    most_pictures,
+)
+from service.api.schemas import ErrorDetail
+from service.bundle.store import Bundle
+from service.core.detect.context import Context, Float64Array
+from service.core.detect.scoring import Scores
+from service.core.edit import latent_edits
+from service.core.explain import attribution
+from service.errors import InvalidOption, quoted
+from service.pipeline import responses
+from service.pipeline.batch import Batch
+
+# Python makes no number of more than 4,300 digits.
+MOST_INDEX_DIGITS = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """k pictures to be decoded.
+
+    latents     (k, L)
+    start       (k, L)  the latents that each was made from, or None where they were made from none
+    sources     (k,)    the request's image that each was made from, -1 for none
+    originals   (k, H, W, C)  the images themselves, shown beside the pictures, or None
+    ids         (k,)
+    columns             pictures in a row of the contact sheet
+    captions            of the contact sheet's rows and columns
+    repaired    (k, L)  of counterfactuals, the latents that were changed so that the image fits
+    """
+
+    latents: Float64Array
+    start: Float64Array | None
+    sources: Sequence[int]
+    ids: Sequence[str]
+    columns: int
+    row_captions: Sequence[str]
+    column_captions: Sequence[str]
+    context: Context | None
+    errors: dict[str, ErrorDetail]
+    warnings: tuple[str, ...] = ()
+    originals: NDArray[np.uint8] | None = None
+    repaired: NDArray[np.bool_] | None = None
+
+
+def check_count(count: int, bundle: Bundle) -> None:
+    """Raises InvalidOption where so many pictures are more than one answer may hold."""
+    image = bundle.manifest.image
+    if count > (most := most_pictures(image)):
+        raise InvalidOption(
+            f"{count} pictures of {image.width} x {image.height} pixels; at most {most} are drawn at a time.",
+            "Ask for fewer.",
+        )
+
+
+def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
+    """Raises InvalidOption where no image is to be edited, UnknownLatent, and what `service.core.edit.latent_edits`
+    raises."""
+    scores, context, latents = _scores(batch), batch.context, bundle.manifest.latents
+    live = bundle.population.live_dims
+    positions = batch.positions
+    if options.which == "all":
+        chosen = np.arange(len(positions))
+    elif options.which == "flagged":
+        chosen = np.flatnonzero(scores.is_outlier)
+    else:
+        chosen = np.array([_find(choice, batch) for choice in options.which], dtype=np.intp)
+    if len(chosen) == 0:
+        raise InvalidOption(
+            f"None of the {len(positions)} images is flagged, so there is nothing to edit.",
+            'Name the images with which=all or which=["a.png", 3], or lower the threshold.',
+        )
+    if len(chosen) > (most := most_pictures(bundle.manifest.image)):
+        raise InvalidOption(
+            f"{len(chosen)} images are to be edited; at most {most} are at a time.", "Name fewer in which."
+        )
+    start = batch.images.latents[chosen, 0].astype(np.float64)
+    repaired = None
+    if options.edit == "counterfactual":
+        if options.latents is None:
+            repaired = attribution.minimal_sets(batch.images.latents[chosen], context, bundle.population)
+            # What is to be edited though it lies inside has no such set: then the latent most to blame changes.
+            terms = attribution.attribute(batch.images.latents[chosen], context, bundle.population)
+            most = np.arange(len(latents)) == attribution.order(terms, context)[:, :1]
+            repaired = np.where(repaired.any(axis=1, keepdims=True), repaired, most)
+        else:
+            dims = [latent_edits.resolve(latent, latents) for latent in options.latents]
+            repaired = np.isin(np.arange(len(latents)), dims)[None].repeat(len(chosen), axis=0)
+        edited = latent_edits.counterfactual(start, repaired, context.location, context.covariance, live)
+    elif options.edit == "project":
+        edited = latent_edits.project(start, context.location, context.covariance, live, context.radius_squared)
+    else:
+        values = latent_edits.resolve_values(options.values, latents)
+        edited = latent_edits.move(
+            start, values, options.unit, options.edit == "shift", context.location, context.covariance
+        )
+    ids = [batch.images.ids[positions[row]] for row in chosen]
+    return Plan(
+        latents=edited,
+        start=start,
+        sources=[positions[row] for row in chosen],
+        ids=ids,
+        columns=2,
+        row_captions=ids,
+        column_captions=("as sent", options.edit),
+        context=context,
+        errors=responses.errors_by_id(batch.images),
+        repaired=None if repaired is None else repaired & np.isin(np.arange(len(latents)), live),
+    )
+
+
+def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Plan:
+    """Raises UnknownLatent, and InvalidOption for a plane of other than two latents and for too many pictures."""
+    context, latents, population = batch.context, bundle.manifest.latents, bundle.population
+    if options.latents is None:
+        dims = population.live_dims.tolist()
+    else:
+        dims = [latent_edits.resolve(latent, latents) for latent in options.latents]
+    # Not from the middle if there are images: a mean of several modes may look like nothing at all.
+    row = batch.typical if options.start is None else _find(options.start, batch)
+    start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
+    moments = (
+        (context.location, context.covariance)
+        if options.range == "context"
+        else (population.location, population.covariance)
+    )
+    # Adding 0 makes -0 a 0.
+    steps = [f"{step + 0:.2g} sd" for step in np.linspace(-options.span, options.span, options.steps).round(6)]
+    if options.plane:
+        if len(dims) != 2:
+            given = f"the model has {len(dims)}" if options.latents is None else f"{len(dims)} are given"
+            raise InvalidOption(f"A plane takes two latents, {given}.", "Name the two in latents, or leave plane.")
+        grid = latent_edits.traverse_plane(start, (dims[0], dims[1]), options.steps, *moments, span=options.span)
+        names = [latents[dims[0]].name] * options.steps
+        row_captions = [
+            f"{names[0]} {step:+.1f} sd" for step in np.linspace(-options.span, options.span, options.steps)
+        ]
+    else:
+        if len(dims) * options.steps > (most := most_pictures(bundle.manifest.image)):
+            raise InvalidOption(
+                f"{len(dims)} latents in {options.steps} steps are {len(dims) * options.steps} pictures; at most "
+                f"{most} are drawn at a time.",
+                "Name fewer latents, or take fewer steps.",
+            )
+        grid = latent_edits.traverse(start, dims, options.steps, *moments, span=options.span)
+        row_captions = names = [latents[dim].name for dim in dims]
+    return _from_one(
+        batch,
+        grid.reshape(-1, grid.shape[-1]),
+        start if row is not None else None,
+        row,
+        ids=[f"{name}_{down}_{across}" for down, name in enumerate(names) for across in range(options.steps)],
+        columns=options.steps,
+        row_captions=row_captions,
+        column_captions=steps,
+    )
+
+
+def plan_interpolate(batch: Batch, options: InterpolateOptions, bundle: Bundle) -> Plan:
+    """Raises InvalidOption where start or end is no image of the request."""
+    first, last = (batch.images.latents[_find(choice, batch), 0] for choice in (options.start, options.end))
+    path = latent_edits.interpolate(first.astype(np.float64), last.astype(np.float64), options.frames)
+    return _from_one(
+        batch,
+        path,
+        path[0],
+        _find(options.start, batch),
+        ids=[f"frame_{frame:03}" for frame in range(options.frames)],
+        columns=min(options.frames, 10),
+    )
+
+
+def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> Plan:
+    """Raises ContextTooSmall where there is no normal image to draw from."""
+    context, rng = batch.context, np.random.default_rng(options.seed)
+    sources = [-1] * options.count
+    if options.method == "empirical":
+        normal = np.flatnonzero(~batch.scores.is_outlier) if batch.scores is not None else np.empty(0, np.intp)
+        samples, drawn = latent_edits.sample_empirical(batch.images.latents[normal], options.count, rng)
+        positions = batch.positions
+        sources = [positions[normal[row]] for row in drawn]
+    else:
+        live = bundle.population.live_dims
+        samples = latent_edits.sample_gaussian(
+            options.count, context.location, context.covariance, live, context.radius_squared, rng
+        )
+    ids = [f"sample_{number:03}" for number in range(options.count)]
+    errors = responses.errors_by_id(batch.images)
+    return Plan(samples, None, sources, ids, min(options.count, 10), (), (), context, errors)
+
+
+def plan_decode(latents: Float64Array) -> Plan:
+    """The latents as they come, without a context."""
+    count = len(latents)
+    return Plan(latents, None, [-1] * count, [str(row) for row in range(count)], min(count, 10), (), (), None, {})
+
+
+def _from_one(
+    batch: Batch,
+    latents: Float64Array,
+    start: Float64Array | None,
+    row: int | None,
+    *,
+    ids: Sequence[str],
+    columns: int,
+    row_captions: Sequence[str] = (),
+    column_captions: Sequence[str] = (),
+) -> Plan:
+    """A plan whose pictures all begin with the usable image `row`, or with none."""
+    source = -1 if row is None else batch.positions[row]
+    return Plan(
+        latents=latents,
+        start=None if start is None else np.broadcast_to(start, latents.shape),
+        sources=[source] * len(latents),
+        ids=ids,
+        columns=columns,
+        row_captions=row_captions,
+        column_captions=column_captions,
+        context=batch.context,
+        errors=responses.errors_by_id(batch.images),
+    )
+
+
+def _scores(batch: Batch) -> Scores:
+    assert batch.scores is not None, "an edit is of images"
+    return batch.scores
+
+
+def _find(choice: ImageChoice, batch: Batch) -> int:
+    """The row of the usable image with that index or id. Raises InvalidOption."""
+    ids, errors = batch.images.ids, batch.images.errors
+    position = ids.index(choice) if choice in ids else _index(choice, len(ids))
+    if position is None:
+        raise InvalidOption(
+            f"There is no image {quoted(choice)} among the {len(ids)} of the request.",
+            f"Name one by its id, or by its index from 0 to {len(ids) - 1}." if ids else "Send images.",
+        )
+    if position in errors:
+        raise InvalidOption(
+            f"The image {quoted(choice)} could not be used: {errors[position].message}", "Send it again."
+        )
+    return batch.positions.index(position)
+
+
+def _index(choice: ImageChoice, count: int) -> int | None:
+    """Return `choice` as a number where it is one below `count`, else None."""
+    text = str(choice)
+    is_number = text.isdecimal() and len(text) <= MOST_INDEX_DIGITS and int(text) < count
+    return int(text) if is_number else None

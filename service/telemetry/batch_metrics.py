@@ -1,0 +1,87 @@
+"""What Prometheus is told by the networks' process: how rows wait, and how they are merged into adaptive batches.
+
+BentoML collects it from the files of all its workers, so that it is at the API's GET /metrics as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from service.bundle.store import Bundle
+from service.telemetry.metrics import STAGE_SECONDS, open_files
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+MAX_ADAPTIVE_BATCH = 1024
+BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, MAX_ADAPTIVE_BATCH)
+FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+
+
+class BatchMetrics:
+    """Made once in Inference's worker, as `service.telemetry.metrics.Metrics` in the API's."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import REGISTRY, Gauge, Histogram
+
+        open_files()
+        registry = registry or REGISTRY
+        self._rows, self._fill, self._seconds, self._queue_age = (
+            Histogram(f"misfit_{name}", text, ("network",), buckets=buckets, registry=registry)
+            for name, text, buckets in (
+                ("adaptive_batch_rows", "Rows of an adaptive batch, of all requests merged in it.", BATCH_ROWS),
+                ("adaptive_batch_fill", "Share of the rows computed for it that are not padding.", FILL),
+                ("adaptive_batch_seconds", "Seconds that a network took for an adaptive batch.", STAGE_SECONDS),
+                ("queue_age_seconds", "Seconds that rows waited until their adaptive batch began.", STAGE_SECONDS),
+            )
+        )
+        self._info = Gauge(
+            "misfit_info",
+            "1, with what runs: the bundle, its model, and ONNX Runtime's execution provider.",
+            ("bundle_id", "model", "provider"),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def running(self, bundle: Bundle, provider: str) -> None:
+        self._info.labels(bundle.manifest.bundle_id, bundle.manifest.model, provider).set(1)
+
+    @contextmanager
+    def adaptive_batch(self, network: str, rows: int, computed: int) -> Iterator[None]:
+        """What happens inside is `network` on `rows` rows, for which it computes `computed`."""
+        started = time.perf_counter()
+        yield
+        self._seconds.labels(network).observe(time.perf_counter() - started)
+        self._rows.labels(network).observe(rows)
+        self._fill.labels(network).observe(rows / computed)
+
+    def waited(self, network: str, seconds: float) -> None:
+        self._queue_age.labels(network).observe(seconds)
+
+
+@cache
+def batch_metrics() -> BatchMetrics:
+    """This process's."""
+    return BatchMetrics()
+
+
+def watch_queues(dispatchers: dict[str, Any]) -> None:
+    """Have `dispatchers`, BentoML's queues by network, tell how long what they send on has waited.
+
+    A job that is split between two batches counts in each.
+    """
+    for network, dispatcher in dispatchers.items():
+        dispatcher.outbound_call = partial(_send_on, network, dispatcher.outbound_call)
+
+
+async def _send_on(
+    network: str, outbound_call: Callable[..., Awaitable[None]], jobs: Sequence[Any], training: bool = False
+) -> None:
+    now = time.time()  # the clock that `enqueue_time` is of
+    for job in jobs:
+        batch_metrics().waited(network, max(now - job.enqueue_time, 0.0))
+    await outbound_call(jobs, training=training)

@@ -1,0 +1,191 @@
+"""What Prometheus is told by the API, at GET /metrics; what the networks' process tells is in
+`service.telemetry.batch_metrics`.
+
+No label comes from outside: each has a few values, which this code or the bundle names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter as Counts
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, get_args
+
+from service.bundle.store import Bundle
+from service.core.detect.drift import Drift
+from service.errors import InvalidInput, MisfitError
+from service.pipeline.batch import Batch, Encoded
+from service.pipeline.hooks import Observer, Stage
+from service.telemetry import spans
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+class Metrics(Observer):
+    """Made once in each worker: not before, since BentoML only then says where its workers put their counts."""
+
+    def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+        open_files()
+        registry = registry or REGISTRY
+        self._in_flight = {
+            unit: Gauge(name, text, multiprocess_mode="livesum", registry=registry)
+            for unit, name, text in (
+                ("images", "misfit_rows_in_flight", "Images being worked on in all requests."),
+                (
+                    "bytes",
+                    "misfit_bytes_in_flight",
+                    "Bytes of all bodies and messages, of the work on them and of its answers.",
+                ),
+            )
+        }
+        self._grpc_calls = Counter(
+            "misfit_grpc_calls", "gRPC calls that have ended.", ("method", "code"), registry=registry
+        )
+        self._grpc_seconds = Histogram(
+            "misfit_grpc_call_seconds",
+            "Seconds from a gRPC call's arrival to its end.",
+            ("method",),
+            buckets=CALL_SECONDS,
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "misfit_stage_seconds",
+            "Seconds in one stage of a request, or of a chunk of it, waiting included.",
+            ("stage",),
+            buckets=STAGE_SECONDS,
+            registry=registry,
+        )
+        self._scored, self._flagged, self._foreign = (
+            Counter(f"misfit_images_{name}", text, registry=registry)
+            for name, text in (
+                ("scored", "Images that were scored."),
+                ("flagged", "Images among them that were flagged as outliers, foreign ones included."),
+                ("foreign", "Images among them that are unlike anything that the model has seen."),
+            )
+        )
+        self._item_errors = Counter(
+            "misfit_item_errors", "Images that could not be used, by the error they got.", ("code",), registry=registry
+        )
+        self._contexts = Counter(
+            "misfit_contexts",
+            "Contexts that images were compared with.",
+            ("source", "estimator", "reliability"),
+            registry=registry,
+        )
+        self._context_size = Histogram(
+            "misfit_context_size", "Images that such a context was fitted to.", buckets=CONTEXT_SIZES, registry=registry
+        )
+        self._drift = Drift(bundle.population)
+        latents = bundle.manifest.latents
+        self._drift_distance, self._drift_requests = (
+            Gauge(name, text, multiprocess_mode="livemostrecent", registry=registry)
+            for name, text in (
+                (
+                    "misfit_drift_distance",
+                    "Squared distance of recent images to the bundle's population, 1 being what is expected.",
+                ),
+                ("misfit_drift_requests", "Recent requests that the figures of drift rest on."),
+            )
+        )
+        shift = Gauge(
+            "misfit_drift_latent_shift",
+            "Mean of a latent over recent images, from the population's, in its standard deviations.",
+            ("latent",),
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self._drift_shift = [shift.labels(latents[index].name) for index in self._drift.live]
+        for stage in get_args(Stage):
+            self._stage_seconds.labels(stage)
+        for kind in _kinds(InvalidInput):
+            self._item_errors.labels(kind.code)
+        self._tell_drift()
+
+    def in_flight(self, amounts: Mapping[str, int]) -> None:
+        for unit, amount in amounts.items():
+            self._in_flight[unit].set(amount)
+
+    def grpc_call(self, method: str, code: str, seconds: float) -> None:
+        self._grpc_calls.labels(method, code).inc()
+        self._grpc_seconds.labels(method).observe(seconds)
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Time what happens inside, and make it a span of the request's trace."""
+        started = time.perf_counter()
+        try:
+            with spans.span(name):
+                yield
+        finally:
+            self._stage_seconds.labels(name).observe(time.perf_counter() - started)
+
+    def encoded(self, images: Encoded) -> None:
+        for code, count in Counts(error.code for error in images.errors.values()).items():
+            self._item_errors.labels(code).inc(count)
+        self._drift.add(images.latents)
+        self._tell_drift()
+
+    def scored(self, batch: Batch) -> None:
+        assert batch.scores is not None, "there are images"
+        self._scored.inc(len(batch.scores.is_outlier))
+        self._flagged.inc(int(batch.scores.is_outlier.sum()))
+        if batch.images.check is not None:
+            self._foreign.inc(int((batch.images.check.foreignness > 1).sum()))
+        context = batch.context
+        self._contexts.labels(context.source, context.estimator, context.reliability).inc()
+        if context.size:  # not so of the population
+            self._context_size.observe(context.size)
+
+    def _tell_drift(self) -> None:
+        self._drift_distance.set(self._drift.distance)
+        self._drift_requests.set(self._drift.requests)
+        for gauge, shift in zip(self._drift_shift, self._drift.shift, strict=True):
+            gauge.set(shift)
+
+
+def open_files() -> None:
+    """Prepare the files that the processes share their counts by. To be called in each before it makes any count."""
+    from service.telemetry import multiprocess
+
+    multiprocess.install()
+    forget_the_dead()
+
+
+def forget_the_dead() -> None:
+    """Remove what killed processes last said of themselves: only those that end in order do it on their own."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        names: list[str] = []
+        with suppress(OSError):  # there is no such directory, or nobody may read it
+            names = os.listdir(directory)
+        found = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", name) for name in names)
+        for pid in {int(match[1]) for match in found if match}:
+            if not _is_running(pid):
+                with suppress(OSError):  # another process that starts has been faster, or nobody may remove it
+                    mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _kinds(error: type[MisfitError]) -> list[type[MisfitError]]:
+    """An error and all that are of its kind."""
+    return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]

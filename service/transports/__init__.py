@@ -1,0 +1,1 @@
+"""Translation only: requests in, answers and errors out, by HTTP or gRPC."""

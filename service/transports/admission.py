@@ -1,0 +1,148 @@
+"""How much may be worked on at a time: more is turned away at once, before it takes memory.
+
+Bytes are those of a body, as it comes, and once the request is read those of the work on it and of its answer
+(`service.transports.memory_footprint`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from service.errors import Overloaded, TooLarge
+
+# At most this share of all images that are taken is kept free for a request like the last one that found no room.
+MOST_KEPT_FREE = 0.25
+# A request that is being read has room kept for it so long: a slow sender does not keep others out.
+READING_SECONDS = 1.0
+
+
+class Admission:
+    """Counts the rows and bytes of all requests under way, for one event loop."""
+
+    def __init__(
+        self,
+        max_rows: int,
+        max_bytes: int,
+        observe: Callable[[Mapping[str, int]], None] = lambda in_flight: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`observe` is told what is in flight whenever that changes; `clock` gives seconds."""
+        self._limits = {"images": max_rows, "bytes": max_bytes}
+        self._observe, self._clock = observe, clock
+        self._wanted = 0  # images of the last request that found no room, until there is room for two of them
+        self._kept: dict[Ticket, tuple[int, float]] = {}  # images kept for a request that is being read, until when
+        self.in_flight = {"images": 0, "bytes": 0}
+        observe(self.in_flight)
+
+    @contextmanager
+    def ticket(self) -> Iterator[Ticket]:
+        """What is taken on the ticket is given back when the request ends, in whatever way it ends."""
+        ticket = Ticket(self)
+        try:
+            yield ticket
+        finally:
+            self._kept.pop(ticket, None)
+            for unit, amount in ticket.taken.items():
+                self.in_flight[unit] -= amount
+            self._observe(self.in_flight)
+
+    def check(self, announced_bytes: int = 0) -> None:
+        """Raises Overloaded where a request that is yet to be read would most likely find no room.
+
+        How many images it has shows only once it is read. Reading in vain would cost the requests that are worked on,
+        and the one turned away its time: so once one was, the next are not even read until they would have room.
+        """
+        self._check("bytes", self.in_flight["bytes"], announced_bytes)
+        if not self._wanted:
+            return
+        now = self._clock()
+        taken = self.in_flight["images"] + sum(images for images, until in self._kept.values() if until > now)
+        if taken + 2 * self._wanted <= self._limits["images"]:
+            self._wanted = 0
+        else:
+            self._check("images", taken, self._wanted)
+
+    def expect(self, ticket: Ticket, announced_bytes: int) -> None:
+        """As `check`, and then keeps the room until the request is read: no more are at a time than would have some."""
+        self.check(announced_bytes)
+        if self._wanted:
+            self._kept[ticket] = (self._wanted, self._clock() + READING_SECONDS)
+
+    def take(self, ticket: Ticket, unit: str, amount: int) -> None:
+        """Raises Overloaded where there is no room for `amount` more."""
+        if unit == "images":
+            self._kept.pop(ticket, None)
+            if self.in_flight[unit] + amount > self._limits[unit]:
+                self._wanted = min(amount, int(MOST_KEPT_FREE * self._limits[unit]))
+        self._check(unit, self.in_flight[unit], amount)
+        self.in_flight[unit] += amount
+        self._observe(self.in_flight)
+
+    def take_work(self, ticket: Ticket, amount: int) -> None:
+        """As `take`, of the bytes of a request's work. Raises TooLarge where they would never have room."""
+        taken, most = ticket.taken["bytes"], self._limits["bytes"]
+        if taken + amount > most:
+            raise TooLarge(
+                f"The request would take about {amount} bytes beside its body of {taken}; "
+                f"all requests together have {most}.",
+                "Send fewer images at a time, with a context so that they are still compared with the same, or ask for "
+                "less about each.",
+            )
+        self.take(ticket, "bytes", amount)
+
+    def give_back(self, ticket: Ticket, unit: str, amount: int) -> None:
+        self.in_flight[unit] -= amount
+        ticket.taken[unit] -= amount
+        self._observe(self.in_flight)
+
+    def _check(self, unit: str, taken: int, amount: int) -> None:
+        if taken + amount > self._limits[unit]:
+            raise Overloaded(
+                f"{taken} {unit} are being worked on, and there is no room for {amount} more; "
+                f"at most {self._limits[unit]} are taken at a time.",
+                "Send it again a little later.",
+            )
+
+
+class Ticket:
+    """One request's share."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.taken = {"images": 0, "bytes": 0}
+        self._work = 0  # of these bytes, those that are not a body's
+
+    def expect(self, announced_bytes: int) -> None:
+        """Ask before reading a body of that size, as far as it is known."""
+        self._admission.expect(self, announced_bytes)
+
+    def take_images(self, amount: int) -> None:
+        self._take("images", amount)
+
+    def take_bytes(self, amount: int) -> None:
+        self._take("bytes", amount)
+
+    def take_work(self, amount: int) -> None:
+        """Take the bytes that the work and its answer need. Raises TooLarge where no request may have so many."""
+        self._admission.take_work(self, amount)
+        self.taken["bytes"] += amount
+        self._work += amount
+
+    def keep(self, amount: int) -> None:
+        """Give back what is needed no more once the work is done: all but `amount` bytes, until the answer is sent."""
+        self._admission.give_back(self, "images", self.taken["images"])
+        self._admission.give_back(self, "bytes", max(self.taken["bytes"] - amount, 0))
+
+    def widen(self, images: int, bytes: int) -> None:
+        """Have room for a chunk of that size, as one of a stream's chunks is in flight at a time.
+
+        The room is kept for the chunks to come: a stream that has begun is turned away only if its chunks grow.
+        """
+        for unit, amount in {"images": images, "bytes": bytes + self._work}.items():
+            self._take(unit, max(amount - self.taken[unit], 0))
+
+    def _take(self, unit: str, amount: int) -> None:
+        self._admission.take(self, unit, amount)
+        self.taken[unit] += amount

@@ -1,0 +1,52 @@
+"""What every transport says beside its answers: request ids, and errors as clients are to see them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from http import HTTPStatus
+
+from service.errors import DeadlineExceeded, MisfitError, TooLarge
+from service.telemetry import logs
+from service.transports.error_status import STATUS
+
+REQUEST_ID = "x-request-id"
+RETRY_AFTER = "retry-after"
+RETRY_AFTER_SECONDS = "1"
+ERROR_DETAIL = "misfit-error-bin"  # gRPC's trailing metadata
+
+logger = logging.getLogger(__name__)
+
+
+def request_id_of(given: str) -> str:
+    """What the client calls its request if that is a plain word, else a new id."""
+    return given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex
+
+
+def for_client(error: Exception, request_id: str) -> MisfitError:
+    """`error` as the client sees it; of one that is not meant for clients, no more than where to look it up.
+
+    What is our own fault is logged.
+    """
+    meant = isinstance(error, MisfitError) and type(error) is not MisfitError
+    hint = f"The log tells more: look for request {request_id}."
+    shown = error if meant else MisfitError("Something went wrong inside.", hint)
+    assert isinstance(shown, MisfitError)
+    logs.failed(shown.code)
+    if STATUS[type(shown)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s failed", request_id, exc_info=error)
+    return shown
+
+
+def late(timeout_seconds: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"The request took longer than {timeout_seconds:g} s.", "Send fewer images at a time.")
+
+
+def check_length(length: int, max_bytes: int) -> None:
+    """Raises TooLarge where a body has more than `max_bytes`."""
+    if length > max_bytes:
+        raise TooLarge(
+            f"The body has {length} bytes or more; at most {max_bytes} are taken.",
+            "Send it in several requests, with a reference set so that the context stays the same.",
+        )

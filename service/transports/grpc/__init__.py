@@ -1,0 +1,1 @@
+"""gRPC: messages to requests, answers to messages."""

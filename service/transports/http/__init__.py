@@ -1,0 +1,1 @@
+"""HTTP: bodies to requests, answers to responses."""

@@ -1,0 +1,1 @@
+"""Benchmarks of a bundle: outliers, out-of-distribution images, counterfactuals and digits."""

@@ -1,0 +1,193 @@
+"""Labelled contexts, drawn from labelled images, and how well an estimator finds their outliers.
+
+A context fixes some generative factors: its inliers share those values and are free in everything else.
+A stratum says how an outlier breaks the rule:
+
+    any_difference   at least one fixed factor differs (most outliers then differ in several)
+    single_factor    exactly one fixed factor differs
+    adjacent_level   exactly one differs, by one level (hues wrap around; shapes have no order)
+    shape_only       the shape differs and nothing else that is fixed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from service.core.detect.classical import log_density
+from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
+from service.core.detect.scoring import score
+from service.core.population import Population
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.int64]
+Stratum = Literal["any_difference", "single_factor", "adjacent_level", "shape_only"]
+STRATA: tuple[Stratum, ...] = get_args(Stratum)
+
+# 3D Shapes: floor hue, wall hue, object hue, scale, shape, orientation.
+LEVELS = np.array([10, 10, 10, 8, 4, 15])
+HUES = (0, 1, 2)
+SHAPE, SPHERE = 4, 2
+SEED_CASE_SIZE, SEED_CASE_OUTLIERS = 350, 25
+# Fewer possible inliers than this would not tell the oracle their true moments.
+SMALLEST_POOL = 200
+
+
+@dataclass(frozen=True)
+class LabelledContext:
+    """Rows of a data set, which of them are outliers, and all the rows that could have been inliers."""
+
+    rows: IntArray  # (n,)
+    is_outlier: NDArray[np.bool_]  # (n,)
+    inlier_pool: IntArray
+    fixed: tuple[int, ...]  # the factors that the inliers share
+
+
+def sample(
+    factors: IntArray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    outliers: int,
+    stratum: Stratum = "any_difference",
+    fixed: tuple[int, ...] | None = None,
+    values: tuple[int | None, ...] | None = None,
+) -> LabelledContext:
+    """Draw one context of `size` images, `outliers` of them outliers, from `factors` (N, 6).
+
+    `fixed` names the factors that the inliers share: by default one to four at random, drawn again while
+    the data holds too few such inliers or outliers. `values` pins their values, None leaving one to chance.
+    Images are drawn without replacement, except where fixed factors that the caller chose leave too few.
+    Raises ValueError for more outliers than images.
+    """
+    if not 0 <= outliers <= size:
+        raise ValueError(f"{outliers} outliers do not fit into {size} images")
+    while True:
+        chosen = fixed or tuple(rng.choice(len(LEVELS), size=rng.integers(1, 5), replace=False))
+        if stratum == "shape_only" and SHAPE not in chosen:
+            chosen = (*chosen[1:], SHAPE)
+        example = factors[rng.integers(len(factors))]
+        targets = [example[factor] for factor in chosen]
+        if values is not None:
+            pinned = zip(values, targets, strict=True)
+            targets = [target if value is None else value for value, target in pinned]
+        differs = factors[:, chosen] != targets
+        wrong = differs.sum(axis=1)
+        inlier_pool = np.flatnonzero(wrong == 0)
+        if stratum == "any_difference":
+            outlier_pool = np.flatnonzero(wrong > 0)
+        else:
+            candidates = np.flatnonzero(wrong == 1)
+            column = differs[candidates].argmax(axis=1)
+            factor = np.array(chosen)[column]
+            if stratum == "shape_only":
+                keep = factor == SHAPE
+            elif stratum == "adjacent_level":
+                distance = np.abs(factors[candidates, factor] - np.array(targets)[column])
+                around = np.isin(factor, HUES) & (distance == LEVELS[factor] - 1)
+                keep = (distance == 1) | around | (factor == SHAPE)
+            else:
+                keep = np.ones(len(candidates), dtype=bool)
+            outlier_pool = candidates[keep]
+        enough = len(inlier_pool) >= max(size - outliers, SMALLEST_POOL) and len(outlier_pool) >= outliers
+        if enough or (fixed is not None and len(inlier_pool) and len(outlier_pool)):
+            break
+    inliers = rng.choice(inlier_pool, size - outliers, replace=len(inlier_pool) < size - outliers)
+    misfits = rng.choice(outlier_pool, outliers, replace=len(outlier_pool) < outliers)
+    order = rng.permutation(size)
+    is_outlier = np.arange(size) >= size - outliers
+    fixed_factors = tuple(int(factor) for factor in chosen)
+    return LabelledContext(np.concatenate([inliers, misfits])[order], is_outlier[order], inlier_pool, fixed_factors)
+
+
+def sample_seed_case(factors: IntArray, rng: np.random.Generator) -> LabelledContext:
+    """The seed's case: spheres of one colour before a wall of one colour, and 25 of 350 that are not."""
+    return sample(
+        factors,
+        rng,
+        size=SEED_CASE_SIZE,
+        outliers=SEED_CASE_OUTLIERS,
+        fixed=(SHAPE, 1, 2),
+        values=(SPHERE, None, None),
+    )
+
+
+def oracle_odds(latents: FloatArray, context: LabelledContext, population: Population) -> FloatArray:
+    """Log odds (n,) of population against the inliers' true moments: what a Gaussian fit could reach."""
+    live = population.live_dims
+    mean = latents[:, 0, live].astype(np.float64)
+    inliers, images = mean[context.inlier_pool], mean[context.rows]
+    tiny = 1e-6 * np.eye(live.size)
+    background = population.covariance[np.ix_(live, live)] + tiny
+    normal = np.atleast_2d(np.cov(inliers, rowvar=False)) + tiny
+    odds: FloatArray = log_density(images, population.location[live], background) - log_density(
+        images, inliers.mean(axis=0), normal
+    )
+    return odds
+
+
+def summary(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+    """Mean with a 95% bootstrap interval over contexts, and the mean of the worst tenth."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    rng = np.random.default_rng(seed)
+    means = rng.choice(ordered, (1000, len(ordered))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    worst = ordered[: max(len(ordered) // 10, 1)].mean()
+    return {
+        "mean": float(ordered.mean()),
+        "low": float(low),
+        "high": float(high),
+        "worst_decile": float(worst),
+        "minimum": float(ordered[0]),
+    }
+
+
+def evaluate(
+    latents: FloatArray,
+    population: Population,
+    contexts: Sequence[LabelledContext],
+    estimator: Estimator = DEFAULT_ESTIMATOR,
+    fdr: float = 0.1,
+) -> dict[str, object]:
+    """AUROC of `estimator` and of the oracle over `contexts`, the share of inliers falsely flagged, and the
+    share of false ones among what is flagged at a false discovery rate of `fdr`."""
+    found: list[float] = []
+    possible: list[float] = []
+    false_flags: list[float] = []
+    false_discoveries: list[float] = []
+    for context in contexts:
+        images, truth = latents[context.rows], context.is_outlier
+        scores = score(images, population, estimator=estimator)
+        at_rate = score(images, population, estimator=estimator, fdr=fdr).is_outlier
+        false_flags.append(float(scores.is_outlier[~truth].mean()))
+        false_discoveries.append(float((at_rate & ~truth).sum() / max(at_rate.sum(), 1)))
+        if truth.any():
+            found.append(float(roc_auc_score(truth, scores.outlier_score)))
+            possible.append(float(roc_auc_score(truth, oracle_odds(latents, context, population))))
+    report: dict[str, object] = {
+        "estimator": estimator,
+        "contexts": len(contexts),
+        "false_flag_rate": float(np.mean(false_flags)),
+        "false_discovery_rate": float(np.mean(false_discoveries)),
+    }
+    if found:
+        report |= {"auroc": summary(found), "oracle_auroc": summary(possible)}
+    return report
+
+
+def seed_case(
+    latents: FloatArray,
+    factors: IntArray,
+    population: Population,
+    draws: int = 100,
+    seed: int = 0,
+    estimator: Estimator = DEFAULT_ESTIMATOR,
+) -> dict[str, object]:
+    """`evaluate` over `draws` random draws of the seed's case; latents (N, 2, L), factors (N, 6)."""
+    rng = np.random.default_rng(seed)
+    return evaluate(latents, population, [sample_seed_case(factors, rng) for _ in range(draws)], estimator)

@@ -1,0 +1,242 @@
+"""Contexts of real digits: batches of one digit with some of another among them, as the service sees them.
+
+The digits are held-out images of MNIST, encoded by an exported bundle, and scored as /score does, its check for foreign
+images included. A cell is a number of images and how many of them are of the other digit; in every cell each ordered
+pair of digits is drawn equally often, so that easy pairs and hard ones weigh the same. A clean batch has one digit
+and no other: what is flagged there is flagged by mistake. Some estimators are also given a reference set, other
+images of the normal digit, as a request may bring one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from service.core.detect import ood
+from service.core.detect.context import Estimator
+from service.core.detect.scoring import Scores, score
+from train.benchmarks.baselines import METHODS, SLOW, Material
+from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, summary
+from train.data.mnist import DIGITS
+
+# Numbers of the other digit by number of images: 5, 10, 20 and 35%.
+OTHERS = {20: (1, 2, 4, 7), 50: (2, 5, 10, 18), 200: (10, 20, 40, 70)}
+CLEAN_CONTEXTS = 10  # for every context of a pair: there are nine times fewer digits than pairs
+PAIRS = tuple(permutations(range(DIGITS), 2))  # the normal digit, the other one
+REFERENCE = 100  # images in a reference set
+# Beside the bundle's default, the estimators whose flags are counted, without and with a reference set.
+FLAGGING: tuple[Estimator, ...] = ("density_ratio", "mixture", "robust")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One context's recipe; `index` tells apart those that are alike in everything else."""
+
+    size: int
+    others: int
+    normal: int
+    other: int  # the same as `normal` where there is none
+    index: int
+
+
+class Drawn(NamedTuple):
+    context: LabelledContext
+    reference: IntArray  # (REFERENCE,) rows of the normal digit that are not in the context
+
+
+class Flagged(NamedTuple):
+    inliers: float  # share of the normal images that are flagged
+    found: float  # share of the others that are flagged; nan where there is none
+
+
+class Outcome(NamedTuple):
+    """What one context gave, by method; `with_reference` names an estimator that was given a reference set."""
+
+    batch: Batch
+    auroc: dict[str, float]
+    average_precision: dict[str, float]
+    flagged: dict[str, Flagged]
+
+
+def with_reference(estimator: str) -> str:
+    return f"{estimator}, reference"
+
+
+# What the default is held against, pair by pair of digits.
+PAIRED = ("pixel_pca", "oracle")
+
+
+def batches(contexts: int) -> list[Batch]:
+    """`contexts` of every cell and pair, and as many clean ones of every digit as CLEAN_CONTEXTS says."""
+    clean = [
+        Batch(size, 0, digit, digit, index)
+        for size in OTHERS
+        for digit in range(DIGITS)
+        for index in range(contexts * CLEAN_CONTEXTS)
+    ]
+    mixed = [
+        Batch(size, count, normal, other, index)
+        for size, counts in OTHERS.items()
+        for count in counts
+        for normal, other in PAIRS
+        for index in range(contexts)
+    ]
+    return [*clean, *mixed]
+
+
+def draw(batch: Batch, labels: IntArray, seed: int) -> Drawn:
+    """The context of a recipe and its reference set, without replacement, from images with `labels` (N,).
+
+    Raises ValueError where there are too few of a digit.
+    """
+    rng = np.random.default_rng([seed, *asdict(batch).values()])
+    pool = np.flatnonzero(labels == batch.normal)
+    normal = rng.permutation(pool)[: batch.size - batch.others + REFERENCE]
+    reference, inliers = normal[:REFERENCE], normal[REFERENCE:]
+    others = rng.permutation(np.flatnonzero(labels == batch.other))[: batch.others]
+    if len(inliers) + len(others) < batch.size:
+        raise ValueError(
+            f"{len(pool)} held-out images of a {batch.normal} are too few for batches of {batch.size} and a reference "
+            f"set of {REFERENCE}: this needs all of MNIST"
+        )
+    rows, is_outlier = np.concatenate([inliers, others]), np.arange(batch.size) >= len(inliers)
+    order = rng.permutation(batch.size)
+    return Drawn(LabelledContext(rows[order], is_outlier[order], pool, ()), reference)
+
+
+def as_served(material: Material, rows: IntArray, estimator: Estimator, reference: IntArray | None = None) -> Scores:
+    """What /score makes of the images in `rows`, sent as one request, with those in `reference` as its reference."""
+    foreignness = foreignness_of(material)
+    if reference is not None and foreignness is not None:
+        reference = reference[foreignness[reference] <= 1]
+    return score(
+        material.latents[rows],
+        material.population,
+        estimator=estimator,
+        foreignness=None if foreignness is None else foreignness[rows],
+        reference=None if reference is None else material.latents[reference],
+    )
+
+
+def foreignness_of(material: Material) -> FloatArray | None:
+    familiarity = material.population.familiarity
+    return None if familiarity is None else material.reconstruction_error / (ood.MARGIN * familiarity.high)
+
+
+def measure(
+    material: Material,
+    labels: IntArray,
+    batch: Batch,
+    seed: int,
+    slow: bool = True,
+    flagging: Sequence[Estimator] = FLAGGING,
+) -> Outcome:
+    """Every method on one context; those in SLOW only if `slow`, and only `flagging` where nothing is to be found."""
+    context, reference = draw(batch, labels, seed)
+    truth = context.is_outlier
+    served: dict[str, Scores] = {name: as_served(material, context.rows, name) for name in flagging}
+    served |= {with_reference(name): as_served(material, context.rows, name, reference) for name in flagging}
+    scores: dict[str, FloatArray] = {name: each.outlier_score for name, each in served.items()}
+    if truth.any():
+        chosen = [name for name in METHODS if name not in scores and (slow or name not in SLOW)]
+        scores |= {name: METHODS[name](material, context) for name in chosen}
+    return Outcome(
+        batch,
+        {name: float(roc_auc_score(truth, values)) for name, values in scores.items() if truth.any()},
+        {name: float(average_precision_score(truth, values)) for name, values in scores.items() if truth.any()},
+        {name: Flagged(_mean(each.is_outlier[~truth]), _mean(each.is_outlier[truth])) for name, each in served.items()},
+    )
+
+
+def run(material: Material, labels: IntArray, contexts: int, seed: int, default: Estimator) -> list[Outcome]:
+    """All batches; the methods in SLOW see the first of each cell and pair. `labels` (N,) are those of `material`.
+
+    `default` is the bundle's estimator, whose flags are counted with those of FLAGGING.
+    """
+    flagging = tuple(dict.fromkeys((*FLAGGING, default)))
+    with threadpool_limits(1):
+        return [
+            measure(material, labels, batch, seed, batch.index == 0, flagging)
+            for batch in tqdm(batches(contexts), "contexts")
+        ]
+
+
+def report(outcomes: Sequence[Outcome], default: Estimator) -> dict[str, Any]:
+    """What digits.json holds of the outcomes: by cell, by pair of digits, and of clean batches by size and digit.
+
+    `default` is the bundle's estimator, of which the pairs are shown.
+    """
+    return {
+        "default_estimator": default,
+        "cells": [
+            {"size": size, "others": count, **_cell([each for each in outcomes if _is_of(each, size, count)])}
+            for size, counts in OTHERS.items()
+            for count in counts
+        ],
+        "pairs": [
+            [_pair(outcomes, normal, other, (default, *PAIRED)) for other in range(DIGITS)] for normal in range(DIGITS)
+        ],
+        "clean": [{"size": size, **_clean([each for each in outcomes if _is_of(each, size, 0)])} for size in OTHERS],
+    }
+
+
+def _is_of(outcome: Outcome, size: int, others: int) -> bool:
+    return (outcome.batch.size, outcome.batch.others) == (size, others)
+
+
+def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    methods = {}
+    for name in dict.fromkeys((*METHODS, *outcomes[0].flagged)):
+        seen = [each for each in outcomes if name in each.auroc]
+        methods[name] = {
+            "contexts": len(seen),
+            "auroc": summary([each.auroc[name] for each in seen]),
+            "average_precision": _mean([each.average_precision[name] for each in seen]),
+        }
+    flagged = {
+        name: {
+            "found": _mean([each.flagged[name].found for each in outcomes]),
+            "inliers": _mean([each.flagged[name].inliers for each in outcomes]),
+        }
+        for name in outcomes[0].flagged
+    }
+    return {"contexts": len(outcomes), "methods": methods, "flagged": flagged}
+
+
+def _pair(outcomes: Sequence[Outcome], normal: int, other: int, methods: Sequence[str]) -> dict[str, float] | None:
+    """AUROC over all cells; None for what is no pair."""
+    if (normal, other) not in PAIRS:
+        return None
+    chosen = [
+        each for each in outcomes if each.batch.others and (each.batch.normal, each.batch.other) == (normal, other)
+    ]
+    return {name: _mean([each.auroc[name] for each in chosen]) for name in methods}
+
+
+def _clean(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "contexts": len(outcomes),
+        "flagged": {
+            name: {
+                "images": _mean([each.flagged[name].inliers for each in outcomes]),
+                "batches": _mean([each.flagged[name].inliers > 0 for each in outcomes]),
+                "by_digit": [
+                    _mean([each.flagged[name].inliers for each in outcomes if each.batch.normal == digit])
+                    for digit in range(DIGITS)
+                ],
+            }
+            for name in outcomes[0].flagged
+        },
+    }
+
+
+def _mean(values: Sequence[float] | NDArray[np.bool_]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

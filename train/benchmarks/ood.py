@@ -1,0 +1,110 @@
+"""The benchmark's foreign stratum: does the service know foreign images, and do they leave a context unharmed?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from service.core.detect import ood
+from service.core.detect.scoring import score
+from service.inference.onnx_runtime import Networks
+from train.benchmarks.baselines import Material
+from train.benchmarks.contexts import FloatArray, sample
+from train.benchmarks.ood_images import HARD_KINDS, KINDS, foreign_images
+
+Uint8Array = NDArray[np.uint8]
+
+IMAGES_A_KIND = 500
+CONTEXTS = 100
+SIZE, OUTLIERS, FOREIGN = 350, 25, 35
+
+
+def measure(material: Material, networks: Networks, images: Uint8Array, seed: int) -> dict[str, Any] | None:
+    """What a check of every kind gives, on held-out `images` (N, 64, 64, 3), those of `material`.
+
+    None where the bundle lacks the population's reconstruction errors.
+    """
+    familiarity = material.population.familiarity
+    if familiarity is None:
+        return None
+    known = material.reconstruction_error / (ood.MARGIN * familiarity.high)
+    kinds: dict[str, dict[str, Any]] = {}
+    judged: list[tuple[FloatArray, FloatArray]] = []
+    for number, kind in enumerate(KINDS | HARD_KINDS):
+        made = foreign_images(kind, IMAGES_A_KIND, np.random.default_rng([seed, number]), images)
+        found = networks.encode_checked(made)
+        latents = found[:, :-1].reshape(len(made), 2, -1)
+        foreignness = ood.check(found[:, -1], familiarity).foreignness
+        kinds[kind] = {
+            "judged": kind in KINDS,
+            "auroc": _auroc(foreignness, known),
+            "found": float((foreignness > 1).mean()),
+            "lowest": float(foreignness.min()),
+            "median": float(np.median(foreignness)),
+        }
+        if kind in KINDS:
+            judged.append((latents, foreignness))
+    strange = np.concatenate([latents for latents, _ in judged])
+    foreignness = np.concatenate([values for _, values in judged])
+    return {
+        "images_a_kind": IMAGES_A_KIND,
+        "margin": ood.MARGIN,
+        "auroc": _auroc(foreignness, known),
+        "found": float((foreignness > 1).mean()),
+        "known_images": len(known),
+        "known_images_flagged": float((known > 1).mean()),
+        "known_images_highest": float(known.max()),
+        "kinds": kinds,
+        "contexts": _among_contexts(material, known, strange, foreignness, seed),
+    }
+
+
+def _among_contexts(
+    material: Material,
+    known: FloatArray,
+    strange: FloatArray,
+    foreignness: FloatArray,
+    seed: int,
+) -> dict[str, Any]:
+    """Mean AUROC of the contextual outliers among the known images, and of the foreign ones among all.
+
+    alone      without foreign images
+    checked    with FOREIGN of them, as the service scores them
+    unchecked  with them, and `foreign` off
+    """
+    alone, checked, unchecked, found = [], [], [], []
+    for index in range(CONTEXTS):
+        rng = np.random.default_rng([seed, len(KINDS | HARD_KINDS), index])
+        context = sample(material.factors, rng, size=SIZE, outliers=OUTLIERS, stratum="any_difference")
+        chosen = rng.choice(len(strange), FOREIGN, replace=False)
+        latents = material.latents[context.rows]
+        mixed = np.concatenate([latents, strange[chosen]])
+        looks = np.concatenate([known[context.rows], foreignness[chosen]])
+        truth, is_foreign = context.is_outlier, np.arange(SIZE + FOREIGN) >= SIZE
+        with_check = score(mixed, material.population, foreignness=looks).outlier_score
+        without = score(mixed, material.population).outlier_score
+        alone.append(roc_auc_score(truth, score(latents, material.population).outlier_score))
+        checked.append(roc_auc_score(truth, with_check[:SIZE]))
+        unchecked.append(roc_auc_score(truth, without[:SIZE]))
+        found.append((roc_auc_score(is_foreign, with_check), roc_auc_score(is_foreign, without)))
+    found_checked, found_unchecked = np.mean(found, axis=0).tolist()
+    return {
+        "contexts": CONTEXTS,
+        "size": SIZE,
+        "outliers": OUTLIERS,
+        "foreign": FOREIGN,
+        "outlier_auroc": {
+            "alone": float(np.mean(alone)),
+            "checked": float(np.mean(checked)),
+            "unchecked": float(np.mean(unchecked)),
+        },
+        "foreign_auroc": {"checked": found_checked, "unchecked": found_unchecked},
+    }
+
+
+def _auroc(foreignness: FloatArray, known: FloatArray) -> float:
+    truth = np.r_[np.ones(len(foreignness)), np.zeros(len(known))]
+    return float(roc_auc_score(truth, np.r_[foreignness, known]))

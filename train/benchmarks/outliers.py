@@ -1,0 +1,225 @@
+"""The contextual outlier benchmark: every method on random labelled contexts, and what the shipped one reaches.
+
+The images are held out, encoded by the exported bundle and scored by the service's own functions. A cell is a
+stratum, a number of images and a number of outliers among them. Every context has a random generator of its own, so
+that the report does not depend on how many processes made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.decomposition import PCA
+from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from service.bundle.store import Bundle
+from service.core.detect.context import DEFAULT_ESTIMATOR
+from service.core.detect.scoring import Scores, false_discovery_flags, score
+from service.core.explain import attribution
+from service.inference.onnx_runtime import Networks, cpu_count
+from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
+from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summary
+from train.data.dataset import Dataset
+
+# Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells that the estimators were first chosen by.
+OUTLIERS = {20: (0, 1, 2, 4, 7), 50: (0, 1, 5, 10, 18), 350: (0, 4, 25, 70, 90, 122), 2000: (0, 20, 140, 400, 700)}
+CLEAN = "clean"
+# An outlier differs in exactly one of the fixed factors, so that it is known what an explanation should name.
+SINGLE_STRATA = ("single_factor", "adjacent_level", "shape_only")
+# Methods in SLOW see every so many-th context of a cell.
+SLOW_STEP = 5
+FDR = 0.1
+PIXEL_COMPONENTS, PIXEL_IMAGES = 20, 2_000
+IMAGES_AT_A_TIME = 2_048
+TASKS_AT_A_TIME = 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    stratum: str  # one of STRATA, or CLEAN where nothing differs
+    size: int
+    outliers: int
+
+
+class Flags(NamedTuple):
+    """What a method that knows odds would flag."""
+
+    inliers: float  # share of the inliers that are flagged
+    found: float  # share of the outliers that are flagged; nan without outliers
+    false_discoveries: float  # share of inliers among what is flagged at a false discovery rate of FDR
+
+
+class Outcome(NamedTuple):
+    """What one context gave, by method, and what the service's default estimator said of it."""
+
+    cell: Cell
+    fixed_factors: int
+    auroc: dict[str, float]
+    average_precision: dict[str, float]
+    flags: dict[str, Flags]
+    named: float  # share of the flagged outliers whose differing factor tops the attributions; nan if unknown
+
+
+def cells() -> list[Cell]:
+    clean = [Cell(CLEAN, size, 0) for size in OUTLIERS]
+    dirty = [Cell(name, size, count) for name in STRATA for size in OUTLIERS for count in OUTLIERS[size] if count]
+    return [*clean, *dirty]
+
+
+def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
+    """Encode, decode and project all images of `dataset`."""
+    images, rng = dataset.images, np.random.default_rng(0)
+    basis = PCA(min(PIXEL_COMPONENTS, len(images)), svd_solver="randomized", random_state=0)
+    basis.fit(_flat(images[rng.permutation(len(images))[:PIXEL_IMAGES]]))
+    latents, errors, components = [], [], []
+    for start in tqdm(range(0, len(images), IMAGES_AT_A_TIME), "encoding"):
+        part = images[start : start + IMAGES_AT_A_TIME]
+        found = networks.encode_checked(part)
+        latents.append(found[:, :-1].reshape(len(part), 2, -1))
+        errors.append(found[:, -1].astype(np.float64))
+        components.append(basis.transform(_flat(part)))
+    names = [latent.factor for latent in bundle.manifest.latents]
+    return Material(
+        np.concatenate(latents),
+        dataset.factors,
+        bundle.population,
+        np.concatenate(errors),
+        np.concatenate(components),
+        np.array([dataset.factor_names.index(name) if name in dataset.factor_names else -1 for name in names]),
+    )
+
+
+def run(
+    material: Material, contexts: int, seed: int = 0, chosen: Sequence[Cell] | None = None, processes: int | None = None
+) -> list[Outcome]:
+    """`contexts` random contexts of every chosen cell (by default all)."""
+    tasks = [(cell, seed, index) for cell in chosen or cells() for index in range(contexts)]
+    # Shuffled, so that the largest contexts, which come last, are not all left to one process.
+    order = np.random.default_rng(0).permutation(len(tasks)).tolist()
+    with ProcessPoolExecutor(
+        processes or cpu_count(), get_context("spawn"), initializer=_start_worker, initargs=(material,)
+    ) as pool:
+        measured = pool.map(_measure_task, [tasks[place] for place in order], chunksize=TASKS_AT_A_TIME)
+        outcomes = dict(zip(order, tqdm(measured, "contexts", len(tasks)), strict=True))
+    return [outcomes[place] for place in range(len(tasks))]
+
+
+def draw(cell: Cell, factors: IntArray, seed: int, index: int) -> LabelledContext:
+    """The context number `index` of a cell."""
+    name = [CLEAN, *STRATA].index(cell.stratum)
+    rng = np.random.default_rng([seed, name, cell.size, cell.outliers, index])
+    stratum = cast(Stratum, "any_difference" if cell.stratum == CLEAN else cell.stratum)
+    return sample(factors, rng, size=cell.size, outliers=cell.outliers, stratum=stratum)
+
+
+def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool = True) -> Outcome:
+    """Every method on one context; those in SLOW only if `slow`."""
+    truth, images = context.is_outlier, material.latents[context.rows]
+    shipped = score(images, material.population)
+    auroc: dict[str, float] = {}
+    precision: dict[str, float] = {}
+    found: dict[str, Flags] = {}
+    for name, method in METHODS.items():
+        if (slow or name not in SLOW) and (truth.any() or name in ODDS):
+            scores = shipped.outlier_score if name == DEFAULT_ESTIMATOR else method(material, context)
+            if truth.any():
+                auroc[name] = float(roc_auc_score(truth, scores))
+                precision[name] = float(average_precision_score(truth, scores))
+            if name in ODDS:
+                found[name] = flags(scores, truth)
+    by_name = named(material, context, shipped) if cell.stratum in SINGLE_STRATA else float("nan")
+    return Outcome(cell, len(context.fixed), auroc, precision, found, by_name)
+
+
+def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
+    """What log odds (n,) of being an outlier flag."""
+    rank = np.empty(len(odds), dtype=np.int64)
+    rank[np.argsort(-odds, kind="stable")] = np.arange(1, len(odds) + 1)
+    at_rate = false_discovery_flags(expit(odds), rank, FDR)
+    return Flags(
+        float((odds[~truth] > 0).mean()),
+        float((odds[truth] > 0).mean()) if truth.any() else float("nan"),
+        float((at_rate & ~truth).sum() / max(at_rate.sum(), 1)),
+    )
+
+
+def named(material: Material, context: LabelledContext, shipped: Scores) -> float:
+    """Share of the outliers found whose latent most to blame is the one named after the factor that differs."""
+    found = np.flatnonzero(context.is_outlier & shipped.is_outlier)
+    if not found.size:
+        return float("nan")
+    latents = material.latents[context.rows[found]]
+    attributions = attribution.attribute(latents, shipped.context, material.population)
+    top = attribution.order(attributions, shipped.context)[:, 0]
+    rule = material.factors[context.inlier_pool[0], context.fixed]
+    differs = material.factors[context.rows[found]][:, context.fixed] != rule
+    return float((material.latent_factors[top] == np.array(context.fixed)[differs.argmax(axis=1)]).mean())
+
+
+def report(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """One entry for every cell, in the order in which they come."""
+    by_cell: dict[Cell, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_cell.setdefault(outcome.cell, []).append(outcome)
+    return [asdict(cell) | _entry(of_cell) for cell, of_cell in by_cell.items()]
+
+
+def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    methods: dict[str, dict[str, Any]] = {}
+    for name in METHODS:
+        if areas := [outcome.auroc[name] for outcome in outcomes if name in outcome.auroc]:
+            precision = [outcome.average_precision[name] for outcome in outcomes if name in outcome.auroc]
+            methods[name] = {"contexts": len(areas), "auroc": summary(areas), "average_precision": _mean(precision)}
+    for name in ODDS:
+        of_method = [outcome.flags[name] for outcome in outcomes]
+        methods[name] = methods.get(name, {"contexts": len(outcomes)}) | {
+            "inliers_flagged": _mean([flagged.inliers for flagged in of_method]),
+            "found": _mean([flagged.found for flagged in of_method]),
+            "false_discovery_rate": _mean([flagged.false_discoveries for flagged in of_method]),
+        }
+        if "oracle" in methods:
+            own, oracle = methods[name]["auroc"], methods["oracle"]["auroc"]
+            methods[name]["share_of_oracle"] = {key: own[key] / oracle[key] for key in ("mean", "worst_decile")}
+    return {
+        "contexts": len(outcomes),
+        "fixed_factors": _mean([outcome.fixed_factors for outcome in outcomes]),
+        "attribution_top_1": _mean([outcome.named for outcome in outcomes]),
+        "methods": methods,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Over the contexts in which there was something to measure; None where there was none."""
+    known = np.array(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if known.size else None
+
+
+_material: Material | None = None  # of this process
+
+
+def _start_worker(material: Material) -> None:
+    global _material
+    _material = material
+    threadpool_limits(1)
+
+
+def _measure_task(task: tuple[Cell, int, int]) -> Outcome:
+    assert _material is not None
+    cell, seed, index = task
+    context = draw(cell, _material.factors, seed, index)
+    return measure(_material, cell, context, slow=index % SLOW_STEP == 0)
+
+
+def _flat(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 (N, H, W, C) -> float32 (N, H * W * C) from 0 to 1."""
+    return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""dSprites: the dataset, rendered, and how well its rendering matches the original."""

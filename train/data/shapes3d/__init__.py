@@ -1,0 +1,1 @@
+"""3D Shapes: the dataset, rendered, and how well its rendering matches the original."""

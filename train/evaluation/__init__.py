@@ -1,0 +1,1 @@
+"""Evaluation of a trained model: reconstruction, disentanglement, and what went wrong, in words."""

@@ -1,0 +1,1 @@
+"""Training objectives: losses, and their weights over the steps."""
