@@ -86,7 +86,7 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 	$(ENGINE_ENV) $(SERVE)/bentoml containerize $(BENTO):latest --backend $(ENGINE) --image-tag $(IMAGE) $(ENGINE_OPTIONS)
 
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
-	$(ENGINE_ENV) $(SERVE)/python tests/image.py $(ENGINE) $(IMAGE)
+	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE)
 
 faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
@@ -117,7 +117,7 @@ worst: .venv/tools  ## memory that the worst permitted request of every endpoint
 	$(SERVE)/python tests/benchmarks/worst.py
 
 example: .venv/tools  ## the README's pictures, made by its commands, into train/results/example
-	$(SERVE)/python tests/example.py
+	$(SERVE)/python tests/tools/example.py
 
 data: $(DATA)  ## render 3D Shapes (all 480,000 images) to DATA
 
@@ -156,7 +156,7 @@ clean:  ## remove both environments and every cache
 
 .venv/tools: .venv/installed
 	$(SERVE)/python $(INSTALL) --group dev
-	command -v kubectl >/dev/null || $(SERVE)/python tests/kubectl.py .venv/bin/kubectl
+	command -v kubectl >/dev/null || $(SERVE)/python tests/tools/kubectl.py .venv/bin/kubectl
 	touch $@
 
 .venv-train/installed: pyproject.toml constraints.txt

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 import calls
 from serving import serve
 

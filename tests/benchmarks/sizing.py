@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 from bodies import Body, encoded, npy, zipped
 from grpc_soak import Watch
 from serving import Served, serve

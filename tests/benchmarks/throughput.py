@@ -28,7 +28,7 @@ import grpc
 import numpy as np
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 import calls
 from serving import Served, serve
 

@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 import psutil
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 import calls
 from bodies import Body, encoded, npy, zipped
 from grpc_soak import Watch, chunks

@@ -39,7 +39,7 @@ Manifest = dict[str, Any]
 def kubectl() -> str:
     """kubectl, from the PATH or where `make .venv/tools` puts it. Without it these tests fail: no skipping."""
     found = shutil.which("kubectl") or shutil.which("kubectl", path=ROOT / ".venv" / "bin")
-    assert found, "these tests need kubectl: python tests/kubectl.py .venv/bin/kubectl fetches it"
+    assert found, "these tests need kubectl: python tests/tools/kubectl.py .venv/bin/kubectl fetches it"
     return found
 
 
@@ -206,7 +206,7 @@ def test_the_probes_ask_what_they_mean(overlay):
     container = container_of(overlay)
     paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
-    asked = (ROOT / "service" / "remote.py").read_text()
+    asked = (ROOT / "service" / "inference" / "remote.py").read_text()
     seconds = int(re.search(r"PROBE_SECONDS = (\d+)", asked)[1])
     assert all(container[f"{probe}Probe"]["timeoutSeconds"] > seconds for probe in paths)
 

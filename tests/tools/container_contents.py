@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NEVER = ["torch", "onnx", "onnxscript", "h5py", "matplotlib", "pytest"]
 TOOLS = ["gcc", "cc", "g++", "make", "ld", "git", "gpg", "curl", "wget", "uv"]
 # Run in the image, by its own Python.

@@ -1,6 +1,6 @@
 """Hold an image against what may be in it, run it as the pods do, and score the sample batch over HTTP and gRPC.
 
-    python tests/image.py docker|buildah IMAGE
+    python tests/tools/container_image.py docker|buildah IMAGE
 
 As the pods do: user 1034, no capabilities, the root file system read-only, /tmp the one place to write, in memory.
 Where there is no docker daemon, the image's root is mounted by buildah and entered with chroot, which takes root.
@@ -23,16 +23,16 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import calls
-import image_contents
+import container_contents
 import numpy as np
-from image_contents import run
+from container_contents import run
 from PIL import Image
 from serving import BOOT_SECONDS, STOP_SECONDS, Served, free_ports
 
 from service.inference.onnx_runtime import has_gpu
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
-SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
+SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"
 MISFITS = {"58.png", "14.png", "49.png", "35.png"}
 USER = 1034
 
@@ -145,7 +145,7 @@ def check_refusal(engine: str, image: str, log: Path) -> None:
 
 def main() -> None:
     engine, image = sys.argv[1:]
-    bundle, has_cuda = image_contents.check(engine, image, USER)
+    bundle, has_cuda = container_contents.check(engine, image, USER)
     with tempfile.TemporaryDirectory() as scratch:
         start, log = time.perf_counter(), Path(scratch) / "log"
         with served(engine, image, log) as service:

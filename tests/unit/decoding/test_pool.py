@@ -26,7 +26,7 @@ from service.images.decode_budget import FREE_BYTES, DecodeBudget
 from service.settings import Settings
 
 SPEC = ImageSpec(height=64, width=64, channels=3)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WAIT_SECONDS = 20
 
 
@@ -264,7 +264,7 @@ asyncio.run(main())
 
 def test_workers_end_with_the_process_that_started_them():
     """However that ends, and although they are in the middle of a job."""
-    program = PROGRAM.format(paths=[str(ROOT), str(ROOT / "tests")])
+    program = PROGRAM.format(paths=[str(ROOT), str(ROOT / "tests" / "support")])
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for _ in range(2):

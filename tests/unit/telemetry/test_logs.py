@@ -56,7 +56,7 @@ def test_a_call_is_one_line_of_json(written):
     assert line.pop("timestamp")
     assert line == {
         "level": "INFO",
-        "logger": "service.transports.http.middleware",
+        "logger": "service.access",
         "process": "Misfit",
         "request_id": "id-1",
         "method": "POST",

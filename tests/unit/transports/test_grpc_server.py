@@ -332,10 +332,10 @@ def test_the_end_of_a_process_shows_by_its_lock(tmp_path):
 
 SUPERVISOR_SCRIPT = """
 import os, subprocess, sys, time
-from service import lifecycle
+from service.hosting import shutdown
 
-lifecycle.name_supervisor()
-worker = "import time; from service import lifecycle; lifecycle.end_with_supervisor(); print(flush=True)"
+shutdown.name_supervisor()
+worker = "import time; from service.hosting import shutdown; shutdown.end_with_supervisor(); print(flush=True)"
 child = subprocess.Popen([sys.executable, "-c", worker + "; time.sleep(600)"], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)

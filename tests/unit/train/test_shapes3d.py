@@ -13,7 +13,7 @@ from train.data.shapes3d import fidelity as shapes3d_fidelity  # noqa: E402
 from train.data.shapes3d import light as shapes3d_light  # noqa: E402
 from train.data.shapes3d import scene  # noqa: E402
 
-REFERENCE = Path(__file__).parents[1] / "data" / "shapes3d_reference"
+REFERENCE = Path(__file__).parents[2] / "data" / "shapes3d_reference"
 
 # Values of the factors, written out as the data set's own page gives them.
 SCALES = [0.75 + 0.5 * step / 7 for step in range(8)]
