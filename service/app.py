@@ -35,7 +35,8 @@ from service.errors import BundleError
 from service.hosting import circus_sockets, shutdown, uvicorn_protocol
 from service.hosting.io_descriptors import DecodeForm, DescribeForm, form
 from service.hosting.workers import Api, Batching
-from service.inference.onnx_runtime import Networks, has_gpu
+from service.inference.hardware import has_gpu
+from service.inference.onnx_runtime import Networks
 from service.inference.remote import RemoteNetworks
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings, warn_of_unknown_variables
@@ -45,24 +46,21 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import NOT_TRACED
 from service.transports import memory_footprint
 from service.transports.admission import Admission, Ticket
-from service.transports.grpc.server import Server, claim_port
+from service.transports.grpc.port import claim_port
+from service.transports.grpc.server import Server
 from service.transports.grpc.servicer import Servicer
 from service.transports.http.body_parsers import parse, parse_latents
-from service.transports.http.middleware import AccessLog, ReadableMetrics
-from service.transports.http.responses import (
-    PNG,
-    ZIP,
-    Answer,
+from service.transports.http.middleware import (
+    AccessLog,
     Authentication,
     ErrorBodies,
     OwnScriptsOnly,
+    ReadableMetrics,
     UntilSent,
-    answer,
-    media_type_wanted,
-    read_body,
     until_sent,
-    while_connected,
 )
+from service.transports.http.request_body import read_body, while_connected
+from service.transports.http.responses import PNG, ZIP, Answer, answer, media_type_wanted
 
 # BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
 MAX_LATENCY_MS = 60_000

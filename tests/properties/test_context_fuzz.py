@@ -32,8 +32,9 @@ from service.api.requests import read_contexts
 from service.api.schemas import FitResponse
 from service.bundle.store import Bundle, load
 from service.core.detect import fit, scoring
-from service.core.detect.context import Context, Estimator
-from service.core.edit import latent_edits
+from service.core.detect.context import Context
+from service.core.edit import limits
+from service.core.types import Estimator
 from service.errors import InvalidInput
 from service.pipeline import edit_plan, responses
 from service.pipeline.batch import Batch, Encoded
@@ -118,7 +119,7 @@ def use(context: Context, latents: np.ndarray) -> None:
 EDITS = [
     EditOptions(which="all"),
     EditOptions(which="all", edit="project"),
-    EditOptions(which="all", edit="set", values={"0": latent_edits.FURTHEST}),
+    EditOptions(which="all", edit="set", values={"0": limits.FURTHEST}),
     EditOptions(which="all", edit="shift", values={"0": 0.5}, unit="quantile"),
 ]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.api.options import ScoreOptions
-from service.bundle.store import ImageSpec
+from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput
 from service.images.decode import Limits, read_rows, to_row
 from service.settings import Settings

@@ -29,7 +29,7 @@ from service.api.options import (
 )
 from service.api.requests import Gathered, ImagesRequest, OptionsT, check_latents, read_contexts
 from service.errors import InvalidInput
-from service.images import archives
+from service.images import arrays
 from service.pipeline.chunked_response import Pieced
 from service.pipeline.edit_result import Gallery
 from service.pipeline.explanation import Explanation
@@ -97,7 +97,7 @@ def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> Image
 def _add_images(gathered: Gathered, field: str, images: pb.Images) -> None:
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
-    contents = archives.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
+    contents = arrays.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
     ids: Sequence[str] = images.ids
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")

@@ -18,6 +18,7 @@ import grpc
 
 from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest
+from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
@@ -25,16 +26,7 @@ from service.telemetry import logs, spans
 from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint
 from service.transports.admission import Admission, Ticket
-from service.transports.error_replies import (
-    ERROR_DETAIL,
-    REQUEST_ID,
-    RETRY_AFTER,
-    RETRY_AFTER_SECONDS,
-    check_length,
-    for_client,
-    late,
-    request_id_of,
-)
+from service.transports.error_replies import RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
 from service.transports.error_status import STATUS
 from service.transports.grpc.converters import (
     METHODS,

@@ -24,6 +24,7 @@ from serving import ROOT, free_ports
 
 from service.api import schemas
 from service.api.requests import read_options
+from service.api.wire import ERROR_DETAIL
 from service.client.calls import Call, Files, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
 from service.client.grpc_transport import NULL_IF_EMPTY, request_of
@@ -33,7 +34,6 @@ from service.client.retries import seconds_of
 from service.images.decode import Limits, to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.error_replies import ERROR_DETAIL
 from service.transports.grpc.converters import METHODS, images_request
 from service.transports.http.body_parsers import parse
 

@@ -28,7 +28,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest, read_contexts
 from service.core.detect import scoring
-from service.core.detect.context import Estimator
+from service.core.types import Estimator
 from service.errors import (
     InferenceUnavailable,
     InvalidOption,

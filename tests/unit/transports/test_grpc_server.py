@@ -28,7 +28,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.transports.admission import Admission
 from service.transports.grpc.health import HEALTH, MOST_REQUESTS
-from service.transports.grpc.server import Server, claim_port
+from service.transports.grpc.port import claim_port
+from service.transports.grpc.server import Server
 from service.transports.grpc.servicer import SERVICE, Servicer
 
 IMAGE_BYTES = 64 * 64 * 3

@@ -16,15 +16,9 @@ from service.api.schemas import ErrorDetail
 from service.errors import MisfitError, Overloaded, ShapeMismatch
 from service.pipeline.chunked_response import Pieced
 from service.transports.admission import Admission
-from service.transports.http.responses import (
-    MOST_WHOLE,
-    ErrorBodies,
-    UntilSent,
-    answer,
-    read_body,
-    until_sent,
-    while_connected,
-)
+from service.transports.http.middleware import ErrorBodies, UntilSent, until_sent
+from service.transports.http.request_body import read_body, while_connected
+from service.transports.http.responses import MOST_WHOLE, answer
 
 ANSWER = ErrorDetail(code="a", message="b", hint="c")  # any model
 
