@@ -11,6 +11,7 @@ from math import comb
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.api.options import (
     EditOptions,
@@ -70,6 +71,13 @@ CONTEXT_VALUE = 100
 Form = Literal["pieces", "files", "sheet", "message"]
 # Of the JSON in a zip, which is one file, deflated.
 DEFLATED = 0.5
+
+
+def of(request: ImagesRequest[Any] | NDArray[np.float64], bundle: Bundle, form: Form) -> int:
+    """Return the bytes that a request of images, or of latents (n, L), takes beside its body, until it is answered."""
+    if isinstance(request, ImagesRequest):
+        return of_request(request, bundle, form)
+    return of_latents(len(request), bundle, form)
 
 
 def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces") -> int:

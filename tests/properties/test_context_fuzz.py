@@ -41,7 +41,7 @@ from service.pipeline.batch import Batch, Encoded
 from service.pipeline.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.grpc.converters import as_message
+from service.transports.grpc.converters import serialised
 
 threadpool_limits(limits=1, user_api="blas")  # as in the service: the matrices are tiny
 BUNDLE = load(Settings().bundle_directory)
@@ -102,7 +102,7 @@ def use(context: Context, latents: np.ndarray) -> None:
         for response in (scored.whole(), explanation.without_maps().whole()):
             content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
             assert_finite(content)
-            assert as_message(pb.ScoreResponse)(response).SerializeToString()
+            assert serialised(pb.ScoreResponse)(response)
         for plan in (
             *(edit_plan.plan_edit(batch, options, BUNDLE) for options in EDITS),
             *(edit_plan.plan_traverse(each, TraverseOptions(span=1000), BUNDLE) for each in (batch, alone)),
@@ -112,7 +112,7 @@ def use(context: Context, latents: np.ndarray) -> None:
             assert np.isfinite(plan.latents).all()
             assert np.isfinite(plan.latents.astype(np.float32)).all()
         fit = FitResponse(model="", context=context_codec.to_portable(context, BUNDLE.manifest.bundle_id), errors={})
-        as_message(pb.FitResponse)(fit)
+        serialised(pb.FitResponse)(fit)
         assert_same(read([as_json(context)]), context)
 
 

@@ -12,7 +12,7 @@ from service.telemetry.metrics import Metrics
 from service.transports.admission import Admission
 from service.transports.auth import Tokens
 from service.transports.grpc.health import HEALTH
-from service.transports.grpc.servicer import TAKING_IMAGES, answering, method_name
+from service.transports.grpc.servicer import ADMITTED, answering, method_name
 
 # Messages above MISFIT_MAX_BODY_BYTES are refused in our words as far as this many times it, beyond in gRPC's.
 RECEIVED = 2
@@ -37,7 +37,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):
             name, metadata = method_name(handler_call_details.method), handler_call_details.invocation_metadata
             try:
                 self._tokens.check([str(value) for key, value in metadata or () if key == "authorization"])
-                if name in TAKING_IMAGES:
+                if name in ADMITTED:
                     self._admission.check()
             except (Unauthenticated, Overloaded) as error:
                 return _refusing(error, name, self._metrics)

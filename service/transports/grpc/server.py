@@ -12,10 +12,12 @@ from grpc_reflection.v1alpha import reflection
 
 from service.settings import Settings
 from service.transports.auth import Tokens
+from service.transports.dispatch import Dispatcher
+from service.transports.grpc.converters import SERVICE
 from service.transports.grpc.health import HEALTH, Health
 from service.transports.grpc.interceptors import RECEIVED, Doorkeeper
 from service.transports.grpc.port import _bracketed
-from service.transports.grpc.servicer import SERVICE, Servicer
+from service.transports.grpc.servicer import Servicer
 
 HEALTH_SECONDS = 1.0
 MOST_INT32 = 2**31 - 1
@@ -36,12 +38,12 @@ DESCRIPTOR_SHARE = 0.2
 class Server:
     """gRPC for one API worker. All of its methods belong to one event loop."""
 
-    def __init__(self, servicer: Servicer, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
+    def __init__(self, dispatcher: Dispatcher, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
         self._is_ready = is_ready
         self._grace = settings.timeout_seconds
-        self._health = Health(("", SERVICE))
+        self._health = Health(("", SERVICE.full_name))
         self._server = grpc.aio.server(
-            interceptors=(Doorkeeper(Tokens(settings.tokens_file), servicer.admission, servicer.metrics),),
+            interceptors=(Doorkeeper(Tokens(settings.tokens_file), dispatcher.admission, dispatcher.metrics),),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
@@ -58,8 +60,8 @@ class Server:
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             ),
         )
-        self._server.add_generic_rpc_handlers((servicer.handlers(), self._health.handler()))
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
+        self._server.add_generic_rpc_handlers((Servicer(dispatcher).handlers(), self._health.handler()))
+        reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), self._server)
         address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
         if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
             self._server.add_insecure_port(address)

@@ -47,7 +47,7 @@ MOST_JSON_PARTS = 1001
 MOST_QUERY_VALUES = 64 * 1024
 
 
-def parse(
+def parse_images(
     content_type: str,
     query: Mapping[str, str],
     body: bytes,

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterator
 from http import HTTPStatus
-from typing import Protocol
 
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +20,7 @@ from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.errors import Overloaded, Unauthenticated
 from service.pipeline.chunked_response import Pieced
 from service.pipeline.hooks import Observer
+from service.transports.dispatch import Answer
 from service.transports.error_replies import RETRY_AFTER_SECONDS, for_client, late, request_id_of
 from service.transports.error_status import STATUS
 from service.transports.http.request_body import while_connected
@@ -33,20 +33,7 @@ MOST_WHOLE = 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
-class Pictured(Protocol):
-    """An answer with pictures, in each of its forms."""
-
-    def as_json(self) -> Pieced[BaseModel]: ...
-
-    def as_sheet(self) -> bytes: ...
-
-    def as_zip(self) -> Iterator[bytes]: ...
-
-
-Answer = BaseModel | Pieced[BaseModel] | Pictured
-
-
-async def answer(
+async def respond(
     request: Request, work: Awaitable[Answer], timeout_seconds: float, observer: Observer | None = None
 ) -> Response:
     """The response that `work` leads to, or the error in which it ends."""
@@ -69,14 +56,14 @@ async def answer(
         return error_response(error, request.scope)
 
 
-def media_type_wanted(accept: str) -> str:
+def accepted_media_type(accept: str) -> str:
     """The form in which a client wants an answer with pictures: JSON, a contact sheet, or files."""
     wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return next((form for form in (PNG, ZIP) if form in wanted), JSON)
 
 
 def _media_type(found: Answer, accept: str) -> str:
-    return JSON if isinstance(found, BaseModel | Pieced) else media_type_wanted(accept)
+    return JSON if isinstance(found, BaseModel | Pieced) else accepted_media_type(accept)
 
 
 def _begin(found: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
