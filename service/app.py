@@ -36,8 +36,8 @@ from service.transports.grpc.server import Server
 from service.transports.http.middleware import (
     AccessLog,
     Authentication,
+    ContentSecurityPolicy,
     ErrorBodies,
-    OwnScriptsOnly,
     ReadableMetrics,
     UntilSent,
 )
@@ -188,6 +188,6 @@ uvicorn_protocol.limit()
 Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
-Misfit.add_asgi_middleware(OwnScriptsOnly)  # type: ignore[attr-defined]
+Misfit.add_asgi_middleware(ContentSecurityPolicy)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ReadableMetrics)  # type: ignore[attr-defined]

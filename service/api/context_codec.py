@@ -1,4 +1,4 @@
-"""Contexts that travel: what /fit answers and other requests bring back, checked as anything from outside is."""
+"""Contexts as JSON: what /fit answers, and what other requests send back. Whatever comes back is checked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VARIANCE_UNITS = "in the population's variances"
 
 
 def to_portable(context: Context, bundle_id: str) -> PortableContext:
-    """`context`, which was fitted to at least one image, with every number in full."""
+    """Return `context` as JSON's types, every number in full. It was fitted to at least one image."""
     assert context.moments is not None, "the population is no context of the client's"
     return PortableContext(
         bundle_id=bundle_id,
@@ -61,10 +61,10 @@ def to_portable(context: Context, bundle_id: str) -> PortableContext:
 
 
 def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
-    """Return the context.
+    """Return the context that a client sent.
 
-    Raises InvalidInput for another bundle's, and for numbers that no context of this bundle can have: with those that
-    are let in, everything that is computed from a context stays finite.
+    Raises InvalidInput for the context of another bundle, and for numbers that no context of this bundle can have. All
+    that is computed from an accepted context stays finite.
     """
     if portable.bundle_id != bundle.manifest.bundle_id:
         raise InvalidInput(
@@ -101,10 +101,10 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
 
 
 def merge(contexts: Sequence[Context], population: Population) -> Context:
-    """Return one context for the images of all, as `fitting.merge` does.
+    """Return one context for the images of all contexts, as `service.core.detect.fit.merge` does.
 
-    Raises InvalidInput where together they are no context that a client could send again: of too many images, or with
-    moments so far apart that rounding leaves no covariance.
+    Raises InvalidInput where the result is no context that a client could send again: it has too many images, or the
+    moments lie so far apart that rounding leaves no covariance.
     """
     size = sum(context.size for context in contexts)
     if size > MOST_CONTEXT_IMAGES:
@@ -118,7 +118,7 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
 
 
 def _check_fit(context: Context, population: Population, whose: str) -> None:
-    """Raises InvalidInput unless location, covariance and noise are within their ranges, the covariance definite."""
+    """Raise InvalidInput unless location, covariance and noise are in range and the covariance is positive definite."""
     unit = _units(population)
     live = population.live_dims
     variance = np.diag(context.covariance) / unit**2
@@ -141,7 +141,7 @@ def _check_fit(context: Context, population: Population, whose: str) -> None:
 
 
 def _check_moments(moments: Moments, population: Population) -> None:
-    """Raises InvalidInput unless the moments are such as images can have."""
+    """Raise InvalidInput unless images can have such moments."""
     unit = _units(population)
     variance = np.diag(moments.scatter) / moments.size / unit**2
     deviation = _deviations(moments.mean, population)
@@ -159,20 +159,21 @@ def _check_moments(moments: Moments, population: Population) -> None:
 
 
 def _units(population: Population) -> Float64Array:
-    """Return the population's standard deviations (L,); a dead latent's counts as that at which latents come alive."""
+    """Return the population's standard deviations (L,). A dead latent counts with the one at which latents come
+    alive."""
     return np.sqrt(np.maximum(np.diag(population.covariance), DEAD_VARIANCE))
 
 
 def _deviations(latents: Float64Array, population: Population) -> Float64Array:
-    """Return latents (L,) from the population's mean, in its standard deviations; infinite where they overflow."""
+    """Return latents (L,) as distances from the population's mean in its standard deviations, infinite on overflow."""
     with np.errstate(over="ignore"):
         return np.asarray((latents - population.location) / _units(population))
 
 
 def _smallest_eigenvalue(matrix: Float64Array) -> float:
-    """Return the least that it may be, of a matrix (d, d) scaled to a diagonal of 1; 1 of no axes.
+    """Return a lower bound of the smallest eigenvalue of a matrix (d, d) scaled to a diagonal of 1; 1 where d is 0.
 
-    The matrix is symmetric but for rounding, which is taken off: whatever is computed may see either triangle.
+    Rounding can make the matrix unsymmetric, and a computation may read either triangle: that difference is taken off.
     """
     spread = np.sqrt(np.diag(matrix))
     # An axis without any spread stays as it is: it has nothing beside its diagonal either.
@@ -182,7 +183,7 @@ def _smallest_eigenvalue(matrix: Float64Array) -> float:
 
 
 def _check_range(values: Float64Array, least: float | Float64Array, most: float, name: str, units: str) -> None:
-    """Raises InvalidInput that names the first of the values (n,) that is outside its range, or no number."""
+    """Raise InvalidInput that names the first of the values (n,) that is outside its range, or not a number."""
     outside = np.flatnonzero(~((values >= least) & (values <= most)))
     if outside.size:
         index = outside[0]
@@ -219,7 +220,8 @@ def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
 
 
 def _matrix(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:
-    """Return values (L, L) that are symmetric, and off the diagonal no larger than a covariance's can be."""
+    """Return the values as a matrix (L, L), which must be symmetric, with no entry larger than a covariance's can
+    be."""
     matrix = _array(values, (latent_dim, latent_dim), name)
     variance = np.diag(matrix)
     _check_range(variance, 0.0, LARGEST_SUM, f"The context's {name}", "on the diagonal")

@@ -8,9 +8,9 @@ from service.core.latent import Latent
 from service.errors import InvalidOption, UnknownLatent
 
 
-def resolve(wanted: str | int, latents: Sequence[Latent]) -> int:
-    """The index of the latent called `wanted` (in any case) or of that index (5 or "5"). Raises UnknownLatent."""
-    text = str(wanted).strip()
+def resolve(name: str | int, latents: Sequence[Latent]) -> int:
+    """Return the index of a latent, named in any case or by its index (5 or "5"). Raises UnknownLatent."""
+    text = str(name).strip()
     indices = {str(latent.index): latent.index for latent in latents}
     indices |= {latent.name.casefold(): latent.index for latent in latents}
     indices |= {latent.name: latent.index for latent in latents}  # last, so that the exact spelling wins
@@ -24,10 +24,13 @@ def resolve(wanted: str | int, latents: Sequence[Latent]) -> int:
 
 
 def resolve_values(values: Mapping[str, float], latents: Sequence[Latent]) -> dict[int, float]:
-    """`values` by latent index. Raises UnknownLatent, and InvalidOption where two keys mean the same latent."""
+    """Return `values` by latent index.
+
+    Raises UnknownLatent, and InvalidOption where two keys name the same latent.
+    """
     resolved: dict[int, float] = {}
-    for wanted, value in values.items():
-        index = resolve(wanted, latents)
+    for name, value in values.items():
+        index = resolve(name, latents)
         if index in resolved:
             raise InvalidOption(f"The latent {latents[index].name!r} is given twice.", "Give each latent one value.")
         resolved[index] = value

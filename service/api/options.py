@@ -1,4 +1,4 @@
-"""How each endpoint is to do its work: every option has a default, a range and a description."""
+"""The options of each endpoint. Every option has a default, a range and a description."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ ImagesNeeded = Literal["always", "unless context"]
 
 
 def _list_of(text: Any) -> Any:
-    """In a query "floor hue, scale" is a list of two."""
+    """Split a query's text: "floor hue, scale" is a list of two."""
     return [word.strip() for word in text.split(",")] if isinstance(text, str) else text
 
 
 def _object_of(text: Any) -> Any:
-    """In a query {"scale": 1.5} comes as text."""
+    """Parse a query's text: {"scale": 1.5} is an object."""
     return from_json(text) if isinstance(text, str) else text
 
 
 def most_pictures(image: ImageSpec) -> int:
-    """Return how many pictures, or heat maps, of a bundle with such images one answer may hold."""
+    """Return how many pictures, or heat maps, one answer may hold, given the size of the bundle's images."""
     return max(1, min(MOST_PICTURES, MOST_PICTURE_PIXELS // (image.height * image.width)))
 
 
@@ -118,7 +118,7 @@ class ExplainOptions(ScoringOptions):
 
 
 def maps_of_image(options: ExplainOptions, bundle: Bundle) -> int:
-    """Return how many heat maps an image gets, where it gets any: of its top latents, as far as the model uses them."""
+    """Return how many heat maps an image gets, where it gets any: one for each of its top latents that are live."""
     return min(options.top, len(bundle.population.live_dims))
 
 

@@ -1,7 +1,7 @@
-"""How many values a body is made of, counted before anything is made of them.
+"""Limits on how many values a body holds, checked before the body is parsed.
 
-An empty list takes three bytes of JSON and two of protobuf, but 60 to 200 once it is an object: by its bytes alone, a
-body of 256 MiB may grow to more than 10 GiB.
+An empty list takes three bytes of JSON and two of protobuf, but 60 to 200 bytes as an object. A body of 256 MiB could
+grow to more than 10 GiB.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ PACKED_BYTES = {
 
 
 def check_json(text: bytes | memoryview, most: int) -> int:
-    """How many values a JSON text may hold, at most `most`: every one comes after a comma or opens something.
+    """Return an upper bound of how many values a JSON text holds. Raises TooLarge where it exceeds `most`.
 
-    Text within a text is counted as well, unless its commas are escaped: so escapes count. Raises TooLarge.
+    Every value comes after a comma, or opens something. JSON text within a string counts as well, unless its commas are
+    escaped: so escapes count.
     """
     content = bytes(text)
     return _checked(sum(content.count(mark) for mark in (b",", b"[", b"{", b"\\u")), most)
 
 
 def check_message(kind: Descriptor, content: bytes, most: int) -> int:
-    """How many fields and numbers a message of that kind holds, at most `most`. Raises TooLarge.
+    """Return how many fields and numbers a message of that kind holds. Raises TooLarge where they exceed `most`.
 
-    What is no message ends the count; whoever parses it says why.
+    Malformed content ends the count: the parser says what is wrong with it.
     """
-    found, pending = 0, [(kind, 0, len(content))]
+    count, pending = 0, [(kind, 0, len(content))]
     while pending:
         kind, at, end = pending.pop()
         fields = _fields(kind)
         while at < end:
-            found += 1
-            if found > most:
-                return _checked(found, most)
+            count += 1
+            if count > most:
+                return _checked(count, most)
             tag, at = _varint(content, at)
             wire_type = tag & 7
             if wire_type == LENGTH_DELIMITED:
@@ -58,22 +59,22 @@ def check_message(kind: Descriptor, content: bytes, most: int) -> int:
                 elif field.message_type is not None:
                     pending.append((field.message_type, at, min(at + length, end)))
                 elif field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-                    found += max(min(length, end - at), 0) // PACKED_BYTES.get(field.type, 1)  # not what it claims
+                    count += max(min(length, end - at), 0) // PACKED_BYTES.get(field.type, 1)  # not what it claims
                 at += length
             elif wire_type == VARINT:
                 at = _varint(content, at)[1]
             else:
                 at += {FIXED64: 8, FIXED32: 4}.get(wire_type, 0)
-    return _checked(found, most)
+    return _checked(count, most)
 
 
-def _checked(found: int, most: int) -> int:
-    if found > most:
+def _checked(count: int, most: int) -> int:
+    if count > most:
         raise TooLarge(
             f"The body is made of more than {most} values: numbers, names, lists and images.",
             "Send images as files or as one array, and merge contexts a few at a time.",
         )
-    return found
+    return count
 
 
 @cache
@@ -82,7 +83,7 @@ def _fields(kind: Descriptor) -> Mapping[int, FieldDescriptor]:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """The number at that place, and the place after it: the end, where there is none."""
+    """Return the number at that place, and the place after it: the end, where there is none."""
     number = 0
     for shift, byte in enumerate(content[at : at + MOST_VARINT_BYTES]):
         number |= (byte & 127) << 7 * shift

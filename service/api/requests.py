@@ -1,6 +1,6 @@
-"""What a request holds, in whatever it came: uploads, contexts and options, within the limits. Nothing is decoded here.
+"""Requests of images: uploads, contexts and options, gathered within the limits. No image is decoded here.
 
-In an archive, what lies in a folder `reference` or is called `reference.npy` belongs to the reference set, and
+In an archive, files in a folder `reference` and an array `reference.npy` belong to the reference set, and
 `context.json` is a context. Several contexts are merged.
 """
 
@@ -56,9 +56,10 @@ OptionsT_co = TypeVar("OptionsT_co", bound=Options, covariant=True)
 
 @dataclass(frozen=True)
 class ImagesRequest(Generic[OptionsT_co]):
-    """What an endpoint works on. Without `reference` and `contexts` the images are their own context.
+    """The input of an endpoint that takes images. Without `reference` and `contexts` the images are their own context.
 
-    `budget` is what decoding the images may take, `unpacked_bytes` what archives take beside the body.
+    budget          limits what decoding the images may take
+    unpacked_bytes  memory that archives take beside the body
     """
 
     images: Sequence[Upload]
@@ -70,12 +71,12 @@ class ImagesRequest(Generic[OptionsT_co]):
 
     @property
     def size(self) -> int:
-        """Rows that the networks will see at least."""
+        """Return how many rows the networks will see at least."""
         return len(self.images) + len(self.reference or ()) + self.options.pictures
 
 
-class Gathered:
-    """What a request holds, gathered file by file and kept within the limits."""
+class RequestBuilder:
+    """Builds a request from its files, one by one, and keeps it within the limits."""
 
     def __init__(self, settings: Settings, sent_bytes: int) -> None:
         """`sent_bytes` is the length of the body."""
@@ -91,7 +92,7 @@ class Gathered:
         self._values_left = settings.max_values  # in all that is JSON
 
     def request(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
-        """All of it; where the images come `in_chunks`, this one may be without any.
+        """Return the request. Where the images come `in_chunks`, this chunk may have none.
 
         Raises InvalidInput where images are missing, InvalidOption where the options do not fit.
         """
@@ -100,17 +101,19 @@ class Gathered:
             raise no_images()
         if self.reference == []:
             raise no_images("reference images")
-        chosen = read_options(self.options, options_type)
-        if self.contexts and (self.reference is not None or "estimator" in chosen.model_fields_set):
+        options = read_options(self.options, options_type)
+        if self.contexts and (self.reference is not None or "estimator" in options.model_fields_set):
             given = "a reference set" if self.reference is not None else "an estimator"
             raise InvalidOption(
                 f"Given both a context and {given}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
-        return ImagesRequest(self.images, self.reference, self.contexts, chosen, self._budget, self._unpacked_bytes)
+        return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
 
     def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
-        """What the text says. Raises `error_type`, or TooLarge where all texts together hold too many values."""
+        """Return the value of a JSON text. Raises `error_type`, or TooLarge where all texts together hold too many
+        values.
+        """
         given, values = read_json(text, what, self._values_left, error_type)
         self._values_left -= values
         return given
@@ -122,7 +125,8 @@ class Gathered:
         self.contexts += read_contexts(self.json(text, what))
 
     def part(self, field: str) -> list[Upload]:
-        """The uploads of `images` or `reference`, which from now on is there even if nothing comes."""
+        """Return the list of uploads of `images` or `reference`. Once asked for, a reference set exists, even if
+        empty."""
         if field == "reference" and self.reference is None:
             self.reference = []
         return self.images if self.reference is None or field == "images" else self.reference
@@ -164,7 +168,7 @@ class Gathered:
                 self.add(own_field, member.name, member.read)
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
-        """Add the image that `read` gives, called `name` as far as that is text, or without a name by its place."""
+        """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
         part = self.part(field)
         part.append(Upload(readable(name) or str(len(part)), read))
         if len(self.images) + len(self.reference or ()) > self.max_images:
@@ -179,7 +183,7 @@ def no_images(what: str = "images") -> InvalidInput:
 
 
 def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
-    """Raises InvalidOption, naming what is wrong and what there is."""
+    """Return the options. Raises InvalidOption that names what is wrong, and what the options are."""
     if unknown := given.keys() - options_type.model_fields.keys():
         raise InvalidOption(
             f"Unknown option: {', '.join(map(_bare, sorted(unknown)[:3]))}.",
@@ -192,7 +196,7 @@ def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> O
 
 
 def read_contexts(given: object) -> list[PortableContext]:
-    """One context, or a list of them, as /fit answered. Raises InvalidInput, naming what is wrong."""
+    """Return one context, or a list of them, as /fit answered them. Raises InvalidInput that names what is wrong."""
     try:
         return [PortableContext.model_validate(context) for context in (given if isinstance(given, list) else [given])]
     except ValidationError as error:
@@ -202,7 +206,7 @@ def read_contexts(given: object) -> list[PortableContext]:
 
 
 def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
-    """Latents (n, L), n from 1 to MOST_PICTURES, if that is what `given` holds.
+    """Return `values` as latents (n, L), n from 1 to MOST_PICTURES.
 
     Raises InvalidInput or ShapeMismatch.
     """
@@ -225,7 +229,7 @@ def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
 def read_json(
     text: bytes | memoryview, what: str, most_values: int, error_type: type[InvalidInput] = InvalidInput
 ) -> tuple[object, int]:
-    """What the text says, and of how many values it may be made."""
+    """Return the value of a JSON text, and an upper bound of how many values it holds."""
     values = payload_limits.check_json(text, most_values)
     content = bytes(text)
     if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
@@ -247,7 +251,7 @@ def read_object(options: object) -> dict[str, object]:
 
 
 def _problems(error: ValidationError) -> str:
-    """Return the first three: where, what was expected and, of a single value, what came."""
+    """Return the first three problems in words: where, what was expected and, of a single value, what came."""
     problems = []
     for fault in error.errors(include_url=False)[:3]:
         where, came = ".".join(map(str, fault["loc"])), fault["input"]
@@ -262,5 +266,5 @@ def _problems(error: ValidationError) -> str:
 
 
 def _bare(name: str) -> str:
-    """Return a name that a client made up, without quotes, at no more than its usual length."""
+    """Return a name that a client made up, without quotes and no longer than usual."""
     return name if len(name) <= LONGEST_QUOTE else f"{name[:LONGEST_QUOTE]}..."

@@ -1,4 +1,4 @@
-"""What comes out, as types: responses, errors, and the context that a client keeps and sends back."""
+"""The models of answers and errors, and of the context that a client keeps and sends back."""
 
 from __future__ import annotations
 

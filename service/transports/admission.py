@@ -1,6 +1,6 @@
-"""How much may be worked on at a time: more is turned away at once, before it takes memory.
+"""Admission: how many rows and bytes may be in flight. What exceeds them is refused before it takes memory.
 
-Bytes are those of a body, as it comes, and once the request is read those of the work on it and of its answer
+Bytes are those of a body while it comes, and then also those of the work and its answer
 (`service.transports.memory_footprint`).
 """
 
@@ -38,7 +38,7 @@ class Admission:
 
     @contextmanager
     def ticket(self) -> Iterator[Ticket]:
-        """What is taken on the ticket is given back when the request ends, in whatever way it ends."""
+        """Yield a ticket. What was taken on it is given back when the request ends, in whatever way it ends."""
         ticket = Ticket(self)
         try:
             yield ticket
@@ -49,10 +49,10 @@ class Admission:
             self._observe(self.in_flight)
 
     def check(self, announced_bytes: int = 0) -> None:
-        """Raises Overloaded where a request that is yet to be read would most likely find no room.
+        """Raise Overloaded where a request that is yet to be read would most likely find no room.
 
-        How many images it has shows only once it is read. Reading in vain would cost the requests that are worked on,
-        and the one turned away its time: so once one was, the next are not even read until they would have room.
+        How many images a request has shows only once it is read. Reading one in vain takes time from the requests in
+        flight. So once one was refused, later ones are not read until they would find room.
         """
         self._check("bytes", self.in_flight["bytes"], announced_bytes)
         if not self._wanted:
@@ -65,13 +65,13 @@ class Admission:
             self._check("images", taken, self._wanted)
 
     def expect(self, ticket: Ticket, announced_bytes: int) -> None:
-        """As `check`, and then keeps the room until the request is read: no more are at a time than would have some."""
+        """Check as `check` does, then reserve the room until the request is read."""
         self.check(announced_bytes)
         if self._wanted:
             self._kept[ticket] = (self._wanted, self._clock() + READING_SECONDS)
 
     def take(self, ticket: Ticket, unit: str, amount: int) -> None:
-        """Raises Overloaded where there is no room for `amount` more."""
+        """Count `amount` more. Raises Overloaded where there is no room."""
         if unit == "images":
             self._kept.pop(ticket, None)
             if self.in_flight[unit] + amount > self._limits[unit]:
@@ -81,7 +81,8 @@ class Admission:
         self._observe(self.in_flight)
 
     def take_work(self, ticket: Ticket, amount: int) -> None:
-        """As `take`, of the bytes of a request's work. Raises TooLarge where they would never have room."""
+        """Count the bytes of a request's work. Raises TooLarge where no request may have so many, and as `take`
+        does."""
         taken, most = ticket.taken["bytes"], self._limits["bytes"]
         if taken + amount > most:
             raise TooLarge(
@@ -107,7 +108,7 @@ class Admission:
 
 
 class Ticket:
-    """One request's share."""
+    """The share of one request in what is in flight."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -131,14 +132,15 @@ class Ticket:
         self._work += amount
 
     def keep(self, amount: int) -> None:
-        """Give back what is needed no more once the work is done: all but `amount` bytes, until the answer is sent."""
+        """Give back, when the work is done, the images and all bytes but `amount`, which stay until the answer is
+        sent."""
         self._admission.give_back(self, "images", self.taken["images"])
         self._admission.give_back(self, "bytes", max(self.taken["bytes"] - amount, 0))
 
     def widen(self, images: int, bytes: int) -> None:
-        """Have room for a chunk of that size, as one of a stream's chunks is in flight at a time.
+        """Make room for a chunk of a stream, of which one at a time is in flight.
 
-        The room is kept for the chunks to come: a stream that has begun is turned away only if its chunks grow.
+        The room is kept for the chunks to come: a stream that has begun is refused only if its chunks grow.
         """
         for unit, amount in {"images": images, "bytes": bytes + self._work}.items():
             self._take(unit, max(amount - self.taken[unit], 0))

@@ -1,4 +1,4 @@
-"""Bearer tokens, for every transport: a file lists the SHA-256 of each token that is let in."""
+"""Bearer tokens for every transport. A file lists the SHA-256 of each valid token."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ONE_HINT = "Send a single header Authorization: Bearer <token>."
 
 
 class Tokens:
-    """The tokens of a file, one hexadecimal SHA-256 on a line; what follows a # is a comment.
+    """The tokens of a file: one hexadecimal SHA-256 on a line, and comments after a #.
 
-    The file is read again whenever it has changed: tokens are rotated without a restart.
+    The file is read again whenever it has changed, so tokens are rotated without a restart.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -32,8 +32,8 @@ class Tokens:
     def check(self, authorizations: Sequence[str]) -> None:
         """Check the values of a request's Authorization headers.
 
-        Raises Unauthenticated unless there is one, and it has a known token: of several, a proxy may have checked
-        another than this service would.
+        Raises Unauthenticated unless there is exactly one, with a known token. Of several, a proxy in front may have
+        checked another one than this service would.
         """
         if self._file is None:
             return

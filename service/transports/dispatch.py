@@ -1,4 +1,4 @@
-"""The one way of a request through the service, whatever the transport: parse, count, admit, run."""
+"""The dispatcher: the one way of a request through the service, whatever its transport. Parse, count, admit, run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Parsed = ImagesRequest[Any] | NDArray[np.float64]
 Wait = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 
 
-class Pictured(Protocol):
-    """An answer with pictures, in each of its forms."""
+class PictureAnswer(Protocol):
+    """An answer with pictures, which has a form of its own for JSON, a contact sheet and a zip."""
 
     def as_json(self) -> Pieced[BaseModel]: ...
 
@@ -37,7 +37,7 @@ class Pictured(Protocol):
     def as_zip(self) -> Iterator[bytes]: ...
 
 
-Answer = BaseModel | Pieced[BaseModel] | Pictured
+Answer = BaseModel | Pieced[BaseModel] | PictureAnswer
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
@@ -46,7 +46,10 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """Runs endpoints of the pipeline. `provider` says where the networks run."""
+    """Runs the endpoints of a pipeline.
+
+    provider  returns the execution provider that the networks run on
+    """
 
     pipeline: Pipeline
     admission: Admission
@@ -63,10 +66,14 @@ class Dispatcher:
         kept_bytes: int = 0,
         wait: Wait = _to_its_end,
     ) -> Answer:
-        """Return the pipeline's answer to one request, for which there is room on `ticket` until the answer is sent.
+        """Return the pipeline's answer to one request. Its room stays taken on `ticket` until the answer is sent.
 
-        `parse` runs in a thread. `kept_bytes` of what the ticket has taken so far stay taken when the work is done:
-        those of a message that its transport still holds.
+        endpoint    what to run
+        parse       makes the request from its body; it runs in a thread
+        form        how the transport holds the answer: that decides how much memory it takes
+        kept_bytes  bytes on the ticket that stay taken when the work is done: of a message that the transport still
+        holds wait        awaits the work, and may end it where the client has left
+
         Raises Overloaded or TooLarge where there is no room, and whatever `parse` and the pipeline raise.
         """
         request = await self._parsed(parse)
@@ -81,11 +88,11 @@ class Dispatcher:
         return answer
 
     async def describe(self) -> Answer:
-        """Return the description of the model; nothing is parsed or counted."""
+        """Return the description of the model. It needs no room."""
         return self.pipeline.describe(await self.provider())
 
     async def read_chunk(self, parse: Callable[[], ImagesRequest[Any]], ticket: Ticket) -> ImagesRequest[Any]:
-        """Return one chunk of a stream, of which the ticket has room for one at a time, and for what stays of each."""
+        """Return one chunk of a stream. The ticket has room for one chunk at a time, and for what remains of each."""
         chunk = await self._parsed(parse)
         logs.add_images(chunk.size)
         ticket.widen(chunk.size, 0)

@@ -1,4 +1,4 @@
-"""What every transport says beside its answers: request ids, and errors as clients are to see them."""
+"""Request ids, and errors as clients see them, the same for every transport."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ logger = logging.getLogger(__name__)
 
 
 def request_id_of(given: str) -> str:
-    """What the client calls its request if that is a plain word, else a new id."""
+    """Return the client's own request id if it is a plain word, else a new one."""
     return given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex
 
 
 def for_client(error: Exception, request_id: str) -> MisfitError:
-    """`error` as the client sees it; of one that is not meant for clients, no more than where to look it up.
+    """Return `error` as the client sees it. Of an internal error, say no more than where to look it up.
 
-    What is our own fault is logged.
+    Internal errors are logged with their trace.
     """
     meant = isinstance(error, MisfitError) and type(error) is not MisfitError
     hint = f"The log tells more: look for request {request_id}."
-    shown = error if meant else MisfitError("Something went wrong inside.", hint)
-    assert isinstance(shown, MisfitError)
-    logs.failed(shown.code)
-    if STATUS[type(shown)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    reply = error if meant else MisfitError("Something went wrong inside.", hint)
+    assert isinstance(reply, MisfitError)
+    logs.failed(reply.code)
+    if STATUS[type(reply)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request %s failed", request_id, exc_info=error)
-    return shown
+    return reply
 
 
 def late(timeout_seconds: float) -> DeadlineExceeded:
@@ -41,7 +41,7 @@ def late(timeout_seconds: float) -> DeadlineExceeded:
 
 
 def check_length(length: int, max_bytes: int) -> None:
-    """Raises TooLarge where a body has more than `max_bytes`."""
+    """Raise TooLarge where a body has more than `max_bytes`."""
     if length > max_bytes:
         raise TooLarge(
             f"The body has {length} bytes or more; at most {max_bytes} are taken.",

@@ -1,4 +1,4 @@
-"""What each error means to a client: the one table from error type to HTTP status and gRPC status name."""
+"""The one table from error type to HTTP status and gRPC status."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""How many bytes a request takes beside its body, from what it asks for: `service.transports.admission` counts them.
+"""Estimates of the memory that a request takes beside its body. `service.transports.admission` counts them.
 
-The estimates are upper bounds of what was measured (`make worst`): bytes for each image, latent, pixel and byte of the
-answer. They are of what is resident at one time: an answer's records and its JSON exist in pieces only, but a gRPC
-message is one.
+The estimates are upper bounds of measurements (`make worst`): bytes for each image, latent, pixel and byte of the
+answer that are resident at one time. An answer's records and JSON exist in pieces only; a gRPC message exists whole.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ def of_parsing(content_type: str, body_bytes: int) -> int:
 
 
 def check_full_request(settings: Settings, bundle: Bundle) -> None:
-    """Raises ValueError unless a request as large as the settings permit fits what may be in flight."""
+    """Raise ValueError unless the largest permitted request fits what may be in flight."""
     upload = Upload(str(settings.max_images), bytes)
     full = ImagesRequest([upload] * settings.max_images, None, (), ScoreOptions())
     copies = RECEIVED_COPIES if settings.grpc_port else 1

@@ -1,7 +1,6 @@
-"""Protobuf messages to requests, and answers to messages, which have the fields of HTTP's JSON by the same names.
+"""Converters: protobuf messages to requests, and answers to messages. Both have the field names of HTTP's JSON.
 
-Options reach `service.api.requests.read_options` as the words that JSON would hold, so that they are checked there,
-once.
+Options reach `service.api.requests.read_options` as JSON would hold them, so that they are checked in one place.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 from service.api import payload_limits
 from service.api.endpoints import ENDPOINTS, Endpoint
 from service.api.options import ScoreOptions
-from service.api.requests import Gathered, ImagesRequest, OptionsT, check_latents, read_contexts
+from service.api.requests import ImagesRequest, OptionsT, RequestBuilder, check_latents, read_contexts
 from service.errors import InvalidInput
 from service.images import arrays
 from service.pipeline.chunked_response import Pieced
@@ -53,7 +52,7 @@ class Method:
 
 
 def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT:
-    """The message in `content`. Raises InvalidInput, or TooLarge where it is made of too many values."""
+    """Return the message in `content`. Raises InvalidInput, or TooLarge where it holds too many values."""
     payload_limits.check_message(kind.DESCRIPTOR, content, settings.max_values)
     try:
         message: MessageT = kind.FromString(content)
@@ -68,24 +67,27 @@ def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> M
 def images_request(
     message: Any, options_type: type[OptionsT], settings: Settings, sent_bytes: int, *, in_chunks: bool = False
 ) -> ImagesRequest[OptionsT]:
-    """Return what an endpoint works on, of a message of so many bytes.
+    """Return the request that a message of `sent_bytes` bytes makes.
 
-    Raises InvalidInput or one of its kinds, with the words that HTTP has for it.
+    Raises InvalidInput or one of its kinds, with HTTP's texts.
     """
-    fields, gathered = message.DESCRIPTOR.fields_by_name, Gathered(settings, sent_bytes)
+    fields, builder = message.DESCRIPTOR.fields_by_name, RequestBuilder(settings, sent_bytes)
     if message.HasField("images"):
-        _add_images(gathered, "images", message.images)
+        _add_images(builder, "images", message.images)
     if "reference" in fields and message.HasField("reference"):
-        gathered.part("reference")
-        _add_images(gathered, "reference", message.reference)
+        builder.part("reference")
+        _add_images(builder, "reference", message.reference)
     if "contexts" in fields:
-        gathered.contexts += read_contexts([_plain_object(context) for context in message.contexts])
-    gathered.options = _options(message.options)
-    return gathered.request(options_type, in_chunks=in_chunks)
+        builder.contexts += read_contexts([_plain_object(context) for context in message.contexts])
+    builder.options = _options(message.options)
+    return builder.request(options_type, in_chunks=in_chunks)
 
 
 def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
-    """One message of a stream. Raises InvalidInput where another than the first says how to score."""
+    """Return the request that one message of a stream makes.
+
+    Raises InvalidInput where a message after the first says how to score.
+    """
     message = parse_message(pb.ScoreStreamRequest, content, settings)
     if not is_first and (late := {field.name for field, _ in message.ListFields()} - {"images"}):
         raise InvalidInput(
@@ -95,7 +97,7 @@ def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> Image
     return images_request(message, ScoreOptions, settings, len(content), in_chunks=True)
 
 
-def _add_images(gathered: Gathered, field: str, images: pb.Images) -> None:
+def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
     contents = arrays.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
@@ -103,33 +105,38 @@ def _add_images(gathered: Gathered, field: str, images: pb.Images) -> None:
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")
     for position, content in enumerate(contents):
-        gathered.add_image(field, content, ids[position] if ids else str(position))
+        builder.add_image(field, content, ids[position] if ids else str(position))
 
 
 def _options(message: Message) -> dict[str, object]:
-    """The options that were given, as JSON would have them."""
-    given: dict[str, Any] = {}
+    """Return the options that the message sets, as JSON would hold them."""
+    values: dict[str, Any] = {}
     for field, value in message.ListFields():
         if field.enum_type is not None:
-            given[field.name] = _word(field.enum_type, value)
+            values[field.name] = _word(field.enum_type, value)
         elif field.message_type is not None:
-            given[field.name] = dict(value)  # the only messages in options are maps
+            values[field.name] = dict(value)  # the only messages in options are maps
         else:
-            given[field.name] = list(value) if field.is_repeated else value
-    if given.get("which") in WORDS_FOR_IMAGES:
-        given["which"] = given["which"][0]
-    return given
+            values[field.name] = list(value) if field.is_repeated else value
+    if values.get("which") in WORDS_FOR_IMAGES:
+        values["which"] = values["which"][0]
+    return values
 
 
 def _word(enum: Any, number: int) -> str | int:
-    """RESIZE_FIT to "fit". A number that the proto does not know stays one, which no option takes."""
+    """Return the option's word for an enum's number: RESIZE_FIT is "fit". An unknown number stays one, and is refused
+    later.
+    """
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     value = enum.values_by_number.get(number)
     return number if value is None else value.name.removeprefix(prefix).lower()
 
 
 def _plain_object(struct: Any) -> dict[str, Any]:
-    """protobuf's own json_format would make whole numbers of type int, and -0.0 a 0: every bit is to stay."""
+    """Return a Struct as a dict of floats.
+
+    protobuf's own json_format would turn whole numbers into int, and -0.0 into 0: a context keeps every bit.
+    """
     return {name: _plain(value) for name, value in struct.fields.items()}
 
 
@@ -143,18 +150,19 @@ def _plain(value: Any) -> Any:
 
 
 def latents(message: pb.DecodeRequest, latent_dim: int) -> NDArray[Any]:
-    """Latents (n, L) to be decoded. Raises InvalidInput or ShapeMismatch."""
+    """Return the latents (n, L) to be decoded. Raises InvalidInput or ShapeMismatch."""
     return check_latents([list(row.values) for row in message.latents], latent_dim)
 
 
 def serialised(kind: type[Message]) -> Callable[[BaseModel | Pieced[BaseModel]], bytes]:
-    """From a response to the bytes of a message of that kind, of which no more than a piece exists as objects.
+    """Return a function from a response to the bytes of a message of that kind.
 
-    Messages one after the other are one message: what is repeated in them adds up.
+    Only one piece of the response exists as objects at a time: protobuf messages one after the other are one message,
+    whose repeated fields add up.
     """
 
-    def answer(found: BaseModel | Pieced[BaseModel]) -> bytes:
-        parts = found.parts() if isinstance(found, Pieced) else [(found, set(type(found).model_fields))]
+    def answer(response: BaseModel | Pieced[BaseModel]) -> bytes:
+        parts = response.parts() if isinstance(response, Pieced) else [(response, set(type(response).model_fields))]
         values = (part.model_dump(exclude_unset=True, include=fields) for part, fields in parts)
         return b"".join(kind(**_with_files(each)).SerializeToString() for each in values)
 
@@ -162,7 +170,7 @@ def serialised(kind: type[Message]) -> Callable[[BaseModel | Pieced[BaseModel]],
 
 
 def _with_files(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a response, with the bytes of each picture where JSON has base64."""
+    """Return the fields of a response, with each picture's bytes where JSON has base64."""
     maps = (each for item in values.get("items", ()) for each in item.get("heat_maps") or ())
     for picture in (*maps, *values.get("pictures", ())):
         picture["image"] = binascii.a2b_base64(picture["image"])

@@ -1,7 +1,7 @@
-"""gRPC's standard health service, with bounds: nobody needs a token for it.
+"""gRPC's standard health service, with bounds. It needs no token.
 
-The one of `grpcio-health-checking` receives a message of any size that the server takes, keeps the name in it for
-good, and lets its streams keep the server from stopping.
+The implementation of `grpcio-health-checking` receives a message of any size, keeps the name in it for good, and lets
+its streams keep the server from stopping.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ANSWER_SECONDS = 10.0
 
 
 class Health:
-    """Whether the server serves: one status for all of its services. All methods belong to one event loop."""
+    """The health of the server: one status for all of its services. All methods belong to one event loop."""
 
     def __init__(self, names: Collection[str]) -> None:
         """`names` are those of the services; "" means the server as a whole."""
@@ -89,7 +89,9 @@ class Health:
             await call.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"The answer was not read in {ANSWER_SECONDS:g} s.")
 
     async def _name_in_request(self, call: Call) -> str:
-        """Return the service that the client asks for; "", the server as a whole, where it does not say so at once."""
+        """Return the service that the client asks for, or "" (the whole server) where the request does not come at
+        once.
+        """
         if self._requests >= MOST_REQUESTS:
             return ""
         content: object = b""

@@ -1,4 +1,4 @@
-"""Token and room are checked before a message is received."""
+"""Interceptors: token and room are checked before a message is received."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RECEIVED = 2
 REFUSAL_SECONDS = 10.0
 
 
-class Doorkeeper(grpc.aio.ServerInterceptor):
-    """Turns callers without a valid token, and calls for which there is no room, away before their message is received.
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls without a valid token, and calls for which there is no room, before their message is received.
 
-    Probes need neither.
+    Health checks need neither.
     """
 
     def __init__(self, tokens: Tokens, admission: Admission, metrics: Metrics) -> None:

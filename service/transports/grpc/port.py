@@ -1,4 +1,4 @@
-"""The port is bound before any worker starts."""
+"""The gRPC port. The supervisor claims it before any worker starts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import socket
 
 
 def claim_port(host: str, port: int) -> socket.socket:
-    """Take `port` for this service: keep the socket for as long as it runs. Raises OSError where the port is in use.
+    """Return a socket that claims `port` for this service for as long as it is open. Raises OSError where it is in use.
 
-    Workers share the port by SO_REUSEPORT, and with it every other service of the same user would share it
-    unnoticed. So before any worker starts, the port is bound once without, and then held by a socket that does not
-    listen: until the workers do, nobody else can claim it.
+    Workers share the port by SO_REUSEPORT, and every other service of the same user would then share it unnoticed. So
+    the
+    port is bound once without that option, before any worker starts, and then held by a socket that does not listen.
     """
     (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with socket.socket(family, kind, protocol) as probe:
@@ -22,5 +22,5 @@ def claim_port(host: str, port: int) -> socket.socket:
     return held
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host

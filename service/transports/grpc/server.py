@@ -1,4 +1,4 @@
-"""The gRPC server beside HTTP's, in the same process and event loop: its port, TLS, tokens, health and reflection."""
+"""The gRPC server, in the process and event loop of the HTTP API: its port, TLS, tokens, health and reflection."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from service.transports.auth import Tokens
 from service.transports.dispatch import Dispatcher
 from service.transports.grpc.converters import SERVICE
 from service.transports.grpc.health import HEALTH, Health
-from service.transports.grpc.interceptors import RECEIVED, Doorkeeper
-from service.transports.grpc.port import _bracketed
+from service.transports.grpc.interceptors import RECEIVED, AdmissionInterceptor
+from service.transports.grpc.port import bracketed
 from service.transports.grpc.servicer import Servicer
 
 HEALTH_SECONDS = 1.0
@@ -36,14 +36,16 @@ DESCRIPTOR_SHARE = 0.2
 
 
 class Server:
-    """gRPC for one API worker. All of its methods belong to one event loop."""
+    """The gRPC server of one API worker. All of its methods belong to one event loop."""
 
     def __init__(self, dispatcher: Dispatcher, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
         self._is_ready = is_ready
         self._grace = settings.timeout_seconds
         self._health = Health(("", SERVICE.full_name))
         self._server = grpc.aio.server(
-            interceptors=(Doorkeeper(Tokens(settings.tokens_file), dispatcher.admission, dispatcher.metrics),),
+            interceptors=(
+                AdmissionInterceptor(Tokens(settings.tokens_file), dispatcher.admission, dispatcher.metrics),
+            ),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
@@ -62,7 +64,7 @@ class Server:
         )
         self._server.add_generic_rpc_handlers((Servicer(dispatcher).handlers(), self._health.handler()))
         reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), self._server)
-        address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
+        address = f"{bracketed(settings.grpc_host)}:{settings.grpc_port}"
         if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
             self._server.add_insecure_port(address)
         else:
@@ -73,13 +75,13 @@ class Server:
         self._following = asyncio.create_task(self._follow_readiness())
 
     async def stop(self) -> None:
-        """Take no more calls, and return once those that were taken are finished."""
+        """Take no more calls, and return once those in flight are finished."""
         self._following.cancel()
         self._health.stop()
         await self._server.stop(self._grace)
 
     async def _follow_readiness(self) -> None:
-        """SERVING means what /readyz means, as of a second ago."""
+        """Report SERVING as long as /readyz answers 200; the report is at most a second old."""
         while True:
             self._health.set(await self._is_ready())
             await asyncio.sleep(HEALTH_SECONDS)

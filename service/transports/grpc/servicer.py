@@ -1,6 +1,6 @@
-"""gRPC only translates: messages in, messages out, and every error with the status and text that HTTP's table gives it.
+"""The gRPC servicer: every method of the endpoint table, and the stream. Errors have the status and text of one table.
 
-Messages are parsed here rather than by gRPC, whose words for a malformed one say nothing.
+Messages are parsed here rather than by gRPC, which says nothing useful about a malformed one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Call = grpc.aio.ServicerContext[bytes, bytes]
 
 @dataclass(frozen=True)
 class Servicer:
-    """The endpoints as gRPC's methods."""
+    """The endpoints as gRPC methods."""
 
     dispatcher: Dispatcher
 
@@ -124,16 +124,16 @@ class Servicer:
 
     @asynccontextmanager
     async def _answering(self, name: str, call: Call) -> AsyncIterator[Ticket]:
-        """What is taken on the ticket is in flight until the call ends."""
+        """Yield a ticket for the call. What is taken on it is in flight until the call ends."""
         async with answering(name, call, self.dispatcher.metrics, self._settings.timeout_seconds):
             with self.dispatcher.admission.ticket() as ticket:
                 yield ticket
 
 
 async def read_message(call: Call, seconds: float) -> bytes:
-    """Return the message of a call that has one.
+    """Return the one message of a call.
 
-    Raises TooSlow where it has not come after that many seconds, and InvalidInput where the call ends without.
+    Raises TooSlow where it has not come in `seconds`, and InvalidInput where the call ends without one.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -147,7 +147,7 @@ async def read_message(call: Call, seconds: float) -> bytes:
 
 @asynccontextmanager
 async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: float) -> AsyncIterator[None]:
-    """A call of our method `name` is answered inside: counted, logged and traced. An error becomes its status."""
+    """Count, log and trace a call of the method `name`; an error inside becomes the call's status."""
     metadata = dict(call.invocation_metadata() or ())
     started, number, code = time.perf_counter(), request_id_of_call(metadata), grpc.StatusCode.OK
     call.set_trailing_metadata(((REQUEST_ID, number),))
@@ -162,11 +162,11 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
-            shown = for_client(late(timeout_seconds) if isinstance(error, TimeoutError) else error, number)
-            code = status_code(shown)
-            if STATUS[type(shown)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                spans.set_failed(span, shown.code)
-            await refuse(call, shown, number)
+            reply = for_client(late(timeout_seconds) if isinstance(error, TimeoutError) else error, number)
+            code = status_code(reply)
+            if STATUS[type(reply)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                spans.set_failed(span, reply.code)
+            await refuse(call, reply, number)
         finally:
             metrics.grpc_call(name, code.name, time.perf_counter() - started)
             logged.status = code.name
@@ -174,7 +174,7 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
 
 
 def method_name(path: str) -> str:
-    """The method of ours that a call asks for by its path; "unknown" for all that are not."""
+    """Return which of this service's methods a call's path names, or "unknown"."""
     service, _, name = path.removeprefix("/").rpartition("/")
     return name if service == SERVICE.full_name and name in SERVICE.methods_by_name else "unknown"
 
@@ -188,7 +188,7 @@ def status_code(error: MisfitError) -> grpc.StatusCode:
 
 
 async def refuse(call: Call, error: MisfitError, number: str) -> NoReturn:
-    """End the call with the status of `error`, its text, and in the trailing metadata the same as an ErrorDetail."""
+    """End the call with the status of `error`, its text, and an ErrorDetail in the trailing metadata."""
     message, hint = _cut(error.message, MOST_MESSAGE_BYTES), _cut(error.hint, MOST_HINT_BYTES)
     detail = pb.ErrorDetail(code=error.code, message=message, hint=hint).SerializeToString()
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, number), (ERROR_DETAIL, detail)]

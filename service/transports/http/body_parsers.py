@@ -25,9 +25,9 @@ from service.api.options import MOST_PICTURES
 from service.api.requests import (
     JSON_EXAMPLE,
     LATENTS_EXAMPLE,
-    Gathered,
     ImagesRequest,
     OptionsT,
+    RequestBuilder,
     check_latents,
     read_contexts,
     read_json,
@@ -54,20 +54,20 @@ def parse_images(
     settings: Settings,
     options_type: type[OptionsT],
 ) -> ImagesRequest[OptionsT]:
-    """The request in `body`. Raises InvalidInput or one of its kinds; never fetches, unpickles or decodes."""
+    """Return the request in `body`. Raises InvalidInput or one of its kinds. Never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
-    gathered = Gathered(settings, len(body))
+    builder = RequestBuilder(settings, len(body))
     reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
-    reader(gathered, body, content_type)
+    reader(builder, body, content_type)
     options = _query_options(query)
-    if twice := options.keys() & gathered.options.keys():
+    if twice := options.keys() & builder.options.keys():
         raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
-    gathered.options |= options
-    return gathered.request(options_type)
+    builder.options |= options
+    return builder.request(options_type)
 
 
 def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np.float64]:
-    """Latents (n, L) to be decoded, n from 1 to MOST_PICTURES: {"latents": [[...], ...]}, or an npy of floats.
+    """Return latents (n, L) to be decoded, n from 1 to MOST_PICTURES: {"latents": [[...], ...]}, or an npy of floats.
 
     Raises UnsupportedMediaType, InvalidInput or ShapeMismatch.
     """
@@ -75,10 +75,10 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np
     if media_type == "application/x-npy":
         latents = arrays.read_npy_latents(body)
     elif media_type == "application/json":
-        given = read_json(body, "the body", (latent_dim + 2) * MOST_PICTURES)[0]
-        if not isinstance(given, dict) or given.keys() != {"latents"}:
+        content = read_json(body, "the body", (latent_dim + 2) * MOST_PICTURES)[0]
+        if not isinstance(content, dict) or content.keys() != {"latents"}:
             raise InvalidInput("The body has no latents, or more than them.", LATENTS_EXAMPLE)
-        latents = given["latents"]
+        latents = content["latents"]
     else:
         raise UnsupportedMediaType(
             f"Content-Type is {content_type or 'missing'}; expected application/json or application/x-npy.",
@@ -87,16 +87,16 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np
     return check_latents(latents, latent_dim)
 
 
-def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
-    max_parts = gathered.max_images + MOST_JSON_PARTS
+def _read_multipart(builder: RequestBuilder, body: bytes, content_type: str) -> None:
+    max_parts = builder.max_images + MOST_JSON_PARTS
     for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
         if part.name == "options":
-            gathered.add_options(part.content)
+            builder.add_options(part.content)
         elif part.name == "context":
-            gathered.add_contexts(part.content, "context")
+            builder.add_contexts(part.content, "context")
         elif part.name in ("images", "reference"):
-            gathered.part(part.name)
-            gathered.add_file(part.name, part.content, part.filename or "")
+            builder.part(part.name)
+            builder.add_file(part.name, part.content, part.filename or "")
         else:
             raise InvalidInput(
                 f"The form has a field {quoted(part.name)}; known fields are {', '.join(FIELDS)}.",
@@ -104,49 +104,49 @@ def _read_multipart(gathered: Gathered, body: bytes, content_type: str) -> None:
             )
 
 
-def _read_npy(gathered: Gathered, body: bytes, content_type: str) -> None:
-    gathered.add_rows("images", body)
+def _read_npy(builder: RequestBuilder, body: bytes, content_type: str) -> None:
+    builder.add_rows("images", body)
 
 
-def _read_archive(gathered: Gathered, body: bytes, content_type: str) -> None:
-    gathered.add_archive("images", body)
+def _read_archive(builder: RequestBuilder, body: bytes, content_type: str) -> None:
+    builder.add_archive("images", body)
 
 
-def _read_json(gathered: Gathered, body: bytes, content_type: str) -> None:
-    given = gathered.json(body, "The body")
-    if not isinstance(given, dict) or (given.keys() - set(FIELDS)):
-        came = f"fields {', '.join(sorted(given))}" if isinstance(given, dict) else type(given).__name__
+def _read_json(builder: RequestBuilder, body: bytes, content_type: str) -> None:
+    content = builder.json(body, "The body")
+    if not isinstance(content, dict) or (content.keys() - set(FIELDS)):
+        came = f"fields {', '.join(sorted(content))}" if isinstance(content, dict) else type(content).__name__
         raise InvalidInput(f"The body has {came}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
     for field in ("images", "reference"):
-        files = given.get(field)
+        files = content.get(field)
         if files is None:
             continue
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             raise InvalidInput(f"{field} is not a list of base64 strings.", JSON_EXAMPLE)
-        gathered.part(field)
+        builder.part(field)
         for file in files:
-            gathered.add(field, "", partial(_from_base64, file))
-    if given.get("context"):
-        gathered.contexts += read_contexts(given["context"])
-    options = given.get("options") or {}
+            builder.add(field, "", partial(_from_base64, file))
+    if content.get("context"):
+        builder.contexts += read_contexts(content["context"])
+    options = content.get("options") or {}
     if not isinstance(options, dict):
         raise InvalidOption(f"options is {type(options).__name__}, expected an object.", JSON_EXAMPLE)
-    gathered.options |= options
+    builder.options |= options
 
 
-def _read_urlencoded(gathered: Gathered, body: bytes, content_type: str) -> None:
-    """What BentoML's client makes of a form without files. Curl says so too of any body whose type it was not told."""
+def _read_urlencoded(builder: RequestBuilder, body: bytes, content_type: str) -> None:
+    """Read what BentoML's client makes of a form without files. curl uses the same type for any body without a type."""
     fields = parse_qsl(body[:MOST_FIELD_BYTES].decode("latin-1"))
     if not fields or len(body) > MOST_FIELD_BYTES or {name for name, _ in fields} - {"context", "options"}:
-        _refuse(gathered, body, content_type)
+        _refuse(builder, body, content_type)
     for name, value in fields:
         if name == "options":
-            gathered.add_options(value.encode())
+            builder.add_options(value.encode())
         else:
-            gathered.add_contexts(value.encode(), "context")
+            builder.add_contexts(value.encode(), "context")
 
 
-def _refuse(gathered: Gathered, body: bytes, content_type: str) -> NoReturn:
+def _refuse(builder: RequestBuilder, body: bytes, content_type: str) -> NoReturn:
     raise UnsupportedMediaType(
         f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
         'With curl send files as -F "images=@a.png", or an array as '
@@ -165,13 +165,13 @@ def _from_base64(text: str) -> bytes:
 
 
 def _query_options(query: Mapping[str, str]) -> dict[str, object]:
-    given: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
+    content: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
     if "options" in query:
-        given |= read_object(read_json(query["options"].encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
-    return given
+        content |= read_object(read_json(query["options"].encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
+    return content
 
 
-_READERS: dict[str, Callable[[Gathered, bytes, str], None]] = {
+_READERS: dict[str, Callable[[RequestBuilder, bytes, str], None]] = {
     "multipart/form-data": _read_multipart,
     "application/x-npy": _read_npy,
     "application/zip": _read_archive,

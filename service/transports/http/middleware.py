@@ -1,4 +1,6 @@
-"""The outermost of HTTP: which paths there are, and a line in the log for each request."""
+"""ASGI middleware of the HTTP API: access log, tokens, error bodies, and resources that are held until the answer is
+sent.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """ASGI middleware: every request is logged, but for probes and scrapes, which come every few seconds."""
+    """Logs every request, but for probes and scrapes, which come every few seconds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -45,7 +47,7 @@ class AccessLog:
 
 
 class ReadableMetrics:
-    """ASGI middleware: counts that cannot be read are 503 and a line in the log, not a trace for each scrape."""
+    """Answers 503, and logs one line, where the metrics cannot be read; a trace for each scrape would say no more."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -66,7 +68,7 @@ UNTIL_SENT = "until_sent"
 
 
 class UntilSent:
-    """ASGI middleware: what an endpoint enters in `until_sent` is held until its answer has been sent, or cannot be."""
+    """Holds what an endpoint enters in `until_sent` until its answer has been sent, or cannot be sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -85,7 +87,7 @@ def until_sent(request: Request) -> ExitStack:
 
 
 class Authentication:
-    """ASGI middleware: callers without a valid token get no further, but probes and metrics need none."""
+    """Refuses requests without a valid token. Probes and metrics need none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -101,9 +103,9 @@ class Authentication:
 
 
 class ErrorBodies:
-    """ASGI middleware: what BentoML or Starlette refuse on their own gets our error body as well.
+    """Gives the errors of BentoML and Starlette the error body of this service.
 
-    Our own responses are known by their X-Request-ID. An exception ends here: above it, BentoML's timeout
+    The service's own responses are known by their X-Request-ID. An exception ends here: above it, BentoML's timeout
     would wait for a response that never comes.
     """
 
@@ -122,7 +124,7 @@ class ErrorBodies:
                 ours = any(name.lower() == REQUEST_ID.encode() for name, _ in message["headers"])
                 if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not ours:
                     allow = {name.decode(): value.decode() for name, value in message["headers"] if name == b"allow"}
-                    await _foreign_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
+                    await framework_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
             if not replaced:
                 await send(message)
 
@@ -135,7 +137,7 @@ class ErrorBodies:
 
 
 def no_such_path(scope: Scope) -> Response:
-    return _foreign_error(scope, HTTPStatus.NOT_FOUND, {})
+    return framework_error(scope, HTTPStatus.NOT_FOUND, {})
 
 
 def metrics_unavailable(scope: Scope) -> Response:
@@ -143,8 +145,8 @@ def metrics_unavailable(scope: Scope) -> Response:
     return error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
 
 
-class OwnScriptsOnly:
-    """ASGI middleware: BentoML's page about the API would load a script that reports its visitors to a third party."""
+class ContentSecurityPolicy:
+    """Keeps BentoML's page about the API from loading a script that reports its visitors to a third party."""
 
     POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'")
 
@@ -160,7 +162,7 @@ class OwnScriptsOnly:
         await self._app(scope, receive, send_with_policy)
 
 
-def _foreign_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
+def framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
     asked = f"{scope['method']} {scope['path']}"
     message, hint = {
         HTTPStatus.NOT_FOUND: (f"There is no {asked}.", "GET /docs.json lists what there is."),

@@ -29,7 +29,7 @@ class Part:
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary that a multipart Content-Type names. Raises InvalidInput where there is none."""
+    """Return the boundary that a multipart Content-Type names. Raises InvalidInput where there is none."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise InvalidInput(
@@ -40,7 +40,7 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
-    """The parts of `body` in order (RFC 7578).
+    """Return the parts of `body` in order (RFC 7578).
 
     Raises InvalidInput where it is malformed or cut short, TooManyImages beyond `max_parts`.
     """
@@ -63,7 +63,7 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
 
 @dataclass
 class _Collector:
-    """What the parser has called out so far: header pieces and views of the body, part by part."""
+    """Collects what the parser calls out: header pieces and views of the body, part by part."""
 
     max_parts: int
     parts: list[Part] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""What /docs.json publishes: one valid OpenAPI 3.1 document of everything that the service answers.
+"""The OpenAPI 3.1 document of all that the service answers, published as /docs.json.
 
-BentoML derives its own from the endpoints' types, but with a type "file" that OpenAPI does not know, with
-its own error bodies, and with one media type of the five.
+BentoML derives one from the endpoints' types, but with a type "file" that OpenAPI does not know, its own error bodies,
+and one media type of the five.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
 
 
 def document() -> Schema:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     _, schemas = models_json_schema(_MODELS, ref_template=_REF)
     return {
         "openapi": "3.1.0",

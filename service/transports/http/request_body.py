@@ -1,4 +1,4 @@
-"""Read a request's body within its bytes and its time, and stop when the client has left."""
+"""Request bodies: read within their limits of bytes and time. Work stops when the client has left."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ticket) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises TooLarge as soon as the header, or what has come, exceeds `max_bytes`, Overloaded where it has no room, and
-    TooSlow where it has not come after that many seconds.
+    TooSlow where it has not come in `seconds`.
     """
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedMediaType(f"Content-Encoding is {coding}.", "Send the body uncompressed, or as a zip.")
@@ -43,7 +43,9 @@ async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ti
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns, once the body is read; stopped with ClientDisconnect if the client goes away."""
+    """Return what `work` returns. The body has been read. Raises ClientDisconnect, and ends the work, if the client
+    leaves.
+    """
     working = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(request))
     try:

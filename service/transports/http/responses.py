@@ -1,6 +1,6 @@
-"""HTTP only translates: bodies in, JSON out, and every error in one shape.
+"""HTTP responses: JSON, a contact sheet or a zip, and every error in one shape.
 
-A large answer is made while it is sent, piece by piece, so that memory holds no more of it than a few pieces.
+A large answer is made while it is sent, so that memory holds only a few pieces of it.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ logger = logging.getLogger(__name__)
 async def respond(
     request: Request, work: Awaitable[Answer], timeout_seconds: float, observer: Observer | None = None
 ) -> Response:
-    """The response that `work` leads to, or the error in which it ends."""
+    """Return the response to the answer of `work`, or to the error that it raises."""
     observer = observer or Observer()
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     headers = {REQUEST_ID: request_id(request.scope)}
     try:
         async with asyncio.timeout_at(deadline):
-            found = await work
-            media_type = _media_type(found, request.headers.get("accept", ""))
-            begun, rest = await observer.timed("serialise", _begin, found, media_type)
+            answer = await work
+            media_type = _media_type(answer, request.headers.get("accept", ""))
+            beginning, rest = await observer.timed("serialise", _begin, answer, media_type)
         if rest is None:
-            return Response(begun, media_type=media_type, headers=headers)
-        return Streamed(begun, rest, deadline, observer, media_type, headers)
+            return Response(beginning, media_type=media_type, headers=headers)
+        return StreamedResponse(beginning, rest, deadline, observer, media_type, headers)
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers=headers)
     except TimeoutError:
@@ -57,45 +57,45 @@ async def respond(
 
 
 def accepted_media_type(accept: str) -> str:
-    """The form in which a client wants an answer with pictures: JSON, a contact sheet, or files."""
+    """Return the media type in which a client accepts pictures: JSON, a PNG contact sheet, or a zip of files."""
     wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return next((form for form in (PNG, ZIP) if form in wanted), JSON)
 
 
-def _media_type(found: Answer, accept: str) -> str:
-    return JSON if isinstance(found, BaseModel | Pieced) else accepted_media_type(accept)
+def _media_type(answer: Answer, accept: str) -> str:
+    return JSON if isinstance(answer, BaseModel | Pieced) else accepted_media_type(accept)
 
 
-def _begin(found: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
-    """The beginning of the answer in that form, and what makes the rest of it: None where that is all."""
-    pieces, begun, size = _pieces(found, media_type), [], 0
+def _begin(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
+    """Return the beginning of the answer, and an iterator of the rest: None where the beginning is all of it."""
+    pieces, beginning, size = _pieces(answer, media_type), [], 0
     for piece in pieces:
-        begun.append(piece)
+        beginning.append(piece)
         if (size := size + len(piece)) > MOST_WHOLE:
-            return b"".join(begun), pieces
-    return b"".join(begun), None
+            return b"".join(beginning), pieces
+    return b"".join(beginning), None
 
 
-def _pieces(found: Answer, media_type: str) -> Iterator[bytes]:
-    if isinstance(found, BaseModel):
-        return iter([found.model_dump_json(exclude_unset=True).encode()])
-    if isinstance(found, Pieced):
-        return found.json()
+def _pieces(answer: Answer, media_type: str) -> Iterator[bytes]:
+    if isinstance(answer, BaseModel):
+        return iter([answer.model_dump_json(exclude_unset=True).encode()])
+    if isinstance(answer, Pieced):
+        return answer.json()
     if media_type == PNG:
-        return iter([found.as_sheet()])
-    return found.as_zip() if media_type == ZIP else found.as_json().json()
+        return iter([answer.as_sheet()])
+    return answer.as_zip() if media_type == ZIP else answer.as_json().json()
 
 
-class Streamed(Response):
-    """A response that is made, in threads, while it is sent: no piece before the one before it has been taken.
+class StreamedResponse(Response):
+    """A response that is made in threads while it is sent. A piece is made once the one before it was taken.
 
-    Nothing is left that could fail but the time and the client: where one of them runs out, the answer ends before
-    its last piece, which every HTTP client takes for the error that it is.
+    Only the time and the client can still fail. Then the answer ends before its last piece, which every HTTP client
+    reports as an error.
     """
 
     def __init__(
         self,
-        begun: bytes,
+        beginning: bytes,
         rest: Iterator[bytes],
         deadline: float,
         observer: Observer,
@@ -105,7 +105,7 @@ class Streamed(Response):
         """`deadline` is of the event loop's clock."""
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
-        self._begun, self._rest, self._deadline, self._observer = begun, rest, deadline, observer
+        self._begun, self._rest, self._deadline, self._observer = beginning, rest, deadline, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -129,12 +129,12 @@ class Streamed(Response):
 
 
 def error_response(error: Exception, scope: Scope) -> Response:
-    """`error` as the client sees it."""
-    shown = for_client(error, request_id(scope))
-    headers = {RETRY_AFTER: RETRY_AFTER_SECONDS} if isinstance(shown, Overloaded) else {}
-    if isinstance(shown, Unauthenticated):
+    """Return the response to `error` as the client sees it."""
+    reply = for_client(error, request_id(scope))
+    headers = {RETRY_AFTER: RETRY_AFTER_SECONDS} if isinstance(reply, Overloaded) else {}
+    if isinstance(reply, Unauthenticated):
         headers = {"www-authenticate": "Bearer"}
-    return error_body(STATUS[type(shown)].http, shown.code, shown.message, shown.hint, scope, headers)
+    return error_body(STATUS[type(reply)].http, reply.code, reply.message, reply.hint, scope, headers)
 
 
 def error_body(
@@ -147,7 +147,7 @@ def error_body(
 
 
 def request_id(scope: Scope) -> str:
-    """The client's X-Request-ID if it is a plain word, else one of our own; the same for one request."""
+    """Return the client's X-Request-ID if it is a plain word, else a new one; the same id for all of one request."""
     if REQUEST_ID not in (state := scope.setdefault("state", {})):
         state[REQUEST_ID] = request_id_of(Request(scope).headers.get(REQUEST_ID, ""))
     return str(state[REQUEST_ID])
