@@ -92,8 +92,8 @@ def example(page: Path, name: str) -> Example:
 
 
 def prepare(directory: Path) -> None:
-    """Give `directory` what an example sees of the checkout: the environments that a reader has, and tests/data."""
-    seen = {"tests": ROOT / "tests", ".venv": Path(sys.prefix)}
+    """Give `directory` what an example sees of the checkout: environments, Makefile and tests/data."""
+    seen = {"tests": ROOT / "tests", "Makefile": ROOT / "Makefile", ".venv": Path(sys.prefix)}
     if (ROOT / TRAINING).exists():
         seen[TRAINING] = ROOT / TRAINING
     for name, target in seen.items():
