@@ -36,7 +36,7 @@ help:  ## list the targets
 serve: .venv/installed  ## serve the shipped bundle on port 3000 (PORT=3100 changes it, MISFIT_BUNDLE=... the bundle)
 	$(SERVE)/bentoml serve service.app:Misfit --port $(PORT)
 
-test: check test-service test-train k8s  ## everything: static checks, the service's tests without torch, those that need torch, manifests
+test: check test-service test-train k8s docs  ## everything: static checks, the service's tests without torch, those that need torch, manifests, links
 
 check: .venv-train/installed  ## ruff, mypy --strict, import rules
 	$(TRAIN)/ruff check .
