@@ -15,9 +15,10 @@ import torch
 from export import graphs, latent_names, parity
 from export.card import model_card
 from service.bundle import store
-from service.bundle.store import Bundle, ImageSpec, Manifest
-from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
-from service.core.population import POPULATION, Population
+from service.bundle.manifest import FORMAT_VERSION, SALIENCY, ImageSpec, Manifest
+from service.bundle.population_file import POPULATION, from_npz
+from service.bundle.store import Bundle
+from service.core.types import DEFAULT_ESTIMATOR, Estimator
 from service.errors import MisfitError
 from train.training.loop import load_config, load_model
 
@@ -43,17 +44,17 @@ def export_run(
     config = load_config(run)
     evaluation = _evaluation(run)
     vae = load_model(run)
-    population = Population.from_npz((run / POPULATION).read_bytes(), vae.latent_dim)
+    population = from_npz((run / POPULATION).read_bytes(), vae.latent_dim)
 
     encoder, decoder, saliency = graphs.encoder(vae), graphs.decoder(vae), graphs.saliency(vae)
     reached = parity.check(vae, encoder, decoder, saliency, population)
     content = {"encoder.onnx": encoder, "decoder.onnx": decoder}
     if saliency is not None:
-        content[store.SALIENCY] = saliency
+        content[SALIENCY] = saliency
 
     height, width, channels = vae.image_shape
     manifest = Manifest(
-        format_version=store.FORMAT_VERSION,
+        format_version=FORMAT_VERSION,
         model=name or config["preset"]["name"],
         image=ImageSpec.model_validate({"height": height, "width": width, "channels": channels}),
         latent_dim=vae.latent_dim,

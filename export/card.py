@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service.bundle.store import Manifest
+from service.bundle.manifest import Manifest
 from service.core.population import Population
 
 CARD = """\

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from service.bundle.store import Latent
+from service.core.latent import Latent
 
 # A latent bears a factor's name if it holds at least this share of the factor's entropy. A fifth is far above what
 # an unrelated latent reaches by chance (under 1% at 10,000 images and 20 bins); for a factor of eight levels it

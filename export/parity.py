@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.bundle.store import Parity
+from service.bundle.manifest import Parity
 from service.core.population import Population
 from train.models.vae import VAE
 

@@ -9,10 +9,12 @@ import numpy as np
 from service.api.schemas import MOST_CONTEXT_IMAGES, PortableContext, PortableKernel, PortableMoments
 from service.bundle.store import Bundle
 from service.core.detect import fit
-from service.core.detect.context import FURTHEST as CLIPPED
-from service.core.detect.context import Context, Float64Array, Moments
+from service.core.detect.context import Context
 from service.core.detect.density_ratio import MOST_IMAGES, Kernel
+from service.core.detect.moments import Moments
+from service.core.detect.standardize import FURTHEST as CLIPPED
 from service.core.population import DEAD_VARIANCE, Population
+from service.core.types import Float64Array
 from service.errors import InvalidInput
 
 FIT_AGAIN = "Send what `context` was in the answer of POST /fit, unchanged."

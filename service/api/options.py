@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
-from service.bundle.store import Bundle, ImageSpec
-from service.core.detect.context import Estimator
-from service.images.decode import Resize
+from service.bundle.manifest import ImageSpec
+from service.bundle.store import Bundle
+from service.core.types import Estimator
+from service.images.spec import Resize
 
 # Pictures and heat maps that one answer may hold, and how many pixels all of them: 1000 of up to 126 x 126.
 MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from service.api import payload_limits
 from service.api.options import MOST_PICTURES, Options
 from service.api.schemas import PortableContext
-from service.core.edit import latent_edits
+from service.core.edit import limits
 from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,
@@ -30,9 +30,10 @@ from service.errors import (
     quoted,
     readable,
 )
-from service.images import archives
-from service.images.decode import Uint8Array, Upload
+from service.images import archives, arrays
+from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.spec import Uint8Array
 from service.settings import MIB, Settings
 
 # A text with a single character beyond ASCII takes up to four bytes for each of its characters.
@@ -140,7 +141,7 @@ class Gathered:
         self.add(field, name, lambda: content)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
-        for row, pixels in enumerate(archives.read_npy(content)):
+        for row, pixels in enumerate(arrays.read_npy(content)):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
@@ -213,9 +214,9 @@ def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
         raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
     if not 1 <= len(latents) <= MOST_PICTURES:
         raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
-    if not (np.abs(latents) <= latent_edits.FURTHEST).all():  # nan fails as well
+    if not (np.abs(latents) <= limits.FURTHEST).all():  # nan fails as well
         raise InvalidInput(
-            f"latents holds values that are not finite, or beyond {latent_edits.FURTHEST:g}.",
+            f"latents holds values that are not finite, or beyond {limits.FURTHEST:g}.",
             "Usual ones are within 3.",
         )
     return latents

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.bundle.store import ImageSpec, Latent
-from service.core.detect.context import ContextEstimator, Estimator, Reliability, Source
+from service.bundle.manifest import ImageSpec
+from service.core.latent import Latent
+from service.core.types import ContextEstimator, Estimator, Reliability, Source
 
 # Images of one context, or of several merged: what an int32 of the proto holds.
 MOST_CONTEXT_IMAGES = 2**31 - 1

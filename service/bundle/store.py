@@ -13,111 +13,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import ValidationError
 
-from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
-from service.core.population import DEAD_VARIANCE, POPULATION, Population
+from service.bundle.manifest import FORMAT_VERSION, Manifest, Version
+from service.bundle.population_file import POPULATION, from_npz, to_npz
+from service.core.population import DEAD_VARIANCE, Population
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 
-FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CARD = "README.md"
-SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 GRAPHS = ("encoder.onnx", "decoder.onnx")
 REQUIRED_FILES = (*GRAPHS, POPULATION)
-
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Record(BaseModel):
-    # Finite numbers only: JSON has no nan, so one would come back as something else.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Version(BaseModel):
-    format_version: int
-
-
-class ImageSpec(_Record):
-    """The images that the encoder takes; the service converts and resizes to it."""
-
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
-    channels: Literal[1, 3]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.height, self.width, self.channels
-
-
-class Latent(_Record):
-    """One latent dimension, named after the generative factor that it follows where that is known."""
-
-    index: int = Field(ge=0)
-    name: str
-    factor: str | None = None
-    mutual_information: float | None = None  # nats, with `factor`
-    dead: bool
-
-
-class Parity(_Record):
-    """The largest differences between PyTorch and ONNX Runtime that export found (it refuses larger ones)."""
-
-    batch_sizes: tuple[int, ...]
-    latents_relative: float = Field(ge=0)  # to the scale of the mean or logvar tensor
-    pixels_grey_levels: int = Field(ge=0)
-    # To the scale of the maps of all latents; left out of the manifest of a bundle without saliency.onnx.
-    saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
-
-
-class Manifest(_Record):
-    format_version: int
-    bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
-    model: str
-    image: ImageSpec
-    latent_dim: int = Field(gt=0)
-    latents: tuple[Latent, ...]
-    # How contexts are estimated where a request does not say; DEFAULT_ESTIMATOR, and left out, where it is None.
-    estimator: Estimator | None = Field(default=None, exclude_if=lambda value: value is None)
-    files: dict[FileName, Sha256] = {}  # sha256 by name; `write` fills it in
-    parity: Parity
-    metrics: dict[str, JsonValue]
-    training: dict[str, JsonValue]
-    data: dict[str, JsonValue]
-    licence: str
-
-    @model_validator(mode="after")
-    def _latents_are_complete(self) -> Self:
-        if [latent.index for latent in self.latents] != list(range(self.latent_dim)):
-            raise ValueError(f"latents must describe the dimensions 0..{self.latent_dim - 1} in order")
-        if len({latent.name for latent in self.latents}) != self.latent_dim:
-            raise ValueError("latent names must differ from each other")
-        return self
-
-    @property
-    def default_estimator(self) -> Estimator:
-        return self.estimator or DEFAULT_ESTIMATOR
-
-    @property
-    def dead_dims(self) -> tuple[int, ...]:
-        return tuple(latent.index for latent in self.latents if latent.dead)
-
-    @property
-    def has_saliency(self) -> bool:
-        return SALIENCY in self.files
-
-    def content_hash(self) -> str:
-        content = self.model_dump(mode="json", exclude={"bundle_id"})
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -148,7 +59,7 @@ def write(
             f"{directory} holds files but no {MANIFEST}: it is not a bundle and is left alone. "
             "Name a new or empty directory, or an older bundle to replace."
         )
-    contents = {**graphs, POPULATION: population.to_npz()}
+    contents = {**graphs, POPULATION: to_npz(population)}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = manifest.model_copy(update={"files": hashes})
     manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
@@ -194,7 +105,7 @@ def load(directory: Path) -> Bundle:
             f"{manifest.content_hash()!r}.",
             "The manifest was edited after the export: copy the bundle again.",
         )
-    population = Population.from_npz(_read(directory / POPULATION), manifest.latent_dim)
+    population = from_npz(_read(directory / POPULATION), manifest.latent_dim)
     dead = sorted(set(range(manifest.latent_dim)) - set(population.live_dims.tolist()))
     if dead != list(manifest.dead_dims):
         raise BundleCorrupt(
@@ -218,7 +129,7 @@ def _read(path: Path) -> bytes:
 def _read_manifest(directory: Path) -> Manifest:
     content = _read(directory / MANIFEST)
     try:
-        version = _Version.model_validate_json(content).format_version
+        version = Version.model_validate_json(content).format_version
         if version != FORMAT_VERSION:
             raise BundleIncompatible(
                 f"{directory / MANIFEST} has format_version {version}; this misfit reads {FORMAT_VERSION}.",

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from service.api.schemas import FitResponse, PortableContext
 from service.errors import ShapeMismatch
-from service.images import archives
+from service.images import arrays
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
 AnImage = str | os.PathLike[str] | bytes | Image.Image
@@ -116,7 +116,7 @@ def read_images(images: Images, first: int = 0) -> NDArray[np.uint8] | Files:
     """
     if isinstance(images, np.ndarray):
         try:
-            archives.check_images(images.shape, images.dtype)
+            arrays.check_images(images.shape, images.dtype)
         except ShapeMismatch as error:
             raise CallError(code=error.code, message=error.message, hint=error.hint) from None
         return images

@@ -17,11 +17,11 @@ import numpy as np
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
+from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.client.calls import Call, CallError, Images, read_images
 from service.client.retries import seconds_of
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1.misfit_pb2_grpc import MisfitServiceStub
-from service.transports.error_replies import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 
 T = TypeVar("T")
 DEFAULT_PORT = 3001

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from service.api.schemas import ErrorResponse
+from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.client.calls import Call, CallError, Images, read_images
 from service.client.retries import seconds_of
-from service.transports.error_replies import REQUEST_ID, RETRY_AFTER
 
 JSON, NPY, FILE = "application/json", "application/x-npy", "application/octet-stream"
 TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -18,18 +18,8 @@ import numpy as np
 
 from service import errors
 from service.errors import InvalidInput, MisfitError, TooLarge
-from service.images.decode import (
-    MIB,
-    Content,
-    Limits,
-    Opened,
-    Resize,
-    Spec,
-    Uint8Array,
-    decode,
-    from_pixels,
-    open_image,
-)
+from service.images.decode import MIB, Content, Limits, Opened, decode, from_pixels, open_image
+from service.images.spec import Resize, Spec, Uint8Array
 
 # Pixels that came as an array take some bytes more for each, to be converted and resized.
 ARRAY_BYTES_PER_PIXEL = 8

@@ -22,8 +22,9 @@ from service.decoding.jobs import Decoded, Job, RowShape, run
 from service.decoding.lanes import Lane, WorkerEnded
 from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
 from service.fair_queue import Turns
-from service.images.decode import MIB, Content, Limits, Resize, Rows, Spec, Upload, with_channels
+from service.images.decode import MIB, Content, Limits, Rows, Upload, with_channels
 from service.images.decode_budget import DecodeBudget
+from service.images.spec import Resize, Spec
 from service.settings import Settings
 
 # Files of one job: one that has more bytes goes alone.

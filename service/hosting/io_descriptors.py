@@ -9,7 +9,7 @@ import bentoml
 from pydantic import Field, create_model
 from starlette.requests import Request
 
-from service.api.options import Options
+from service.api.endpoints import Endpoint
 from service.api.schemas import PortableContext
 
 
@@ -31,8 +31,11 @@ class Form(bentoml.IODescriptor):
         return _Unread.model_construct(request=request)
 
 
-def form(options_type: type[Options]) -> type[Form]:
-    """The form of an endpoint that takes images and `options_type`."""
+def form(endpoint: Endpoint) -> type[Form]:
+    """Return the form of an endpoint."""
+    if endpoint.takes != "images":
+        return DecodeForm if endpoint.takes == "latents" else DescribeForm
+    options_type = endpoint.image_options
     images = Field(description="image files, or npy, zip or tar files of images")
     if options_type.images_needed == "unless context":
         images = Field(default=[], description="as always; may be left out where a context is sent")

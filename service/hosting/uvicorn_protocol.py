@@ -25,9 +25,10 @@ from uvicorn import config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.schemas import ErrorDetail, ErrorResponse
+from service.api.wire import REQUEST_ID
 from service.errors import InvalidInput
 from service.settings import Settings
-from service.transports.error_replies import REQUEST_ID, request_id_of
+from service.transports.error_replies import request_id_of
 
 # A connection that waits for the head of a request, or for a TLS handshake, is ended after so many seconds.
 HEAD_SECONDS = 10.0

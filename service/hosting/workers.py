@@ -12,11 +12,11 @@ from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from starlette.types import ASGIApp
 
 from service.hosting import shutdown
+from service.hosting.dispatcher_metrics import watch_queues
+from service.hosting.path_allowlist import KnownPaths
 from service.settings import Settings
 from service.telemetry import logs, tracing
-from service.telemetry.batch_metrics import watch_queues
 from service.transports.http import openapi
-from service.transports.http.middleware import KnownPaths
 
 
 class Worker(bentoml.Service[Any]):

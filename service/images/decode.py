@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images import png_chunks
+from service.images.spec import Resize, Spec, Uint8Array
 
-Uint8Array = NDArray[np.uint8]
-Resize = Literal["fit", "reject"]
 Content = bytes | memoryview | Uint8Array
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -40,19 +37,6 @@ COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
 
 # Our limit is tested on every header before decoding; Pillow's own would cut in at another size.
 Image.MAX_IMAGE_PIXELS = None
-
-
-class Spec(Protocol):
-    """The rows that the encoder takes, as `service.bundle.store.ImageSpec` has them."""
-
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
 
 
 @dataclass(frozen=True)

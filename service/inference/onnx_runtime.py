@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -20,9 +19,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.bundle.store import SALIENCY, Bundle, Manifest
+from service.bundle.manifest import SALIENCY, Manifest
+from service.bundle.store import Bundle
 from service.core.detect.ood import reconstruction_error
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
+from service.inference.hardware import cpu_count, has_gpu
 
 Uint8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
@@ -30,7 +31,6 @@ Float32Array = NDArray[np.float32]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TILE_ROWS = {CPU: 32, CUDA: 256}
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 logger = logging.getLogger(__name__)
 
@@ -128,29 +128,6 @@ class Networks:
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:
     (result,) = session.run(None, {name: tile})
     return np.asarray(result)
-
-
-def has_gpu() -> bool:
-    """Whether there is a GPU that CUDA may be able to use."""
-    return any(device.exists() for device in GPU_DEVICES)
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use: its affinity, and the quota of its cgroup where there is one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, _cgroup_cpus(Path("/sys/fs/cgroup")) or allowed)
-
-
-def _cgroup_cpus(root: Path) -> int | None:
-    """The CPU quota under `root`, of cgroup version 2 or 1, rounded up; None without one."""
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
-        try:
-            quota, period = map(int, " ".join((root / file).read_text() for file in files).split())
-        except (OSError, ValueError):  # no such file, or "max" in place of a quota
-            continue
-        if quota > 0:
-            return math.ceil(quota / period)
-    return None
 
 
 def _open(path: Path, with_gpu: bool) -> ort.InferenceSession:

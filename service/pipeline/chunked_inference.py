@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,14 @@ from service.bundle.store import Bundle
 from service.core.detect import ood
 from service.decoding.pool import Decoder
 from service.fair_queue import Turns
-from service.images.decode import Resize, Upload
+from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.spec import Resize
+from service.inference.protocol import Float32Array, Networks
 from service.pipeline.batch import Drawn, Encoded
 from service.pipeline.hooks import Observer
 from service.settings import Settings
 
-Float32Array = NDArray[np.float32]
 Uint8Array = NDArray[np.uint8]
 Row = TypeVar("Row", bound=np.generic)
 Result = TypeVar("Result", bound=np.generic)
@@ -36,25 +37,6 @@ ROWS_AT_WORK = 1024
 # Each call takes one of the hundred connections to the networks' process: with this as the least that a call counts
 # for, there are never so many calls that a probe would find none free.
 LEAST_ROWS = 16
-
-
-class Networks(Protocol):
-    """The networks, row by row; the transport says where they run."""
-
-    async def encode(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to latents (n, 2, L)."""
-
-    async def encode_checked(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to (n, 2L + 1): the same latents, and how far off the picture is that they give.
-
-        Where that is all one asks of the picture, it need not travel (`service.core.detect.ood.reconstruction_error`).
-        """
-
-    async def decode(self, latents: Float32Array) -> Uint8Array:
-        """Latents (n, L) to uint8 (n, H, W, C)."""
-
-    async def saliency(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to signed heat maps (n, L, h, w) of where each latent's mean is read."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api import latent_names
 from service.api.options import (
     EditOptions,
     ImageChoice,
@@ -18,10 +19,11 @@ from service.api.options import (
 )
 from service.api.schemas import ErrorDetail
 from service.bundle.store import Bundle
-from service.core.detect.context import Context, Float64Array
+from service.core.detect.context import Context
 from service.core.detect.scoring import Scores
-from service.core.edit import latent_edits
-from service.core.explain import attribution
+from service.core.edit import latent_edits, sampling, traversal
+from service.core.explain import attribution, minimal_sets
+from service.core.types import Float64Array
 from service.errors import InvalidOption, quoted
 from service.pipeline import responses
 from service.pipeline.batch import Batch
@@ -93,19 +95,19 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
     repaired = None
     if options.edit == "counterfactual":
         if options.latents is None:
-            repaired = attribution.minimal_sets(batch.images.latents[chosen], context, bundle.population)
+            repaired = minimal_sets.minimal_sets(batch.images.latents[chosen], context, bundle.population)
             # What is to be edited though it lies inside has no such set: then the latent most to blame changes.
             terms = attribution.attribute(batch.images.latents[chosen], context, bundle.population)
             most = np.arange(len(latents)) == attribution.order(terms, context)[:, :1]
             repaired = np.where(repaired.any(axis=1, keepdims=True), repaired, most)
         else:
-            dims = [latent_edits.resolve(latent, latents) for latent in options.latents]
+            dims = [latent_names.resolve(latent, latents) for latent in options.latents]
             repaired = np.isin(np.arange(len(latents)), dims)[None].repeat(len(chosen), axis=0)
         edited = latent_edits.counterfactual(start, repaired, context.location, context.covariance, live)
     elif options.edit == "project":
         edited = latent_edits.project(start, context.location, context.covariance, live, context.radius_squared)
     else:
-        values = latent_edits.resolve_values(options.values, latents)
+        values = latent_names.resolve_values(options.values, latents)
         edited = latent_edits.move(
             start, values, options.unit, options.edit == "shift", context.location, context.covariance
         )
@@ -130,7 +132,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
     if options.latents is None:
         dims = population.live_dims.tolist()
     else:
-        dims = [latent_edits.resolve(latent, latents) for latent in options.latents]
+        dims = [latent_names.resolve(latent, latents) for latent in options.latents]
     # Not from the middle if there are images: a mean of several modes may look like nothing at all.
     row = batch.typical if options.start is None else _find(options.start, batch)
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
@@ -145,7 +147,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
         if len(dims) != 2:
             given = f"the model has {len(dims)}" if options.latents is None else f"{len(dims)} are given"
             raise InvalidOption(f"A plane takes two latents, {given}.", "Name the two in latents, or leave plane.")
-        grid = latent_edits.traverse_plane(start, (dims[0], dims[1]), options.steps, *moments, span=options.span)
+        grid = traversal.traverse_plane(start, (dims[0], dims[1]), options.steps, *moments, span=options.span)
         names = [latents[dims[0]].name] * options.steps
         row_captions = [
             f"{names[0]} {step:+.1f} sd" for step in np.linspace(-options.span, options.span, options.steps)
@@ -157,7 +159,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
                 f"{most} are drawn at a time.",
                 "Name fewer latents, or take fewer steps.",
             )
-        grid = latent_edits.traverse(start, dims, options.steps, *moments, span=options.span)
+        grid = traversal.traverse(start, dims, options.steps, *moments, span=options.span)
         row_captions = names = [latents[dim].name for dim in dims]
     return _from_one(
         batch,
@@ -174,7 +176,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
 def plan_interpolate(batch: Batch, options: InterpolateOptions, bundle: Bundle) -> Plan:
     """Raises InvalidOption where start or end is no image of the request."""
     first, last = (batch.images.latents[_find(choice, batch), 0] for choice in (options.start, options.end))
-    path = latent_edits.interpolate(first.astype(np.float64), last.astype(np.float64), options.frames)
+    path = traversal.interpolate(first.astype(np.float64), last.astype(np.float64), options.frames)
     return _from_one(
         batch,
         path,
@@ -191,12 +193,12 @@ def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> Plan:
     sources = [-1] * options.count
     if options.method == "empirical":
         normal = np.flatnonzero(~batch.scores.is_outlier) if batch.scores is not None else np.empty(0, np.intp)
-        samples, drawn = latent_edits.sample_empirical(batch.images.latents[normal], options.count, rng)
+        samples, drawn = sampling.sample_empirical(batch.images.latents[normal], options.count, rng)
         positions = batch.positions
         sources = [positions[normal[row]] for row in drawn]
     else:
         live = bundle.population.live_dims
-        samples = latent_edits.sample_gaussian(
+        samples = sampling.sample_gaussian(
             options.count, context.location, context.covariance, live, context.radius_squared, rng
         )
     ids = [f"sample_{number:03}" for number in range(options.count)]

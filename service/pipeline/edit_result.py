@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.api.schemas import Distances, Picture, PicturesResponse, ScoredContext
 from service.bundle.store import Bundle
 from service.core.detect import posterior
-from service.images import contact_sheet
+from service.images import contact_sheet, png, zip_writer
 from service.pipeline import record_sizes, responses
 from service.pipeline.batch import Drawn
 from service.pipeline.chunked_response import Pieced, cut
@@ -41,7 +41,7 @@ class Gallery:
         def records() -> Iterator[list[Picture]]:
             for places in cut(weights):
                 yield [
-                    picture.model_copy(update={"image": contact_sheet.to_base64(image)})
+                    picture.model_copy(update={"image": png.to_base64(image)})
                     for picture, image in zip(self.response.pictures[places], self.images[places], strict=True)
                 ]
 
@@ -58,13 +58,13 @@ class Gallery:
 
     def as_zip(self) -> Iterator[bytes]:
         """One PNG for each picture, called by its place and id, and answer.json with everything else."""
-        return contact_sheet.zip_pieces(self._files())
+        return zip_writer.zip_pieces(self._files())
 
     def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         digits = len(str(len(self.images) - 1))
         for place, image in enumerate(self.images):
-            name = f"{place:0{digits}}_{contact_sheet.file_stem(self.plan.ids[place])}.png"
-            yield name, iter([contact_sheet.to_png(image)])
+            name = f"{place:0{digits}}_{zip_writer.file_stem(self.plan.ids[place])}.png"
+            yield name, iter([png.to_png(image)])
         yield "answer.json", iter([self.response.model_dump_json(exclude_unset=True, indent=2).encode()])
 
 

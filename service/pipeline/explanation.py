@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from service.api.options import ExplainOptions, maps_of_image, most_pictures
 from service.api.schemas import ScoreResponse
 from service.bundle.store import Bundle
-from service.core.detect.context import Float64Array
+from service.core.types import Float64Array
 from service.errors import InvalidOption
-from service.images import contact_sheet
-from service.images.decode import Uint8Array
+from service.images import contact_sheet, heat_map, png, zip_writer
+from service.images.spec import Uint8Array
 from service.pipeline import record_sizes, responses
 from service.pipeline.batch import Batch
 from service.pipeline.chunked_response import Pieced
@@ -45,7 +45,7 @@ class Explanation:
                 if row in places:
                     names, overlays = self._drawn(places[row])
                     record["heat_maps"] = [
-                        {"latent": name, "image": contact_sheet.to_base64(overlay)}
+                        {"latent": name, "image": png.to_base64(overlay)}
                         for name, overlay in zip(names, overlays, strict=True)
                     ]
             return records
@@ -78,25 +78,25 @@ class Explanation:
 
     def as_zip(self) -> Iterator[bytes]:
         """A PNG for each heat map, called by its image's rank and id and its latent, and answer.json."""
-        return contact_sheet.zip_pieces(self._files())
+        return zip_writer.zip_pieces(self._files())
 
     def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         assert self.batch.scores is not None, "explanations are of images"
         places: dict[str, tuple[int, int]] = {}  # where two are called alike, there is the last of them
         for number, (row, dims) in enumerate(zip(self.explained.mapped, self.explained.top, strict=True)):
-            rank, image = self.batch.scores.rank[row], contact_sheet.file_stem(self._id(row))
+            rank, image = self.batch.scores.rank[row], zip_writer.file_stem(self._id(row))
             for place, dim in enumerate(dims):
-                name = contact_sheet.file_stem(self.bundle.manifest.latents[dim].name)
+                name = zip_writer.file_stem(self.bundle.manifest.latents[dim].name)
                 places[f"{rank:04}_{image}_{name}.png"] = number, place
         for name, (number, place) in places.items():
-            (overlay,) = contact_sheet.overlays(self.pixels[number], self.evidence[number, place : place + 1])
-            yield name, iter([contact_sheet.to_png(overlay)])
+            (overlay,) = heat_map.overlays(self.pixels[number], self.evidence[number, place : place + 1])
+            yield name, iter([png.to_png(overlay)])
         yield "answer.json", self.without_maps().json(indent=2)
 
     def _drawn(self, number: int) -> tuple[list[str], Uint8Array]:
         """The latents' names and the overlays (t, H, W, 3) of the image `explained.mapped[number]`."""
         latents = self.bundle.manifest.latents
-        overlays = contact_sheet.overlays(self.pixels[number], self.evidence[number])
+        overlays = heat_map.overlays(self.pixels[number], self.evidence[number])
         return [latents[dim].name for dim in self.explained.top[number]], overlays
 
     def _id(self, row: np.intp) -> str:

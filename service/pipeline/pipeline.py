@@ -32,15 +32,17 @@ from service.api.requests import ImagesRequest, no_images
 from service.api.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
 from service.bundle.store import Bundle
 from service.core.detect import fit, scoring
-from service.core.detect.context import Context, Estimator, Float64Array
+from service.core.detect.context import Context
 from service.core.edit import latent_edits
+from service.core.types import Estimator, Float64Array
 from service.decoding.pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.inference.protocol import Networks
 from service.pipeline import edit_plan, edit_result, explanation, responses
 from service.pipeline.batch import Batch, Encoded
-from service.pipeline.chunked_inference import Coder, Networks, Uint8Array
+from service.pipeline.chunked_inference import Coder, Uint8Array
 from service.pipeline.chunked_response import Pieced
 from service.pipeline.edit_plan import Plan
 from service.pipeline.edit_result import Gallery

@@ -22,7 +22,7 @@ from service.api.schemas import EncodedItem, EncodeResponse, ErrorDetail, Scored
 from service.bundle.store import Bundle
 from service.core.detect.context import Context
 from service.core.detect.scoring import Scores
-from service.core.explain import attribution, reasons
+from service.core.explain import attribution, minimal_sets, reasons
 from service.core.explain.attribution import Attributions, Pairs
 from service.errors import MisfitError
 from service.pipeline import record_sizes
@@ -268,8 +268,8 @@ def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
     # What is not flagged needs no repair.
     repaired = np.zeros(terms.shapley.shape, dtype=bool)
     deviations = np.zeros(terms.shapley.shape)
-    repaired[is_outlier] = attribution.minimal_sets(latents[is_outlier], context, population)
-    deviations[is_outlier] = attribution.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
+    repaired[is_outlier] = minimal_sets.minimal_sets(latents[is_outlier], context, population)
+    deviations[is_outlier] = minimal_sets.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
     sentences = reasons.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
     return _Reasons(terms, attribution.order(terms, context), repaired, scale, sentences)
 

@@ -6,10 +6,10 @@ BentoML collects it from the files of all its workers, so that it is at the API'
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 from service.bundle.store import Bundle
 from service.telemetry.metrics import STAGE_SECONDS, open_files
@@ -67,21 +67,3 @@ class BatchMetrics:
 def batch_metrics() -> BatchMetrics:
     """This process's."""
     return BatchMetrics()
-
-
-def watch_queues(dispatchers: dict[str, Any]) -> None:
-    """Have `dispatchers`, BentoML's queues by network, tell how long what they send on has waited.
-
-    A job that is split between two batches counts in each.
-    """
-    for network, dispatcher in dispatchers.items():
-        dispatcher.outbound_call = partial(_send_on, network, dispatcher.outbound_call)
-
-
-async def _send_on(
-    network: str, outbound_call: Callable[..., Awaitable[None]], jobs: Sequence[Any], training: bool = False
-) -> None:
-    now = time.time()  # the clock that `enqueue_time` is of
-    for job in jobs:
-        batch_metrics().waited(network, max(now - job.enqueue_time, 0.0))
-    await outbound_call(jobs, training=training)

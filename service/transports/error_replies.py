@@ -11,10 +11,7 @@ from service.errors import DeadlineExceeded, MisfitError, TooLarge
 from service.telemetry import logs
 from service.transports.error_status import STATUS
 
-REQUEST_ID = "x-request-id"
-RETRY_AFTER = "retry-after"
 RETRY_AFTER_SECONDS = "1"
-ERROR_DETAIL = "misfit-error-bin"  # gRPC's trailing metadata
 
 logger = logging.getLogger(__name__)
 

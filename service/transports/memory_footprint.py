@@ -11,6 +11,7 @@ from math import comb
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.api.options import (
     EditOptions,
@@ -26,7 +27,7 @@ from service.api.options import (
 from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
 from service.core.detect import density_ratio
-from service.core.explain import attribution, shapley_density_ratio
+from service.core.explain import minimal_sets, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
 from service.images import contact_sheet
 from service.images.decode import Upload
@@ -70,6 +71,13 @@ CONTEXT_VALUE = 100
 Form = Literal["pieces", "files", "sheet", "message"]
 # Of the JSON in a zip, which is one file, deflated.
 DEFLATED = 0.5
+
+
+def of(request: ImagesRequest[Any] | NDArray[np.float64], bundle: Bundle, form: Form) -> int:
+    """Return the bytes that a request of images, or of latents (n, L), takes beside its body, until it is answered."""
+    if isinstance(request, ImagesRequest):
+        return of_request(request, bundle, form)
+    return of_latents(len(request), bundle, form)
 
 
 def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces") -> int:
@@ -144,14 +152,14 @@ def _reasons(images: int, bundle: Bundle) -> int:
     """Return what reasons take of the rows that they are found for at a time."""
     axes = len(bundle.population.live_dims)
     # Of every set its step, and the image that it repairs; beyond so many axes of every image some matrices.
-    exact = axes <= attribution.EXACT_DIMS
+    exact = axes <= minimal_sets.EXACT_DIMS
     sets = comb(axes, axes // 2) * 8 * 4 * max(axes, 1) if exact else axes**2 * 8 * 6
     # The neighbours of an image, on every axis, and of the coalitions what they are worth.
     neighbours = (density_ratio.MOST_IMAGES + SAMPLE_SIZE) * 4 * (4 + 2 * axes)
     coalitions = 2**axes if axes <= shapley_density_ratio.EXACT_AXES else 2 * shapley_density_ratio.PAIRS * (axes + 1)
     rows = min(images, shapley_density_ratio.ROWS_AT_ONCE)
     shares = rows * (neighbours + coalitions * 8 * 8) + coalitions * axes**2 * 8 * 2
-    return max(shares, min(images, attribution.ROWS_AT_ONCE) * (sets + neighbours // 2))
+    return max(shares, min(images, minimal_sets.ROWS_AT_ONCE) * (sets + neighbours // 2))
 
 
 def _answer(size: int, count: int, bundle: Bundle, form: Form) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.bundle import store
-from service.bundle.store import ImageSpec, Latent, Manifest, Parity
-from service.core.detect.context import DEFAULT_ESTIMATOR
+from service.bundle import population_file, store
+from service.bundle.manifest import FORMAT_VERSION, ImageSpec, Manifest, Parity
+from service.core.latent import Latent
 from service.core.population import Population
+from service.core.types import DEFAULT_ESTIMATOR
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def population_of(*standard_deviations: float, size: int = 500) -> Population:
 
 def manifest_of(**fields: Any) -> Manifest:
     defaults: dict[str, Any] = {
-        "format_version": store.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "model": "tiny",
         "image": ImageSpec(height=8, width=8, channels=3),
         "latent_dim": LATENT_DIM,
@@ -339,16 +340,16 @@ FORGED: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", FORGED)
 def test_a_forged_population_is_refused(directory: Path, name: str) -> None:
     content, message = FORGED[name]
-    (directory / store.POPULATION).write_bytes(content)
+    (directory / population_file.POPULATION).write_bytes(content)
     seal(directory)
     with pytest.raises(BundleCorrupt, match=message) as refusal:
         store.load(directory)
-    assert store.POPULATION in refusal.value.message
+    assert population_file.POPULATION in refusal.value.message
     assert not Exploit.unpickled
 
 
 def test_sealing_alone_does_no_damage(directory: Path) -> None:
-    (directory / store.POPULATION).write_bytes(npz())
+    (directory / population_file.POPULATION).write_bytes(npz())
     seal(directory)
     store.load(directory)
 

@@ -14,7 +14,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from pydantic import BaseModel
 
 from service.api import options, schemas
-from service.bundle.store import ImageSpec, Latent
+from service.bundle.manifest import ImageSpec
+from service.core.latent import Latent
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
 ROOT = Path(__file__).parents[2]

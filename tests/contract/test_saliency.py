@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from export import graphs
 from service.bundle import store
-from service.bundle.store import Bundle, ImageSpec, Latent, Manifest, Parity
+from service.bundle.manifest import FORMAT_VERSION, ImageSpec, Manifest, Parity
+from service.bundle.store import Bundle
+from service.core.latent import Latent
 from service.core.population import Population
 from service.inference.onnx_runtime import Networks
 from train.config.experiment import Network
@@ -128,7 +130,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     vae = network()
     latents = np.random.default_rng(1).normal(size=(50, 2, LATENT_DIM))
     manifest = Manifest(
-        format_version=store.FORMAT_VERSION,
+        format_version=FORMAT_VERSION,
         model="small",
         image=ImageSpec(height=16, width=24, channels=3),
         latent_dim=LATENT_DIM,

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core.detect.classical import Fit, mahalanobis_squared
-from service.core.explain.attribution import (
-    conditional_z,
-    marginal_z,
-    repair_deviations,
-    shapley,
-    shapley_interactions,
-    shapley_odds,
-    smallest_sets,
-)
+from service.core.detect.gaussian import Fit, mahalanobis_squared
+from service.core.explain.minimal_sets import repair_deviations, smallest_sets
+from service.core.explain.shapley_gaussian import conditional_z, marginal_z, shapley, shapley_interactions, shapley_odds
 
 N = 5
 

@@ -32,15 +32,16 @@ from service.api.requests import read_contexts
 from service.api.schemas import FitResponse
 from service.bundle.store import Bundle, load
 from service.core.detect import fit, scoring
-from service.core.detect.context import Context, Estimator
-from service.core.edit import latent_edits
+from service.core.detect.context import Context
+from service.core.edit import limits
+from service.core.types import Estimator
 from service.errors import InvalidInput
 from service.pipeline import edit_plan, responses
 from service.pipeline.batch import Batch, Encoded
 from service.pipeline.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.grpc.converters import as_message
+from service.transports.grpc.converters import serialised
 
 threadpool_limits(limits=1, user_api="blas")  # as in the service: the matrices are tiny
 BUNDLE = load(Settings().bundle_directory)
@@ -101,7 +102,7 @@ def use(context: Context, latents: np.ndarray) -> None:
         for response in (scored.whole(), explanation.without_maps().whole()):
             content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
             assert_finite(content)
-            assert as_message(pb.ScoreResponse)(response).SerializeToString()
+            assert serialised(pb.ScoreResponse)(response)
         for plan in (
             *(edit_plan.plan_edit(batch, options, BUNDLE) for options in EDITS),
             *(edit_plan.plan_traverse(each, TraverseOptions(span=1000), BUNDLE) for each in (batch, alone)),
@@ -111,14 +112,14 @@ def use(context: Context, latents: np.ndarray) -> None:
             assert np.isfinite(plan.latents).all()
             assert np.isfinite(plan.latents.astype(np.float32)).all()
         fit = FitResponse(model="", context=context_codec.to_portable(context, BUNDLE.manifest.bundle_id), errors={})
-        as_message(pb.FitResponse)(fit)
+        serialised(pb.FitResponse)(fit)
         assert_same(read([as_json(context)]), context)
 
 
 EDITS = [
     EditOptions(which="all"),
     EditOptions(which="all", edit="project"),
-    EditOptions(which="all", edit="set", values={"0": latent_edits.FURTHEST}),
+    EditOptions(which="all", edit="set", values={"0": limits.FURTHEST}),
     EditOptions(which="all", edit="shift", values={"0": 0.5}, unit="quantile"),
 ]
 

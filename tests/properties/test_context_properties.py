@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core.detect.context import Moments
+from service.core.detect.moments import Moments
 
 POINTS, DIMS = 10_000, 6
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core.edit import latent_edits
+from service.core.edit import latent_edits, sampling, traversal
 
 RELATIVE = 1e-9
 few = settings(deadline=None, max_examples=40)
@@ -188,7 +188,7 @@ def test_a_projection_is_the_nearest_inlier(case, radius_squared):
 @given(case=cases(), frames=st.integers(2, 30))
 def test_no_frame_of_a_path_is_further_out_than_the_further_end(case, frames):
     start, end = case.latents[0], case.latents[-1]
-    distances = latent_edits.distance_squared(latent_edits.interpolate(start, end, frames), *case.context)
+    distances = latent_edits.distance_squared(traversal.interpolate(start, end, frames), *case.context)
     assert (distances <= max(distances[0], distances[-1]) * (1 + RELATIVE)).all()
 
 
@@ -196,13 +196,12 @@ def test_no_frame_of_a_path_is_further_out_than_the_further_end(case, frames):
 @given(case=cases(), radius_squared=st.floats(1e-3, 100), seed=st.integers(0, 2**63), count=st.integers(1, 30))
 def test_gaussian_samples_lie_inside_and_repeat_with_their_seed(case, radius_squared, seed, count):
     first, second = (
-        latent_edits.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed))
-        for _ in range(2)
+        sampling.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed)) for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     assert (latent_edits.distance_squared(first, *case.context) <= radius_squared).all()
     np.testing.assert_array_equal(first[:, case.dead], np.tile(case.location[case.dead], (count, 1)))
-    other = latent_edits.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed + 1))
+    other = sampling.sample_gaussian(count, *case.context, radius_squared, np.random.default_rng(seed + 1))
     assert (first[:, case.live] != other[:, case.live]).any()
 
 
@@ -212,13 +211,13 @@ def test_empirical_samples_come_from_the_images_given_and_repeat_with_their_seed
     logvar = case.rng.uniform(-30, -20, case.latents.shape)
     images = np.stack([case.latents, logvar], axis=1)
     (first, drawn), (second, again) = (
-        latent_edits.sample_empirical(images, count, np.random.default_rng(seed)) for _ in range(2)
+        sampling.sample_empirical(images, count, np.random.default_rng(seed)) for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(drawn, again)
     deviation = np.exp(logvar[drawn] / 2)
     assert (np.abs(first - case.latents[drawn]) <= 7 * deviation + 1e-9).all()
-    other, _ = latent_edits.sample_empirical(images, count, np.random.default_rng(seed + 1))
+    other, _ = sampling.sample_empirical(images, count, np.random.default_rng(seed + 1))
     assert (first != other).any()
 
 
@@ -226,7 +225,7 @@ def test_empirical_samples_come_from_the_images_given_and_repeat_with_their_seed
 @given(case=cases(), steps=st.integers(2, 12), span=st.floats(0.1, 5))
 def test_traversals_stay_in_their_range_and_keep_the_rest(case, steps, span):
     image, dims = case.latents[0], case.live.tolist()
-    rows = latent_edits.traverse(image, dims, steps, case.location, case.covariance, span)
+    rows = traversal.traverse(image, dims, steps, case.location, case.covariance, span)
     for row, dim in zip(rows, dims, strict=True):
         deviation = (row[:, dim] - case.location[dim]) / np.sqrt(case.covariance[dim, dim])
         np.testing.assert_allclose(deviation, np.linspace(-span, span, steps), atol=1e-8)

@@ -42,6 +42,7 @@ PLANS: dict[str, Callable[[Batch, Any, Any], Plan]] = {
 }
 IDS = ["a.png", "a.png", "7", "bad.png"]
 trying = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+IMAGE_METHODS = sorted(name for name, method in METHODS.items() if method.endpoint.takes == "images")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def batch() -> Batch:
 
 
 def crafted_options(name: str, chance: random.Random) -> dict[str, Any]:
-    fields = METHODS[name].options.model_fields
+    fields = METHODS[name].endpoint.image_options.model_fields
     options = {chance.choice([*fields]): chance.choice(crafted.OPTION_VALUES) for _ in range(chance.choice((1, 1, 2)))}
     if name == "Edit" and chance.random() < 0.5:
         options |= {"edit": chance.choice(("set", "shift", "counterfactual", "project"))}
@@ -70,17 +71,19 @@ def by_query(name: str, options: dict[str, Any]) -> Options:
     """Words, as a query string has them, one by one or together."""
     words = {key: value if isinstance(value, str) else as_text(value) for key, value in options.items()}
     body = ("application/x-npy", npy())
-    return body_parsers.parse(body[0], words, body[1], LIMITS, METHODS[name].options).options
+    return body_parsers.parse_images(body[0], words, body[1], LIMITS, METHODS[name].endpoint.image_options).options
 
 
 def by_json(name: str, options: dict[str, Any]) -> Options:
     body = '{"images": [""], "options": ' + as_text(options) + "}"
-    return body_parsers.parse("application/json", {}, body.encode(), LIMITS, METHODS[name].options).options
+    return body_parsers.parse_images(
+        "application/json", {}, body.encode(), LIMITS, METHODS[name].endpoint.image_options
+    ).options
 
 
 def by_text_in_the_query(name: str, options: dict[str, Any]) -> Options:
-    return body_parsers.parse(
-        "application/x-npy", {"options": as_text(options)}, npy(), LIMITS, METHODS[name].options
+    return body_parsers.parse_images(
+        "application/x-npy", {"options": as_text(options)}, npy(), LIMITS, METHODS[name].endpoint.image_options
     ).options
 
 
@@ -92,7 +95,7 @@ def by_grpc(name: str, options: dict[str, Any]) -> Options:
         if field is not None:
             with suppress(ValueError, TypeError, OverflowError, AttributeError):
                 fill(message.options, field, value)
-    return images_request(message, METHODS[name].options, LIMITS, message.ByteSize()).options
+    return images_request(message, METHODS[name].endpoint.image_options, LIMITS, message.ByteSize()).options
 
 
 def fill(message: Any, field: FieldDescriptor, value: Any) -> None:
@@ -122,7 +125,7 @@ WAYS = (by_query, by_json, by_text_in_the_query, by_grpc)
 
 
 @trying
-@given(st.sampled_from(sorted(METHODS)), st.sampled_from(WAYS), st.randoms(use_true_random=False))
+@given(st.sampled_from(IMAGE_METHODS), st.sampled_from(WAYS), st.randoms(use_true_random=False))
 def test_crafted_options_are_carried_out_or_refused(batch, name, way, chance):
     options, given_ = None, crafted_options(name, chance)
     with suppress(InvalidInput):
@@ -134,13 +137,13 @@ def test_crafted_options_are_carried_out_or_refused(batch, name, way, chance):
             json.dumps([*plan.ids, *plan.errors]).encode()
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_each_value_for_each_option_by_itself(batch, name):
     refused = []
-    for option in METHODS[name].options.model_fields:
+    for option in METHODS[name].endpoint.image_options.model_fields:
         for value in crafted.OPTION_VALUES:
             try:
-                options = read_options({option: value}, METHODS[name].options)
+                options = read_options({option: value}, METHODS[name].endpoint.image_options)
                 if name in PLANS:
                     PLANS[name](batch, options, BUNDLE)
             except (InvalidInput, ContextTooSmall) as error:

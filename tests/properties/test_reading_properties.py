@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.api.options import ScoreOptions
-from service.bundle.store import ImageSpec
+from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput
 from service.images.decode import Limits, read_rows, to_row
 from service.settings import Settings
-from service.transports.http.body_parsers import MEDIA_TYPES, parse, parse_latents
+from service.transports.http.body_parsers import MEDIA_TYPES, parse_images, parse_latents
 
 SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"
 SPECS = [ImageSpec(height=64, width=64, channels=3), ImageSpec(height=28, width=28, channels=1)]
@@ -87,6 +87,6 @@ def test_any_bytes_become_images_or_an_error(media_type, content):
 
 def rows_of(content_type: str, body: bytes) -> np.ndarray:
     """The images of a request as far as they are usable, as the pipeline reads them."""
-    request = parse(content_type, {}, body, LIMITS, ScoreOptions)
+    request = parse_images(content_type, {}, body, LIMITS, ScoreOptions)
     uploads = [*request.images, *(request.reference or ())]
     return read_rows(uploads, SPECS[0], request.options.resize, Limits(MAX_PIXELS)).pixels

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.core.detect.classical import leave_one_out_distances
-from service.core.detect.context import Estimator
 from service.core.detect.scoring import score
 from service.core.population import Population
+from service.core.types import Estimator
 
 ESTIMATORS = get_args(Estimator)
 LATENT_DIM = 4

@@ -9,9 +9,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api.wire import ERROR_DETAIL
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1 import misfit_pb2_grpc
-from service.transports.error_replies import ERROR_DETAIL
 
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 

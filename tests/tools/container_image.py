@@ -29,7 +29,7 @@ from container_contents import run
 from PIL import Image
 from serving import BOOT_SECONDS, STOP_SECONDS, Served, free_ports
 
-from service.inference.onnx_runtime import has_gpu
+from service.inference.hardware import has_gpu
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
 SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"

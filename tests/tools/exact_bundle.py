@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import store
+from service.bundle.manifest import FORMAT_VERSION, SALIENCY, ImageSpec, Manifest, Parity
+from service.core import latent
 from service.core.detect.ood import reconstruction_error
 from service.core.population import Familiarity, Population
 from service.inference.onnx_runtime import Networks
@@ -139,18 +141,18 @@ def saliency() -> bytes:
 
 def main() -> None:
     random = np.random.default_rng(7)
-    graphs = {"encoder.onnx": encoder(), "decoder.onnx": decoder(), store.SALIENCY: saliency()}
+    graphs = {"encoder.onnx": encoder(), "decoder.onnx": decoder(), SALIENCY: saliency()}
     images = pictures(
         random_latents(random, POPULATION_SIZE),
         random.integers(-12, 13, size=(POPULATION_SIZE, SIZE, SIZE, CHANNELS)),
     )
-    manifest = store.Manifest(
-        format_version=store.FORMAT_VERSION,
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
         model="exact",
-        image=store.ImageSpec(height=SIZE, width=SIZE, channels=CHANNELS),
+        image=ImageSpec(height=SIZE, width=SIZE, channels=CHANNELS),
         latent_dim=LATENTS,
         latents=tuple(
-            store.Latent(
+            latent.Latent(
                 index=index,
                 name=name,
                 factor=name if index < LIVE else None,
@@ -159,7 +161,7 @@ def main() -> None:
             )
             for index, name in enumerate(NAMES)
         ),
-        parity=store.Parity(batch_sizes=(1,), latents_relative=0, pixels_grey_levels=0, saliency_relative=0),
+        parity=Parity(batch_sizes=(1,), latents_relative=0, pixels_grey_levels=0, saliency_relative=0),
         metrics={},
         training={},
         data={"name": "patterns", "images": POPULATION_SIZE},

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 from documents import QUICKSTART, addresses_of, example, run
 from serving import ROOT, serve
 
-from service.images import contact_sheet
+from service.images import contact_sheet, png
 
 OUT = ROOT / "train" / "results" / "example"
 SAMPLE_BATCH = ROOT / "tests" / "data" / "shapes3d_batch.zip"
@@ -32,7 +32,7 @@ def ranking(scores: Path) -> bytes:
         images = np.stack([np.asarray(Image.open(batch.open(item["id"]))) for item in items])
     rows = [images[at : at + IN_A_ROW] for at in range(0, len(images), IN_A_ROW)]
     captions = [f"rank {at + 1} to {min(at + IN_A_ROW, len(images))}" for at in range(0, len(images), IN_A_ROW)]
-    return contact_sheet.to_png(contact_sheet.contact_sheet(rows, captions))
+    return png.to_png(contact_sheet.contact_sheet(rows, captions))
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ from scipy.spatial import KDTree
 from sklearn.ensemble import IsolationForest
 
 from service.core.detect.classical import leave_one_out_distances
-from service.core.detect.context import Estimator, PopulationUnits
 from service.core.detect.scoring import score
+from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
+from service.core.types import Estimator
 from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, oracle_odds
 
 NEIGHBOURS = 5

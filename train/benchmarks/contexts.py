@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from service.core.detect.classical import log_density
-from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
+from service.core.detect.gaussian import log_density
 from service.core.detect.scoring import score
 from service.core.population import Population
+from service.core.types import DEFAULT_ESTIMATOR, Estimator
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]

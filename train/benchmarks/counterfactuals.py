@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 
-from service.core.detect.context import PopulationUnits
 from service.core.detect.posterior import inside, mahalanobis
 from service.core.detect.scoring import score
+from service.core.detect.standardize import PopulationUnits
 from service.core.edit import latent_edits
-from service.core.explain import attribution
+from service.core.explain import minimal_sets
 from service.inference.onnx_runtime import Networks
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext
@@ -91,7 +91,7 @@ def _repair(material: Material, networks: Networks, context: LabelledContext) ->
     scores = score(material.latents[context.rows], population)
     rows = context.rows[context.is_outlier & scores.is_outlier]
     images, normal = material.latents[rows], scores.context
-    repaired = attribution.minimal_sets(images, normal, population)
+    repaired = minimal_sets.minimal_sets(images, normal, population)
     edited = latent_edits.counterfactual(
         images[:, 0].astype(np.float64), repaired, normal.location, normal.covariance, population.live_dims
     )

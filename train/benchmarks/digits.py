@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from service.core.detect import ood
-from service.core.detect.context import Estimator
 from service.core.detect.scoring import Scores, score
+from service.core.types import Estimator
 from train.benchmarks.baselines import METHODS, SLOW, Material
 from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, summary
 from train.data.mnist import DIGITS

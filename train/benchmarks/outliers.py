@@ -22,10 +22,11 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from service.bundle.store import Bundle
-from service.core.detect.context import DEFAULT_ESTIMATOR
 from service.core.detect.scoring import Scores, false_discovery_flags, score
 from service.core.explain import attribution
-from service.inference.onnx_runtime import Networks, cpu_count
+from service.core.types import DEFAULT_ESTIMATOR
+from service.inference.hardware import cpu_count
+from service.inference.onnx_runtime import Networks
 from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
 from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summary
 from train.data.dataset import Dataset

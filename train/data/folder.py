@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from service.bundle.store import ImageSpec
+from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
 from service.images.decode import Limits, Upload, read_rows
 from service.settings import Settings

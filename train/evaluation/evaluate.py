@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
+from service.bundle.population_file import to_npz
 from service.core.detect.ood import reconstruction_error
 from service.core.population import Familiarity, Population
 from train.data.dataset import Dataset, split
@@ -98,7 +99,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
         "commit": commit(),
         "command": command(),
     }
-    (directory / "population.npz").write_bytes(population.to_npz())
+    (directory / "population.npz").write_bytes(to_npz(population))
     (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from service.bundle.population_file import from_npz
 from service.core.detect.scoring import score
 from service.core.population import Population
 from train.benchmarks.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatArray, IntArray, sample_seed_case
@@ -48,7 +49,7 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
     mean = encode(model, dataset.images, rows)[:, 0]
     start = _ordinary(encode(model, dataset.images, split(len(dataset.images)).test[:ORDINARY_OF])[:, 0])
     evaluation = json.loads((directory / "evaluation.json").read_text())
-    population = Population.from_npz((directory / "population.npz").read_bytes(), model.latent_dim)
+    population = from_npz((directory / "population.npz").read_bytes(), model.latent_dim)
 
     title = f"{config['preset']['name']}, seed {config['seed']}"
     figures = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from service.core.detect.context import DEFAULT_ESTIMATOR
+from service.core.types import DEFAULT_ESTIMATOR
 from train.reports.results import summary
 from train.reports.tables import stratum_means, table, words
 

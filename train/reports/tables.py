@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from service.core.detect.context import DEFAULT_ESTIMATOR
+from service.core.types import DEFAULT_ESTIMATOR
 from train.benchmarks.baselines import METHODS, ODDS
 
 Entry = dict[str, Any]

@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.detect.context import Float64Array, PopulationUnits
+from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
+from service.core.types import Float64Array
 
 # Requests that are looked back on.
 WINDOW = 500

@@ -12,17 +12,11 @@ from scipy.special import expit
 from scipy.stats import chi2
 
 from service.core.detect import density_ratio
-from service.core.detect.classical import FITS, Fit
-from service.core.detect.context import (
-    DEFAULT_ESTIMATOR,
-    Context,
-    Estimator,
-    Float64Array,
-    Moments,
-    PopulationUnits,
-    Source,
-)
+from service.core.detect.context import Context
+from service.core.detect.estimators import FITS
+from service.core.detect.gaussian import Fit
 from service.core.detect.mixture import fit_mixture
+from service.core.detect.moments import Moments
 from service.core.detect.posterior import (
     background_fit,
     log_odds,
@@ -31,7 +25,9 @@ from service.core.detect.posterior import (
     normal_fit,
     outlier_log_odds,
 )
+from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
+from service.core.types import DEFAULT_ESTIMATOR, Estimator, Float64Array, Source
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 
 # Share of the normal images that lie within a context's radius.

@@ -25,8 +25,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import entr, expit
 
-from service.core.detect.classical import Fit, log_density
-from service.core.detect.context import Float64Array, Moments
+from service.core.detect.gaussian import Fit, log_density
+from service.core.detect.moments import Moments
+from service.core.types import Float64Array
 
 # Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). What grows with n holds off small tight modes.
 OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 2.0

@@ -8,9 +8,11 @@ from scipy.special import expit
 from scipy.stats import chi2, gamma
 
 from service.core.detect import density_ratio
-from service.core.detect.classical import Fit, log_density, mahalanobis_squared, marginal_distances
-from service.core.detect.context import Context, Float64Array, PopulationUnits, Source
+from service.core.detect.context import Context
+from service.core.detect.gaussian import Fit, log_density, mahalanobis_squared, marginal_distances
+from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
+from service.core.types import Float64Array, Source
 
 # The noise floor, in units of the encoder's mean posterior variance.
 FLOOR_SHARE = 0.25

@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from service.core.detect.classical import is_degenerate, leave_one_out_distances
-from service.core.detect.context import (
-    DEFAULT_ESTIMATOR,
-    Context,
-    ContextEstimator,
-    Estimator,
-    Float64Array,
-    PopulationUnits,
-    Reliability,
-)
+from service.core.detect.context import Context
 from service.core.detect.fit import canonical_order, check_estimator, check_latents, fit
 from service.core.detect.posterior import (
     background_fit,
@@ -27,7 +19,9 @@ from service.core.detect.posterior import (
     normal_fit,
     two_group_posterior,
 )
+from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
+from service.core.types import DEFAULT_ESTIMATOR, ContextEstimator, Estimator, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
 
 # Those whose score is the log posterior odds of being an outlier; the others' is the distance.

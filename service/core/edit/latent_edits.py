@@ -8,59 +8,22 @@ D2 = delta' g.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isqrt
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import chi2
 
-from service.bundle.store import Latent
-from service.core.detect.classical import mahalanobis_squared
-from service.core.detect.context import Float64Array
-from service.errors import ContextTooSmall, InvalidOption, UnknownLatent
-
-IndexArray = NDArray[np.intp]
+from service.core.detect.gaussian import mahalanobis_squared
+from service.core.edit.limits import EXTREME, IndexArray, check_value
+from service.core.types import Float64Array
+from service.errors import InvalidOption
 
 Unit = Literal["latent", "sd", "quantile"]
 
-# A shift by quantiles goes no further than to this one, or to 1 less it.
-EXTREME = 1e-3
-# The prior has standard deviation 1: nothing that a decoder can draw lies further out.
-FURTHEST = 1e3
-MOST_IMAGES = 1000  # that one answer may hold
 # An edit that goes to the rim of the context stops this share short of it, so that rounding keeps it inside.
 RIM = 1e-9
-# Beyond it exp(logvar) says nothing; within it every sample is finite.
-LARGEST_LOGVAR = 50.0
-
-
-def resolve(wanted: str | int, latents: Sequence[Latent]) -> int:
-    """The index of the latent called `wanted` (in any case) or of that index (5 or "5"). Raises UnknownLatent."""
-    text = str(wanted).strip()
-    indices = {str(latent.index): latent.index for latent in latents}
-    indices |= {latent.name.casefold(): latent.index for latent in latents}
-    indices |= {latent.name: latent.index for latent in latents}  # last, so that the exact spelling wins
-    for spelling in (text, text.casefold()):
-        if spelling in indices:
-            return indices[spelling]
-    raise UnknownLatent(
-        f"This model has no latent {text[:80]!r}; it has {', '.join(latent.name for latent in latents)}.",
-        f"Name one of them, or give its index, 0 to {len(latents) - 1}.",
-    )
-
-
-def resolve_values(values: Mapping[str, float], latents: Sequence[Latent]) -> dict[int, float]:
-    """`values` by latent index. Raises UnknownLatent, and InvalidOption where two keys mean the same latent."""
-    resolved: dict[int, float] = {}
-    for wanted, value in values.items():
-        index = resolve(wanted, latents)
-        if index in resolved:
-            raise InvalidOption(f"The latent {latents[index].name!r} is given twice.", "Give each latent one value.")
-        resolved[index] = value
-    return resolved
 
 
 def distance_squared(
@@ -141,9 +104,9 @@ def move(
     for index, value in values.items():
         middle, deviation = location[index], np.sqrt(covariance[index, index])
         if unit == "latent":
-            edited[..., index] = _within(value) + (edited[..., index] if relative else 0.0)
+            edited[..., index] = check_value(value) + (edited[..., index] if relative else 0.0)
         elif unit == "sd":
-            edited[..., index] = _within(value) * deviation + (edited[..., index] if relative else middle)
+            edited[..., index] = check_value(value) * deviation + (edited[..., index] if relative else middle)
         else:
             if not -1 < value < 1 or not (relative or value > 0):
                 raise InvalidOption(
@@ -157,127 +120,3 @@ def move(
             # What lies beyond the extremes already is not drawn back by a shift that would go further.
             edited[..., index] = np.where((target - now) * value > 0, target, now) if relative else target
     return edited
-
-
-def traverse(
-    latents: Float64Array,
-    dims: Sequence[int],
-    steps: int,
-    location: Float64Array,
-    covariance: Float64Array,
-    span: float = 2.0,
-) -> Float64Array:
-    """Latents (len(dims), steps, L): in row r, `latents` (L,) with dims[r] going across a range, all else as it is.
-
-    The range is location -+ `span` standard deviations: the context's, or the population's if it is its moments
-    that are given. Raises InvalidOption without dims, and for steps or a span out of range.
-    """
-    if not dims:
-        raise InvalidOption("0 latents to traverse, expected at least 1.", "Name the latents that should vary.")
-    _check_count("steps", steps, 2, MOST_IMAGES // len(dims))
-    rows = np.tile(np.asarray(latents, dtype=np.float64), (len(dims), steps, 1))
-    for row, dim in zip(rows, dims, strict=True):
-        row[:, dim] = _range(dim, steps, location, covariance, span)
-    return rows
-
-
-def traverse_plane(
-    latents: Float64Array,
-    dims: tuple[int, int],
-    steps: int,
-    location: Float64Array,
-    covariance: Float64Array,
-    span: float = 2.0,
-) -> Float64Array:
-    """Latents (steps, steps, L): `latents` (L,) with dims[0] varying down the rows and dims[1] along each row.
-
-    Ranges and errors as in `traverse`; also InvalidOption where the two dims are one.
-    """
-    first, second = dims
-    if first == second:
-        raise InvalidOption(f"The plane has latent {first} on both axes.", "Name two different latents.")
-    _check_count("steps", steps, 2, isqrt(MOST_IMAGES))
-    grid = np.tile(np.asarray(latents, dtype=np.float64), (steps, steps, 1))
-    grid[:, :, first] = _range(first, steps, location, covariance, span)[:, None]
-    grid[:, :, second] = _range(second, steps, location, covariance, span)
-    return grid
-
-
-def interpolate(start: Float64Array, end: Float64Array, frames: int) -> Float64Array:
-    """Latents (frames, L) on the straight path from `start` (L,) to `end` (L,), both included.
-
-    D2 is convex, so no frame is further from any context than the further of the two ends.
-    Raises InvalidOption for fewer than 2 frames or too many.
-    """
-    _check_count("frames", frames, 2, MOST_IMAGES)
-    share = np.linspace(0.0, 1.0, frames)[:, None]
-    path: Float64Array = (1 - share) * start + share * end
-    return path
-
-
-def sample_empirical(
-    latents: NDArray[np.floating], count: int, rng: np.random.Generator
-) -> tuple[Float64Array, IndexArray]:
-    """`count` latents (count, L), each from the posterior of one of the normal images' `latents` (n, 2, L).
-
-    y = mean + exp(logvar / 2) noise of an image drawn with replacement; `drawn` (count,) says which image.
-    Raises InvalidOption for a count out of range, ContextTooSmall where there is no image to draw.
-    """
-    _check_count("samples", count, 1, MOST_IMAGES)
-    if len(latents) == 0:
-        raise ContextTooSmall(
-            "The context holds no normal image to draw from.", "Send normal images, or sample with the gaussian."
-        )
-    drawn = rng.integers(len(latents), size=count)
-    mean, logvar = np.moveaxis(latents[drawn].astype(np.float64), 1, 0)
-    deviation = np.exp(np.clip(logvar, -LARGEST_LOGVAR, LARGEST_LOGVAR) / 2)
-    return mean + deviation * rng.standard_normal(mean.shape), drawn
-
-
-def sample_gaussian(
-    count: int,
-    location: Float64Array,
-    covariance: Float64Array,
-    live: IndexArray,
-    radius_squared: float,
-    rng: np.random.Generator,
-) -> Float64Array:
-    """`count` latents (count, L) from N(location, covariance) given D2 <= `radius_squared`; dead dims at the location.
-
-    Exact, without rejection: of a Gaussian, direction and D2 are independent, and D2 is chi-square with d degrees
-    of freedom, here drawn through its inverse distribution function cut off at `radius_squared`.
-    Raises InvalidOption for a count out of range.
-    """
-    _check_count("samples", count, 1, MOST_IMAGES)
-    samples = np.tile(location, (count, 1))
-    d = len(live)
-    if d == 0:
-        return samples
-    direction = rng.standard_normal((count, d))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    share = rng.random(count) * chi2.cdf(radius_squared, d)
-    radius = np.sqrt(np.minimum(chi2.ppf(share, d), radius_squared * (1 - RIM)))
-    factor = np.linalg.cholesky(covariance[np.ix_(live, live)])
-    samples[:, live] += radius[:, None] * direction @ factor.T
-    return samples
-
-
-def _check_count(what: str, count: int, least: int, most: int) -> None:
-    if not least <= count <= most:
-        raise InvalidOption(f"{count} {what} asked for; expected {least} to {most}.")
-
-
-def _range(dim: int, steps: int, location: Float64Array, covariance: Float64Array, span: float) -> Float64Array:
-    if not 0 < span <= FURTHEST:
-        raise InvalidOption(
-            f"The span is {span}; expected a positive number of standard deviations, at most {FURTHEST:g}.",
-            "2 shows what is usual, 3 the rare.",
-        )
-    values: Float64Array = location[dim] + np.linspace(-span, span, steps) * np.sqrt(covariance[dim, dim])
-    return values
-
-
-def _within(value: float) -> float:
-    if not abs(value) <= FURTHEST:  # nan fails as well
-        raise InvalidOption(f"The value {value} came; expected a number between -{FURTHEST:g} and {FURTHEST:g}.")
-    return value

@@ -9,49 +9,50 @@ from __future__ import annotations
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from service.api import payload_limits
-from service.api.options import (
-    EditOptions,
-    EncodeOptions,
-    ExplainOptions,
-    FitOptions,
-    InterpolateOptions,
-    SampleOptions,
-    ScoreOptions,
-    TraverseOptions,
-)
+from service.api.endpoints import ENDPOINTS, Endpoint
+from service.api.options import ScoreOptions
 from service.api.requests import Gathered, ImagesRequest, OptionsT, check_latents, read_contexts
 from service.errors import InvalidInput
-from service.images import archives
+from service.images import arrays
 from service.pipeline.chunked_response import Pieced
 from service.pipeline.edit_result import Gallery
 from service.pipeline.explanation import Explanation
-from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 
 MessageT = TypeVar("MessageT", bound=Message)
 WORDS_FOR_IMAGES = (["flagged"], ["all"])
+SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"]
+PICTURED = (Explanation, Gallery)  # answers that have a form of their own for each transport
 
 
 @dataclass(frozen=True)
-class Method(Generic[OptionsT]):
-    """A method that takes images: the message that it is called with, its options, its work, its answer's bytes."""
+class Method:
+    """An endpoint's gRPC method: the message that it is called with, and the one that it answers."""
 
+    endpoint: Endpoint
     request: type[Message]
-    options: type[OptionsT]
-    work: Callable[[Pipeline, ImagesRequest[OptionsT]], Any]
-    answer: Callable[[Any], bytes]
+    answer: type[Message]
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Self:
+        """Return the method that the proto declares for an endpoint."""
+        declared = SERVICE.methods_by_name[endpoint.grpc_name]
+        return cls(endpoint, getattr(pb, declared.input_type.name), getattr(pb, declared.output_type.name))
+
+    def serialise(self, answer: Any) -> bytes:
+        """Return the pipeline's answer as the bytes of a message."""
+        return serialised(self.answer)(answer.as_json() if isinstance(answer, PICTURED) else answer)
 
 
-def parsed(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT:
+def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT:
     """The message in `content`. Raises InvalidInput, or TooLarge where it is made of too many values."""
     payload_limits.check_message(kind.DESCRIPTOR, content, settings.max_values)
     try:
@@ -85,7 +86,7 @@ def images_request(
 
 def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
     """One message of a stream. Raises InvalidInput where another than the first says how to score."""
-    message = parsed(pb.ScoreStreamRequest, content, settings)
+    message = parse_message(pb.ScoreStreamRequest, content, settings)
     if not is_first and (late := {field.name for field, _ in message.ListFields()} - {"images"}):
         raise InvalidInput(
             f"A later message of the stream brings {', '.join(sorted(late))}.",
@@ -97,7 +98,7 @@ def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> Image
 def _add_images(gathered: Gathered, field: str, images: pb.Images) -> None:
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
-    contents = archives.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
+    contents = arrays.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
     ids: Sequence[str] = images.ids
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")
@@ -146,11 +147,6 @@ def latents(message: pb.DecodeRequest, latent_dim: int) -> NDArray[Any]:
     return check_latents([list(row.values) for row in message.latents], latent_dim)
 
 
-def as_message(kind: type[MessageT]) -> Callable[[BaseModel], MessageT]:
-    """From a response to a message of that kind; what is None is left out."""
-    return lambda response: kind(**response.model_dump(exclude_unset=True))
-
-
 def serialised(kind: type[Message]) -> Callable[[BaseModel | Pieced[BaseModel]], bytes]:
     """From a response to the bytes of a message of that kind, of which no more than a piece exists as objects.
 
@@ -173,20 +169,5 @@ def _with_files(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _pictured(found: Explanation | Gallery, kind: type[Message]) -> bytes:
-    return serialised(kind)(found.as_json())
-
-
-pictured = partial(_pictured, kind=pb.PicturesResponse)
 scored_piece = serialised(pb.ScoreStreamResponse)
-described = as_message(pb.DescribeResponse)
-METHODS: dict[str, Method[Any]] = {
-    "Score": Method(pb.ScoreRequest, ScoreOptions, Pipeline.score, serialised(pb.ScoreResponse)),
-    "Explain": Method(pb.ExplainRequest, ExplainOptions, Pipeline.explain, partial(_pictured, kind=pb.ScoreResponse)),
-    "Fit": Method(pb.FitRequest, FitOptions, Pipeline.fit, serialised(pb.FitResponse)),
-    "Edit": Method(pb.EditRequest, EditOptions, Pipeline.edit, pictured),
-    "Traverse": Method(pb.TraverseRequest, TraverseOptions, Pipeline.traverse, pictured),
-    "Interpolate": Method(pb.InterpolateRequest, InterpolateOptions, Pipeline.interpolate, pictured),
-    "Sample": Method(pb.SampleRequest, SampleOptions, Pipeline.sample, pictured),
-    "Encode": Method(pb.EncodeRequest, EncodeOptions, Pipeline.encode, serialised(pb.EncodeResponse)),
-}
+METHODS: dict[str, Method] = {endpoint.grpc_name: Method.of(endpoint) for endpoint in ENDPOINTS.values()}

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.errors import MisfitError, Overloaded, Unauthenticated
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
-from service.transports.admission import Admission
 from service.transports.auth import Tokens
+from service.transports.dispatch import Dispatcher
+from service.transports.grpc.converters import SERVICE
 from service.transports.grpc.health import HEALTH, Health
-from service.transports.grpc.servicer import SERVICE, TAKING_IMAGES, Servicer, answering, method_name
+from service.transports.grpc.interceptors import RECEIVED, Doorkeeper
+from service.transports.grpc.port import _bracketed
+from service.transports.grpc.servicer import Servicer
 
 HEALTH_SECONDS = 1.0
-REFUSAL_SECONDS = 10.0
-# Messages above MISFIT_MAX_BODY_BYTES are refused in our words as far as this many times it, beyond in gRPC's.
-RECEIVED = 2
 MOST_INT32 = 2**31 - 1
 # A connection that has not begun to speak HTTP/2, or TLS, is ended.
 HANDSHAKE_SECONDS = 10.0
@@ -42,12 +38,12 @@ DESCRIPTOR_SHARE = 0.2
 class Server:
     """gRPC for one API worker. All of its methods belong to one event loop."""
 
-    def __init__(self, servicer: Servicer, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
+    def __init__(self, dispatcher: Dispatcher, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
         self._is_ready = is_ready
         self._grace = settings.timeout_seconds
-        self._health = Health(("", SERVICE))
+        self._health = Health(("", SERVICE.full_name))
         self._server = grpc.aio.server(
-            interceptors=(Doorkeeper(Tokens(settings.tokens_file), servicer.admission, servicer.metrics),),
+            interceptors=(Doorkeeper(Tokens(settings.tokens_file), dispatcher.admission, dispatcher.metrics),),
             options=(
                 ("grpc.so_reuseport", 1),  # every API worker listens on the port
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
@@ -64,8 +60,8 @@ class Server:
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             ),
         )
-        self._server.add_generic_rpc_handlers((servicer.handlers(), self._health.handler()))
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
+        self._server.add_generic_rpc_handlers((Servicer(dispatcher).handlers(), self._health.handler()))
+        reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), self._server)
         address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
         if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
             self._server.add_insecure_port(address)
@@ -89,66 +85,11 @@ class Server:
             await asyncio.sleep(HEALTH_SECONDS)
 
 
-class Doorkeeper(grpc.aio.ServerInterceptor):
-    """Turns callers without a valid token, and calls for which there is no room, away before their message is received.
-
-    Probes need neither.
-    """
-
-    def __init__(self, tokens: Tokens, admission: Admission, metrics: Metrics) -> None:
-        self._tokens, self._admission, self._metrics = tokens, admission, metrics
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if not handler_call_details.method.startswith(f"/{HEALTH}/"):
-            name, metadata = method_name(handler_call_details.method), handler_call_details.invocation_metadata
-            try:
-                self._tokens.check([str(value) for key, value in metadata or () if key == "authorization"])
-                if name in TAKING_IMAGES:
-                    self._admission.check()
-            except (Unauthenticated, Overloaded) as error:
-                return _refusing(error, name, self._metrics)
-        return await continuation(handler_call_details)
-
-
-def _refusing(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
-    # As a stream of messages, none of which is read: on the wire a single one is no different.
-    async def handler(contents: object, call: grpc.aio.ServicerContext[Any, Any]) -> None:
-        async with answering(name, call, metrics, REFUSAL_SECONDS):
-            raise error
-
-    return grpc.stream_stream_rpc_method_handler(handler)
-
-
 def most_connections() -> int:
     """Return how many connections the server may have at a time, at least 1."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(max(int(descriptors * DESCRIPTOR_SHARE), 1), MOST_INT32)
 
 
-def claim_port(host: str, port: int) -> socket.socket:
-    """Take `port` for this service: keep the socket for as long as it runs. Raises OSError where the port is in use.
-
-    Workers share the port by SO_REUSEPORT, and with it every other service of the same user would share it
-    unnoticed. So before any worker starts, the port is bound once without, and then held by a socket that does not
-    listen: until the workers do, nobody else can claim it.
-    """
-    (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections that linger are no use of it
-        probe.bind(address)
-    held = socket.socket(family, kind, protocol)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(address)
-    return held
-
-
 def _credentials(key: Path, certificate: Path) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,134 +18,94 @@ import grpc
 
 from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest
+from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
-from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
+from service.settings import Settings
 from service.telemetry import logs, spans
 from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint
-from service.transports.admission import Admission, Ticket
-from service.transports.error_replies import (
-    ERROR_DETAIL,
-    REQUEST_ID,
-    RETRY_AFTER,
-    RETRY_AFTER_SECONDS,
-    check_length,
-    for_client,
-    late,
-    request_id_of,
-)
+from service.transports.admission import Ticket
+from service.transports.dispatch import Dispatcher, Parsed
+from service.transports.error_replies import RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
 from service.transports.error_status import STATUS
 from service.transports.grpc.converters import (
     METHODS,
+    SERVICE,
     Method,
-    described,
     images_request,
     latents,
-    parsed,
-    pictured,
+    parse_message,
     scored_piece,
     stream_chunk,
 )
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"]
-SERVICE = _SERVICE.full_name
-# Methods that take room: the rest says what there is.
-TAKING_IMAGES = frozenset(_SERVICE.methods_by_name) - {"Describe"}
+STREAM = "ScoreStream"
+# Methods that take room: the others say what there is.
+ADMITTED = frozenset({STREAM, *(name for name, method in METHODS.items() if method.endpoint.takes != "nothing")})
 # An error travels in headers, of which a client takes 8 KiB by default.
 MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
 
 Call = grpc.aio.ServicerContext[bytes, bytes]
-Work = Callable[[bytes, Ticket], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
 class Servicer:
-    """The pipeline's methods as gRPC's. `provider` says where the networks run."""
+    """The endpoints as gRPC's methods."""
 
-    pipeline: Pipeline
-    provider: Callable[[], Awaitable[str]]
-    admission: Admission
-    metrics: Metrics
+    dispatcher: Dispatcher
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """Takes and gives serialised messages."""
-        works: dict[str, Work] = {name: partial(self._images_answer, method) for name, method in METHODS.items()}
-        works |= {"Decode": self._decode, "Describe": self._describe}
+        """Return the handlers of all methods; they take and give serialised messages."""
         return grpc.method_handlers_generic_handler(
-            SERVICE,
+            SERVICE.full_name,
             # As streams of which one message is read and one is sent, which on the wire is no different: gRPC would
             # wait for the whole message before it runs anything of ours, and the end tells when the answer is sent.
             {
-                name: grpc.stream_stream_rpc_method_handler(partial(self._unary, name, work))
-                for name, work in works.items()
+                name: grpc.stream_stream_rpc_method_handler(partial(self._unary, method))
+                for name, method in METHODS.items()
             }
-            | {"ScoreStream": grpc.stream_stream_rpc_method_handler(self._score_stream)},
+            | {STREAM: grpc.stream_stream_rpc_method_handler(self._score_stream)},
         )
 
-    async def _unary(self, name: str, work: Work, _: AsyncIterator[bytes], call: Call) -> None:
-        async with self._answering(name, call) as ticket:
-            content = await read_message(call, self.pipeline.settings.body_seconds)
-            check_length(len(content), self.pipeline.settings.max_body_bytes)
-            ticket.take_work(memory_footprint.RECEIVED_COPIES * len(content))
-            await call.write(await work(content, ticket))
+    async def _unary(self, method: Method, _: AsyncIterator[bytes], call: Call) -> None:
+        async with self._answering(method.endpoint.grpc_name, call) as ticket:
+            content = await read_message(call, self._settings.body_seconds)
+            check_length(len(content), self._settings.max_body_bytes)
+            received = memory_footprint.RECEIVED_COPIES * len(content)
+            ticket.take_work(received)
+            if method.endpoint.takes == "nothing":
+                parse_message(method.request, content, self._settings)
+                answer = await self.dispatcher.describe()
+            else:
+                ticket.expect(0)  # its bytes are here already
+                parse = partial(self._parse, method, content)
+                answer = await self.dispatcher.run(method.endpoint, parse, ticket, "message", kept_bytes=received)
+            await call.write(await self._serialised(method.serialise, answer))
 
-    async def _images_answer(self, method: Method[Any], content: bytes, ticket: Ticket) -> bytes:
-        ticket.expect(0)  # its bytes are here already
-        with self.metrics.stage("parse"):
-            request = await asyncio.to_thread(self._read, method, content)
-        logs.add_images(request.size)
-        ticket.take_images(request.size)
-        size = memory_footprint.of_request(request, self.pipeline.bundle, "message")
-        ticket.take_work(size)
-        found = await method.work(self.pipeline, request)
-        ticket.keep(memory_footprint.RECEIVED_COPIES * len(content) + size)
-        return await self.metrics.timed("serialise", method.answer, found)
-
-    def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
-        settings = self.pipeline.settings
-        return images_request(parsed(method.request, content, settings), method.options, settings, len(content))
-
-    async def _decode(self, content: bytes, ticket: Ticket) -> bytes:
-        ticket.expect(0)
-        latent_dim = self.pipeline.bundle.manifest.latent_dim
-        with self.metrics.stage("parse"):
-            rows = await asyncio.to_thread(
-                lambda: latents(parsed(pb.DecodeRequest, content, self.pipeline.settings), latent_dim)
-            )
-        logs.add_images(len(rows))
-        ticket.take_images(len(rows))
-        size = memory_footprint.of_latents(len(rows), self.pipeline.bundle, "message")
-        ticket.take_work(size)
-        found = await self.pipeline.decode(rows)
-        ticket.keep(memory_footprint.RECEIVED_COPIES * len(content) + size)
-        return await self.metrics.timed("serialise", pictured, found)
-
-    async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
-        parsed(pb.DescribeRequest, content, self.pipeline.settings)
-        message: bytes = described(self.pipeline.describe(await self.provider())).SerializeToString()
-        return message
+    def _parse(self, method: Method, content: bytes) -> Parsed:
+        message = parse_message(method.request, content, self._settings)
+        if method.endpoint.takes == "latents":
+            return latents(message, self.dispatcher.pipeline.bundle.manifest.latent_dim)
+        return images_request(message, method.endpoint.image_options, self._settings, len(content))
 
     async def _score_stream(self, contents: AsyncIterator[bytes], call: Call) -> None:
-        async with self._answering("ScoreStream", call) as ticket:
-            async for piece in self.pipeline.score_stream(self._chunks(contents, ticket)):
-                await call.write(await self.metrics.timed("serialise", scored_piece, piece))
+        async with self._answering(STREAM, call) as ticket:
+            async for piece in self.dispatcher.pipeline.score_stream(self._chunks(contents, ticket)):
+                await call.write(await self._serialised(scored_piece, piece))
 
     async def _chunks(
         self, contents: AsyncIterator[bytes], ticket: Ticket
     ) -> AsyncIterator[ImagesRequest[ScoreOptions]]:
-        """The chunks of a stream, of which one at a time is in flight."""
-        settings, is_first, images = self.pipeline.settings, True, 0
+        """Yield the chunks of a stream, of which one at a time is in flight."""
+        settings, is_first, images = self._settings, True, 0
         async for content in contents:
             check_length(len(content), settings.max_body_bytes)
             if is_first:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
-            with self.metrics.stage("parse"):
-                chunk = await asyncio.to_thread(stream_chunk, content, settings, is_first=is_first)
-            logs.add_images(chunk.size)
-            ticket.widen(chunk.size, 0)
-            ticket.take_work(memory_footprint.of_chunk(chunk, self.pipeline.bundle))
+            parse = partial(stream_chunk, content, settings, is_first=is_first)
+            chunk = await self.dispatcher.read_chunk(parse, ticket)
             is_first, images = False, images + chunk.size
             if images > settings.max_stream_images:
                 raise TooManyImages(
@@ -154,11 +114,19 @@ class Servicer:
                 )
             yield chunk
 
+    async def _serialised(self, serialise: Callable[[Any], bytes], answer: Any) -> bytes:
+        with self.dispatcher.metrics.stage("serialise"):
+            return await asyncio.to_thread(serialise, answer)
+
+    @property
+    def _settings(self) -> Settings:
+        return self.dispatcher.pipeline.settings
+
     @asynccontextmanager
     async def _answering(self, name: str, call: Call) -> AsyncIterator[Ticket]:
         """What is taken on the ticket is in flight until the call ends."""
-        async with answering(name, call, self.metrics, self.pipeline.settings.timeout_seconds):
-            with self.admission.ticket() as ticket:
+        async with answering(name, call, self.dispatcher.metrics, self._settings.timeout_seconds):
+            with self.dispatcher.admission.ticket() as ticket:
                 yield ticket
 
 
@@ -184,8 +152,8 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
     started, number, code = time.perf_counter(), request_id_of_call(metadata), grpc.StatusCode.OK
     call.set_trailing_metadata(((REQUEST_ID, number),))
     with (
-        spans.grpc_span(SERVICE, name, metadata) as span,
-        logs.call(number, "gRPC", f"/{SERVICE}/{name}", call.peer()) as logged,
+        spans.grpc_span(SERVICE.full_name, name, metadata) as span,
+        logs.call(number, "gRPC", f"/{SERVICE.full_name}/{name}", call.peer()) as logged,
     ):
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -208,7 +176,7 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
 def method_name(path: str) -> str:
     """The method of ours that a call asks for by its path; "unknown" for all that are not."""
     service, _, name = path.removeprefix("/").rpartition("/")
-    return name if service == SERVICE and name in _SERVICE.methods_by_name else "unknown"
+    return name if service == SERVICE.full_name and name in SERVICE.methods_by_name else "unknown"
 
 
 def request_id_of_call(metadata: Mapping[str, str | bytes]) -> str:

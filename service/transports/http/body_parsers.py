@@ -34,7 +34,7 @@ from service.api.requests import (
     read_object,
 )
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted
-from service.images import archives
+from service.images import arrays
 from service.settings import Settings
 from service.transports.http import multipart
 
@@ -47,7 +47,7 @@ MOST_JSON_PARTS = 1001
 MOST_QUERY_VALUES = 64 * 1024
 
 
-def parse(
+def parse_images(
     content_type: str,
     query: Mapping[str, str],
     body: bytes,
@@ -73,7 +73,7 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "application/x-npy":
-        latents = archives.read_npy_latents(body)
+        latents = arrays.read_npy_latents(body)
     elif media_type == "application/json":
         given = read_json(body, "the body", (latent_dim + 2) * MOST_PICTURES)[0]
         if not isinstance(given, dict) or given.keys() != {"latents"}:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from contextlib import ExitStack
+from http import HTTPStatus
 from urllib.parse import quote
 
-from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.wire import REQUEST_ID
+from service.errors import Unauthenticated
+from service.settings import Settings
 from service.telemetry import logs
-from service.transports.http.responses import OPEN_PATHS, metrics_unavailable, no_such_path, request_id
+from service.transports.auth import Tokens
+from service.transports.http.responses import error_body, error_response, request_id
 
 MOST_PATH = 100
 
@@ -57,36 +60,111 @@ class ReadableMetrics:
             await metrics_unavailable(scope)(scope, receive, send)
 
 
-class KnownPaths:
-    """ASGI application: lets through to a server only what it has a route or a file for.
+OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
 
-    BentoML's server counts and traces every path that it is asked for, before it looks whether it has it: whoever
-    asks for enough of them would fill memory, disk and Prometheus.
-    """
+UNTIL_SENT = "until_sent"
 
-    def __init__(self, server: Starlette) -> None:
-        self._server = server
-        self._known = frozenset(path for route in server.routes for path in _paths(route))
-        self._refusal = AccessLog(_refuse)
+
+class UntilSent:
+    """ASGI middleware: what an endpoint enters in `until_sent` is held until its answer has been sent, or cannot be."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._known)
-        await (self._server if known else self._refusal)(scope, receive, send)
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        with ExitStack() as stack:
+            scope.setdefault("state", {})[UNTIL_SENT] = stack
+            return await self._app(scope, receive, send)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1000, "reason": ""})
-    else:
-        response: Response = no_such_path(scope)
-        await response(scope, receive, send)
+def until_sent(request: Request) -> ExitStack:
+    stack: ExitStack = request.scope["state"][UNTIL_SENT]
+    return stack
 
 
-def _paths(route: object) -> list[str]:
-    """Every path that `route` answers. Raises TypeError where they cannot be told."""
-    if isinstance(route, Route) and not route.param_convertors:
-        return [route.path]
-    if isinstance(route, Mount) and isinstance(route.app, StaticFiles) and route.app.directory is not None:
-        root = Path(route.app.directory)
-        return [f"{route.path}/{file.relative_to(root).as_posix()}" for file in root.rglob("*") if file.is_file()]
-    raise TypeError(f"{route!r} answers paths that cannot be listed")
+class Authentication:
+    """ASGI middleware: callers without a valid token get no further, but probes and metrics need none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._tokens = Tokens(Settings().tokens_file)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                self._tokens.check(Request(scope).headers.getlist("authorization"))
+            except Unauthenticated as error:
+                return await error_response(error, scope)(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+class ErrorBodies:
+    """ASGI middleware: what BentoML or Starlette refuse on their own gets our error body as well.
+
+    Our own responses are known by their X-Request-ID. An exception ends here: above it, BentoML's timeout
+    would wait for a response that never comes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = replaced = False
+
+        async def send_in_shape(message: Message) -> None:
+            nonlocal started, replaced
+            if message["type"] == "http.response.start":
+                started = True
+                ours = any(name.lower() == REQUEST_ID.encode() for name, _ in message["headers"])
+                if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not ours:
+                    allow = {name.decode(): value.decode() for name, value in message["headers"] if name == b"allow"}
+                    await _foreign_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_in_shape)
+        except Exception as error:
+            if started:
+                raise
+            await error_response(error, scope)(scope, receive, send)
+
+
+def no_such_path(scope: Scope) -> Response:
+    return _foreign_error(scope, HTTPStatus.NOT_FOUND, {})
+
+
+def metrics_unavailable(scope: Scope) -> Response:
+    message, hint = "The counts cannot be read.", "The log says why; everything else is answered."
+    return error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
+
+
+class OwnScriptsOnly:
+    """ASGI middleware: BentoML's page about the API would load a script that reports its visitors to a third party."""
+
+    POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'")
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], self.POLICY]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+def _foreign_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
+    asked = f"{scope['method']} {scope['path']}"
+    message, hint = {
+        HTTPStatus.NOT_FOUND: (f"There is no {asked}.", "GET /docs.json lists what there is."),
+        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {asked}.", "GET /docs.json lists what there is."),
+        HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
+    }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
+    return error_body(status, status.name.lower(), message, hint, scope, headers)

@@ -8,64 +8,20 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.api.options import (
-    EditOptions,
-    EncodeOptions,
-    ExplainOptions,
-    FitOptions,
-    InterpolateOptions,
-    Options,
-    SampleOptions,
-    ScoreOptions,
-    TraverseOptions,
-)
-from service.api.schemas import (
-    Description,
-    EncodeResponse,
-    ErrorResponse,
-    FitResponse,
-    PicturesResponse,
-    PortableContext,
-    ScoreResponse,
-)
+from service.api.endpoints import ENDPOINTS, Endpoint
+from service.api.options import Options
+from service.api.schemas import ErrorResponse, PortableContext
 from service.transports.error_status import STATUS
 from service.transports.http.body_parsers import MEDIA_TYPES
 from service.transports.http.responses import JSON, PNG, ZIP
 
 Schema = dict[str, Any]
 
-
-class Endpoint(NamedTuple):
-    """An endpoint that takes images."""
-
-    summary: str
-    options: type[Options]
-    response: type[BaseModel]
-
-    @property
-    def pictured(self) -> bool:
-        return self.response is PicturesResponse or self.options is ExplainOptions
-
-
-ENDPOINTS: dict[str, Endpoint] = {
-    "score": Endpoint(
-        "Score every image by how far it lies from the others, or from a reference set.", ScoreOptions, ScoreResponse
-    ),
-    "explain": Endpoint("Score every image, and say why.", ExplainOptions, ScoreResponse),
-    "fit": Endpoint("The context that the images make, merged with those sent along.", FitOptions, FitResponse),
-    "edit": Endpoint("What the images would look like if they belonged.", EditOptions, PicturesResponse),
-    "traverse": Endpoint(
-        "Pictures along every live latent, the named ones or a plane of two.", TraverseOptions, PicturesResponse
-    ),
-    "interpolate": Endpoint("Pictures on the way between two images.", InterpolateOptions, PicturesResponse),
-    "sample": Endpoint("New pictures that belong to the context.", SampleOptions, PicturesResponse),
-    "encode": Endpoint("The latents of every image.", EncodeOptions, EncodeResponse),
-}
 
 _REF = "#/components/schemas/{model}"
 _FILE: Schema = {"type": "string", "format": "binary"}
@@ -75,10 +31,9 @@ _PICTURE_FILES = {
     ZIP: {"schema": {**_FILE, "description": "a PNG for each picture, and answer.json"}},
 }
 _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-    *((endpoint.options, "validation") for endpoint in ENDPOINTS.values()),
-    *((model, "validation") for model in (ScoreResponse, FitResponse, PicturesResponse, EncodeResponse)),
+    *((endpoint.options, "validation") for endpoint in ENDPOINTS.values() if endpoint.options is not None),
+    *((answer, "validation") for answer in dict.fromkeys(endpoint.answer for endpoint in ENDPOINTS.values())),
     (PortableContext, "validation"),
-    (Description, "validation"),
     (ErrorResponse, "validation"),
 ]
 
@@ -95,9 +50,7 @@ def document() -> Schema:
         },
         "servers": [{"url": "."}],
         "paths": {
-            **{f"/{name}": {"post": _of_images(name, endpoint)} for name, endpoint in ENDPOINTS.items()},
-            "/decode": {"post": _decode()},
-            "/describe": {"post": _describe()},
+            **{f"/{name}": {"post": _operation(endpoint)} for name, endpoint in ENDPOINTS.items()},
             "/livez": {"get": _probe("livez", "Whether the service, with its networks' process, is alive.")},
             "/readyz": {"get": _probe("readyz", "Whether requests can be answered.")},
             "/metrics": {"get": _probe("metrics", "Prometheus metrics.")},
@@ -106,55 +59,55 @@ def document() -> Schema:
     }
 
 
-def _of_images(name: str, endpoint: Endpoint) -> Schema:
+def _operation(endpoint: Endpoint) -> Schema:
+    request = {"images": _images_request, "latents": _latents_request, "nothing": _empty_request}[endpoint.takes]
+    return {
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        **request(endpoint),
+        "responses": _responses(endpoint.answer, has_pictures=endpoint.has_pictures),
+    }
+
+
+def _images_request(endpoint: Endpoint) -> Schema:
     encodings = {"multipart/form-data": _form(_FILE, endpoint), JSON: _form(_BASE64, endpoint)}
     return {
-        "operationId": name,
-        "summary": endpoint.summary,
         "description": (
             "Images come as files, as a uint8 array (N, H, W) or (N, H, W, C) in an npy, or in a zip or tar. "
             "In an archive, what lies in a folder `reference` or is called `reference.npy` is the reference set, "
             "and `context.json` a context that /fit answered."
         ),
-        "parameters": [_option(option, schema) for option, schema in _option_schemas(endpoint.options).items()],
+        "parameters": [_option(name, schema) for name, schema in _option_schemas(endpoint.image_options).items()],
         "requestBody": {
             "required": True,
             "content": {media_type: {"schema": encodings.get(media_type, _FILE)} for media_type in MEDIA_TYPES},
         },
-        "responses": _responses(endpoint.response, pictured=endpoint.pictured),
     }
 
 
-def _decode() -> Schema:
+def _latents_request(endpoint: Endpoint) -> Schema:
     latents = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
     table = {"type": "object", "properties": {"latents": latents}, "required": ["latents"]}
     return {
-        "operationId": "decode",
-        "summary": "The pictures of latents.",
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": table}, "application/x-npy": {"schema": _FILE}},
         },
-        "responses": _responses(PicturesResponse, pictured=True),
     }
 
 
-def _describe() -> Schema:
-    return {
-        "operationId": "describe",
-        "summary": "The model, its latents, the limits, and where the networks run.",
-        "responses": _responses(Description),
-    }
+def _empty_request(endpoint: Endpoint) -> Schema:
+    return {}
 
 
 def _form(image: Schema, endpoint: Endpoint) -> Schema:
     images = {"type": "array", "items": image, "minItems": 1}
     contexts = {"anyOf": [_ref(PortableContext), {"type": "array", "items": _ref(PortableContext)}]}
-    properties = {"images": images, "reference": images, "context": contexts, "options": _ref(endpoint.options)}
+    properties = {"images": images, "reference": images, "context": contexts, "options": _ref(endpoint.image_options)}
     return {
         "type": "object",
         "properties": properties,
-        "required": ["images"] if endpoint.options.images_needed == "always" else [],
+        "required": ["images"] if endpoint.image_options.images_needed == "always" else [],
         "additionalProperties": False,
     }
 
@@ -168,13 +121,13 @@ def _option(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": schema.get("description", name)}
 
 
-def _responses(model: type[BaseModel], *, pictured: bool = False) -> Schema:
+def _responses(model: type[BaseModel], *, has_pictures: bool) -> Schema:
     refused = {JSON: {"schema": _ref(ErrorResponse)}}
     statuses = sorted({status.http for status in STATUS.values()} - {HTTPStatus.UNAUTHORIZED})
     return {
         "200": {
             "description": "OK",
-            "content": {JSON: {"schema": _ref(model)}, **(_PICTURE_FILES if pictured else {})},
+            "content": {JSON: {"schema": _ref(model)}, **(_PICTURE_FILES if has_pictures else {})},
         },
         **{str(status.value): {"description": status.phrase, "content": refused} for status in statuses},
     }

@@ -24,6 +24,7 @@ from serving import ROOT, free_ports
 
 from service.api import schemas
 from service.api.requests import read_options
+from service.api.wire import ERROR_DETAIL
 from service.client.calls import Call, Files, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
 from service.client.grpc_transport import NULL_IF_EMPTY, request_of
@@ -33,9 +34,8 @@ from service.client.retries import seconds_of
 from service.images.decode import Limits, to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.error_replies import ERROR_DETAIL
 from service.transports.grpc.converters import METHODS, images_request
-from service.transports.http.body_parsers import parse
+from service.transports.http.body_parsers import parse_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 DESCRIPTION = {"bundle_id": "b", "model": "m", "latents": [], "items": []}
@@ -365,11 +365,11 @@ OPTIONS = [
 @pytest.mark.parametrize(("method", "options"), OPTIONS)
 async def test_options_come_out_alike_over_both(method, options):
     call = Call(method, BaseModel, PIXELS, options=options)
-    settings, options_type = Settings(), METHODS[method].options
+    settings, options_type = Settings(), METHODS[method].endpoint.image_options
     by_grpc = images_request(request_of(call), options_type, settings, 0)
     client = AsyncClient("http://host")
     request = client._transport.prepare(call, "id")
-    by_http = parse(request.headers["content-type"], {}, request.read(), settings, options_type)
+    by_http = parse_images(request.headers["content-type"], {}, request.read(), settings, options_type)
     plain = {name: value for name, value in options.items() if value is not None}
     if "values" in plain:
         plain["values"] = {str(name): value for name, value in plain["values"].items()}

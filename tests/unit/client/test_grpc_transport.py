@@ -20,8 +20,8 @@ from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.transports.admission import Admission
+from service.transports.dispatch import Dispatcher
 from service.transports.grpc.server import Server
-from service.transports.grpc.servicer import Servicer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 TOKEN = "open sesame"
@@ -66,10 +66,9 @@ async def running(served_bundle, certificate, tmp_path):
     async def provider():
         return "none"
 
-    servicer = Servicer(
-        Pipeline(served_bundle, networks, settings), provider, admission, Metrics(served_bundle, CollectorRegistry())
-    )
-    server = Server(servicer, provider, settings)
+    metrics = Metrics(served_bundle, CollectorRegistry())
+    dispatcher = Dispatcher(Pipeline(served_bundle, networks, settings), admission, metrics, provider)
+    server = Server(dispatcher, provider, settings)
     await server.start()
     yield f"grpcs://localhost:{port}", admission
     await server.stop()

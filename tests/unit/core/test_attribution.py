@@ -5,25 +5,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from service.bundle.store import Latent
 from service.core.detect import fit, posterior, scoring
-from service.core.detect.classical import Fit, mahalanobis_squared
-from service.core.explain import attribution
-from service.core.explain.attribution import (
-    Attributions,
-    attribute,
-    conditional_z,
-    groups,
-    interactions,
-    marginal_z,
-    minimal_sets,
-    order,
-    repair_deviations,
-    repair_z,
-    shapley_odds,
-    smallest_sets,
-)
+from service.core.detect.gaussian import Fit, mahalanobis_squared
+from service.core.explain.attribution import Attributions, attribute, groups, interactions, order
+from service.core.explain.minimal_sets import minimal_sets, repair_deviations, repair_z, smallest_sets
 from service.core.explain.reasons import sentence, sentences
+from service.core.explain.shapley_gaussian import conditional_z, marginal_z, shapley_odds
+from service.core.latent import Latent
 from service.core.population import Population
 
 NAMES = ["latent 0 (dead)", "object hue", "scale", "latent 3 (dead)", "shape", "wall hue"]
@@ -141,7 +129,7 @@ def test_sets_grow_by_the_dim_that_lowers_the_distance_most(monkeypatch):
     points = points_about(fit, 25, seed=3)
     inside = within(fit, 3.0)
     exact = smallest_sets(points, fit, 3.0, inside)
-    monkeypatch.setattr(attribution, "EXACT_DIMS", 0)
+    monkeypatch.setattr("service.core.explain.minimal_sets.EXACT_DIMS", 0)
     grown = smallest_sets(points, fit, 3.0, inside)
     assert as_tuples(grown) == [naive_grown_set(point, fit, inside) for point in points]
     assert (grown.sum(axis=1) >= exact.sum(axis=1)).all()
@@ -151,7 +139,7 @@ def test_sets_do_not_depend_on_how_many_images_are_searched_at_a_time(monkeypatc
     fit = fit_of(4, seed=4)
     points = points_about(fit, 50, seed=4)
     together = smallest_sets(points, fit, 2.0, within(fit, 2.0))
-    monkeypatch.setattr(attribution, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("service.core.explain.minimal_sets.ROWS_AT_ONCE", 3)
     np.testing.assert_array_equal(smallest_sets(points, fit, 2.0, within(fit, 2.0)), together)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from service.core.detect.context import Moments
+from service.core.detect.moments import Moments
 
 
 def test_moments_equal_the_textbook_formulas():

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, kstest
 
-from service.bundle.store import Latent
-from service.core.edit import latent_edits
+from service.api import latent_names
+from service.core.edit import latent_edits, sampling, traversal
+from service.core.latent import Latent
 from service.errors import ContextTooSmall, InvalidOption, UnknownLatent
 
 LATENTS = tuple(
@@ -43,24 +44,24 @@ def _latents(n, seed=1):
     [("object hue", 0), ("OBJECT Hue", 0), (" wall hue ", 4), (4, 4), ("4", 4), ("Shape", 2), ("shape", 3)],
 )
 def test_a_latent_answers_to_its_name_and_to_its_index(wanted, index):
-    assert latent_edits.resolve(wanted, LATENTS) == index
+    assert latent_names.resolve(wanted, LATENTS) == index
 
 
 @pytest.mark.parametrize("wanted", ["hue", "", 5, -1, "-1", "05", "4.0", True, "٤", "9" * 10_000])
 def test_an_unknown_latent_is_told_the_names_there_are(wanted):
     with pytest.raises(UnknownLatent, match=r"object hue, latent 1 \(dead\), Shape, shape, wall hue") as caught:
-        latent_edits.resolve(wanted, LATENTS)
+        latent_names.resolve(wanted, LATENTS)
     assert "0 to 4" in caught.value.hint
     assert len(caught.value.message) < 300
 
 
 def test_values_by_name_or_index():
-    assert latent_edits.resolve_values({"object hue": 1.5, 4: -2.0, "3": 0.0}, LATENTS) == {0: 1.5, 4: -2.0, 3: 0.0}
+    assert latent_names.resolve_values({"object hue": 1.5, 4: -2.0, "3": 0.0}, LATENTS) == {0: 1.5, 4: -2.0, 3: 0.0}
 
 
 def test_one_latent_under_two_names_is_refused():
     with pytest.raises(InvalidOption, match=r"'object hue' is given twice"):
-        latent_edits.resolve_values({"object hue": 1.0, "0": 2.0}, LATENTS)
+        latent_names.resolve_values({"object hue": 1.0, "0": 2.0}, LATENTS)
 
 
 # Counterfactual
@@ -105,8 +106,8 @@ def test_edits_leave_their_input_alone():
     _move(images, {0: 1.0})
     _move(images, {0: 1.0}, "sd", relative=True)
     _move(images, {0: 0.3}, "quantile")
-    latent_edits.traverse(images[0], [0], 3, LOCATION, COVARIANCE)
-    latent_edits.traverse_plane(images[0], (0, 2), 3, LOCATION, COVARIANCE)
+    traversal.traverse(images[0], [0], 3, LOCATION, COVARIANCE)
+    traversal.traverse_plane(images[0], (0, 2), 3, LOCATION, COVARIANCE)
     np.testing.assert_array_equal(images, before)
 
 
@@ -118,7 +119,7 @@ def test_no_images_and_no_live_latents():
     everything = np.ones((3, 5), dtype=bool)
     np.testing.assert_array_equal(latent_edits.counterfactual(images, everything, LOCATION, COVARIANCE, dead), images)
     np.testing.assert_array_equal(latent_edits.project(images, LOCATION, COVARIANCE, dead, 1.0), images)
-    samples = latent_edits.sample_gaussian(2, LOCATION, COVARIANCE, dead, 1.0, np.random.default_rng(0))
+    samples = sampling.sample_gaussian(2, LOCATION, COVARIANCE, dead, 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(samples, [LOCATION, LOCATION])
 
 
@@ -126,7 +127,7 @@ def test_float32_latents_come_back_as_float64():
     images = _latents(3).astype(np.float32)
     assert latent_edits.counterfactual(images, np.ones((3, 5), dtype=bool), *CONTEXT).dtype == np.float64
     assert latent_edits.project(images, *CONTEXT, 1.0).dtype == np.float64
-    assert latent_edits.interpolate(images[0], images[1], 3).dtype == np.float64
+    assert traversal.interpolate(images[0], images[1], 3).dtype == np.float64
 
 
 # Set and shift
@@ -198,7 +199,7 @@ def test_a_quantile_lies_between_0_and_1(quantile, relative):
 
 def test_every_row_of_a_traversal_varies_its_own_latent():
     image = _latents(1)[0]
-    rows = latent_edits.traverse(image, [4, 0], 5, LOCATION, COVARIANCE, span=3.0)
+    rows = traversal.traverse(image, [4, 0], 5, LOCATION, COVARIANCE, span=3.0)
     assert rows.shape == (2, 5, 5)
     for row, dim in zip(rows, [4, 0], strict=True):
         deviation = np.sqrt(COVARIANCE[dim, dim])
@@ -209,8 +210,8 @@ def test_every_row_of_a_traversal_varies_its_own_latent():
 
 def test_a_plane_varies_the_first_latent_down_and_the_second_across():
     image = _latents(1)[0]
-    grid = latent_edits.traverse_plane(image, (3, 0), 4, LOCATION, COVARIANCE)
-    down, across = latent_edits.traverse(image, [3, 0], 4, LOCATION, COVARIANCE)
+    grid = traversal.traverse_plane(image, (3, 0), 4, LOCATION, COVARIANCE)
+    down, across = traversal.traverse(image, [3, 0], 4, LOCATION, COVARIANCE)
     assert grid.shape == (4, 4, 5)
     for row in range(4):
         for column in range(4):
@@ -221,41 +222,41 @@ def test_a_plane_varies_the_first_latent_down_and_the_second_across():
 
 def test_a_plane_needs_two_different_latents():
     with pytest.raises(InvalidOption, match="latent 3 on both axes"):
-        latent_edits.traverse_plane(LOCATION, (3, 3), 4, LOCATION, COVARIANCE)
+        traversal.traverse_plane(LOCATION, (3, 3), 4, LOCATION, COVARIANCE)
 
 
 def test_a_traversal_needs_a_latent():
     with pytest.raises(InvalidOption, match="0 latents"):
-        latent_edits.traverse(LOCATION, [], 4, LOCATION, COVARIANCE)
+        traversal.traverse(LOCATION, [], 4, LOCATION, COVARIANCE)
 
 
 @pytest.mark.parametrize("span", [0.0, -1.0, np.nan, np.inf, 1e9])
 def test_a_span_is_positive_and_finite(span):
     with pytest.raises(InvalidOption, match="span"):
-        latent_edits.traverse(LOCATION, [0], 4, LOCATION, COVARIANCE, span)
+        traversal.traverse(LOCATION, [0], 4, LOCATION, COVARIANCE, span)
     with pytest.raises(InvalidOption, match="span"):
-        latent_edits.traverse_plane(LOCATION, (0, 2), 4, LOCATION, COVARIANCE, span)
+        traversal.traverse_plane(LOCATION, (0, 2), 4, LOCATION, COVARIANCE, span)
 
 
 def test_counts_out_of_range_are_refused_with_the_range():
     rng = np.random.default_rng(0)
     for count in (-1, 0, 1, 1001, 10**12):
         with pytest.raises(InvalidOption, match=f"{count} frames asked for; expected 2 to 1000"):
-            latent_edits.interpolate(LOCATION, LOCATION, count)
+            traversal.interpolate(LOCATION, LOCATION, count)
         with pytest.raises(InvalidOption, match="expected 2 to 500"):
-            latent_edits.traverse(LOCATION, [0, 2], count, LOCATION, COVARIANCE)
+            traversal.traverse(LOCATION, [0, 2], count, LOCATION, COVARIANCE)
         with pytest.raises(InvalidOption, match="expected 2 to 31"):
-            latent_edits.traverse_plane(LOCATION, (0, 2), count, LOCATION, COVARIANCE)
+            traversal.traverse_plane(LOCATION, (0, 2), count, LOCATION, COVARIANCE)
     for count in (-1, 0, 1001):
         with pytest.raises(InvalidOption, match="expected 1 to 1000"):
-            latent_edits.sample_gaussian(count, *CONTEXT, 1.0, rng)
+            sampling.sample_gaussian(count, *CONTEXT, 1.0, rng)
         with pytest.raises(InvalidOption, match="expected 1 to 1000"):
-            latent_edits.sample_empirical(np.zeros((3, 2, 5)), count, rng)
+            sampling.sample_empirical(np.zeros((3, 2, 5)), count, rng)
 
 
 def test_a_path_is_straight_even_and_includes_its_ends():
     start, end = _latents(2)
-    path = latent_edits.interpolate(start, end, 7)
+    path = traversal.interpolate(start, end, 7)
     np.testing.assert_array_equal(path[[0, -1]], [start, end])
     np.testing.assert_allclose(np.diff(path, axis=0), np.tile((end - start) / 6, (6, 1)), atol=1e-12)
 
@@ -266,7 +267,7 @@ def test_a_path_is_straight_even_and_includes_its_ends():
 def test_gaussian_samples_have_the_truncated_distribution():
     radius_squared, d = 3.0, len(LIVE)  # cuts off 44% of the Gaussian
     rng = np.random.default_rng(3)
-    samples = np.concatenate([latent_edits.sample_gaussian(1000, *CONTEXT, radius_squared, rng) for _ in range(20)])
+    samples = np.concatenate([sampling.sample_gaussian(1000, *CONTEXT, radius_squared, rng) for _ in range(20)])
     distances = latent_edits.distance_squared(samples, *CONTEXT)
     kept = chi2.cdf(radius_squared, d)
     assert kstest(distances, lambda value: chi2.cdf(value, d) / kept).pvalue > 1e-3
@@ -282,7 +283,7 @@ def test_gaussian_samples_have_the_truncated_distribution():
 
 @pytest.mark.parametrize("radius_squared", [0.0, 1e-300, 1e-3, 1e9])
 def test_gaussian_samples_of_extreme_radii(radius_squared):
-    samples = latent_edits.sample_gaussian(100, *CONTEXT, radius_squared, np.random.default_rng(0))
+    samples = sampling.sample_gaussian(100, *CONTEXT, radius_squared, np.random.default_rng(0))
     assert np.isfinite(samples).all()
     assert (latent_edits.distance_squared(samples, *CONTEXT) <= radius_squared + 1e-25).all()
 
@@ -296,7 +297,7 @@ class _HighestDraws(np.random.Generator):
 
 @pytest.mark.parametrize("radius_squared", [0.01, 3.0, 12.6, 40.0])
 def test_a_gaussian_sample_on_the_rim_is_inside(radius_squared):
-    samples = latent_edits.sample_gaussian(1000, *CONTEXT, radius_squared, _HighestDraws(np.random.PCG64(0)))
+    samples = sampling.sample_gaussian(1000, *CONTEXT, radius_squared, _HighestDraws(np.random.PCG64(0)))
     distances = latent_edits.distance_squared(samples, *CONTEXT)
     assert (distances <= radius_squared).all()
     np.testing.assert_allclose(distances, radius_squared, rtol=1e-8)
@@ -305,7 +306,7 @@ def test_a_gaussian_sample_on_the_rim_is_inside(radius_squared):
 def test_empirical_samples_have_the_posterior_of_the_image_drawn():
     rng = np.random.default_rng(4)
     latents = np.stack([10.0 * np.arange(15).reshape(3, 5), np.log([[0.01] * 5, [0.04] * 5, [1.0] * 5])], axis=1)
-    runs = [latent_edits.sample_empirical(latents.astype(np.float32), 1000, rng) for _ in range(10)]
+    runs = [sampling.sample_empirical(latents.astype(np.float32), 1000, rng) for _ in range(10)]
     samples, drawn = (np.concatenate(part) for part in zip(*runs, strict=True))
     np.testing.assert_allclose(np.bincount(drawn) / len(drawn), [1 / 3] * 3, atol=0.02)
     for image, deviation in enumerate([0.1, 0.2, 1.0]):
@@ -316,13 +317,13 @@ def test_empirical_samples_have_the_posterior_of_the_image_drawn():
 
 def test_an_image_that_the_encoder_is_sure_of_is_drawn_as_it_is():
     latents = np.stack([_latents(4), np.full((4, 5), -200.0)], axis=1)
-    samples, drawn = latent_edits.sample_empirical(latents, 50, np.random.default_rng(0))
+    samples, drawn = sampling.sample_empirical(latents, 50, np.random.default_rng(0))
     np.testing.assert_allclose(samples, latents[drawn, 0], atol=1e-9)
 
 
 def test_there_is_nothing_to_draw_from_no_image():
     with pytest.raises(ContextTooSmall, match="no normal image"):
-        latent_edits.sample_empirical(np.empty((0, 2, 5)), 1, np.random.default_rng(0))
+        sampling.sample_empirical(np.empty((0, 2, 5)), 1, np.random.default_rng(0))
 
 
 def test_what_the_decoder_missed_is_made_up_for_in_the_repaired_dims_alone():

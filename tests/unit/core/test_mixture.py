@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from service.core.detect.classical import Fit
+from service.core.detect.gaussian import Fit
 from service.core.detect.mixture import SEARCH_SIZE, fit_mixture
 from service.core.detect.posterior import outlier_log_odds
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.bundle.population_file import from_npz, to_npz
 from service.core.detect import ood
 from service.core.population import Familiarity, Population
 from service.errors import BundleCorrupt
@@ -83,19 +84,19 @@ def test_familiarity_is_the_median_and_a_high_quantile():
 
 
 def test_familiarity_travels_with_the_population():
-    written = population(FAMILIARITY).to_npz()
-    assert Population.from_npz(written, 3).familiarity == FAMILIARITY
+    written = to_npz(population(FAMILIARITY))
+    assert from_npz(written, 3).familiarity == FAMILIARITY
 
 
 def test_a_population_without_it_still_loads():
-    assert Population.from_npz(population().to_npz(), 3).familiarity is None
+    assert from_npz(to_npz(population()), 3).familiarity is None
 
 
 @pytest.mark.parametrize("values", [(0.0, 1.0), (2.0, 1.0), (1.0, np.inf), (np.nan, 1.0)])
 def test_impossible_familiarity_is_refused(values):
-    written = population(Familiarity(*values)).to_npz()
+    written = to_npz(population(Familiarity(*values)))
     with pytest.raises(BundleCorrupt, match="familiarity is"):
-        Population.from_npz(written, 3)
+        from_npz(written, 3)
 
 
 # --- the generators

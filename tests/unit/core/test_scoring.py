@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from service.core.detect.classical import leave_one_out_distances
-from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
 from service.core.detect.scoring import false_discovery_flags, score
 from service.core.population import Population
+from service.core.types import DEFAULT_ESTIMATOR, Estimator
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 
 ESTIMATORS = get_args(Estimator)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from bombs import BOMBS, png
 
-from service.bundle.store import ImageSpec
+from service.bundle.manifest import ImageSpec
 from service.decoding import lanes
 from service.decoding import pool as pools
 from service.decoding.pool import DecodePool, LocalDecoder

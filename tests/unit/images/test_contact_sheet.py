@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images import contact_sheet
+from service.images import contact_sheet, heat_map, png, zip_writer
 
 
 def _image(channels=3, height=6, width=8, seed=0):
@@ -24,13 +24,13 @@ def _decode(content):
 
 def test_a_colour_image_survives_png_and_base64():
     image = _image()
-    np.testing.assert_array_equal(_decode(contact_sheet.to_png(image)), image)
-    np.testing.assert_array_equal(_decode(base64.b64decode(contact_sheet.to_base64(image), validate=True)), image)
+    np.testing.assert_array_equal(_decode(png.to_png(image)), image)
+    np.testing.assert_array_equal(_decode(base64.b64decode(png.to_base64(image), validate=True)), image)
 
 
 def test_a_grey_image_is_a_grey_png():
     image = _image(channels=1)
-    np.testing.assert_array_equal(_decode(contact_sheet.to_png(image)), image[..., 0])
+    np.testing.assert_array_equal(_decode(png.to_png(image)), image[..., 0])
 
 
 # Contact sheet
@@ -151,11 +151,9 @@ def naive_overlay(image, evidence):
             upper = evidence[top, left] * (1 - u + left) + evidence[top, right] * (u - left)
             lower = evidence[bottom, left] * (1 - u + left) + evidence[bottom, right] * (u - left)
             strength = (upper * (1 - v + top) + lower * (v - top)) / evidence.max()
-            place = strength * (len(contact_sheet.HEAT) - 1)
-            stop = min(int(place), len(contact_sheet.HEAT) - 2)
-            colour = contact_sheet.HEAT[stop] + (place - stop) * (
-                contact_sheet.HEAT[stop + 1] - contact_sheet.HEAT[stop]
-            )
+            place = strength * (len(heat_map.HEAT) - 1)
+            stop = min(int(place), len(heat_map.HEAT) - 2)
+            colour = heat_map.HEAT[stop] + (place - stop) * (heat_map.HEAT[stop + 1] - heat_map.HEAT[stop])
             alpha = 0.85 * strength
             red, green, blue = np.broadcast_to(image[y, x].astype(float), 3)
             result[y, x] = (1 - alpha) * (0.2126 * red + 0.7152 * green + 0.0722 * blue) + alpha * colour
@@ -167,7 +165,7 @@ def naive_overlay(image, evidence):
 def test_overlay_equals_the_naive_formula(channels, dtype):
     image = _image(channels, 24, 32)
     evidence = np.random.default_rng(1).gamma(0.5, 7, (3, 4)).astype(dtype)
-    found = contact_sheet.overlays(image, evidence[None])[0]
+    found = heat_map.overlays(image, evidence[None])[0]
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=1.3)  # strength in 1,024 steps, grey in 256
 
@@ -181,7 +179,7 @@ def test_where_there_is_no_evidence_the_image_shows_in_grey():
     image = _image(3, 64, 64)
     evidence = np.zeros((8, 8))
     evidence[6, 1] = 1e-30
-    found = contact_sheet.overlays(image, evidence[None])[0]
+    found = heat_map.overlays(image, evidence[None])[0]
     np.testing.assert_array_equal(found[:32], in_grey(image)[:32])
     np.testing.assert_array_equal(found[:, 32:], in_grey(image)[:, 32:])
     hottest = found[50:54, 10:14].astype(int)
@@ -190,15 +188,15 @@ def test_where_there_is_no_evidence_the_image_shows_in_grey():
 
 def test_a_map_of_zeros_leaves_the_image_in_grey():
     for image in (_image(1), _image(3)):
-        found = contact_sheet.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
+        found = heat_map.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
         np.testing.assert_array_equal(found, in_grey(image))
 
 
 def test_the_overlay_leaves_its_input_alone():
     image, evidence = _image(3), np.ones((2, 2))
     before = image.copy()
-    contact_sheet.overlays(image, evidence[None])[0][:] = 0
-    contact_sheet.overlays(image, 0 * evidence[None])[:] = 0
+    heat_map.overlays(image, evidence[None])[0][:] = 0
+    heat_map.overlays(image, 0 * evidence[None])[:] = 0
     np.testing.assert_array_equal(image, before)
 
 
@@ -210,7 +208,7 @@ def _lightness(rgb):
 
 
 def test_the_stronger_the_lighter_in_even_steps():
-    lightness = _lightness(contact_sheet.heat(np.linspace(0, 1, 101)))
+    lightness = _lightness(heat_map.heat(np.linspace(0, 1, 101)))
     assert (np.diff(lightness) > 0).all()
     straight = np.linspace(lightness[0], lightness[-1], 101)
     np.testing.assert_allclose(lightness, straight, atol=2.5)
@@ -220,9 +218,9 @@ def test_the_stronger_the_lighter_in_even_steps():
 
 
 def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():
-    files = {"b.png": contact_sheet.to_png(_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
-    content = contact_sheet.zip_files(files)
-    assert contact_sheet.zip_files(dict(files)) == content
+    files = {"b.png": png.to_png(_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
+    content = zip_writer.zip_files(files)
+    assert zip_writer.zip_files(dict(files)) == content
     with zipfile.ZipFile(BytesIO(content)) as archive:  # no clock has a part in it
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     with zipfile.ZipFile(BytesIO(content)) as archive:
@@ -250,5 +248,5 @@ def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():
     ],
 )
 def test_an_id_becomes_a_plain_file_name(image_id, stem):
-    assert contact_sheet.file_stem(image_id) == stem
-    assert contact_sheet.zip_files({contact_sheet.file_stem(image_id): b""})
+    assert zip_writer.file_stem(image_id) == stem
+    assert zip_writer.zip_files({zip_writer.file_stem(image_id): b""})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.bundle.store import ImageSpec
+from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images.decode import Limits, Upload, read_rows, to_row
 

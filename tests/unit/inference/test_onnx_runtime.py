@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from service.bundle.store import SALIENCY, ImageSpec
+from service.bundle.manifest import SALIENCY, ImageSpec
 from service.core.detect.ood import reconstruction_error
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.inference import onnx_runtime
-from service.inference.onnx_runtime import Networks, _cgroup_cpus, cpu_count
+from service.inference.hardware import _cgroup_cpus, cpu_count
+from service.inference.onnx_runtime import Networks
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest, read_contexts
 from service.core.detect import scoring
-from service.core.detect.context import Estimator
+from service.core.types import Estimator
 from service.errors import (
     InferenceUnavailable,
     InvalidOption,
@@ -145,7 +145,7 @@ async def test_two_bad_images_of_one_name_are_both_told(pipeline):
     assert list(fitted.errors) == ["a.png", "a.png (3)", "a.png (4)", "a.png (2)", "b.png"]
     lengths = [int(error.message.split()[0]) for error in fitted.errors.values()]
     assert lengths == [3, 4, 5, 5, 5]
-    message = pb.FitResponse.FromString(METHODS["Fit"].answer(fitted))
+    message = pb.FitResponse.FromString(METHODS["Fit"].serialise(fitted))
     assert {name: error.message for name, error in message.errors.items()} == {
         name: error.message for name, error in fitted.errors.items()
     }

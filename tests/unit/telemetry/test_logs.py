@@ -12,9 +12,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from service.errors import InferenceUnavailable, Overloaded, ShapeMismatch
+from service.hosting.path_allowlist import KnownPaths
 from service.telemetry import logs
-from service.transports.http.middleware import AccessLog, KnownPaths
-from service.transports.http.responses import ErrorBodies, error_response
+from service.transports.http.middleware import AccessLog, ErrorBodies
+from service.transports.http.responses import error_response
 
 NAMES = ("", "bentoml", "uvicorn.error", "circus", "service")
 

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from service.api.options import EditOptions, ExplainOptions, FitOptions, ScoreOptions
 from service.api.requests import ImagesRequest
 from service.errors import InferenceUnavailable, InvalidInput, UndecodableImage
+from service.hosting import dispatcher_metrics
 from service.images.decode import Upload
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
-from service.telemetry import batch_metrics
 from service.telemetry.batch_metrics import BatchMetrics
 from service.telemetry.metrics import Metrics, forget_the_dead
 
@@ -164,15 +164,15 @@ def test_an_adaptive_batch_is_told_by_rows_fill_and_time(registry, served_bundle
 
 async def test_every_job_s_wait_is_told_as_its_batch_begins(registry, monkeypatch):
     metrics = BatchMetrics(registry)
-    monkeypatch.setattr(batch_metrics, "batch_metrics", lambda: metrics)
-    monkeypatch.setattr(batch_metrics.time, "time", lambda: 100.0)
+    monkeypatch.setattr("service.hosting.dispatcher_metrics.batch_metrics", lambda: metrics)
+    monkeypatch.setattr("service.hosting.dispatcher_metrics.time.time", lambda: 100.0)
     sent = []
 
     async def outbound_call(jobs, training=False):
         sent.append((jobs, training))
 
     dispatcher = SimpleNamespace(outbound_call=outbound_call)
-    batch_metrics.watch_queues({"encode": dispatcher})
+    dispatcher_metrics.watch_queues({"encode": dispatcher})
     jobs = (SimpleNamespace(enqueue_time=99.5), SimpleNamespace(enqueue_time=98.0), SimpleNamespace(enqueue_time=100.1))
     await dispatcher.outbound_call(jobs, training=True)
     assert sent == [(jobs, True)]

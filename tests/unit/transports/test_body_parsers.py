@@ -22,13 +22,13 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.settings import Settings
-from service.transports.http.body_parsers import parse
+from service.transports.http.body_parsers import parse_images
 
 SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10, max_bytes_in_flight=1_000_000)
 
 
 def parsed(body: bodies.Body, settings: Settings = SMALL, **query: str):
-    return parse(body[0], query, body[1], settings, ScoreOptions)
+    return parse_images(body[0], query, body[1], settings, ScoreOptions)
 
 
 def contents(uploads):
@@ -417,7 +417,7 @@ def test_other_media_types_are_refused_with_the_list(media_type):
 
 
 def test_media_type_is_read_as_http_has_it(images):
-    request = parse("Application/X-NPY; charset=binary", {}, bodies.npy(images[:2]), SMALL, ScoreOptions)
+    request = parse_images("Application/X-NPY; charset=binary", {}, bodies.npy(images[:2]), SMALL, ScoreOptions)
     assert len(request.images) == 2
 
 
@@ -447,7 +447,7 @@ def test_arrays_in_archives_are_unpacked_when_they_are_read(images):
     """And once: a damaged one is not unpacked again for each of its rows."""
     arrays = io.BytesIO()
     np.savez_compressed(arrays, images=images)
-    request = parse("application/zip", {}, arrays.getvalue(), Settings(), ScoreOptions)
+    request = parse_images("application/zip", {}, arrays.getvalue(), Settings(), ScoreOptions)
     assert images.nbytes < request.unpacked_bytes < images.nbytes + 1000
     assert [upload.id for upload in request.images[:2]] == ["images.npy[0]", "images.npy[1]"]
     assert all(np.array_equal(upload.read(), image) for upload, image in zip(request.images, images, strict=True))
@@ -455,7 +455,7 @@ def test_arrays_in_archives_are_unpacked_when_they_are_read(images):
     content = bytearray(arrays.getvalue())
     at = len(content) // 2
     content[at : at + 100] = bytes(100)
-    damaged = parse("application/zip", {}, bytes(content), Settings(), ScoreOptions)
+    damaged = parse_images("application/zip", {}, bytes(content), Settings(), ScoreOptions)
     for upload in damaged.images[:3]:
         with pytest.raises(UndecodableImage, match="cannot be unpacked"):
             upload.read()
@@ -465,9 +465,9 @@ def test_what_an_archive_may_unpack_to_follows_from_its_length():
     flat = {"images.npy": bodies.npy(np.zeros((8000, 64, 64, 3), dtype=np.uint8))}  # 94 MiB
     small = bodies.zipped(flat)
     with pytest.raises(TooLarge, match="unpacks to"):
-        parse("application/zip", {}, small, Settings(), ScoreOptions)
+        parse_images("application/zip", {}, small, Settings(), ScoreOptions)
     beside = bodies.zipped({**flat, "a.png": np.random.default_rng(0).bytes(600_000)})
-    assert len(parse("application/zip", {}, beside, Settings(), ScoreOptions).images) == 8001
+    assert len(parse_images("application/zip", {}, beside, Settings(), ScoreOptions).images) == 8001
 
 
 @pytest.mark.parametrize("odd", ["ä", "\\u00e4", "𝔘"])

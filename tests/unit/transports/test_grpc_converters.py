@@ -89,4 +89,4 @@ def test_a_later_chunk_of_a_stream_has_images_only():
 
 def test_what_is_no_message_is_refused():
     with pytest.raises(InvalidInput, match=r"3 bytes is no misfit\.v1\.ScoreRequest"):
-        converters.parsed(pb.ScoreRequest, b"\xff\xff\xff", Settings())
+        converters.parse_message(pb.ScoreRequest, b"\xff\xff\xff", Settings())

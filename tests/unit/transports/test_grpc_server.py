@@ -27,9 +27,11 @@ from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.transports.admission import Admission
+from service.transports.dispatch import Dispatcher
 from service.transports.grpc.health import HEALTH, MOST_REQUESTS
-from service.transports.grpc.server import Server, claim_port
-from service.transports.grpc.servicer import SERVICE, Servicer
+from service.transports.grpc.port import claim_port
+from service.transports.grpc.server import Server
+from service.transports.grpc.servicer import SERVICE
 
 IMAGE_BYTES = 64 * 64 * 3
 
@@ -65,8 +67,8 @@ async def serving(served_bundle):
     async def provider():
         return "CPUExecutionProvider"
 
-    servicer = Servicer(pipeline, provider, admission, Metrics(served_bundle, CollectorRegistry()))
-    server = Server(servicer, ready, settings)
+    dispatcher = Dispatcher(pipeline, admission, Metrics(served_bundle, CollectorRegistry()), provider)
+    server = Server(dispatcher, ready, settings)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel, networks, admission, server
@@ -216,16 +218,18 @@ SERVING, NOT_SERVING, UNKNOWN = (
 async def test_watching_health_ends_with_the_server(running):
     channel, *_, server = running
     health = health_pb2_grpc.HealthStub(channel)
-    streams = {name: health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", SERVICE, "nobody")}
+    streams = {
+        name: health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", SERVICE.full_name, "nobody")
+    }
     first = {name: (await stream.read()).status for name, stream in streams.items()}
     while first[""] == NOT_SERVING:  # it has only just started
-        first[""] = first[SERVICE] = (await streams[""].read()).status
+        first[""] = first[SERVICE.full_name] = (await streams[""].read()).status
     assert (first[""], first["nobody"]) == (SERVING, UNKNOWN)
     async with asyncio.timeout(20):  # not the minute that calls have
         stopping = asyncio.create_task(server.stop())
         last = {name: [answer.status for answer in await rest_of(stream)][-1:] for name, stream in streams.items()}
         await stopping
-    assert last == {"": [NOT_SERVING], SERVICE: [NOT_SERVING], "nobody": []}
+    assert last == {"": [NOT_SERVING], SERVICE.full_name: [NOT_SERVING], "nobody": []}
 
 
 async def rest_of(stream):

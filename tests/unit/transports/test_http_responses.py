@@ -16,15 +16,9 @@ from service.api.schemas import ErrorDetail
 from service.errors import MisfitError, Overloaded, ShapeMismatch
 from service.pipeline.chunked_response import Pieced
 from service.transports.admission import Admission
-from service.transports.http.responses import (
-    MOST_WHOLE,
-    ErrorBodies,
-    UntilSent,
-    answer,
-    read_body,
-    until_sent,
-    while_connected,
-)
+from service.transports.http.middleware import ErrorBodies, UntilSent, until_sent
+from service.transports.http.request_body import read_body, while_connected
+from service.transports.http.responses import MOST_WHOLE, respond
 
 ANSWER = ErrorDetail(code="a", message="b", hint="c")  # any model
 
@@ -33,7 +27,7 @@ def client_of(work, *, timeout: float = 10) -> httpx.AsyncClient:
     """A client of an application whose POST / answers with what `work(request)` returns."""
 
     async def endpoint(request: Request):
-        return await answer(request, work(request), timeout)
+        return await respond(request, work(request), timeout)
 
     async def explode(request: Request):
         raise RuntimeError("secret detail")
@@ -233,7 +227,7 @@ async def test_work_is_stopped_when_the_client_goes_away():
             ticket.take_images(7)
             return await while_connected(request, forever())
 
-    response = await answer(request, work(), 10)
+    response = await respond(request, work(), 10)
     await asyncio.wait_for(stopped.wait(), 10)
     assert response.status_code == 499
     assert admission.in_flight["images"] == 0
@@ -289,7 +283,7 @@ async def completed(answer):
 
 async def test_no_piece_is_made_before_the_one_before_it_is_taken():
     made, sent = [], []
-    response = await answer(request_without_body(), completed(streamed(40, made)), 10)
+    response = await respond(request_without_body(), completed(streamed(40, made)), 10)
     begun = len(made)
     assert begun * 100_000 <= MOST_WHOLE + 100_000
 
@@ -306,7 +300,7 @@ async def test_no_piece_is_made_before_the_one_before_it_is_taken():
 
 async def test_a_client_that_goes_away_stops_the_making_and_gives_back_what_was_held():
     made, gone, admission = [], asyncio.Event(), Admission(10, 1000)
-    response = await answer(request_without_body(), completed(streamed(10_000, made)), 10)
+    response = await respond(request_without_body(), completed(streamed(10_000, made)), 10)
 
     async def application(scope, receive, send):
         ticket = until_sent(Request(scope)).enter_context(admission.ticket())
@@ -330,7 +324,7 @@ async def test_a_client_that_goes_away_stops_the_making_and_gives_back_what_was_
 
 async def test_an_answer_that_is_not_taken_in_time_ends_before_its_last_piece():
     sent = []
-    response = await answer(request_without_body(), completed(streamed(100)), 0.2)
+    response = await respond(request_without_body(), completed(streamed(100)), 0.2)
 
     async def send(message):
         sent.append(message)

@@ -1,0 +1,94 @@
+"""The one table of endpoints. HTTP routes, the OpenAPI document, gRPC methods and the client's calls are made from it.
+
+An endpoint's name is its path in HTTP (`/score`), its method in gRPC (`Score`), and the method of
+`service.pipeline.pipeline.Pipeline` that does the work (`score`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from service.api.options import (
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    InterpolateOptions,
+    Options,
+    SampleOptions,
+    ScoreOptions,
+    TraverseOptions,
+)
+from service.api.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, ScoreResponse
+
+Input = Literal["images", "latents", "nothing"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint.
+
+    name      in lower case
+    summary   one sentence for the OpenAPI document
+    answer    the model of its JSON answer
+    options   of an endpoint that takes images; the others have none
+    takes     what a request brings
+    """
+
+    name: str
+    summary: str
+    answer: type[BaseModel]
+    options: type[Options] | None = None
+    takes: Input = "images"
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the answer can also be a contact sheet or a zip of pictures."""
+        return self.answer is PicturesResponse or self.options is ExplainOptions
+
+    @property
+    def grpc_name(self) -> str:
+        """The name of its gRPC method."""
+        return self.name.capitalize()
+
+    @property
+    def image_options(self) -> type[Options]:
+        """The options of an endpoint that takes images."""
+        if self.options is None:
+            raise TypeError(f"/{self.name} takes {self.takes}, not images: it has no options.")
+        return self.options
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    endpoint.name: endpoint
+    for endpoint in (
+        Endpoint(
+            "score",
+            "Score every image by how far it lies from the others, or from a reference set.",
+            ScoreResponse,
+            ScoreOptions,
+        ),
+        Endpoint("explain", "Score every image, and say why.", ScoreResponse, ExplainOptions),
+        Endpoint("fit", "The context that the images make, merged with those sent along.", FitResponse, FitOptions),
+        Endpoint("edit", "What the images would look like if they belonged.", PicturesResponse, EditOptions),
+        Endpoint(
+            "traverse",
+            "Pictures along every live latent, the named ones or a plane of two.",
+            PicturesResponse,
+            TraverseOptions,
+        ),
+        Endpoint("interpolate", "Pictures on the way between two images.", PicturesResponse, InterpolateOptions),
+        Endpoint("sample", "New pictures that belong to the context.", PicturesResponse, SampleOptions),
+        Endpoint("encode", "The latents of every image.", EncodeResponse, EncodeOptions),
+        Endpoint("decode", "The pictures of latents.", PicturesResponse, takes="latents"),
+        Endpoint(
+            "describe",
+            "The model, its latents, the limits, and where the networks run.",
+            Description,
+            takes="nothing",
+        ),
+    )
+}

@@ -1,0 +1,89 @@
+"""The manifest of a bundle: what the model is, and the hash of every other file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, JsonValue, model_validator
+
+from service.core.latent import Latent
+from service.core.types import DEFAULT_ESTIMATOR, Estimator
+from service.frozen_model import FrozenModel
+
+FORMAT_VERSION = 1
+
+SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Version(BaseModel):
+    format_version: int
+
+
+class ImageSpec(FrozenModel):
+    """The images that the encoder takes; the service converts and resizes to it."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    channels: Literal[1, 3]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class Parity(FrozenModel):
+    """The largest differences between PyTorch and ONNX Runtime that export found (it refuses larger ones)."""
+
+    batch_sizes: tuple[int, ...]
+    latents_relative: float = Field(ge=0)  # to the scale of the mean or logvar tensor
+    pixels_grey_levels: int = Field(ge=0)
+    # To the scale of the maps of all latents; left out of the manifest of a bundle without saliency.onnx.
+    saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+
+
+class Manifest(FrozenModel):
+    format_version: int
+    bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
+    model: str
+    image: ImageSpec
+    latent_dim: int = Field(gt=0)
+    latents: tuple[Latent, ...]
+    # How contexts are estimated where a request does not say; DEFAULT_ESTIMATOR, and left out, where it is None.
+    estimator: Estimator | None = Field(default=None, exclude_if=lambda value: value is None)
+    files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `write` fills it in
+    parity: Parity
+    metrics: dict[str, JsonValue]
+    training: dict[str, JsonValue]
+    data: dict[str, JsonValue]
+    licence: str
+
+    @model_validator(mode="after")
+    def _latents_are_complete(self) -> Self:
+        if [latent.index for latent in self.latents] != list(range(self.latent_dim)):
+            raise ValueError(f"latents must describe the dimensions 0..{self.latent_dim - 1} in order")
+        if len({latent.name for latent in self.latents}) != self.latent_dim:
+            raise ValueError("latent names must differ from each other")
+        return self
+
+    @property
+    def default_estimator(self) -> Estimator:
+        return self.estimator or DEFAULT_ESTIMATOR
+
+    @property
+    def dead_dims(self) -> tuple[int, ...]:
+        return tuple(latent.index for latent in self.latents if latent.dead)
+
+    @property
+    def has_saliency(self) -> bool:
+        return SALIENCY in self.files
+
+    def content_hash(self) -> str:
+        content = self.model_dump(mode="json", exclude={"bundle_id"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()

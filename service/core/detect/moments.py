@@ -1,0 +1,42 @@
+"""Moments of a set of points, merged exactly with those of another set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from service.core.types import Float64Array
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted count, mean and scatter about that mean: the sufficient statistics of a Gaussian.
+
+    size     sum of the weights
+    mean     (d,)
+    scatter  (d, d)  sum of weight * (x - mean)(x - mean)', centred before it is squared: a sum of raw
+                     squares loses every digit once the mean is large beside the spread
+    """
+
+    size: float
+    mean: Float64Array
+    scatter: Float64Array
+
+    @classmethod
+    def of(cls, points: Float64Array, weights: Float64Array | None = None) -> Self:
+        """Moments of `points` (n, d), n >= 1, with `weights` (n,) that are not negative and not all zero."""
+        weights = np.ones(len(points)) if weights is None else weights
+        size = float(weights.sum())
+        mean = weights @ points / size
+        centred = points - mean
+        return cls(size, mean, (centred * weights[:, None]).T @ centred)
+
+    def merge(self, other: Self) -> Self:
+        """The moments of both sets of points together (Chan, Golub & LeVeque 1983)."""
+        size = self.size + other.size
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.size / size)
+        between = np.outer(gap, gap) * (self.size * other.size / size)
+        return type(self)(size, mean, self.scatter + other.scatter + between)

@@ -1,0 +1,68 @@
+"""Latents in population units: the live ones only, with the population's mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.detect.context import Context
+from service.core.population import Population
+from service.core.types import Float64Array
+
+# Population standard deviations beyond which a latent is no further out: it keeps every square finite.
+FURTHEST = 1e3
+
+
+@dataclass(frozen=True)
+class PopulationUnits:
+    """The live latents, from the population's mean, in its standard deviations; dead ones are left out.
+
+    live  (d,)  indices of the live latents
+    unit  (d,)  their standard deviations over the population
+    """
+
+    population: Population
+    live: NDArray[np.intp]
+    unit: Float64Array
+
+    @classmethod
+    def of(cls, population: Population) -> Self:
+        live = population.live_dims
+        return cls(population, live, np.sqrt(np.diag(population.covariance)[live]))
+
+    def points(self, latents: NDArray[np.floating]) -> Float64Array:
+        """Encoder means (n, d) of latents (n, 2, L), or of means (n, L)."""
+        mean = (latents[:, 0] if latents.ndim == 3 else latents)[:, self.live].astype(np.float64)
+        centred = (mean - self.population.location[self.live]) / self.unit
+        return np.clip(centred, -FURTHEST, FURTHEST)
+
+    def sample(self) -> Float64Array | None:
+        """The population's sample (p, d), None where the bundle holds none."""
+        return None if self.population.sample is None else self.points(self.population.sample)
+
+    def correlation(self) -> Float64Array:
+        """The population's covariance (d, d) in these units."""
+        covariance: Float64Array = self.population.covariance[np.ix_(self.live, self.live)]
+        return np.asarray(covariance / np.outer(self.unit, self.unit))
+
+    def in_units(self, context: Context) -> tuple[Float64Array, Float64Array]:
+        """Location (d,) and covariance (d, d) of `context`, undoing the two methods below."""
+        location = (context.location[self.live] - self.population.location[self.live]) / self.unit
+        covariance = context.covariance[np.ix_(self.live, self.live)] / np.outer(self.unit, self.unit)
+        return location, np.asarray(covariance)
+
+    def location_in_latents(self, location: Float64Array) -> Float64Array:
+        """(d,) -> (L,); a dead latent takes the population's mean."""
+        whole = self.population.location.copy()
+        whole[self.live] += self.unit * location
+        return whole
+
+    def covariance_in_latents(self, covariance: Float64Array) -> Float64Array:
+        """(d, d) -> (L, L); a dead latent takes the population's variance, uncorrelated."""
+        # A latent that never moves at all would make the whole singular.
+        whole = np.diag(np.maximum(np.diag(self.population.covariance), np.finfo(np.float64).tiny))
+        whole[np.ix_(self.live, self.live)] = covariance * np.outer(self.unit, self.unit)
+        return whole

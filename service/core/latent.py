@@ -1,0 +1,17 @@
+"""One latent dimension of a model."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from service.frozen_model import FrozenModel
+
+
+class Latent(FrozenModel):
+    """One latent dimension, named after the generative factor that it follows where that is known."""
+
+    index: int = Field(ge=0)
+    name: str
+    factor: str | None = None
+    mutual_information: float | None = None  # nats, with `factor`
+    dead: bool

@@ -1,0 +1,48 @@
+"""Only paths that exist reach BentoML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from service.transports.http.middleware import AccessLog, no_such_path
+
+
+class KnownPaths:
+    """ASGI application: lets through to a server only what it has a route or a file for.
+
+    BentoML's server counts and traces every path that it is asked for, before it looks whether it has it: whoever
+    asks for enough of them would fill memory, disk and Prometheus.
+    """
+
+    def __init__(self, server: Starlette) -> None:
+        self._server = server
+        self._known = frozenset(path for route in server.routes for path in _paths(route))
+        self._refusal = AccessLog(_refuse)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._known)
+        await (self._server if known else self._refusal)(scope, receive, send)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+    else:
+        response: Response = no_such_path(scope)
+        await response(scope, receive, send)
+
+
+def _paths(route: object) -> list[str]:
+    """Every path that `route` answers. Raises TypeError where they cannot be told."""
+    if isinstance(route, Route) and not route.param_convertors:
+        return [route.path]
+    if isinstance(route, Mount) and isinstance(route.app, StaticFiles) and route.app.directory is not None:
+        root = Path(route.app.directory)
+        return [f"{route.path}/{file.relative_to(root).as_posix()}" for file in root.rglob("*") if file.is_file()]
+    raise TypeError(f"{route!r} answers paths that cannot be listed")

@@ -1,0 +1,121 @@
+"""Arrays as npy files or raw tensors, read without trusting their headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput, ShapeMismatch, quoted
+from service.images.spec import Uint8Array
+
+# Of an npy file, which hold its header.
+HEADER_BYTES = 64 * 1024
+
+# Of an array without content: four such axes multiply to less than 2**63, which numpy wants even where one is 0.
+LONGEST_EMPTY_AXIS = 2**15
+
+
+def read_npy(content: bytes | memoryview) -> Uint8Array:
+    """The images in an npy file, uint8 (N, H, W) or (N, H, W, C), as a view of `content`.
+
+    Raises ShapeMismatch for any other rank or type, InvalidInput for what is not a complete npy file.
+    """
+    return _read_npy(content, check_images)
+
+
+def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
+    """The images of that shape, (N, H, W) or (N, H, W, C), whose pixels are `content` in C order, as a view.
+
+    Raises ShapeMismatch for any other shape, InvalidInput where `content` has another length.
+    """
+    check_images(shape, np.dtype(np.uint8))
+    _check_length(shape, np.dtype(np.uint8), len(content), "tensor", "Send images.shape and images.tobytes().")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def read_npy_latents(content: bytes | memoryview) -> NDArray[np.float64]:
+    """The latents in an npy file, float32 or float64 (N, L). Raises as `read_npy` does."""
+    return _read_npy(content, _check_latents).astype(np.float64)
+
+
+def _read_npy(
+    content: bytes | memoryview, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
+) -> NDArray[Any]:
+    """Nothing is unpickled, and no memory is set aside for a size that the header only claims."""
+    header = _read_header(content[:HEADER_BYTES], len(content), check)
+    values = np.frombuffer(content, dtype=header.dtype, offset=header.length)
+    return values.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[np.generic]
+    length: int  # bytes
+
+
+def _read_header(
+    head: bytes | memoryview, length: int, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
+) -> _Header:
+    """Return what the first HEADER_BYTES of an npy file of `length` bytes say, if `check` and the length agree."""
+    header = BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(header)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(header)
+    except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ... by the kind of damage
+        raise InvalidInput(f"{length} bytes are not an npy file: {error}.", "Write it with numpy.save.") from error
+    if any(type(axis) is not int for axis in shape):  # numpy takes True for 1 here, but not where it reshapes
+        raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
+    check(shape, dtype)
+    hint = "It was cut short, or the header was changed: write it again with numpy.save."
+    _check_length(shape, dtype, length - header.tell(), "npy file", hint)
+    return _Header(shape, fortran_order, dtype, header.tell())
+
+
+def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if length != expected or min(shape) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
+        raise InvalidInput(
+            f"The {what} announces shape {quoted(shape)}, which takes {quoted(expected)} bytes, but holds {length}.",
+            hint,
+        )
+
+
+def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    if dtype not in (np.float32, np.float64):
+        raise ShapeMismatch(f"The array has dtype {dtype}, expected float32 or float64.", "Send the encoder's means.")
+    if len(shape) != 2:
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}, expected (N, L).", "A single latent vector takes z[None]."
+        )
+
+
+def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    if dtype != np.uint8:
+        raise ShapeMismatch(
+            f"The array has dtype {dtype}, expected uint8.",
+            "Send grey levels 0..255: (images * 255).round().astype(numpy.uint8) if they are floats in 0..1.",
+        )
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
+        channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}, expected (N, H, W) or (N, H, W, C) with 1 to 4 channels.",
+            "Move the channels last: images.transpose(0, 2, 3, 1)."
+            if channels_first
+            else "Stack the images along a first axis; a single one takes image[None].",
+        )
+    if len(shape) == 3 and shape[2] <= 4:
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}, which reads as grey images at most 4 pixels wide.",
+            "For one colour image add the first axis: image[None].",
+        )
+    if shape[1] * shape[2] == 0:
+        raise ShapeMismatch(f"The array has shape {quoted(shape)}: images without a pixel.")

@@ -1,0 +1,61 @@
+"""Read a request's body within its bytes and its time, and stop when the client has left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from io import BytesIO
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import TooSlow, UnsupportedMediaType
+from service.transports.admission import Ticket
+from service.transports.error_replies import check_length
+
+T = TypeVar("T")
+
+
+async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ticket) -> bytes:
+    """The whole body.
+
+    Raises TooLarge as soon as the header, or what has come, exceeds `max_bytes`, Overloaded where it has no room, and
+    TooSlow where it has not come after that many seconds.
+    """
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding is {coding}.", "Send the body uncompressed, or as a zip.")
+    announced = request.headers.get("content-length", "0")
+    announced_bytes = int(announced) if announced.isdecimal() else 0
+    check_length(announced_bytes, max_bytes)
+    ticket.expect(announced_bytes)
+    body, length = BytesIO(), 0  # which grows in place, and hands over what it holds without a copy
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                check_length(length := length + len(chunk), max_bytes)
+                ticket.take_bytes(len(chunk))
+                body.write(chunk)
+    except TimeoutError:
+        raise TooSlow(
+            f"Of the body, {length} bytes have come in {seconds:g} s, and not all.", "Send it faster, or in parts."
+        ) from None
+    return body.getvalue()
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns, once the body is read; stopped with ClientDisconnect if the client goes away."""
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
