@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check protos test-service test-train k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
+.PHONY: help serve test check docs protos test-service test-train k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ help:  ## list the targets
 serve: .venv/installed  ## serve the shipped bundle on port 3000 (PORT=3100 changes it, MISFIT_BUNDLE=... the bundle)
 	$(SERVE)/bentoml serve service.app:Misfit --port $(PORT)
 
-test: check test-service test-train k8s  ## everything: static checks, the service's tests without torch, those that need torch, manifests
+test: check test-service test-train k8s docs  ## everything: static checks, the service's tests without torch, those that need torch, manifests, links
 
 check: .venv-train/installed  ## ruff, mypy --strict, import rules
 	$(TRAIN)/ruff check .
@@ -44,6 +44,12 @@ check: .venv-train/installed  ## ruff, mypy --strict, import rules
 	$(TRAIN)/mypy
 	$(TRAIN)/lint-imports
 	$(TRAIN)/buf lint service/protos
+
+docs: .venv-docs/installed  ## this documentation as a site in build/docs; broken links end the build
+	rm -rf build/pages build/docs && mkdir -p build/pages
+	git ls-files --cached --others --exclude-standard '*.md' '*.png' '*.proto' 'service/*.py' 'tests/faults/*.py' 'k8s/*.yaml' 'train/results/*.json' LICENSE | \
+		tar --create --files-from - | tar --extract --directory build/pages
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 protos: .venv/tools  ## generate the gRPC stubs from the proto again
 	$(SERVE)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
@@ -116,7 +122,7 @@ grpc-soak: .venv/tools  ## memory that a gRPC stream of 100,000 images takes (so
 worst: .venv/tools  ## memory that the worst permitted request of every endpoint takes (half an hour)
 	$(SERVE)/python tests/benchmarks/worst.py
 
-example: .venv/tools  ## the README's pictures, made by its commands, into train/results/example
+example: .venv/tools  ## the pictures of README and quickstart, made by their commands, into train/results/example
 	$(SERVE)/python tests/tools/example.py
 
 data: $(DATA)  ## render 3D Shapes (all 480,000 images) to DATA
@@ -145,8 +151,8 @@ results: .venv-train/installed  ## keep the measured results and figures of RUN 
 bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
 
-clean:  ## remove both environments and every cache
-	rm -rf .venv .venv-train .venv-checkov .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+clean:  ## remove all environments and every cache
+	rm -rf .venv .venv-train .venv-checkov .venv-docs .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -168,6 +174,11 @@ clean:  ## remove both environments and every cache
 .venv-checkov/installed: k8s/checkov.txt
 	$(PYTHON) -m venv .venv-checkov
 	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check --requirement k8s/checkov.txt
+	touch $@
+
+.venv-docs/installed: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
 	touch $@
 
 .venv-schemathesis/installed: tests/faults/schemathesis.txt

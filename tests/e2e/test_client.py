@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import bodies
+import documents
 import numpy as np
 import pytest
-import readme
 from conftest import LATENT_DIM
 from PIL import Image
 
@@ -172,10 +171,10 @@ def test_clients_that_are_turned_away_come_again(served, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_the_readme_s_example_names_the_misfits(served, tmp_path, scheme):
+def test_the_documents_example_names_the_misfits(served, tmp_path, scheme):
     url = served.url if scheme == "http" else f"grpc://{served.grpc_target}"
-    script = readme.example("python").replace("http://localhost:3000", url)
-    ranked, reason = readme.run([sys.executable, "-c", script], tmp_path).splitlines()
+    example = documents.example(documents.ROOT / "docs/python-client.md", "client")
+    ranked, reason = documents.run(example, tmp_path, {"http://localhost:3000": url}).splitlines()
     assert set(ranked.split()) == {"14.png", "35.png", "49.png", "58.png"}
     assert reason == "fits the reference"
-    assert (tmp_path / "mended.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out/mended.png").read_bytes().startswith(b"\x89PNG")

@@ -13,7 +13,6 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import readme
 from conftest import LATENT_DIM
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
@@ -422,11 +421,6 @@ def test_calls_are_counted_by_method_and_status(served, stub, images):
         stub.Encode(pb.EncodeRequest())
     wait_until(lambda: (counted("OK"), counted("INVALID_ARGUMENT")) == (before[0] + 1, before[1] + 1))
     assert metric(served, "misfit_grpc_call_seconds_count", method="Encode") >= 2
-
-
-def test_the_readme_s_example(served, tmp_path):
-    script = readme.example("grpc").replace("localhost:3001", served.grpc_target)
-    assert "outside what the model has seen" in readme.run(["python", "-c", script], tmp_path)
 
 
 def test_requests_can_be_told_apart(stub):

@@ -1,4 +1,7 @@
-"""The README's pictures, made by the README's own commands: `make example` leaves them in train/results/example."""
+"""The pictures of README and quickstart, made by the quickstart's own commands.
+
+`make example` leaves them in train/results/example.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
-from readme import run_shell
+from documents import QUICKSTART, addresses_of, example, run
 from serving import ROOT, serve
 
 from service.images import contact_sheet, png
@@ -36,10 +39,10 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, serve(Path(scratch) / "log") as served:
         directory = Path(scratch)
-        for name in ("curl", "reasons", "edits", "pictures"):
-            print(run_shell(name, directory, served), end="")
-        (OUT / "batch.png").write_bytes(ranking(directory / "scores.json"))
-        for picture in sorted(directory.glob("*.png")):
+        for name in ("score", "explain", "edit", "traverse"):
+            print(run(example(QUICKSTART, name), directory, addresses_of(served)), end="")
+        (OUT / "batch.png").write_bytes(ranking(directory / "out" / "scores.json"))
+        for picture in sorted((directory / "out").glob("*.png")):
             (OUT / picture.name).write_bytes(picture.read_bytes())
 
 
