@@ -23,6 +23,8 @@ PAGES = pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.n
 # Examples that cannot be run where tests run. More of them are to be written another way.
 MOST_NOT_RUN = 14
 NOT_RUN = [block for page in documents.PAGES for block in documents.blocks(page) if block.reason]
+# Pages without examples that are run; the paths that they name exist as well.
+MORE_PAGES = [ROOT / "CHANGELOG.md", *sorted((ROOT / "k8s").glob("*.md")), ROOT / "tests/faults/README.md"]
 # Paths that a page may name though git does not have them: examples and commands make them.
 MADE = ("service/bundles/NAME", "service/bundles/mine")
 FOLDERS = ("service", "train", "export", "tests", "k8s", "docs")
@@ -70,7 +72,7 @@ def test_what_is_not_run_is_made_of_commands_that_exist(block):
         _parser().parse_args(command.split())
 
 
-@PAGES
+@pytest.mark.parametrize("page", [*documents.PAGES, *MORE_PAGES], ids=lambda page: page.name)
 def test_paths_that_a_page_names_exist(page):
     text = page.read_text()
     for block in documents.blocks(page):
@@ -178,6 +180,22 @@ def test_the_benchmark_s_own_figures_are_quoted():
     assert quoted
     assert quoted.groups() == (f"{seed_case['auroc']['mean']:.5f}", f"{seed_case['auroc']['worst_decile']:.5f}")
     assert f"measured at commit {seed_case['commit'][:7]}" in RESULTS
+
+
+def test_the_readme_quotes_the_same_figures():
+    results, text = ROOT / "train/results", " ".join(documents.README.read_text().split())
+    report = json.loads((results / "benchmark/benchmark.json").read_text())
+    by_stratum = {
+        stratum: [
+            cell["methods"]["density_ratio"]["auroc"]["mean"] for cell in report["cells"] if cell["stratum"] == stratum
+        ]
+        for stratum in ("any_difference", "shape_only")
+    }
+    any_difference, shape_only = (sum(means) / len(means) for means in by_stratum.values())
+    assert f"mean AUROC of {any_difference:.3f} where any factors differ, and of {shape_only:.3f} where only" in text
+    digits = re.search(r"^\| AUROC, mean \| [\d.]+ \| ([\d.]+) .* ([\d.]+) \|$", RESULTS, re.MULTILINE)
+    assert digits
+    assert f"is {digits[1]} without a reference set and {digits[2]} with 100 reference images" in text
 
 
 def test_the_digits_report_s_commit_is_quoted():
