@@ -88,6 +88,14 @@ def test_names_that_a_page_gives_with_a_file_are_in_it(page):
         assert name in (ROOT / path).read_text(), f"{page.name} looks for {name} in {path}"
 
 
+def test_the_architecture_names_every_package():
+    text = (DOCS / "architecture.md").read_text()
+    packages = [
+        file.parent.relative_to(ROOT) for top in ("service", "train") for file in ROOT.glob(f"{top}/*/__init__.py")
+    ]
+    assert not [str(package) for package in packages if f"`{package}`" not in text]
+
+
 def test_the_architecture_names_every_file_of_the_mathematics():
     for folder, _, files in table("architecture.md", "| part |"):
         there = {path.name for path in (ROOT / folder.strip("`")).glob("*.py")} - {"__init__.py"}
