@@ -18,7 +18,7 @@ from service.bundle import store
 from service.bundle.manifest import FORMAT_VERSION, SALIENCY, ImageSpec, Manifest
 from service.bundle.population_file import POPULATION, from_npz
 from service.bundle.store import Bundle
-from service.core.types import DEFAULT_ESTIMATOR, Estimator
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from service.errors import MisfitError
 from train.training.loop import load_config, load_model
 
@@ -26,11 +26,11 @@ from train.training.loop import load_config, load_model
 LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}
 # Images of a rule over factors come in clumps, which a density ratio follows. What nature drew scatters about a mean:
 # of that a mixture of two normal distributions finds more (train/results/mnist_contexts).
-NATURAL: Estimator = "mixture"
+NATURAL: EstimatorName = "mixture"
 
 
 def export_run(
-    run: Path, out: Path, *, name: str | None = None, licence: str | None = None, estimator: Estimator | None = None
+    run: Path, out: Path, *, name: str | None = None, licence: str | None = None, estimator: EstimatorName | None = None
 ) -> Bundle:
     """Write the model of `run` (trained, then evaluated) as a bundle to `out`.
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--licence", help="licence of the weights; by default that of a known data set")
     parser.add_argument(
         "--estimator",
-        choices=get_args(Estimator),
+        choices=get_args(EstimatorName),
         help=f"of its contexts, where a request does not say; by default {DEFAULT_ESTIMATOR} where the data set's "
         f"factors are known, else {NATURAL}",
     )

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from service.bundle.manifest import ImageSpec
 from service.bundle.store import Bundle
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 from service.images.spec import Resize
 
 # Pictures and heat maps that one answer may hold, and how many pixels all of them: 1000 of up to 126 x 126.
@@ -66,7 +66,7 @@ class FitOptions(Options):
 
     images_needed: ClassVar[ImagesNeeded] = "unless context"
 
-    estimator: Estimator | None = Field(
+    estimator: EstimatorName | None = Field(
         default=None, description="how the context is estimated; by default the bundle's `default_estimator`"
     )
     foreign: Literal["flag", "off"] = Field(

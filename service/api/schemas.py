@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.bundle.manifest import ImageSpec
 from service.core.latent import Latent
-from service.core.types import ContextEstimator, Estimator, Reliability, Source
+from service.core.types import ContextEstimatorName, EstimatorName, Reliability, Source
 
 # Images of one context, or of several merged: what an int32 of the proto holds.
 MOST_CONTEXT_IMAGES = 2**31 - 1
@@ -74,7 +74,7 @@ class PortableContext(_Portable):
     """What /fit makes of images, and every other endpoint compares images with; it belongs to one bundle."""
 
     bundle_id: str
-    estimator: ContextEstimator = Field(description='how it was fitted; "moments" once merged')
+    estimator: ContextEstimatorName = Field(description='how it was fitted; "moments" once merged')
     size: int = Field(ge=1, le=MOST_CONTEXT_IMAGES, description="images that it was fitted to")
     location: list[float] = Field(description="centre of the normal images' latents")
     covariance: list[list[float]] = Field(description="of the normal images' latents, noise floor included")
@@ -105,7 +105,7 @@ class ScoredContext(_Record):
         "population: the model's own, where a single image came"
     )
     size: int = Field(description="images that the context was estimated from")
-    estimator: ContextEstimator
+    estimator: ContextEstimatorName
     contamination: float | None = Field(description="estimated share of outliers in the context")
     reliability: Reliability
     warnings: list[str]
@@ -240,7 +240,7 @@ class Description(_Record):
     latent_dim: int
     latents: list[Latent]
     metrics: dict[str, object]
-    estimators: list[Estimator]
-    default_estimator: Estimator
+    estimators: list[EstimatorName]
+    default_estimator: EstimatorName
     provider: str = Field(description="the ONNX Runtime execution provider that runs the networks")
     limits: Limits

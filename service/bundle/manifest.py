@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from service.core.latent import Latent
-from service.core.types import DEFAULT_ESTIMATOR, Estimator
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from service.frozen_model import FrozenModel
 
 FORMAT_VERSION = 1
@@ -55,7 +55,7 @@ class Manifest(FrozenModel):
     latent_dim: int = Field(gt=0)
     latents: tuple[Latent, ...]
     # How contexts are estimated where a request does not say; DEFAULT_ESTIMATOR, and left out, where it is None.
-    estimator: Estimator | None = Field(default=None, exclude_if=lambda value: value is None)
+    estimator: EstimatorName | None = Field(default=None, exclude_if=lambda value: value is None)
     files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `write` fills it in
     parity: Parity
     metrics: dict[str, JsonValue]
@@ -72,7 +72,7 @@ class Manifest(FrozenModel):
         return self
 
     @property
-    def default_estimator(self) -> Estimator:
+    def default_estimator(self) -> EstimatorName:
         return self.estimator or DEFAULT_ESTIMATOR
 
     @property

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 Float64Array = NDArray[np.float64]
 
-Estimator = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
+EstimatorName = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
 
 # A merged context keeps no images to estimate from: its moments are what its parts' images have.
-ContextEstimator = Literal[
+ContextEstimatorName = Literal[
     "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd", "moments"
 ]
 
-DEFAULT_ESTIMATOR: Estimator = "density_ratio"  # of a bundle that names no other
+DEFAULT_ESTIMATOR: EstimatorName = "density_ratio"  # of a bundle that names no other
 
 Source = Literal["batch", "reference", "population"]
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
-from service.core.detect.ood import Check
+from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores
 from service.errors import MisfitError
 
-Record = TypeVar("Record", Check, Scores)
+Record = TypeVar("Record", OodCheck, Scores)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Encoded:
     ids: Sequence[str]
     latents: NDArray[np.float32]
     pixels: NDArray[np.uint8]
-    check: Check | None
+    check: OodCheck | None
     errors: dict[int, MisfitError]
     first: int = 0
 
@@ -44,7 +44,7 @@ class Encoded:
             [id_ for part in parts for id_ in part.ids],
             np.concatenate([part.latents for part in parts]),
             np.concatenate([part.pixels for part in parts]),
-            Check.concatenate(checks) if checks else None,
+            OodCheck.concatenate(checks) if checks else None,
             {start + at: error for start, part in zip(starts, parts, strict=True) for at, error in part.errors.items()},
         )
 
@@ -56,7 +56,7 @@ class Encoded:
     @property
     def native(self) -> NDArray[np.float32]:
         """The latents of the images that do not look foreign."""
-        return self.latents if self.check is None else self.latents[self.check.foreignness <= 1]
+        return self.latents if self.check is None else self.latents[~self.check.is_ood]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Batch:
             return None
         distances = self.scores.mahalanobis_squared
         if self.images.check is not None:
-            distances = np.where(self.images.check.foreignness > 1, np.inf, distances)
+            distances = np.where(self.images.check.is_ood, np.inf, distances)
         return int(distances.argmin())
 
     def warned(self, warning: str) -> Self:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +32,9 @@ from service.api.schemas import Description, EncodeResponse, FitResponse, Limits
 from service.bundle.store import Bundle
 from service.core.detect import fit, scoring
 from service.core.detect.context import Context
+from service.core.detect.estimators import ESTIMATORS
 from service.core.edit import latent_edits
-from service.core.types import Estimator, Float64Array
+from service.core.types import Float64Array
 from service.decoding.pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
 from service.images.decode import Upload
@@ -209,7 +209,7 @@ class Pipeline:
             latent_dim=manifest.latent_dim,
             latents=list(manifest.latents),
             metrics=dict(manifest.metrics),
-            estimators=list(get_args(Estimator)),
+            estimators=list(ESTIMATORS),
             default_estimator=manifest.default_estimator,
             provider=provider,
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
@@ -250,7 +250,7 @@ class Pipeline:
             threshold=options.threshold,
             fdr=options.fdr,
             context=context,
-            foreignness=None if images.check is None else images.check.foreignness,
+            ood_ratio=None if images.check is None else images.check.ood_ratio,
         )
         warnings = (*scores.context.warnings, *self._unchecked(options))
         batch = Batch(images, replace(scores.context, warnings=warnings), scores)

@@ -333,7 +333,7 @@ def _familiarity(batch: Batch, rows: slice) -> list[Record]:
         return [{} for _ in batch.images.latents[rows]]
     return [
         {"is_foreign": True, "reason": check.reason(row)} if foreign else {"is_foreign": False}
-        for row, foreign in enumerate((check.foreignness[rows] > 1).tolist(), start=rows.start)
+        for row, foreign in enumerate(check.is_ood[rows].tolist(), start=rows.start)
     ]
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, get_args
 
 from service.bundle.store import Bundle
-from service.core.detect.drift import Drift
+from service.core.drift import Drift
 from service.errors import InvalidInput, MisfitError
 from service.pipeline.batch import Batch, Encoded
 from service.pipeline.hooks import Observer, Stage
@@ -140,7 +140,7 @@ class Metrics(Observer):
         self._scored.inc(len(batch.scores.is_outlier))
         self._flagged.inc(int(batch.scores.is_outlier.sum()))
         if batch.images.check is not None:
-            self._foreign.inc(int((batch.images.check.foreignness > 1).sum()))
+            self._foreign.inc(int((batch.images.check.is_ood).sum()))
         context = batch.context
         self._contexts.labels(context.source, context.estimator, context.reliability).inc()
         if context.size:  # not so of the population

@@ -26,6 +26,7 @@ from service.api.options import (
 from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
 from service.core.detect import density_ratio
+from service.core.detect.estimators import ESTIMATORS
 from service.core.explain import minimal_sets, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
 from service.images import contact_sheet
@@ -104,7 +105,7 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     estimator = (options.estimator or manifest.default_estimator) if isinstance(options, FitOptions) else None
     return size + max(
         min(images, ROWS_UNDER_WAY) * image * ROW_COPIES,
-        _search(images, bundle) if estimator == "density_ratio" else 0,
+        _search(images, bundle) if estimator is not None and ESTIMATORS[estimator].compares_images else 0,
         _reasons(images, bundle) if explains else 0,
         _answer(answer_bytes(request, bundle), shown, bundle, form),
     )

@@ -14,7 +14,7 @@ import yaml
 from serving import ROOT
 
 from service.api.endpoints import ENDPOINTS
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 from service.settings import PREFIX, Settings
 from service.transports.error_status import STATUS
 
@@ -130,7 +130,7 @@ def test_every_error_is_documented_with_its_statuses():
 
 def test_every_estimator_is_documented():
     documented = [row[0].strip("`") for row in table("scoring-method.md", "| name | how it finds")]
-    assert sorted(documented) == sorted(get_args(Estimator))
+    assert sorted(documented) == sorted(get_args(EstimatorName))
 
 
 def test_every_endpoint_is_documented():

@@ -34,7 +34,7 @@ from service.bundle.store import Bundle, load
 from service.core.detect import fit, scoring
 from service.core.detect.context import Context
 from service.core.edit import limits
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 from service.errors import InvalidInput
 from service.pipeline import edit_plan, responses
 from service.pipeline.batch import Batch, Encoded
@@ -73,7 +73,7 @@ def as_json(context: Context) -> dict[str, object]:
 
 FITTED = [
     as_json(fit.fit(latents, BUNDLE.population, estimator=estimator))
-    for estimator in get_args(Estimator)
+    for estimator in get_args(EstimatorName)
     for latents in [*(LATENTS[:size] for size in SIZES), of_a_rule(60)]
 ]
 
@@ -160,7 +160,7 @@ def crafted_latents(chance: random.Random) -> np.ndarray:
 
 
 @trying
-@given(st.randoms(use_true_random=False), st.sampled_from(get_args(Estimator)))
+@given(st.randoms(use_true_random=False), st.sampled_from(get_args(EstimatorName)))
 def test_every_fitted_context_comes_back_bit_for_bit(chance, estimator):
     context = fit.fit(crafted_latents(chance), BUNDLE.population, estimator=estimator)
     assert_same(read([as_json(context)]), context)

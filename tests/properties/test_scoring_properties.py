@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as arrays
 from service.core.detect.classical import leave_one_out_distances
 from service.core.detect.scoring import score
 from service.core.population import Population
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 
-ESTIMATORS = get_args(Estimator)
+ESTIMATORS = get_args(EstimatorName)
 LATENT_DIM = 4
 
 

@@ -22,7 +22,7 @@ from service.core.detect.classical import leave_one_out_distances
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, oracle_odds
 
 NEIGHBOURS = 5
@@ -51,7 +51,7 @@ class Material(NamedTuple):
 Method = Callable[[Material, LabelledContext], FloatArray]
 
 
-def _service(estimator: Estimator) -> Method:
+def _service(estimator: EstimatorName) -> Method:
     def scores(material: Material, context: LabelledContext) -> FloatArray:
         return score(material.latents[context.rows], material.population, estimator=estimator).outlier_score
 
@@ -87,7 +87,7 @@ def _oracle(material: Material, context: LabelledContext) -> FloatArray:
     return oracle_odds(material.latents, context, material.population)
 
 
-ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
 METHODS: dict[str, Method] = {
     **{name: _service(name) for name in ESTIMATORS},
     "knn": _knn,

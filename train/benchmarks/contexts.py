@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from service.core.detect.gaussian import log_density
 from service.core.detect.scoring import score
 from service.core.population import Population
-from service.core.types import DEFAULT_ESTIMATOR, Estimator
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
@@ -151,7 +151,7 @@ def evaluate(
     latents: FloatArray,
     population: Population,
     contexts: Sequence[LabelledContext],
-    estimator: Estimator = DEFAULT_ESTIMATOR,
+    estimator: EstimatorName = DEFAULT_ESTIMATOR,
     fdr: float = 0.1,
 ) -> dict[str, object]:
     """AUROC of `estimator` and of the oracle over `contexts`, the share of inliers falsely flagged, and the
@@ -186,7 +186,7 @@ def seed_case(
     population: Population,
     draws: int = 100,
     seed: int = 0,
-    estimator: Estimator = DEFAULT_ESTIMATOR,
+    estimator: EstimatorName = DEFAULT_ESTIMATOR,
 ) -> dict[str, object]:
     """`evaluate` over `draws` random draws of the seed's case; latents (N, 2, L), factors (N, 6)."""
     rng = np.random.default_rng(seed)

@@ -21,8 +21,9 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from service.core.detect import ood
+from service.core.detect.ood import is_ood
 from service.core.detect.scoring import Scores, score
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 from train.benchmarks.baselines import METHODS, SLOW, Material
 from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, summary
 from train.data.mnist import DIGITS
@@ -33,7 +34,7 @@ CLEAN_CONTEXTS = 10  # for every context of a pair: there are nine times fewer d
 PAIRS = tuple(permutations(range(DIGITS), 2))  # the normal digit, the other one
 REFERENCE = 100  # images in a reference set
 # Beside the bundle's default, the estimators whose flags are counted, without and with a reference set.
-FLAGGING: tuple[Estimator, ...] = ("density_ratio", "mixture", "robust")
+FLAGGING: tuple[EstimatorName, ...] = ("density_ratio", "mixture", "robust")
 
 
 @dataclass(frozen=True)
@@ -112,21 +113,23 @@ def draw(batch: Batch, labels: IntArray, seed: int) -> Drawn:
     return Drawn(LabelledContext(rows[order], is_outlier[order], pool, ()), reference)
 
 
-def as_served(material: Material, rows: IntArray, estimator: Estimator, reference: IntArray | None = None) -> Scores:
+def as_served(
+    material: Material, rows: IntArray, estimator: EstimatorName, reference: IntArray | None = None
+) -> Scores:
     """What /score makes of the images in `rows`, sent as one request, with those in `reference` as its reference."""
-    foreignness = foreignness_of(material)
-    if reference is not None and foreignness is not None:
-        reference = reference[foreignness[reference] <= 1]
+    ood_ratio = ood_ratio_of(material)
+    if reference is not None and ood_ratio is not None:
+        reference = reference[~is_ood(ood_ratio[reference])]
     return score(
         material.latents[rows],
         material.population,
         estimator=estimator,
-        foreignness=None if foreignness is None else foreignness[rows],
+        ood_ratio=None if ood_ratio is None else ood_ratio[rows],
         reference=None if reference is None else material.latents[reference],
     )
 
 
-def foreignness_of(material: Material) -> FloatArray | None:
+def ood_ratio_of(material: Material) -> FloatArray | None:
     familiarity = material.population.familiarity
     return None if familiarity is None else material.reconstruction_error / (ood.MARGIN * familiarity.high)
 
@@ -137,7 +140,7 @@ def measure(
     batch: Batch,
     seed: int,
     slow: bool = True,
-    flagging: Sequence[Estimator] = FLAGGING,
+    flagging: Sequence[EstimatorName] = FLAGGING,
 ) -> Outcome:
     """Every method on one context; those in SLOW only if `slow`, and only `flagging` where nothing is to be found."""
     context, reference = draw(batch, labels, seed)
@@ -156,7 +159,7 @@ def measure(
     )
 
 
-def run(material: Material, labels: IntArray, contexts: int, seed: int, default: Estimator) -> list[Outcome]:
+def run(material: Material, labels: IntArray, contexts: int, seed: int, default: EstimatorName) -> list[Outcome]:
     """All batches; the methods in SLOW see the first of each cell and pair. `labels` (N,) are those of `material`.
 
     `default` is the bundle's estimator, whose flags are counted with those of FLAGGING.
@@ -169,7 +172,7 @@ def run(material: Material, labels: IntArray, contexts: int, seed: int, default:
         ]
 
 
-def report(outcomes: Sequence[Outcome], default: Estimator) -> dict[str, Any]:
+def report(outcomes: Sequence[Outcome], default: EstimatorName) -> dict[str, Any]:
     """What digits.json holds of the outcomes: by cell, by pair of digits, and of clean batches by size and digit.
 
     `default` is the bundle's estimator, of which the pairs are shown.

@@ -37,28 +37,28 @@ def measure(material: Material, networks: Networks, images: Uint8Array, seed: in
         made = foreign_images(kind, IMAGES_A_KIND, np.random.default_rng([seed, number]), images)
         found = networks.encode_checked(made)
         latents = found[:, :-1].reshape(len(made), 2, -1)
-        foreignness = ood.check(found[:, -1], familiarity).foreignness
+        ood_ratio = ood.check(found[:, -1], familiarity).ood_ratio
         kinds[kind] = {
             "judged": kind in KINDS,
-            "auroc": _auroc(foreignness, known),
-            "found": float((foreignness > 1).mean()),
-            "lowest": float(foreignness.min()),
-            "median": float(np.median(foreignness)),
+            "auroc": _auroc(ood_ratio, known),
+            "found": float(ood.is_ood(ood_ratio).mean()),
+            "lowest": float(ood_ratio.min()),
+            "median": float(np.median(ood_ratio)),
         }
         if kind in KINDS:
-            judged.append((latents, foreignness))
+            judged.append((latents, ood_ratio))
     strange = np.concatenate([latents for latents, _ in judged])
-    foreignness = np.concatenate([values for _, values in judged])
+    ood_ratio = np.concatenate([values for _, values in judged])
     return {
         "images_a_kind": IMAGES_A_KIND,
         "margin": ood.MARGIN,
-        "auroc": _auroc(foreignness, known),
-        "found": float((foreignness > 1).mean()),
+        "auroc": _auroc(ood_ratio, known),
+        "found": float(ood.is_ood(ood_ratio).mean()),
         "known_images": len(known),
         "known_images_flagged": float((known > 1).mean()),
         "known_images_highest": float(known.max()),
         "kinds": kinds,
-        "contexts": _among_contexts(material, known, strange, foreignness, seed),
+        "contexts": _among_contexts(material, known, strange, ood_ratio, seed),
     }
 
 
@@ -66,7 +66,7 @@ def _among_contexts(
     material: Material,
     known: FloatArray,
     strange: FloatArray,
-    foreignness: FloatArray,
+    ood_ratio: FloatArray,
     seed: int,
 ) -> dict[str, Any]:
     """Mean AUROC of the contextual outliers among the known images, and of the foreign ones among all.
@@ -82,9 +82,9 @@ def _among_contexts(
         chosen = rng.choice(len(strange), FOREIGN, replace=False)
         latents = material.latents[context.rows]
         mixed = np.concatenate([latents, strange[chosen]])
-        looks = np.concatenate([known[context.rows], foreignness[chosen]])
+        looks = np.concatenate([known[context.rows], ood_ratio[chosen]])
         truth, is_foreign = context.is_outlier, np.arange(SIZE + FOREIGN) >= SIZE
-        with_check = score(mixed, material.population, foreignness=looks).outlier_score
+        with_check = score(mixed, material.population, ood_ratio=looks).outlier_score
         without = score(mixed, material.population).outlier_score
         alone.append(roc_auc_score(truth, score(latents, material.population).outlier_score))
         checked.append(roc_auc_score(truth, with_check[:SIZE]))
@@ -105,6 +105,6 @@ def _among_contexts(
     }
 
 
-def _auroc(foreignness: FloatArray, known: FloatArray) -> float:
-    truth = np.r_[np.ones(len(foreignness)), np.zeros(len(known))]
-    return float(roc_auc_score(truth, np.r_[foreignness, known]))
+def _auroc(ood_ratio: FloatArray, known: FloatArray) -> float:
+    truth = np.r_[np.ones(len(ood_ratio)), np.zeros(len(known))]
+    return float(roc_auc_score(truth, np.r_[ood_ratio, known]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from service.core.detect.density_ratio import Kernel
 from service.core.detect.moments import Moments
-from service.core.types import ContextEstimator, Float64Array, Reliability, Source
+from service.core.types import ContextEstimatorName, Float64Array, Reliability, Source
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Context:
     posterior_variance: Float64Array
     radius_squared: float
     source: Source
-    estimator: ContextEstimator
+    estimator: ContextEstimatorName
     contamination: float | None
     reliability: Reliability
     warnings: tuple[str, ...]

@@ -1,18 +1,192 @@
-"""The registry of estimators, by name."""
+"""The registry of estimators: every one by its name, behind one protocol.
+
+An estimator says what is normal among a context's images, how an image stands to it, and what each latent has to do
+with that. To add one: a class or an instance here, its name in `service.core.types`, and the enum in the proto.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, get_args
 
-from service.core.detect.classical import classical, minimum_covariance_determinant, shrunk_ledoit_wolf, shrunk_oas
-from service.core.detect.gaussian import Fit
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.detect import density_ratio
+from service.core.detect.classical import (
+    classical,
+    is_degenerate,
+    leave_one_out_distances,
+    minimum_covariance_determinant,
+    shrunk_ledoit_wolf,
+    shrunk_oas,
+)
+from service.core.detect.context import Context
+from service.core.detect.gaussian import Fit, mahalanobis_squared
+from service.core.detect.gaussian_odds import (
+    background_fit,
+    marginal_log_ratios,
+    noise_floor,
+    normal_fit,
+    outlier_log_odds,
+)
+from service.core.detect.mixture import fit_mixture
 from service.core.detect.robust_mcd import robust
-from service.core.types import Float64Array
+from service.core.detect.standardize import PopulationUnits, canonical_order
+from service.core.explain import shapley_gaussian
+from service.core.explain.shapley_density_ratio import odds_shares
+from service.core.types import ContextEstimatorName, EstimatorName, Float64Array
+from service.errors import InvalidOption
 
-FITS: dict[str, Callable[[Float64Array, Float64Array], Fit]] = {
-    "leave_one_out": classical,
-    "ledoit_wolf": shrunk_ledoit_wolf,
-    "oas": shrunk_oas,
-    "mcd": minimum_covariance_determinant,
-    "robust": robust,
+BoolArray = NDArray[np.bool_]
+# A function from points (n, d) and the noise floor (d,) to the moments of the normal ones.
+MomentsFit = Callable[[Float64Array, Float64Array], Fit]
+
+
+class Estimator(Protocol):
+    """What every estimator can do. Points (n, d) are in population units, over the live latents.
+
+    ranks_by_odds    the outlier score is the log posterior odds; otherwise it is the squared distance
+    compares_images  it compares images with those of the context, and searches for bandwidths: that takes memory
+    """
+
+    @property
+    def ranks_by_odds(self) -> bool: ...
+
+    @property
+    def compares_images(self) -> bool: ...
+
+    def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
+        """Return the moments of the normal points, with the noise `floor` (d,) on the covariance's diagonal.
+
+        background  the population, with the same floor
+        """
+
+    def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        """Return `context` with what the estimator keeps of its images beside their moments."""
+
+    def distances(
+        self, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray
+    ) -> Float64Array:
+        """Return the squared distances (n,) of points; `members` (n,) are the images that `context` was fitted to."""
+
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits, share: float) -> Float64Array:
+        """Return the log posterior odds (n,) of outlier against inlier, where `share` of all images are outliers."""
+
+    def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        """Return the Shapley values (n, d) of the log odds, up to a constant of the context."""
+
+
+@dataclass(frozen=True)
+class GaussianEstimator:
+    """Moments by some function of points and floor. Distances and odds follow from two Gaussians."""
+
+    moments_fit: MomentsFit
+    ranks_by_odds: bool = False
+    compares_images: bool = False
+
+    def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
+        return self.moments_fit(points, floor)
+
+    def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        return context
+
+    def distances(
+        self, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray
+    ) -> Float64Array:
+        return mahalanobis_squared(points, *units.in_units(context))
+
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits, share: float) -> Float64Array:
+        return outlier_log_odds(points, normal_fit(context, units), background_fit(context, units), share)
+
+    def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        return shapley_gaussian.shapley_odds(points, normal_fit(context, units), background_fit(context, units))
+
+
+class LeaveOneOut(GaussianEstimator):
+    """Each image of a batch is compared with the moments of the others."""
+
+    def distances(
+        self, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray
+    ) -> Float64Array:
+        distances = super().distances(points, context, units, members)
+        if context.source == "batch" and context.size > 2:
+            # A canonical order, so that sums round alike however the images are permuted.
+            order = np.flatnonzero(members)[canonical_order(points[members])]
+            # The published formula has no floor: it is exact wherever the others' covariance can be inverted.
+            floor = noise_floor(context.posterior_variance, units)
+            needed = floor if is_degenerate(points[order]) else np.zeros_like(floor)
+            distances[order] = leave_one_out_distances(points[order], needed)
+        return distances
+
+
+class Mixture(GaussianEstimator):
+    """Context against population, by expectation maximisation."""
+
+    def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
+        return fit_mixture(points, floor, background)
+
+
+class DensityRatio(Mixture):
+    """The mixture's Gaussians as a base, and kernels on the context's images where neighbours are enough to tell.
+
+    Without a sample of the population, or with two images or fewer, it is the mixture.
+    """
+
+    def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        if len(points) <= 2 or not units.live.size:
+            return context
+        sample = units.sample()
+        if sample is None:
+            warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
+            return replace(context, warnings=(*context.warnings, warning))
+        resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
+        base = -super().log_odds(points, context, units, 0.5)
+        kernel = density_ratio.fit_kernel(points, resolution, sample, base)
+        return replace(context, kernel=kernel, contamination=kernel.contamination)
+
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits, share: float) -> Float64Array:
+        gaussian, sample = super().log_odds(points, context, units, share), units.sample()
+        if context.kernel is None or sample is None:
+            return gaussian
+        base = np.log(share / (1 - share)) - gaussian
+        ratios = density_ratio.log_ratios(points, context.kernel, sample, base)
+        return density_ratio.log_odds(ratios, context.kernel, share)
+
+    def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        sample = units.sample()
+        if context.kernel is None or sample is None:
+            return super().shapley_odds(points, context, units)
+
+        def base(points: Float64Array, axes: BoolArray) -> Float64Array:
+            return marginal_log_ratios(points, context, units, axes)
+
+        return odds_shares(points, context.kernel, sample, base)
+
+
+ESTIMATORS: dict[EstimatorName, Estimator] = {
+    "density_ratio": DensityRatio(classical, ranks_by_odds=True, compares_images=True),
+    "mixture": Mixture(classical, ranks_by_odds=True),
+    "robust": GaussianEstimator(robust),
+    "leave_one_out": LeaveOneOut(classical),
+    "ledoit_wolf": GaussianEstimator(shrunk_ledoit_wolf),
+    "oas": GaussianEstimator(shrunk_oas),
+    "mcd": GaussianEstimator(minimum_covariance_determinant),
 }
+# A merged context keeps no images to estimate from: its moments are those of its parts' images.
+MERGED = GaussianEstimator(classical, ranks_by_odds=True)
+
+
+def estimator_named(name: str) -> Estimator:
+    """Return the estimator of that name. Raises InvalidOption, which lists the names."""
+    for known in get_args(EstimatorName):
+        if name == known:
+            return ESTIMATORS[known]
+    raise InvalidOption(f"estimator is {name!r}, expected one of {', '.join(ESTIMATORS)}.")
+
+
+def estimator_of(context: Context) -> Estimator:
+    """Return the estimator that a context was fitted by, or what stands for it in a merged one."""
+    name: ContextEstimatorName = context.estimator
+    return MERGED if name == "moments" else ESTIMATORS[name]

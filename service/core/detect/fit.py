@@ -1,34 +1,25 @@
-"""Contexts from images: what is normal among them, by the estimator that was asked for; and contexts put together."""
+"""Contexts: fitted to images by a named estimator, or merged from several contexts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import chi2
 
-from service.core.detect import density_ratio
 from service.core.detect.context import Context
-from service.core.detect.estimators import FITS
+from service.core.detect.estimators import estimator_named
 from service.core.detect.gaussian import Fit
-from service.core.detect.mixture import fit_mixture
+from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.moments import Moments
-from service.core.detect.posterior import (
-    background_fit,
-    log_odds,
-    mahalanobis,
-    noise_floor,
-    normal_fit,
-    outlier_log_odds,
-)
-from service.core.detect.standardize import PopulationUnits
+from service.core.detect.posterior import log_odds, mahalanobis
+from service.core.detect.standardize import PopulationUnits, canonical_order
 from service.core.population import Population
-from service.core.types import DEFAULT_ESTIMATOR, Estimator, Float64Array, Source
-from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName, Float64Array, Source
+from service.errors import ContextTooSmall, InvalidInput, ShapeMismatch
 
 # Share of the normal images that lie within a context's radius.
 INSIDE = 0.99
@@ -38,15 +29,16 @@ def fit(
     latents: NDArray[np.floating],
     population: Population,
     *,
-    estimator: Estimator = DEFAULT_ESTIMATOR,
+    estimator: EstimatorName = DEFAULT_ESTIMATOR,
     source: Source = "reference",
 ) -> Context:
-    """The context that the images with `latents` (n, 2, L) make. None, or one in a batch, falls back on the population.
+    """Fit a context to the images with `latents` (n, 2, L). No image, or one image of a batch, falls back on the
+    population.
 
-    Raises InvalidOption, ShapeMismatch, InvalidInput (latents that are not finite) and ContextTooSmall (no images
-    in a reference).
+    Raises InvalidOption, ShapeMismatch, InvalidInput (latents that are not finite) and ContextTooSmall (a reference
+    without images).
     """
-    check_estimator(estimator)
+    estimator_named(estimator)
     check_latents(source, latents, population)
     if source == "reference" and len(latents) == 0:
         raise ContextTooSmall(
@@ -76,22 +68,25 @@ def fit(
         reliability="low" if warnings else "high",
         warnings=warnings,
     )
-    if estimator == "density_ratio" and len(points) > 2 and units.live.size:
-        context = _with_kernel(context, points, units)
+    context = estimator_named(estimator).with_images(context, points, units)
     if len(points) <= 2 * units.live.size or source == "population":
         return context
     # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.
     normal = 1 - expit(log_odds(latents, context, population))
-    reached = _quantile(mahalanobis(latents, context, population), normal, INSIDE)
-    return replace(context, radius_squared=min(reached, context.radius_squared))
+    distances = mahalanobis(latents, context, population)
+    # Where no image is normal at all, numpy would divide by their weight, which is 0.
+    radius_squared = (
+        np.quantile(distances, INSIDE, weights=normal, method="inverted_cdf") if normal.any() else distances.min()
+    )
+    return replace(context, radius_squared=min(float(radius_squared), context.radius_squared))
 
 
 def merge(contexts: Sequence[Context], population: Population) -> Context:
-    """One context for the images of several, as if their moments had been taken together.
+    """Return one context for the images of all contexts, as if their moments had been taken together.
 
-    The moments, and the mean posterior variance, are exactly those of all the images; the location and covariance are
-    theirs too, with the noise floor: no image is left to tell outliers by. A single context is returned as it is.
-    Raises ContextTooSmall where one was fitted to no images.
+    The moments and the mean posterior variance are exactly those of all images. Location and covariance follow from
+    them, with the noise floor: no image is left to tell outliers by. A single context is returned as it is.
+    Raises ContextTooSmall where one of several was fitted to no images.
     """
     if len(contexts) == 1:
         return contexts[0]
@@ -131,9 +126,9 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
 
 
 def fit_context(
-    points: Float64Array, floor: Float64Array, estimator: Estimator, source: Source, units: PopulationUnits
+    points: Float64Array, floor: Float64Array, estimator: EstimatorName, source: Source, units: PopulationUnits
 ) -> tuple[Fit, tuple[str, ...]]:
-    """The normal images' moments, from points (n, d) in population units, and what to warn the user of."""
+    """Return the moments of the normal images, from points (n, d) in population units, and warnings for the user."""
     n, d = points.shape
     background = Fit(np.zeros(d), units.correlation() + np.diag(floor))
     if d == 0:
@@ -146,34 +141,10 @@ def fit_context(
         covariance = (moments.scatter + background.covariance) / (n + 1) + np.diag(floor)
         blend = Fit(moments.mean * n / (n + 1), covariance)
         return blend, (f"A {source} of {n} is too small for a context: blended with the model's population.",)
-    by_mixture = estimator in ("mixture", "density_ratio")
-    fit = fit_mixture(points, floor, background) if by_mixture else FITS[estimator](points, floor)
+    fit = estimator_named(estimator).fit(points, floor, background)
     if n <= 2 * d:
         return fit, (_few(n, d), *fit.warnings)
     return fit, fit.warnings
-
-
-def _with_kernel(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
-    """`context` with what `density_ratio` compares images with, from its images' points (n, d) in canonical order."""
-    sample = units.sample()
-    if sample is None:
-        warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
-        return replace(context, warnings=(*context.warnings, warning))
-    resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
-    base = -outlier_log_odds(points, normal_fit(context, units), background_fit(context, units), 0.5)
-    found = density_ratio.fit_kernel(points, resolution, sample, base)
-    return replace(context, kernel=found, contamination=found.contamination)
-
-
-def canonical_order(points: Float64Array) -> NDArray[np.intp]:
-    return np.lexsort(np.vstack([np.zeros(len(points)), points.T]))
-
-
-def _quantile(values: Float64Array, weights: Float64Array, share: float) -> float:
-    """The smallest value up to which at least `share` of the weight lies."""
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(reached, share * reached[-1])])
 
 
 def _few(size: float, d: int) -> str:
@@ -186,8 +157,3 @@ def check_latents(name: str, latents: NDArray[np.floating], population: Populati
         raise ShapeMismatch(f"{name} has shape {latents.shape}, expected (n, {expected[0]}, {expected[1]}).")
     if not np.isfinite(latents).all():
         raise InvalidInput(f"{name} holds values that are not finite.", "Check the encoder and its input.")
-
-
-def check_estimator(estimator: str) -> None:
-    if estimator not in get_args(Estimator):
-        raise InvalidOption(f"estimator is {estimator!r}, expected one of {', '.join(get_args(Estimator))}.")

@@ -1,8 +1,8 @@
-"""Foreign images: a photograph or a digit among the shapes, which a context of latents alone may miss.
+"""Out-of-distribution images: a photograph or a digit among the shapes, which latents alone may miss.
 
-A decoder draws nothing but what it was trained on. An encoder maps anything to latents, often near the population's
-centre, so distances between latents do not tell a digit from a cube, but what is drawn from them is no digit. An image
-is foreign where its reconstruction error exceeds nearly every error of the population.
+A decoder draws only what it was trained on. An encoder maps anything to latents, often near the population's centre, so
+distances between latents do not tell a digit from a cube. What is decoded from them is no digit, though. An image is
+out of distribution (the API says foreign) where its reconstruction error exceeds nearly every error of the population.
 """
 
 from __future__ import annotations
@@ -15,49 +15,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.population import Familiarity
+from service.core.types import Float64Array
 
-Float64Array = NDArray[np.float64]
-
-# The limit, in units of the population's high quantile: room for images of the same kind that came by another way than
-# the population did, through another camera, renderer, size or compression.
+# The limit, in units of the population's high quantile. It leaves room for images of the same kind that came another
+# way than the population did: through another camera, renderer, size or compression.
 MARGIN = 3.0
 
 
-@dataclass(frozen=True)
-class Check:
-    """How far each image is from what the model has seen.
+def is_ood(ood_ratio: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which images (n,) are out of distribution, from their error in units of the limit."""
+    return np.asarray(ood_ratio > 1)
 
-    foreignness   (n,)  reconstruction error in units of the limit: foreign above 1
-    times_median  (n,)  the same in units of the population's median
+
+@dataclass(frozen=True)
+class OodCheck:
+    """How far each image is from what the model was trained on.
+
+    ood_ratio     (n,)  reconstruction error in units of the limit
+    times_median  (n,)  reconstruction error in units of the population's median
     """
 
-    foreignness: Float64Array
+    ood_ratio: Float64Array
     times_median: Float64Array
 
+    @property
+    def is_ood(self) -> NDArray[np.bool_]:
+        """Return which images (n,) are out of distribution."""
+        return is_ood(self.ood_ratio)
+
     def reason(self, row: int) -> str:
-        """Why the image in that row is foreign, as a sentence."""
+        """Return one sentence on why the image in that row is out of distribution."""
         times = f"{self.times_median[row]:.2g}" if self.times_median[row] < 10 else f"{self.times_median[row]:,.0f}"
         return f"outside what the model has seen: reconstruction error {times} times the population's median"
 
     @classmethod
     def concatenate(cls, checks: Sequence[Self]) -> Self:
-        """The checks of all the rows of a request, from those of its chunks, of which there is at least one."""
+        """Return the check of all rows of a request, from those of its chunks, of which there is at least one."""
         return cls(
-            np.concatenate([check.foreignness for check in checks]),
+            np.concatenate([check.ood_ratio for check in checks]),
             np.concatenate([check.times_median for check in checks]),
         )
 
 
-def check(error: NDArray[np.floating], familiarity: Familiarity) -> Check:
+def check(error: NDArray[np.floating], familiarity: Familiarity) -> OodCheck:
     """Compare the `reconstruction_error` (n,) of images with the population's."""
     exact = error.astype(np.float64)
-    return Check(exact / (MARGIN * familiarity.high), exact / familiarity.median)
+    return OodCheck(exact / (MARGIN * familiarity.high), exact / familiarity.median)
 
 
 def reconstruction_error(images: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Float64Array:
-    """Mean squared difference (n,), in grey levels squared, between images and `decoded`, both (n, H, W, C).
+    """Return the mean squared difference (n,), in grey levels squared, of images and `decoded`, both (n, H, W, C).
 
-    `decoded` is what the decoder makes of the images' means.
+    `decoded` is what the decoder draws from the means of the images.
     """
     # One image at a time: the differences stay in the processor's cache, which is several times faster.
     differences = (

@@ -66,3 +66,8 @@ class PopulationUnits:
         whole = np.diag(np.maximum(np.diag(self.population.covariance), np.finfo(np.float64).tiny))
         whole[np.ix_(self.live, self.live)] = covariance * np.outer(self.unit, self.unit)
         return whole
+
+
+def canonical_order(points: Float64Array) -> NDArray[np.intp]:
+    """Return an order (n,) of points (n, d) that does not depend on how they came."""
+    return np.lexsort(np.vstack([np.zeros(len(points)), points.T]))

@@ -1,11 +1,12 @@
-"""Why an image is far from its context: what each latent contributes, and the fewest that would have to change.
+"""Attributions: what each latent contributes to an image's distance and to its log odds of being an outlier.
 
-Latents are the encoder's, (n, 2, L), or their means alone, (n, L). Inside, points (n, d) and fits are in population
-units over the live latents, as everywhere in scoring. With delta = x - location, Omega = covariance^-1 and
-g = Omega delta the squared distance is D2 = delta' g. Dead latents are 0 in every result: they never count.
+Latents are the encoder's, (n, 2, L), or their means, (n, L). Points (n, d) and fits are in population units over the
+live
+latents. With delta = x - location, Omega = covariance^-1 and g = Omega delta the squared distance is D2 = delta' g.
+Dead latents are 0 in every result.
 
-Everything is about the context's own moments, whatever the estimator. The distance to the moments of the other
-images, which `leave_one_out` gives in a batch, is a multiple of that to all (but for the floor): so are its shares.
+Everything is about the context's own moments, whatever the estimator. The distance to the moments of the other images,
+which `leave_one_out` gives in a batch, is a multiple of that to all (but for the floor): so are its shares.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.detect import posterior, scoring
 from service.core.detect.context import Context
+from service.core.detect.estimators import estimator_of
 from service.core.detect.gaussian import Fit
+from service.core.detect.gaussian_odds import background_fit
 from service.core.detect.standardize import PopulationUnits
-from service.core.explain.shapley_density_ratio import odds_shares
 from service.core.explain.shapley_gaussian import (
     conditional_z,
     departure,
@@ -63,39 +64,28 @@ class Attributions:
 
 
 def attribute(latents: NDArray[np.floating], context: Context, population: Population) -> Attributions:
-    """Attributions of `latents` in `context`."""
+    """Return the attributions of `latents` in `context`."""
     units = PopulationUnits.of(population)
     points, fit = units.points(latents), Fit(*units.in_units(context))
-    background = posterior.background_fit(context, units)
+    background = background_fit(context, units)
     dead = np.ones(len(population.location), dtype=bool)
     dead[units.live] = False
-    own, gaussian = _shapley_odds(points, context, units), shapley_odds(points, fit, background)
+    gaussian = shapley_odds(points, fit, background)
+    own = estimator_of(context).shapley_odds(points, context, units)
     return Attributions(
         shapley=_over_latents(shapley(points, fit), units),
-        shapley_odds=_over_latents(gaussian if own is None else own, units),
-        blame=_over_latents(gaussian if own is None else own + gaussian, units),
+        shapley_odds=_over_latents(own, units),
+        blame=_over_latents(own + gaussian, units),
         conditional_z=_over_latents(conditional_z(points, fit), units),
         marginal_z=_over_latents(marginal_z(points, fit), units),
         dead=dead,
     )
 
 
-def _shapley_odds(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array | None:
-    """Shapley values (n, d) of the log odds of a density ratio, None where `context` has none."""
-    sample = units.sample()
-    if context.kernel is None or sample is None:
-        return None
-
-    def base(points: Float64Array, axes: BoolArray) -> Float64Array:
-        return posterior.marginal_log_ratios(points, context, units, axes)
-
-    return odds_shares(points, context.kernel, sample, base)
-
-
 def order(attributions: Attributions, context: Context) -> IndexArray:
-    """Latent indices (n, L), the ones most to blame for the score first, the dead last; ties to the earlier."""
+    """Return latent indices (n, L): the ones most to blame for the score first, the dead last, ties to the earlier."""
     # Against the population itself the odds are flat: only the distance is left to explain.
-    by_odds = context.estimator in scoring.RANKED_BY_ODDS and context.source != "population"
+    by_odds = estimator_of(context).ranks_by_odds and context.source != "population"
     terms = attributions.blame if by_odds else attributions.shapley
     return np.argsort(np.where(attributions.dead, np.inf, -terms), axis=1, kind="stable")
 

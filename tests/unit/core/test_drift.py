@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.core.detect.drift import MOST_DISTANCE, MOST_SHIFT, WINDOW, Drift
+from service.core.drift import MOST_DISTANCE, MOST_SHIFT, WINDOW, Drift
 from service.core.population import Population
 
 rng = np.random.default_rng(0)

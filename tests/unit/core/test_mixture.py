@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from service.core.detect.gaussian import Fit
+from service.core.detect.gaussian_odds import outlier_log_odds
 from service.core.detect.mixture import SEARCH_SIZE, fit_mixture
-from service.core.detect.posterior import outlier_log_odds
 
 D = 9
 FLOOR = np.full(D, 0.002)

@@ -54,8 +54,8 @@ def test_every_image_is_measured_by_itself():
     parts = [ood.reconstruction_error(images[rows], decoded[rows]) for rows in (slice(4), slice(4, 9), slice(9, 9))]
     assert np.concatenate(parts).tolist() == error.tolist()
     whole, parts = ood.check(error, FAMILIARITY), [ood.check(part, FAMILIARITY) for part in parts]
-    joined = ood.Check.concatenate(parts)
-    assert joined.foreignness.tolist() == whole.foreignness.tolist()
+    joined = ood.OodCheck.concatenate(parts)
+    assert joined.ood_ratio.tolist() == whole.ood_ratio.tolist()
     assert joined.times_median.tolist() == whole.times_median.tolist()
 
 
@@ -65,7 +65,7 @@ def test_every_image_is_measured_by_itself():
 def test_foreignness_is_one_at_the_limit():
     limit = ood.MARGIN * FAMILIARITY.high
     found = ood.check(ood.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
-    np.testing.assert_allclose(found.foreignness, [0, 1 / limit, 400 / limit])
+    np.testing.assert_allclose(found.ood_ratio, [0, 1 / limit, 400 / limit])
     np.testing.assert_allclose(found.times_median, [0, 1 / 4, 100])
     assert found.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
 
@@ -150,18 +150,18 @@ def real():
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
 
 
-def foreignness_of(images, networks, served_bundle):
-    return ood.check(networks.encode_checked(images)[:, -1], served_bundle.population.familiarity).foreignness
+def ood_ratio_of(images, networks, served_bundle):
+    return ood.check(networks.encode_checked(images)[:, -1], served_bundle.population.familiarity).ood_ratio
 
 
 def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle, real):
     """They differ from the renderings that the model was trained on, and yet they are what it is meant for."""
     assert len(real) == 30
-    assert foreignness_of(real, networks, served_bundle).max() < 0.8
+    assert ood_ratio_of(real, networks, served_bundle).max() < 0.8
 
 
 def test_rendered_frames_are_not_foreign(networks, served_bundle, frames):
-    assert (foreignness_of(frames, networks, served_bundle) > 1).mean() <= 0.002
+    assert (ood_ratio_of(frames, networks, served_bundle) > 1).mean() <= 0.002
 
 
 def test_enlarged_and_compressed_frames_are_not_foreign(networks, served_bundle, frames):
@@ -171,7 +171,7 @@ def test_enlarged_and_compressed_frames_are_not_foreign(networks, served_bundle,
         buffer = BytesIO()
         Image.fromarray(frame).resize((256, 256), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75)
         returned.append(np.asarray(Image.open(buffer).resize((64, 64), Image.Resampling.BILINEAR)))
-    assert (foreignness_of(np.stack(returned), networks, served_bundle) > 1).mean() <= 0.01
+    assert (ood_ratio_of(np.stack(returned), networks, served_bundle) > 1).mean() <= 0.01
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,7 +179,7 @@ def test_foreign_images_are_foreign(kind, networks, served_bundle, real):
     if kind == "photographs":
         pytest.importorskip("skimage")
     made = foreign_images(kind, 60, np.random.default_rng(4), real)
-    assert (foreignness_of(made, networks, served_bundle) > 1).mean() > 0.95
+    assert (ood_ratio_of(made, networks, served_bundle) > 1).mean() > 0.95
 
 
 def test_the_limit_is_the_bundles_own(networks, served_bundle, frames):
@@ -187,5 +187,5 @@ def test_the_limit_is_the_bundles_own(networks, served_bundle, frames):
     familiarity = served_bundle.population.familiarity
     worse = replace(familiarity, high=10 * familiarity.high)
     error = networks.encode_checked(frames[:5])[:, -1]
-    here, there = (ood.check(error, known).foreignness for known in (familiarity, worse))
+    here, there = (ood.check(error, known).ood_ratio for known in (familiarity, worse))
     np.testing.assert_allclose(here, 10 * there)

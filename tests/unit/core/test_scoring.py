@@ -6,10 +6,10 @@ import pytest
 from service.core.detect.classical import leave_one_out_distances
 from service.core.detect.scoring import false_discovery_flags, score
 from service.core.population import Population
-from service.core.types import DEFAULT_ESTIMATOR, Estimator
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from service.errors import ContextTooSmall, InvalidInput, InvalidOption, ShapeMismatch
 
-ESTIMATORS = get_args(Estimator)
+ESTIMATORS = get_args(EstimatorName)
 LIVE, DEAD = 5, 2
 
 
@@ -364,9 +364,9 @@ def test_a_foreign_image_ranks_first_is_flagged_and_leaves_the_context_as_it_is(
     mean[5, population.live_dims[0]] = 2.0
     latents = np.stack([mean, np.log(np.tile(population.posterior_variance, (60, 1)))], axis=1)
     strange = np.concatenate([latents, latents[:2]])  # latents that fit perfectly, of images that do not
-    foreignness = np.r_[np.full(60, 0.5), 1.5, 9.0]
+    ood_ratio = np.r_[np.full(60, 0.5), 1.5, 9.0]
     for estimator in ("mixture", "robust", "leave_one_out", "ledoit_wolf"):
-        scores = score(strange, population, estimator=estimator, foreignness=foreignness)
+        scores = score(strange, population, estimator=estimator, ood_ratio=ood_ratio)
         alone = score(latents, population, estimator=estimator)
         assert scores.rank[[61, 60]].tolist() == [1, 2]
         assert scores.is_outlier[60:].all()
@@ -382,15 +382,15 @@ def test_a_foreign_image_outranks_one_that_is_further_out_than_any_scale(served_
     mean = np.tile(population.location, (40, 1))
     mean[7, population.live_dims[0]] += 50  # among identical images: a published distance without a bound
     latents = np.stack([mean, np.log(np.tile(population.posterior_variance, (40, 1)))], axis=1)
-    foreignness = np.full(40, 0.5)
-    foreignness[3] = 1.1
-    scores = score(latents, population, estimator="leave_one_out", foreignness=foreignness)
+    ood_ratio = np.full(40, 0.5)
+    ood_ratio[3] = 1.1
+    scores = score(latents, population, estimator="leave_one_out", ood_ratio=ood_ratio)
     assert scores.rank[[3, 7]].tolist() == [1, 2]
     assert scores.outlier_score[3] > scores.outlier_score[7] == scores.mahalanobis_squared[7]
 
 
 def test_a_batch_of_foreign_images_is_compared_with_the_population(served_bundle):
     latents = np.zeros((5, 2, served_bundle.manifest.latent_dim))
-    scores = score(latents, served_bundle.population, foreignness=np.full(5, 2.0))
+    scores = score(latents, served_bundle.population, ood_ratio=np.full(5, 2.0))
     assert scores.context.source == "population"
     assert scores.is_outlier.all()

@@ -28,7 +28,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest, read_contexts
 from service.core.detect import scoring
-from service.core.types import Estimator
+from service.core.types import EstimatorName
 from service.errors import (
     InferenceUnavailable,
     InvalidOption,
@@ -153,7 +153,7 @@ async def test_two_bad_images_of_one_name_are_both_told(pipeline):
 
 async def test_identical_images_make_a_context_that_comes_back(pipeline):
     """Their radius may be 0."""
-    for estimator in get_args(Estimator):
+    for estimator in get_args(EstimatorName):
         images = np.repeat(noise(1), 40, axis=0)
         fitted = await pipeline.fit(request_of(images, options_type=FitOptions, estimator=estimator))
         (context,) = read_contexts(json.loads(fitted.model_dump_json())["context"])

@@ -1,0 +1,67 @@
+"""Gaussian log odds of an image: the population, with a far tail, against the context's moments."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.detect.context import Context
+from service.core.detect.gaussian import Fit, log_density, mahalanobis_squared, marginal_distances
+from service.core.detect.standardize import PopulationUnits
+from service.core.types import Float64Array
+
+# The noise floor, in units of the encoder's mean posterior variance.
+FLOOR_SHARE = 0.25
+# Outliers follow the population, but this share of them lies anywhere within this many times its spread.
+FAR_SHARE, FAR = 1e-3, 5.0
+
+
+def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit, share: float) -> Float64Array:
+    """Return log posterior odds (n,) of outlier against inlier, where `share` of the images are outliers.
+
+    Outliers follow the population's Gaussian, with a far tail.
+    """
+    distance = mahalanobis_squared(points, background.location, background.covariance)
+    outlier = log_density(points, background.location, background.covariance) + far_tail(distance, points.shape[1])
+    inlier = log_density(points, fit.location, fit.covariance)
+    odds: Float64Array = outlier - inlier + np.log(share / (1 - share))
+    return odds
+
+
+def marginal_log_ratios(
+    points: Float64Array, context: Context, units: PopulationUnits, axes: NDArray[np.bool_]
+) -> Float64Array:
+    """Return log ratios (s, n) of context to population at points (n, d), by their Gaussians on sets of axes (s, d).
+
+    On all axes this is the negative of `outlier_log_odds`, but for the share.
+    """
+    inlier, inlier_volume = marginal_distances(points, normal_fit(context, units), axes)
+    outlier, outlier_volume = marginal_distances(points, background_fit(context, units), axes)
+    tail = far_tail(outlier, axes.sum(axis=1)[:, None])
+    return 0.5 * (outlier - inlier) + (outlier_volume - inlier_volume)[:, None] - tail
+
+
+def far_tail(distance: Float64Array, d: int | NDArray[np.int64]) -> Float64Array:
+    """Return what the far tail adds to the log density of outliers, at squared distances to the population over d axes.
+
+    A few outliers lie far outside the population. There both Gaussians vanish and their ratio means nothing: the tail
+    takes over. Within the population it adds nothing.
+    """
+    far = np.log(FAR_SHARE) - d * np.log(FAR) + 0.5 * distance * (1 - FAR**-2)
+    return np.asarray(np.logaddexp(0, far))
+
+
+def normal_fit(context: Context, units: PopulationUnits) -> Fit:
+    return Fit(*units.in_units(context))
+
+
+def background_fit(context: Context, units: PopulationUnits) -> Fit:
+    """Return the population's moments, with the noise floor of the context."""
+    floor = noise_floor(context.posterior_variance, units)
+    return Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
+
+
+def noise_floor(posterior_variance: Float64Array, units: PopulationUnits) -> Float64Array:
+    """Return the encoder's noise (d,) in population units, from posterior variances (L,)."""
+    floor: Float64Array = FLOOR_SHARE * posterior_variance[units.live] / units.unit**2
+    return floor
