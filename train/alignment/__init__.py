@@ -1,1 +1,1 @@
-"""Align latents whose sense changes with the context: an algorithm on a trained model, without labels."""
+"""Alignment of latents whose sign depends on the context: an algorithm on a trained model, without labels."""

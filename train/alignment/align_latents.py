@@ -1,20 +1,20 @@
-"""Of a model with a folded latent, one without: new latents for what the folded one and its partner hold.
+"""Alignment: replace a latent whose sign depends on the context, and its partner, by two consistent latents.
 
-    1  the folded latent and its gauge (train/alignment/context_signs.py); its partner, the latent that it then depends
-    on most, or where
-       it depends on none, so that it holds all there is by itself, a latent more
-    2  every image is decoded in one and the same context, so that its picture shows only what those two say
-    3  two new latents are learnt on these pictures by a small beta-TCVAE; of several seeds the lowest objective wins.
-       Here nothing can fold, since there is only one context, and a run takes seconds instead of hours
-    4  the linear layers of the network learn to go from and to the new latents (train/alignment/refit_heads.py), its
-    convolutions stay
+Such a latent is called *folded* (train/alignment/context_signs.py). The algorithm uses no labels:
 
-Latents that were idle are dropped. Nothing here looks at a label. The training loop goes on with the new model
-(Preset.folded_steps): under the full objective the convolutions adapt, and what the small model got wrong is mended.
+    1  Find the folded latent and fit its sign and scale by context. Its partner is the latent that then shares the
+       most information with it. Where no latent shares enough, a new latent is added as partner.
+    2  Decode every image in one reference context, so that its picture shows only these two latents.
+    3  Fit two new latents to the pictures with a small beta-TCVAE. Of several seeds the lowest objective wins. With
+       one context no latent can fold, and a fit takes seconds instead of hours.
+    4  Refit the network's linear layers to the new latents (train/alignment/refit_heads.py). Convolutions are kept.
 
-What the gauge got wrong is not: it knows only of a latent that under some hues is as a whole the mirror image of what
-it is under others. Once the pictures are sharp (Preset.second_look), `align` looks whether the new latents mean the
-same under all hues (train/alignment/edge_matching.py), and teaches them anew where they do not.
+Dead latents are dropped. Training then continues with the new model (Preset.folded_steps), so that the convolutions
+adapt and the errors of the small model are corrected.
+
+Step 1 only models a change of sign and scale. Other inconsistencies remain. At the end of training (Preset.second_look)
+`align` compares the new latents across contexts by the edges of the decoded pictures
+(train/alignment/edge_matching.py), and refits them where they disagree.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ PICTURE_WEIGHT = 10.0  # of a squared pixel, beside the KL terms: about the curv
 
 @dataclass(frozen=True)
 class Pair:
-    """Two new latents of pictures: their encoder, (N, COORDINATES) -> mean and logvar, and what it reached."""
+    """Two new latents: their encoder, (N, COORDINATES) to mean and logvar, and the objective that it reached."""
 
     encoder: nn.Module
     objective: float
@@ -65,6 +65,7 @@ class Pair:
 
     @torch.no_grad()
     def encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logvar, each (N, 2), of coordinates (N, COORDINATES)."""
         mean, logvar = self.encoder(coordinates).chunk(2, dim=1)
         return mean, logvar.clamp(max=0)
 
@@ -79,10 +80,10 @@ def unfold(
     seed: int,
     candidates: int = CANDIDATE_PAIRS,
 ) -> tuple[VAE, dict[str, Any]]:
-    """`model`, of `network`, without its idle latents and with its folded one unfolded; and what was found on the way.
+    """Return `model`, of `network`, without dead latents and with its folded latent aligned; and a report.
 
-    It looks at some of images (N, H, W, C) uint8, those of `rows`. Where no latent is folded, only the idle ones go.
-    Random draws hang on `seed` alone, and the caller's go on afterwards as if there had been none.
+    Up to IMAGES of the images (N, H, W, C) uint8 at `rows` are used. Where no latent is folded, only dead latents are
+    dropped. Random numbers depend on `seed` alone; the caller's random state is restored.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -134,10 +135,11 @@ def unfold(
 def align(
     model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64], report: dict[str, Any], *, seed: int
 ) -> dict[str, Any]:
-    """A second look at the latents that `unfold` made, with its `report`: what it saw, `model` changed in place.
+    """Compare the latents that `unfold` made, given its `report`, across contexts, and refit `model` in place if
+    needed.
 
-    Where the pair says something else in one context than in another for more than a few images, it is taught to say
-    everywhere what the best context reads of it. `aligned` of the result tells whether it was.
+    Return what to add to the report. `elsewhere` is the share of images whose latents differ from their reading in the
+    best context. From ELSEWHERE_SHARE on the linear layers are refitted to that reading, and `aligned` is true.
     """
     if report["folded"] is None:
         return {"aligned": False}
@@ -161,7 +163,7 @@ def align(
 
 
 def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
-    """The model with the latents `kept` (d,) alone; `network` has d. What the decoder made of the others at 0 stays."""
+    """Return the model with the latents `kept` (d,) only; `network` has d latents. The others are fixed at 0."""
     outputs = torch.cat([kept, model.latent_dim + kept])
     state = model.state_dict()
     for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
@@ -171,7 +173,7 @@ def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
 
 
 def with_another_latent(model: VAE, network: Network) -> VAE:
-    """The model with one latent more, the last of `network`'s: of mean 0 and variance 1, and nothing shows it."""
+    """Return the model with one more latent, the last of `network`: mean 0, variance 1, without effect on the image."""
     state = model.state_dict()
     for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
         mean, logvar = state[name].chunk(2)
@@ -187,9 +189,9 @@ def _of(state: dict[str, Tensor], model: VAE) -> VAE:
 
 
 def most_folded(decode: context_signs.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
-    """The gauge of the folded latent of (N, L), the most mirrored if there are several; and how mirrored each is.
+    """Return the fitted signs of the folded latent of latents (N, L), and every latent's mirrored share.
 
-    None where no latent is folded.
+    Of several folded latents the one with the highest share is returned, None where there is none.
     """
     dims = list(range(latents.shape[1]))
     if len(dims) < 2:
@@ -205,7 +207,7 @@ def most_folded(decode: context_signs.Decode, latents: Tensor) -> tuple[Gauge | 
 
 
 def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int | None:
-    """The latent of (N, L) that shares most information with `value` (N,), or None."""
+    """Return the latent of (N, L) that shares the most information with `value` (N,), or None below DEPENDENCE nats."""
     shared = {dim: dependence(value.numpy(), latents[:, dim].numpy()) for dim in among}
     closest = max(among, key=lambda dim: shared[dim])
     return closest if shared[closest] >= DEPENDENCE else None
@@ -213,7 +215,7 @@ def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int | None:
 
 @torch.inference_mode()
 def busiest(decode: context_signs.Decode, latents: Tensor, latent: int) -> int:
-    """The row of latents (N, L) in whose context `latent` moves the most pixels."""
+    """Return the row of latents (N, L) in whose context `latent` changes the pixels most."""
     low, high = latents.clone(), latents.clone()
     low[:, latent], high[:, latent] = -REACH, REACH
     moved = [
@@ -225,7 +227,10 @@ def busiest(decode: context_signs.Decode, latents: Tensor, latent: int) -> int:
 
 @torch.inference_mode()
 def pictures(decode: context_signs.Decode, fixed: Gauge, clusters: Tensor, partner: int, reference: Tensor) -> Tensor:
-    """(N, pixels) of half the size: what (value, partner) (N, 2) look like in the context of `reference` (L,)."""
+    """Decode (value, partner) (N, 2) in the context of `reference` (L,).
+
+    Return the pictures (N, pixels) at half the size, flattened.
+    """
     latents = reference.repeat(len(clusters), 1)
     latents[:, partner] = clusters[:, 1]
     latents[:, fixed.latent] = fixed.folded(clusters[:, 0], latents)
@@ -233,7 +238,7 @@ def pictures(decode: context_signs.Decode, fixed: Gauge, clusters: Tensor, partn
 
 
 def principal(flat: Tensor) -> Tensor:
-    """(N, COORDINATES) principal coordinates of flat pictures (N, pixels), in pixel units."""
+    """Return the principal coordinates (N, COORDINATES) of flat pictures (N, pixels), in pixel units."""
     centred = flat - flat.mean(0)
     axes = torch.linalg.eigh((centred.T @ centred).double())[1].flip(1)[:, :COORDINATES].float()
     coordinates: Tensor = centred @ (axes * torch.sign(axes.sum(0)))  # an axis has no sign of its own
@@ -241,7 +246,7 @@ def principal(flat: Tensor) -> Tensor:
 
 
 def is_typical(clusters: Tensor) -> Tensor:
-    """(N,) bool: not among the points of (N, 2) whose neighbours are furthest."""
+    """Return a mask (N,) that is false for the points of (N, 2) with the most distant neighbours."""
     scaled = (clusters / clusters.std(0).clamp(min=1e-6)).numpy()
     reach = torch.from_numpy(cKDTree(scaled).query(scaled, NEIGHBOURS)[0][:, -1])
     typical: Tensor = reach < reach.quantile(TYPICAL)
@@ -249,10 +254,10 @@ def is_typical(clusters: Tensor) -> Tensor:
 
 
 def new_latents(coordinates: Tensor, objective: BetaTCVAE, seed: int) -> Pair:
-    """Two latents of coordinates (N, COORDINATES) by beta-TCVAE, its pressure annealed as in the full recipe.
+    """Fit two latents to coordinates (N, COORDINATES) with a beta-TCVAE, its pressure annealed as in the full recipe.
 
-    The pictures come in few kinds, of which a batch holds several of each: log q(z) is estimated from the batch
-    as if it were the population. The objective that candidates are compared by is taken on larger batches.
+    The pictures fall into few kinds, and a batch holds several of each. So log q(z) is estimated from the batch as if
+    the batch were the population. The objective that compares candidates is measured on larger batches.
     """
     torch.manual_seed(seed)
     unit = coordinates[:, 0].std()

@@ -1,16 +1,16 @@
-"""A latent whose sense changes from context to context, given one sense everywhere: without labels.
+"""Signs and scales by context: give a latent whose sign depends on the context the same meaning in all contexts.
 
-The objective does not see whether a latent grows with the size of an object under one wall colour and shrinks with it
-under another: q(z) and the likelihood are the same. Such a *folded* latent still determines the picture, but only
-together with the others, so that images alike in that respect lie in mirrored clumps, and an edit of the colour
-also edits the size. Like a gauge in physics the choice is free in every context; here it is fixed so that
+The objective does not distinguish a latent that grows with the size of an object under every wall colour from one that
+grows under some colours and shrinks under others: q(z) and the likelihood are the same. Such a *folded* latent still
+determines the picture, but only together with the others. Images of the same size then lie in mirrored clusters, and an
+edit of the colour also changes the size. The sign and the scale are free in every context. They are chosen so that
 
     the latent's effect on the picture, as a pattern over pixels, is the same in all contexts     (its sign)
-    its mean size is the same in all contexts                                                     (its scale)
+    its mean absolute value is the same in all contexts                                           (its scale)
 
-Patterns are compared by their cosine: how strongly a pixel changes says which colours meet there, where it changes
-says what the latent does. The signs that pairs of contexts ask for are brought together by the eigenvector method for
-synchronisation over Z2 (Singer 2011), with a network in place of the vector's entries.
+Patterns are compared by their cosine. The strength of a pixel's change depends on the colours that meet there; its
+place depends on the latent. Each pair of contexts asks for equal or opposite signs. The signs are found by the
+eigenvector method for synchronisation over Z2 (Singer 2011), with a network in place of the eigenvector's entries.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ SCALE_JITTER = 0.03
 
 
 class NotFolded(ValueError):
-    """No signs, one for each context, give this latent one sense."""
+    """No assignment of signs to contexts makes this latent consistent."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Latents before and after some of them came from other images, and whether a latent's sense outlived it.
+    """Latents before and after some of them were swapped for another image's, and whether a latent kept its sign.
 
     before, after  (n, L)
-    agreement      (n,)   in [-1, 1]: cosine of the latent's effect before with that after, less that with its mirror
-    swapped        (n, L) bool
+    agreement      (n,)   in [-1, 1]: cosine of the latent's effect before with its effect after, less the cosine
+                          with the effect of its mirror image after
+    swapped        (n, L) bool, the latents that came from the other image
     """
 
     before: Tensor
@@ -56,7 +57,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Gauge:
-    """How a folded latent is read: z = sign(context) * scale(context, sign of v) * v, where v has one sense."""
+    """The sign and scale of a folded latent: z = sign(context) * scale(context, sign of v) * v, with v consistent."""
 
     latent: int
     context: tuple[int, ...]
@@ -65,18 +66,18 @@ class Gauge:
 
     @torch.no_grad()
     def fixed(self, latents: Tensor) -> Tensor:
-        """v (N,) of latents (N, L)."""
+        """Return the consistent value v (N,) of latents (N, L)."""
         value = latents[:, self.latent] * self.signs(latents)
         return value / self._scales(latents, value)
 
     @torch.no_grad()
     def folded(self, fixed: Tensor, latents: Tensor) -> Tensor:
-        """The latent (N,) that means `fixed` (N,) in the context of `latents` (N, L)."""
+        """Return the latent (N,) that has the consistent value `fixed` (N,) in the context of `latents` (N, L)."""
         return fixed * self._scales(latents, fixed) * self.signs(latents)
 
     @torch.no_grad()
     def signs(self, latents: Tensor) -> Tensor:
-        """1 or -1 (N,), as latents (N, L) have the latent in this sense or in the other."""
+        """Return the sign (N,), 1 or -1, of the latent in the context of latents (N, L)."""
         signs: Tensor = self.sign(latents[:, self.context]).squeeze(1)
         return torch.where(signs < 0, -1.0, 1.0)
 
@@ -85,9 +86,9 @@ class Gauge:
 
 
 def effect_agreement(decode: Decode, before: Tensor, after: Tensor, latent: int) -> Tensor:
-    """(n,): whether `latent` does before (n, L) what it does after (1), or what its mirror image does (-1).
+    """Return (n,) in [-1, 1]: 1 where `latent` has the same effect before and after (n, L), -1 where it is mirrored.
 
-    The effect is the change of every pixel from where the latent is 0, summed over channels without sign.
+    The effect is the absolute change of every pixel from the picture with the latent at 0, summed over channels.
     """
     mirrored = after.clone()
     mirrored[:, latent] *= -1
@@ -105,7 +106,7 @@ def effect_agreement(decode: Decode, before: Tensor, after: Tensor, latent: int)
 
 @torch.inference_mode()
 def pairs(decode: Decode, latents: Tensor, live: list[int], latent: int, count: int, chunk: int = 200) -> Pairs:
-    """`count` pairs of contexts for `latent`: one or two of the other live latents come from another image."""
+    """Return `count` pairs of contexts for `latent`: one or two of the other live latents come from another image."""
     others = torch.tensor([dim for dim in live if dim != latent])
     strong = torch.where(latents[:, latent].abs() > 0.25 * latents[:, latent].std())[0]
     before = latents[strong[torch.randint(len(strong), (count,))]]
@@ -122,18 +123,21 @@ def pairs(decode: Decode, latents: Tensor, live: list[int], latent: int, count: 
 
 
 def mirrored_share(found: Pairs) -> float:
-    """Evidence that says "mirrored", per pair: near 0 for a latent with one sense."""
+    """Return the mean evidence per pair for a change of sign: near 0 for a consistent latent."""
     return float(F.relu(-found.agreement).mean())
 
 
 def explained_share(gauge: Gauge, found: Pairs) -> float:
-    """How much of the evidence that says "mirrored" is gone, once the latent is read by this gauge."""
+    """Return the share of the evidence for a change of sign that these signs remove."""
     agreement = found.agreement * gauge.signs(found.before) * gauge.signs(found.after)
     return 1 - mirrored_share(replace(found, agreement=agreement)) / mirrored_share(found)
 
 
 def context_of(found: Pairs) -> tuple[int, ...]:
-    """The latents that turn the sense: where they alone were swapped, "mirrored" has a share in the evidence."""
+    """Return the latents on which the sign depends.
+
+    A latent counts where swapping it alone gives more than CONTEXT_SHARE of the evidence for a change of sign.
+    """
     context = []
     for dim in torch.where(found.swapped.any(0))[0].tolist():
         alone = found.swapped[:, dim] & (found.swapped.sum(1) == 1)
@@ -144,10 +148,11 @@ def context_of(found: Pairs) -> tuple[int, ...]:
 
 
 def fix(found: Pairs, latents: Tensor, latent: int, steps: int = 4_000) -> Gauge:
-    """The gauge of `latent` from its pairs and from latents (N, L); raises NotFolded where it is not.
+    """Fit sign and scale of `latent` by context, from its pairs and from latents (N, L).
 
-    Evidence for "mirrored" alone does not tell: to turn a hue round changes the same pixels, and small shapes look
-    alike. Where a latent is folded, the signs fitted to some pairs account for it in the others as well.
+    Raises NotFolded where the latent is consistent. Evidence for a change of sign alone does not decide: a change of
+    hue affects the same pixels, and small shapes look alike. The signs are fitted to some pairs and must explain the
+    evidence in the others as well.
     """
     context = context_of(found)
     if not context or mirrored_share(found) < MIRRORED_SHARE:
@@ -162,7 +167,10 @@ def fix(found: Pairs, latents: Tensor, latent: int, steps: int = 4_000) -> Gauge
 
 
 def perceptron(inputs: int, outputs: int, hidden: int = 64, spread: float | None = None) -> nn.Sequential:
-    """Two hidden layers; `spread` is the standard deviation of the first, wide where the function has sharp edges."""
+    """Return a perceptron of two hidden layers.
+
+    `spread` is the standard deviation of the first layer's initial weights. It is wide for functions with sharp edges.
+    """
     first = nn.Linear(inputs, hidden)
     if spread is not None:
         nn.init.normal_(first.weight, std=spread)
@@ -173,7 +181,11 @@ def perceptron(inputs: int, outputs: int, hidden: int = 64, spread: float | None
 
 
 def _fit_sign(found: Pairs, context: tuple[int, ...], steps: int, batch: int = 1_024) -> nn.Module:
-    """Rayleigh quotient first, which knows no saturated optimum; then tanh, which counts pairs as a sign does."""
+    """Fit the sign network by stochastic gradient descent, in two halves.
+
+    The first half minimises the Rayleigh quotient, which has no saturated optimum. The second takes tanh of the
+    outputs, which weights pairs as signs do.
+    """
     net = perceptron(len(context), 1, spread=1.0)
     weight = found.agreement / found.agreement.abs().mean()
     before, after = found.before[:, context], found.after[:, context]
@@ -196,7 +208,7 @@ def _fit_sign(found: Pairs, context: tuple[int, ...], steps: int, batch: int = 1
 
 
 def _fit_scale(value: Tensor, context: Tensor, steps: int, batch: int = 1_024) -> nn.Module:
-    """The mean of |value| (N,) in its context (N, C), each side of 0 apart: maximum likelihood, exponential."""
+    """Fit the mean of |value| (N,) given context (N, C) and sign: maximum likelihood, exponential."""
     net = perceptron(context.shape[1] + 1, 1, hidden=128, spread=2.0)
     optimizer, schedule = _descent(net, 3e-3, steps)
     for _ in range(steps):

@@ -1,9 +1,9 @@
-"""What two latents say, read in one context for all: by the outlines of what they show.
+"""Reading two latents in one common context, by the edges of the decoded pictures.
 
-Where the edges of a picture lie and which way they run does not hang on its hues. So whether two latents mean the same
-under all hues can be seen: their picture under its own hues has the outlines of some picture under the hues of a
-reference, and the pair that draws that one should be their own. Where contexts disagree, the reading of the best
-reference replaces what the latents were. Nothing here looks at a label.
+The position and the direction of edges do not depend on the hues of a picture. So whether two latents mean the same
+under all hues can be measured: the picture under its own hues has the same edges as some picture under the hues of a
+reference, and the latents of that picture should be equal. Where contexts disagree, the reading in the best reference
+replaces the latents. No labels are used.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ELSEWHERE = 0.5  # standard deviations of a latent: read so far from where it is
 
 @dataclass(frozen=True)
 class Reading:
-    """What a pair of latents says in the best context.
+    """The values of a pair of latents as read in the best reference context.
 
-    values     (N, 2) the pair that draws the same outlines there
-    distance   (N,)   of those outlines from the image's own, in [0, 2]
-    elsewhere  share of images that say something else there than in their own context
+    values     (N, 2) of the pair whose picture has the most similar edges there
+    distance   (N,)   between those edges and the image's own, in [0, 2]
+    elsewhere  share of images whose values there differ from those in their own context
     """
 
     values: Tensor
@@ -41,10 +41,11 @@ class Reading:
 
 
 def outlines(pictures: Tensor) -> Tensor:
-    """(N, D) of pictures (N, C, H, W) in [0, 1]: where edges lie and which way they run, whatever their contrast.
+    """Return edge descriptors (N, D) of pictures (N, C, H, W) in [0, 1]: position and direction, but not contrast.
 
-    The structure tensor of all channels together (Di Zenzo 1986, "A note on the gradient of a multi-image"), over its
-    trace, so that a strong edge counts no more than a weak one; mean of 2x2 pixels, scaled to length 1.
+    The descriptor is the structure tensor of all channels together (Di Zenzo 1986, "A note on the gradient of a
+    multi-image"), divided by its trace, so that strong and weak edges count alike; averaged over 2x2 pixels and scaled
+    to length 1.
     """
     across = (pictures[:, :, 1:-1, 2:] - pictures[:, :, 1:-1, :-2]) / 2
     down = (pictures[:, :, 2:, 1:-1] - pictures[:, :, :-2, 1:-1]) / 2
@@ -57,9 +58,9 @@ def outlines(pictures: Tensor) -> Tensor:
 
 
 def read(decode: Decode, latents: Tensor, pair: tuple[int, int], context: tuple[int, ...]) -> Reading:
-    """What the latents `pair` of (N, L) say, whatever those of `context` are: read by the best of several references.
+    """Read the latents `pair` of (N, L) in the best of several reference contexts; `context` are the latents that vary.
 
-    The best is where the two depend least on each other: there the pair has the least of a fold.
+    The best reference is the one in which the two latents depend least on each other.
     """
     columns = list(pair)
     rest = [dim for dim in range(latents.shape[1]) if dim not in (*pair, *context)]

@@ -1,4 +1,7 @@
-"""The linear layers of a trained network, taught new latents, while its convolutions stay as they are."""
+"""Refitting of a trained network's linear layers to new latents, with its convolutions fixed.
+
+This is the last step of the alignment (train/alignment/align_latents.py).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ def refit(
     *,
     decoded: Tensor,
 ) -> None:
-    """Teach `model` the latents `mean` and `logvar` (n, L) of the chosen rows of images (N, H, W, C).
+    """Refit `model` to the latents `mean` and `logvar` (n, L) of the images (N, H, W, C) at `rows`, in place.
 
-    What it decodes from them is to be what it decoded from `decoded` (n, L) before. A latent that is off in some
-    images counts there as much as `weight` (n, L) says.
+    The decoder is fitted to what it decoded from `decoded` (n, L) before. `weight` (n, L) weights the encoder's errors
+    by image and latent.
     """
     features = features_of(model, images, rows)
     head = head_of(model.decoder)
@@ -41,7 +44,7 @@ def refit(
 
 
 def refit_encoder(model: VAE, features: NDArray[np.float16], mean: Tensor, logvar: Tensor, weight: Tensor) -> None:
-    """Teach the encoder's linear layers to give `mean` and `logvar` (N, L) of `features` (N, units)."""
+    """Fit the encoder's linear layers to `mean` and `logvar` (N, L), given features (N, units)."""
     head = head_of(model.encoder)
     unit = torch.exp(0.5 * logvar).clamp(min=NARROWEST)
 
@@ -55,7 +58,9 @@ def refit_encoder(model: VAE, features: NDArray[np.float16], mean: Tensor, logva
 
 
 def refit_decoder(model: VAE, features: NDArray[np.float16], hidden: Tensor) -> None:
-    """Teach the decoder's linear layers to give `hidden` (N, units) of what the encoder now makes of `features`."""
+    """Fit the decoder's linear layers to `hidden` (N, units), given the latents that the encoder now gives for
+    `features`.
+    """
     with torch.inference_mode():
         head = head_of(model.encoder)
         told = torch.cat(
@@ -86,7 +91,7 @@ def _refit(head: nn.Sequential, loss_of: Callable[[Tensor], Tensor], count: int,
 
 
 def head_of(stack: nn.Sequential) -> nn.Sequential:
-    """The linear layers of an encoder or a decoder, with what stands between them."""
+    """Return the linear layers of an encoder or a decoder, with the layers between them."""
     layers = list(stack)
     for place, layer in enumerate(layers):
         if isinstance(layer, nn.Flatten):
@@ -98,7 +103,7 @@ def head_of(stack: nn.Sequential) -> nn.Sequential:
 
 @torch.inference_mode()
 def features_of(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """(len(rows), units): what the encoder's linear layers are given."""
+    """Return the input (len(rows), units) of the encoder's linear layers."""
     convolutions = model.encoder[: len(model.encoder) - len(head_of(model.encoder))]
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate([convolutions(to_tensor(images[chunk])).half().numpy() for chunk in chunks])

@@ -1,1 +1,1 @@
-"""Evaluation of a trained model: reconstruction, disentanglement, and what went wrong, in words."""
+"""Evaluation of a trained model: reconstruction, disentanglement, and a diagnosis in words."""

@@ -1,4 +1,4 @@
-"""What an evaluation says about whether the model learned anything, in plain words."""
+"""A diagnosis of an evaluation in words: dead latents and blank reconstructions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ POOR_SHARE = 0.5
 
 
 def explained_share(metrics: Mapping[str, Any]) -> float:
-    """How far reconstructions are on the way from the mean image of all (0) to the images themselves (1), in nats."""
+    """Return how far the reconstruction's nll lies between the mean image's (0) and an exact one's (1)."""
     span = metrics["mean_image_nll"] - metrics["perfect_nll"]
     return float((metrics["mean_image_nll"] - metrics["reconstruction_nll"]) / span) if span > 0 else 0.0
 
 
 def remarks(evaluation: Mapping[str, Any]) -> list[str]:
-    """Sentences about dead latents and blank reconstructions; `evaluation` as in evaluation.json."""
+    """Return sentences about dead latents and blank reconstructions. `evaluation` is evaluation.json."""
     metrics = evaluation["metrics"]
     latents, live = len(evaluation["latent_kl"]), metrics["live_latents"]
     share = explained_share(metrics)

@@ -1,6 +1,6 @@
-"""Disentanglement beside the mutual information gap of `metrics`: DCI, SAP and InfoMEC, on means and factor classes.
+"""Disentanglement metrics besides the MIG: DCI, SAP and InfoMEC.
 
-All take mean (N, L) and factors (N, K), in random order; what is learned is learned on one part and judged on another.
+All functions take means (N, L) and factor classes (N, K) in random order. They fit on one part and test on another.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NEAREST = 3
 
 
 def dci(mean: Floats, factors: Classes, seed: int = 0) -> dict[str, float]:
-    """Disentanglement, completeness and informativeness (Eastwood & Williams 2018), from the importances of forests.
+    """Return disentanglement, completeness and informativeness (Eastwood & Williams 2018).
 
-    A random forest predicts each factor from the latents. Disentanglement: does a latent serve one factor only;
-    completeness: is a factor served by one latent only; both are 1 less the entropy of the importances, in units of
-    the largest there can be. Informativeness: share of unseen images whose factor is predicted right, averaged over
-    factors.
+    A random forest predicts each factor from the latents. Disentanglement measures whether a latent is important for
+    one factor only, completeness whether a factor is predicted by one latent only. Both are 1 less the normalised
+    entropy of the forest's importances. Informativeness is the share of correct predictions on unseen images, averaged
+    over factors.
     """
     seen, unseen = _parts(len(mean))
     importance = np.empty((mean.shape[1], factors.shape[1]))
@@ -50,10 +50,10 @@ def dci(mean: Floats, factors: Classes, seed: int = 0) -> dict[str, float]:
 
 
 def sap(mean: Floats, factors: Classes, seed: int = 0) -> float:
-    """Separated attribute predictability (Kumar et al. 2018), for factors with classes.
+    """Return the separated attribute predictability (Kumar et al. 2018), for factors with classes.
 
-    The gap between the two latents that alone predict a factor best, by a linear classifier's share of right answers
-    on unseen images, averaged over factors. 0 for a single latent.
+    It is the gap in accuracy between the two latents that alone predict a factor best, by a linear classifier on unseen
+    images, averaged over factors. It is 0 for a single latent.
     """
     seen, unseen = _parts(len(mean))
     score = np.zeros((mean.shape[1], factors.shape[1]))
@@ -66,13 +66,13 @@ def sap(mean: Floats, factors: Classes, seed: int = 0) -> float:
 
 
 def infomec(mean: Floats, factors: Classes, live: NDArray[np.intp], seed: int = 0) -> dict[str, float]:
-    """InfoM, InfoE and InfoC (Hsu et al. 2023): modularity, explicitness and compactness, over the `live` latents.
+    """Return InfoM, InfoE and InfoC (Hsu et al. 2023): modularity, explicitness and compactness of the `live` latents.
 
-    From the mutual information of latents (continuous, by nearest neighbours) and factors, as shares of the factor's
-    entropy. Modularity: does a latent know one factor only; compactness: is a factor known by one latent only; both are
-    the highest share over the sum of shares, scaled so that equal shares give 0. Explicitness: by how much of the
-    factor's entropy a logistic regression on all latents lowers the log loss on unseen images. All are 0 where no
-    latent lives.
+    Modularity and compactness use the mutual information of latents (continuous, by nearest neighbours) and factors, as
+    a share of the factor's entropy. Modularity measures whether a latent informs about one factor only, compactness
+    whether one latent only informs about a factor. Both are the highest share over the sum of shares, scaled so that
+    equal shares give 0. Explicitness is the share of the factor's entropy that a logistic regression on all latents
+    removes from the log loss on unseen images. All are 0 without live latents.
     """
     if not len(live):
         return {"infomec_modularity": 0.0, "infomec_explicitness": 0.0, "infomec_compactness": 0.0}
@@ -93,7 +93,7 @@ def infomec(mean: Floats, factors: Classes, live: NDArray[np.intp], seed: int = 
 
 
 def label_accuracy(mean: Floats, labels: Classes) -> float:
-    """Share of unseen images whose label a logistic regression on the latents predicts."""
+    """Return the share of unseen images whose label a logistic regression on the latents predicts."""
     seen, unseen = _parts(len(mean))
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)).fit(mean[seen], labels[seen])
     return float(regression.score(mean[unseen], labels[unseen]))
@@ -105,7 +105,7 @@ def _parts(count: int) -> tuple[slice, slice]:
 
 
 def _concentration(importance: Floats) -> float:
-    """1 less the entropy of each row's shares, to the base of their number; rows count by their sums."""
+    """Return 1 less the normalised entropy of each row, averaged over rows with their sums as weights."""
     rows = importance[importance.sum(axis=1) > 0]
     if not len(rows) or rows.shape[1] < 2:
         return 0.0
@@ -115,7 +115,7 @@ def _concentration(importance: Floats) -> float:
 
 
 def _highest_of_sum(share: Floats) -> float:
-    """The mean over rows of highest / sum, scaled from [1 / columns, 1] to [0, 1]; empty rows count as equal shares."""
+    """Return the mean of highest / sum of the rows, scaled from [1 / columns, 1] to [0, 1]; empty rows are equal."""
     columns = share.shape[1]
     if columns < 2:
         return 0.0

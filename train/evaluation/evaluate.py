@@ -1,8 +1,9 @@
-"""What a trained run is worth: measured on images it was not trained on, and left in its directory.
+"""The evaluation of a trained run on held-out images. It writes two files to the run's directory.
 
-evaluation.json   metrics, mutual information matrix, where the data came from, command and commit
-population.npz    moments of the latents over training images, the bundle's background, and reconstruction errors
-                  of validation images: never of test images, on which the share of false alarms is reported
+evaluation.json   metrics, mutual information matrix, origin of the data, command and commit
+population.npz    moments of the latents over training images, which become the bundle's population, and the
+                  reconstruction errors of validation images. Test images are left out, because the share of
+                  false alarms is reported on them
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ SUITE_FEWEST = 1_000  # what forests and regressions learn from fewer images say
 
 
 def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validation"] = "test") -> dict[str, Any]:
-    """Measure the run in `directory` on the held-out `part` of `dataset`; see the module's docstring."""
+    """Evaluate the run in `directory` on the held-out `part` of `dataset`, write both files, and return
+    evaluation.json.
+    """
     torch.manual_seed(0)
     config, model = load_config(directory), load_model(directory)
     parts = split(len(dataset.images))
@@ -105,7 +108,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
 
 
 def reconstruction_errors(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Errors (len(rows),) of the chosen rows of images (N, H, W, C), as the service measures them."""
+    """Return reconstruction errors (len(rows),) of the images (N, H, W, C) at `rows`, as the service measures them."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate(
         [reconstruction_error(images[chunk], decode(model, encode(model, images, chunk)[:, 0])) for chunk in chunks]
@@ -116,7 +119,7 @@ def reconstruction_errors(model: VAE, images: NDArray[np.uint8], rows: NDArray[n
 def _elbo_terms(
     model: VAE, images: NDArray[np.uint8], latents: NDArray[np.float32], population: int
 ) -> dict[str, float]:
-    """The training objective's terms on held-out images, and the ELBO that they give, nats per image."""
+    """Return the objective's terms on held-out images and the ELBO, in nats per image."""
     mean, logvar = torch.from_numpy(latents).unbind(1)
     sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
@@ -144,10 +147,10 @@ def _suite(mean: NDArray[np.float32], factors: NDArray[np.int64], live: NDArray[
 
 
 def _nll_bounds(images: NDArray[np.uint8], train: NDArray[np.uint8]) -> dict[str, float]:
-    """What `reconstruction_nll` of images (N, H, W, C) lies between: drawing each as it is, and all as one mean image.
+    """Return `reconstruction_nll` of images (N, H, W, C) for two extremes: exact reconstruction and the mean image.
 
-    A grey pixel costs nats even where it is drawn exactly. The mean is of the training images (M, H, W, C) and one
-    more grey one, so that a pixel that was always black is not thought impossible to be otherwise.
+    A grey pixel costs nats even where it is reconstructed exactly. The mean is taken over the training images (M, H, W,
+    C) and one uniform grey image, so that no pixel has probability 0 or 1.
     """
     values = images.reshape(len(images), -1) / 255
     total = train.reshape(len(train), -1).sum(axis=0, dtype=np.int64) / 255

@@ -1,7 +1,4 @@
-"""How disentangled the latents are, and how good the reconstructions: pure functions on arrays.
-
-All information is in nats.
-"""
+"""The mutual information gap (MIG) and SSIM: pure functions on arrays. All information is in nats."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ BINS = 20
 
 
 class InformationGap(NamedTuple):
-    """The mutual information gap (Chen et al. 2018, eq. 6), with what it was computed from.
+    """The mutual information gap (Chen et al. 2018, eq. 6) and the quantities that it is computed from.
 
-    gap                 mean over factors of `per_factor`
-    per_factor          (K,) gap of the two most informative latents, as a share of the factor's entropy
+    gap                 mean of `per_factor`
+    per_factor          (K,) gap between the two most informative latents, as a share of the factor's entropy
     mutual_information  (L, K)
     factor_entropy      (K,)
     """
@@ -33,22 +30,22 @@ class InformationGap(NamedTuple):
 
 
 def information_gap(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> InformationGap:
-    """MIG on the encoder's means, each cut into 20 equal-width bins (as in disentanglement_lib).
+    """Return the MIG of the encoder's means, each cut into 20 bins of equal width, as in disentanglement_lib.
 
-    mean (N, L) and factors (N, K), of at least 10,000 images for a figure worth quoting.
+    `mean` is (N, L) and `factors` is (N, K). A reliable figure needs at least 10,000 images.
     """
     information = np.array([[mutual_info_score(dim, factor) for factor in factors.T] for dim in map(binned, mean.T)])
     return _gap(information, _entropies(factors))
 
 
 def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Which of 20 equal-width bins each of (N,) values falls into."""
+    """Return the bin (N,) of each of (N,) values, among 20 bins of equal width."""
     bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
     return bins
 
 
 def dependence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Mutual information of two latents, (N,) each, cut into bins as those of `information_gap`."""
+    """Return the mutual information of two latents, (N,) each, in the bins of `information_gap`."""
     return float(mutual_info_score(binned(one), binned(other)))
 
 
@@ -60,11 +57,11 @@ def sampled_information_gap(
     samples: int = 2_000,
     seed: int = 0,
 ) -> InformationGap:
-    """MIG with Chen's own estimator: I(z; v) = H(z) - H(z | v) with z drawn from the posteriors.
+    """Return the MIG with the estimator of its paper: I(z; v) = H(z) - H(z | v), z drawn from the posteriors.
 
-    Both entropies are Monte Carlo averages of log densities, and the densities q(z) and q(z | v) are mixtures
-    of the posteriors of all N images, or of those whose factor has the value v (Chen et al. 2018, sec. 4.1 and
-    appendix C.3). mean and logvar are (N, L), factors (N, K); `samples` images are drawn.
+    Both entropies are Monte Carlo averages of log densities. The densities q(z) and q(z | v) are mixtures of the
+    posteriors of all N images, or of the images whose factor has the value v (Chen et al. 2018, sec. 4.1 and appendix
+    C.3). `mean` and `logvar` are (N, L), `factors` is (N, K); `samples` images are drawn.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(mean), size=min(samples, len(mean)), replace=False)
@@ -83,7 +80,7 @@ def sampled_information_gap(
 
 
 def ssim(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8]) -> Floats:
-    """(N,) structural similarity (Wang et al. 2004) of uint8 images (N, H, W, C), 7x7 uniform window."""
+    """Return the SSIM (N,) (Wang et al. 2004) of uint8 images (N, H, W, C), with a uniform 7x7 window."""
     return np.array(
         [
             structural_similarity(image, reconstruction, channel_axis=-1, data_range=255)  # type: ignore[no-untyped-call]

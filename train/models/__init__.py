@@ -1,1 +1,1 @@
-"""The networks and their layers."""
+"""The networks, their layers, and inference with a trained model."""

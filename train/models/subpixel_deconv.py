@@ -1,4 +1,4 @@
-"""A transposed convolution computed as an ordinary one: faster on the CPU where there are few output channels."""
+"""A transposed convolution computed as an ordinary one, which is faster on the CPU for few output channels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from torch.nn import functional
 
 
 class PhasedConvTranspose2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` with kernel 4, stride 2 and padding 1, phase by phase.
+    """`nn.ConvTranspose2d` with kernel 4, stride 2 and padding 1, computed by sub-pixel convolution.
 
-    Every other output pixel of a row, the even or the odd ones, sees two input pixels of that row through two of the
-    kernel's four columns; so do the rows. One ordinary convolution with a 2x2 kernel computes all four phases as
-    channels, and interleaving them makes the image (Shi et al. 2016, "Is the deconvolution layer the same as a
-    convolutional layer?"). Parameters are those of the layer it replaces, and so is the result up to rounding.
+    The even and the odd output pixels of a row are two phases. A pixel of one phase reads two input pixels of that row
+    through two of the kernel's four columns; the same holds for columns. One ordinary convolution with a 2x2 kernel
+    computes all four phases as channels, and interleaving the phases gives the image (Shi et al. 2016, "Is the
+    deconvolution layer the same as a convolutional layer?"). The parameters are those of the layer it replaces. The
+    result equals that layer's up to rounding.
     """
 
     @classmethod
     def of(cls, layer: nn.ConvTranspose2d) -> PhasedConvTranspose2d:
-        """That layer, computed by phases: with the same parameters, not copies."""
+        """Return `layer` computed by phases. The parameters are shared, not copied.
+
+        Raises ValueError for any other kernel, stride, padding, group or dilation, and for a layer without bias.
+        """
         shape = (layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
         if shape != ((4, 4), (2, 2), (1, 1), (0, 0), 1, (1, 1)) or layer.bias is None:
             raise ValueError(f"needs kernel 4, stride 2, padding 1 and a bias, got {layer}")
@@ -27,7 +31,7 @@ class PhasedConvTranspose2d(nn.ConvTranspose2d):
         return phased
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(N, I, H, W) -> (N, O, 2H, 2W)."""
+        """Map (N, I, H, W) to (N, O, 2H, 2W)."""
         assert self.bias is not None, "`of` takes no layer without one"
         n, inputs, height, width = input.shape
         outputs = self.out_channels
@@ -44,7 +48,7 @@ class PhasedConvTranspose2d(nn.ConvTranspose2d):
 
 
 def with_phases(decoder: nn.Sequential) -> None:
-    """Have the decoder's last transposed convolution, where it has one, computed by phases from here on."""
+    """Replace the decoder's last transposed convolution, if any, by PhasedConvTranspose2d, in place."""
     for place in reversed(range(len(decoder))):
         if isinstance(layer := decoder[place], nn.ConvTranspose2d):
             decoder[place] = PhasedConvTranspose2d.of(layer)

@@ -1,4 +1,7 @@
-"""Encoders and decoders: images (N, C, H, W) in [0, 1] <-> latents (N, L)."""
+"""The variational autoencoder: images (N, C, H, W) in [0, 1] to latents (N, L) and back.
+
+The same class serves convolutional networks and multilayer perceptrons.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ KERNEL, STRIDE, PADDING = 4, 2, 1
 
 
 class VAE(nn.Module):
-    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014), convolutional or of two perceptrons.
+    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014).
 
-    image_shape is (height, width, channels); height and width must be divisible by 2 once per convolution.
+    `image_shape` is (height, width, channels). Height and width must be divisible by 2 once for each convolution;
+    ValueError otherwise. Without convolutions the encoder and the decoder are multilayer perceptrons.
     """
 
     def __init__(self, image_shape: ImageShape, network: Network) -> None:
@@ -52,34 +56,37 @@ class VAE(nn.Module):
         self.decoder = nn.Sequential(*hidden, nn.Unflatten(1, grid), *deconvolutions)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images (N, C, H, W) in [0, 1] -> mean, logvar, each (N, L)."""
+        """Return mean and logvar, each (N, L), of images (N, C, H, W) in [0, 1]."""
         mean, logvar = self.encoder(images).chunk(2, dim=1)
         return mean, logvar
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents (N, L) -> logits (N, C, H, W); their sigmoid is the expected image."""
+        """Return logits (N, C, H, W) of latents (N, L). The sigmoid of the logits is the expected image."""
         logits: Tensor = self.decoder(latents)
         return logits
 
 
 def channels_last(model: VAE) -> VAE:
-    """The same model, its channels innermost, as they are in uint8 images: the CPU convolves up to twice as fast."""
+    """Convert `model` to the channels-last memory format in place and return it.
+
+    uint8 images have that layout already, and the CPU convolves up to twice as fast in it.
+    """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return model
 
 
 def half_width(network: Network) -> Network:
-    """The same network with half the features in every layer: about a third of the time a step."""
+    """Return `network` with half the features in every layer. A step takes about a third of the time."""
     channels, hidden = (tuple(width // 2 for width in widths) for widths in (network.channels, network.hidden))
     return replace(network, channels=channels, hidden=hidden)
 
 
 def double_width(model: VAE, network: Network) -> VAE:
-    """A VAE of twice the features that computes what `model`, of `half_width(network)`, computes.
+    """Return a VAE of `network` that computes the same function as `model`, which is of `half_width(network)`.
 
-    Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read a pair of
-    copies share the old weight. Each pair's shares differ by random amounts that cancel, so that the copies
-    receive different gradients and grow apart.
+    This is Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read the two
+    copies share the old weight. Random differences that cancel are added to the shares. The copies then receive
+    different gradients and diverge in training.
     """
     wide = VAE(model.image_shape, network)
     for old_stack, new_stack in ((model.encoder, wide.encoder), (model.decoder, wide.decoder)):

@@ -1,20 +1,21 @@
-"""Training objectives: pure functions from tensors to named terms, all in nats per image, and from terms to a loss.
+"""Training objectives: pure functions from tensors to named terms, in nats per image, and from terms to a loss.
 
     VAE, beta-VAE   reconstruction_nll + beta * kl
     capacity VAE    reconstruction_nll + gamma * |kl - capacity|
     beta-TCVAE      reconstruction_nll + alpha * mutual_information + beta * total_correlation
                     + gamma * dimension_wise_kl
 
-The first three know the KL in closed form; beta-TCVAE estimates its parts from a sample.
+The VAE, the beta-VAE and the capacity VAE use the closed form of the KL. The beta-TCVAE estimates the three parts of
+the KL from a sample.
 
-The evidence lower bound splits as (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2)
+The KL term of the evidence lower bound splits as (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2)
 
     KL(q(z|x) || p(z))  =  I(x; z)  +  KL(q(z) || prod_l q(z_l))  +  sum_l KL(q(z_l) || p(z_l))
                            mutual      total                         dimension-wise
                            information correlation                   KL
 
-averaged over the data, with q(z) the aggregate posterior over all N training images. Only a training batch of M is
-at hand, so log q(z) is estimated by weighting the batch's posteriors.
+averaged over the data. q(z) is the aggregate posterior over all N training images. A step sees only a training batch of
+M images, so log q(z) is estimated from weighted posteriors of that batch.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ WINDOW, C1, C2 = 7, 0.01**2, 0.03**2
 
 
 class KLTerms(NamedTuple):
-    """Scalars, nats per image, averaged over the training batch."""
+    """The reconstruction term and the KL: scalars in nats per image, averaged over the training batch."""
 
     reconstruction_nll: Tensor
     kl: Tensor
 
 
 class Terms(NamedTuple):
-    """The same with the KL in three parts, which add up to it."""
+    """The reconstruction term and the three parts of the KL: scalars in nats per image, averaged over the training
+    batch.
+    """
 
     reconstruction_nll: Tensor
     mutual_information: Tensor
@@ -48,15 +51,19 @@ class Terms(NamedTuple):
 
 
 def reconstruction_nll(logits: Tensor, images: Tensor) -> Tensor:
-    """Bernoulli cross-entropy summed over pixels, mean over the batch; both (M, C, H, W), images in [0, 1]."""
+    """Return the Bernoulli cross-entropy, summed over pixels and averaged over the batch.
+
+    `logits` and `images` are (M, C, H, W), the images in [0, 1].
+    """
     return F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
 
 
 def structural_similarity(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004, eq. 13) of images in [0, 1], both (M, C, H, W), mean over all windows and the batch.
+    """Return the SSIM (Wang et al. 2004, eq. 13), averaged over all windows and the batch.
 
-    Windows are 7x7 and uniform, channels stand each for itself, (co)variances are the samples': as
-    `train.evaluation.mig.ssim` measures it. Raises ValueError where a side is shorter than a window.
+    Both arguments are (M, C, H, W) in [0, 1]. Windows are uniform, 7x7, one channel each; (co)variances are sample
+    estimates. `train.evaluation.mig.ssim` uses the same definition. Raises ValueError where a side is shorter than a
+    window.
     """
     height, width = images.shape[2:]
     if min(height, width) < WINDOW:
@@ -76,34 +83,37 @@ def structural_similarity(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 def _windows(side: int, like: Tensor) -> Tensor:
-    """(side - WINDOW + 1, side): each row averages one window. As a matrix that takes a quarter of pooling's time."""
+    """Return the averaging matrix (side - WINDOW + 1, side), one row per window.
+
+    Multiplying by this matrix takes a quarter of the time of pooling.
+    """
     starts = torch.arange(side - WINDOW + 1, device=like.device)[:, None]
     offsets = torch.arange(side, device=like.device) - starts
     return ((offsets >= 0) & (offsets < WINDOW)).to(like.dtype) / WINDOW
 
 
 def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(q(z|x) || N(0, 1)) of every latent (L,), mean over the batch; mean and logvar (M, L).
+    """Return KL(q(z|x) || N(0, 1)) of every latent (L,), averaged over the batch; mean and logvar are (M, L).
 
-    Kingma & Welling 2014, appendix B. Its sum over the latents is the KL of the objectives.
+    See Kingma & Welling 2014, appendix B. The sum over the latents is the KL of the objectives.
     """
     return 0.5 * (mean.square() + logvar.exp() - logvar - 1).mean(0)
 
 
 def log_normal(latents: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """Elementwise log N(latents; mean, exp(logvar)); arguments broadcast."""
+    """Return log N(latents; mean, exp(logvar)) elementwise. The arguments broadcast."""
     return -0.5 * (LOG_2PI + logvar + (latents - mean).square() * torch.exp(-logvar))
 
 
 def log_importance_weights(
     batch: int, population: int, estimator: Literal["stratified", "weighted"], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """(M, M) log weights w_ij with which q(z_i) = sum_j w_ij q(z_i | x_j) is estimated from a training batch.
+    """Return log weights (M, M) w_ij of the estimate q(z_i) = sum_j w_ij q(z_i | x_j) from a training batch.
 
     weighted    1 / (N M) everywhere: minibatch-weighted sampling (Chen et al. 2018, appendix C.1); biased.
-    stratified  1 / N on the diagonal, since x_i is known to have produced z_i, and (N - 1) / (N (M - 1)) off it:
-                each row sums to 1. This is the average of their appendix C.2 over which of the batch's other
-                images takes the odd weight, so it is as unbiased and does not depend on the batch's order.
+    stratified  1 / N on the diagonal, since x_i is known to have produced z_i, and (N - 1) / (N (M - 1)) off it.
+                Each row sums to 1. This is the average of the paper's appendix C.2 over the choice of the image
+                with the odd weight. It is unbiased as well, and independent of the batch's order.
     """
     if estimator == "weighted":
         return torch.full((batch, batch), -math.log(population * batch), dtype=dtype)
@@ -118,10 +128,10 @@ def kl_terms(
     population: int,
     estimator: Literal["stratified", "weighted"] = "stratified",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mutual information, total correlation and dimension-wise KL of a training batch.
+    """Return mutual information, total correlation and dimension-wise KL of a training batch.
 
-    latents, mean, logvar are (M, L), latents drawn from the posterior; population is the number N of training
-    images. The three telescope: their sum is the mean of log q(z|x) - log p(z), whatever the estimator.
+    `latents`, `mean` and `logvar` are (M, L), the latents drawn from the posterior. `population` is the number N of
+    training images. The three terms telescope: with either estimator their sum is the mean of log q(z|x) - log p(z).
     """
     log_q_latents_given_image = log_normal(latents, mean, logvar).sum(1)  # (M,)
     log_prior = log_normal(latents, torch.zeros_like(mean), torch.zeros_like(mean)).sum(1)
@@ -137,17 +147,17 @@ def kl_terms(
 
 
 def beta_vae(terms: KLTerms, beta: float) -> Tensor:
-    """The beta-VAE objective (Higgins et al. 2017, eq. 4), to be minimised; the negative ELBO where beta is 1."""
+    """Return the beta-VAE loss (Higgins et al. 2017, eq. 4). With beta 1 it is the negative ELBO."""
     return terms.reconstruction_nll + beta * terms.kl
 
 
 def capacity_vae(terms: KLTerms, gamma: float, capacity: float) -> Tensor:
-    """The capacity objective (Burgess et al. 2018, eq. 8), to be minimised; the capacity in nats per image."""
+    """Return the capacity loss (Burgess et al. 2018, eq. 8); `capacity` is in nats per image."""
     return terms.reconstruction_nll + gamma * (terms.kl - capacity).abs()
 
 
 def beta_tcvae(terms: Terms, alpha: float, beta: float, gamma: float) -> Tensor:
-    """The beta-TCVAE objective (Chen et al. 2018, eq. 4), to be minimised."""
+    """Return the beta-TCVAE loss (Chen et al. 2018, eq. 4)."""
     return (
         terms.reconstruction_nll
         + alpha * terms.mutual_information

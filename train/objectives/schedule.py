@@ -1,4 +1,4 @@
-"""A preset's objective at one step of training: which terms, which weights, which loss."""
+"""A preset's objective at one training step: its terms, their weights and the loss."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from train.objectives.losses import (
 
 
 class Pass(NamedTuple):
-    """What a training batch of M images gave on its way through the network.
+    """The tensors of one forward pass over a training batch of M images.
 
-    images, logits (M, C, H, W); latents, mean, logvar (M, L), the latents drawn from the posterior.
+    `images` and `logits` are (M, C, H, W). `latents`, `mean` and `logvar` are (M, L), the latents drawn from the
+    posterior.
     """
 
     images: Tensor
@@ -35,7 +36,9 @@ class Pass(NamedTuple):
 def loss_of(
     objective: Objective, through: Pass, population: int, step: int
 ) -> tuple[Tensor, KLTerms | Terms, dict[str, float]]:
-    """The loss to minimise at `step`, its terms, and the weights that they have then; `population` training images."""
+    """Return the loss at `step`, its terms, and their weights at that step; `population` is the number of training
+    images.
+    """
     images, logits, latents, mean, logvar = through
     weights = weights_at(objective, step)
     nll = reconstruction_nll(logits, images)
@@ -52,7 +55,7 @@ def loss_of(
 
 
 def weights_at(objective: Objective, step: int) -> dict[str, float]:
-    """What multiplies the terms at `step`, and the capacity, by the names of the loss functions' parameters."""
+    """Return the weights of the terms and the capacity at `step`, by the parameter names of the loss functions."""
     match objective:
         case BetaVAE():
             return {"beta": objective.beta}

@@ -1,1 +1,1 @@
-"""The training loop, its checkpoints and its memory."""
+"""The training loop, its checkpoints and the memory allocator's setting."""

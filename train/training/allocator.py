@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next training step instead of going back to the operating system."""
+"""A setting of glibc's allocator that keeps freed memory for the next training step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """From here on this process reuses what it frees; whether the C library can be told so.
+    """Make this process reuse the memory that it frees. Return whether the C library accepted the setting.
 
-    glibc maps every block of more than 32 MB, and at first of more than 128 kB, by itself and unmaps it when it is
-    freed. A training step allocates the same activations as the one before, so that each would have the kernel
-    clear the same pages again and fault them in one by one: a tenth to a third of a convolutional step. With one
-    growing heap that is never trimmed the process stays at its peak, which it would return to at the next step.
-    Where the C library is another one (macOS, musl, Windows) nothing is changed.
+    glibc maps every block of more than 32 MB (at first 128 kB) separately, and unmaps it when it is freed. Each
+    training step allocates the same activations again, so the kernel would clear the same pages and fault them in at
+    every step: a tenth to a third of the time of a convolutional step. With this setting the process keeps one heap at
+    its peak size, which the next step would reach anyway. Other C libraries (macOS, musl, Windows) are left unchanged.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

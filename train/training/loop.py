@@ -1,12 +1,11 @@
-"""The training loop, top to bottom, with checkpoint and resume.
+"""The training loop, with checkpoint and resume.
 
 A run is a directory:
 
-    config.json       preset, seed, precision, data and commit: all that decides the result
+    config.json       preset, seed, precision, data and commit: everything that decides the result
     checkpoint.pt     weights, optimizer, random state and step: enough to continue as if never stopped
-    unfolding.json    what was found on the way, and at the second look, where the preset unfolds
-    (train/alignment/align_latents.py)
-    metrics.jsonl     a line every LOG_EVERY steps and at the end: the terms (nats per image), their weights, the speed
+    unfolding.json    the report of the alignment (train/alignment/align_latents.py), where the preset has that stage
+    metrics.jsonl     a line every LOG_EVERY steps and at the end: terms (nats per image), their weights, the speed
 """
 
 from __future__ import annotations
@@ -49,12 +48,14 @@ def run(
     until: int | None = None,
     resume: bool = False,
 ) -> None:
-    """Train `preset` on the training split of `dataset`, to its end or to step `until`.
+    """Train `preset` on the training split of `dataset` to its end, or to step `until`.
 
-    With `resume` the run in `directory` goes on from its checkpoint, in its precision where that is left open; on
-    the same machine with the same number of threads, the result is bit for bit that of a run that never stopped.
-    Raises FileExistsError where a run would be overwritten and ValueError where the run to resume had another
-    configuration, up to where it stands: of a stage that is still to come the preset may be changed.
+    With `resume` the run in `directory` continues from its checkpoint. Precision `auto` then means the precision of
+    that run. On the same machine with the same number of threads, the result equals that of an uninterrupted run bit
+    for bit.
+
+    Raises FileExistsError where a run would be overwritten. Raises ValueError where the run to resume has another
+    configuration; fields of the preset that only matter in later stages may differ.
     """
     begun = resume and precision == "auto" and (directory / "checkpoint.pt").exists()
     config = {
@@ -143,9 +144,9 @@ def run(
 
 
 def learning_rate(preset: Preset, step: int) -> float:
-    """Constant until `decay_from`, then a half cosine to the final rate (Loshchilov & Hutter 2017).
+    """Return the learning rate at `step`: constant until `decay_from`, then a half cosine to the final rate.
 
-    The decoder's own steps begin anew at the full rate and take the cosine from their first step on.
+    See Loshchilov & Hutter 2017. The decoder's own steps restart at the full rate and decay from their first step on.
     """
     if step < preset.steps or not preset.decoder_steps:
         start = preset.decay_from * preset.steps
@@ -157,15 +158,15 @@ def learning_rate(preset: Preset, step: int) -> float:
 
 
 def network_at(preset: Preset, step: int) -> Network:
-    """The network that is being trained when `step` training batches are done."""
+    """Return the network that is trained after `step` training batches: of half width during `narrow_steps`."""
     return half_width(preset.network) if step <= preset.narrow_steps and preset.narrow_steps else preset.network
 
 
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 autocast where the CPU multiplies bf16 (AVX512-BF16 or AMX), fp32 elsewhere.
+    """Resolve `auto`: bf16 autocast where the CPU multiplies bf16 (AVX512-BF16 or AMX), fp32 elsewhere.
 
-    Weights, their averages in Adam, the latents and the loss stay float32 in both. `tests/benchmarks/training_speed.py`
-    measures what it gains, and that the losses are the same within noise.
+    Weights, Adam's averages, the latents and the loss stay float32 in both cases. `tests/benchmarks/training_speed.py`
+    measures the gain in speed and shows that the losses agree within noise.
     """
     if precision == "auto":
         multiplies = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -174,7 +175,7 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
 
 
 def load_model(directory: Path) -> VAE:
-    """The model of a run as its last checkpoint has it: float32, on the CPU, in evaluation mode."""
+    """Return the model of a run's last checkpoint: float32, on the CPU, in evaluation mode."""
     config = load_config(directory)
     preset = from_record(config["preset"])
     state = torch.load(directory / "checkpoint.pt", weights_only=True)
@@ -182,7 +183,9 @@ def load_model(directory: Path) -> VAE:
 
 
 def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
-    """The model that a checkpoint of a run of `preset` holds: it may have dropped some of its latents."""
+    """Return the model of a checkpoint's `state`. It may have fewer latents than `preset`, since alignment drops dead
+    ones.
+    """
     network = network_at(preset, state["step"])
     latent_dim = state["model"]["decoder.0.weight"].shape[1]
     model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
@@ -193,19 +196,19 @@ def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
 
 
 def end_in_filter(model: VAE, preset: Preset) -> None:
-    """What the decoder's own steps begin with, where the preset wants a filter there."""
+    """Append the bilateral filter to the decoder in place, where the preset asks for one."""
     if preset.bilateral_radius:
         model.decoder.append(SeparableBilateral(preset.bilateral_radius))
 
 
 def load_config(directory: Path) -> dict[str, Any]:
-    """The `config.json` of a run; raises FileNotFoundError where `directory` is none."""
+    """Return the `config.json` of a run. Raises FileNotFoundError where `directory` holds none."""
     config: dict[str, Any] = json.loads((directory / "config.json").read_text())
     return config
 
 
 def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
-    """Create the run's directory, or check the one to resume; the step to begin with."""
+    """Create the run's directory, or check the one to resume. Return the first step."""
     checkpoint = directory / "checkpoint.pt"
     if not checkpoint.exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -233,19 +236,23 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 
 def _begun(preset: Preset, step: int) -> Preset:
-    """`preset` as far as it has decided anything by `step`: how the stages go that are to come may be settled later."""
+    """Return `preset` with the fields of later stages reset: at `step` they have had no effect yet, and may still
+    change.
+    """
     if step <= preset.total_steps:
         preset = replace(preset, second_look=False)
     return replace(preset, decoder_steps=0, structure=0.0, bilateral_radius=0) if step <= preset.steps else preset
 
 
 def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
+    """Return Adam over all parameters, or over the decoder's with the encoder frozen."""
     model.encoder.requires_grad_(not decoder_alone)
     trained = model.decoder if decoder_alone else model
     return torch.optim.Adam(trained.parameters(), lr=preset.learning_rate, fused=True)
 
 
 def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write checkpoint.pt to `directory`, through a temporary file, so that an interrupted write leaves the old one."""
     partial = directory / "checkpoint.pt.part"
     state = {
         "step": step,
@@ -259,7 +266,7 @@ def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: in
 
 
 def _made_fast(model: VAE) -> VAE:
-    """The same model, computed as the CPU does it fastest."""
+    """Return `model` with the layers and the memory format that are fastest on the CPU."""
     with_phases(model.decoder)
     return channels_last(model)
 
