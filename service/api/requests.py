@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -20,6 +19,7 @@ from service.api import payload_limits
 from service.api.options import MOST_PICTURES, Options
 from service.api.schemas import PortableContext
 from service.core.edit import limits
+from service.core.types import Float64Array
 from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,
@@ -205,7 +205,7 @@ def read_contexts(given: object) -> list[PortableContext]:
         ) from error
 
 
-def check_latents(given: object, latent_dim: int) -> NDArray[np.float64]:
+def check_latents(given: object, latent_dim: int) -> Float64Array:
     """Return `values` as latents (n, L), n from 1 to MOST_PICTURES.
 
     Raises InvalidInput or ShapeMismatch.

@@ -11,18 +11,18 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel
 
 from service.api.schemas import FitResponse, PortableContext
 from service.errors import ShapeMismatch
 from service.images import arrays
+from service.images.spec import Uint8Array
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
 AnImage = str | os.PathLike[str] | bytes | Image.Image
 # An array uint8 (N, H, W) or (N, H, W, C), or images one by one, by id or not.
-Images = NDArray[np.uint8] | Iterable[AnImage] | Mapping[str, AnImage]
+Images = Uint8Array | Iterable[AnImage] | Mapping[str, AnImage]
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
 # Others are made RGB: PNG has no place for them.
 PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
@@ -109,7 +109,7 @@ class Files:
     contents: list[bytes]
 
 
-def read_images(images: Images, first: int = 0) -> NDArray[np.uint8] | Files:
+def read_images(images: Images, first: int = 0) -> Uint8Array | Files:
     """`images` as they travel; those without a name are called by their place, from `first` on.
 
     Raises CallError, as the server would, for an array of another type or shape, and OSError for a missing file.

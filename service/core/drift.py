@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
-from service.core.types import Float64Array
+from service.core.types import Float64Array, IndexArray
 
 # Requests that are looked back on.
 WINDOW = 500
@@ -61,7 +61,7 @@ class Drift:
         return float(self._recent[: self.requests, 0].mean()) if self._seen else 1.0
 
     @property
-    def live(self) -> NDArray[np.intp]:
+    def live(self) -> IndexArray:
         """Indices of the latents that vary over the population."""
         return self._units.live
 

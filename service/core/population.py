@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.types import Float64Array
+from service.core.types import Float64Array, IndexArray
 
 # A latent whose mean hardly moves over the population carries nothing: below this variance it is dead.
 DEAD_VARIANCE = 0.01
@@ -67,6 +67,6 @@ class Population:
         )
 
     @property
-    def live_dims(self) -> NDArray[np.intp]:
+    def live_dims(self) -> IndexArray:
         """Indices of the latents that vary over the population."""
         return np.flatnonzero(np.diag(self.covariance) >= DEAD_VARIANCE)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64Array = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IndexArray = NDArray[np.intp]
 
 EstimatorName = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
 

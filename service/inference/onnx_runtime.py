@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from service.bundle.manifest import SALIENCY, Manifest
 from service.bundle.store import Bundle
 from service.core.detect.ood import reconstruction_error
+from service.core.types import Float32Array
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
+from service.images.spec import Uint8Array
 from service.inference.hardware import cpu_count, has_gpu
-
-Uint8Array = NDArray[np.uint8]
-Float32Array = NDArray[np.float32]
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TILE_ROWS = {CPU: 32, CUDA: 256}

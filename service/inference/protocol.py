@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from service.core.types import Float32Array
 from service.images.spec import Uint8Array
-
-Float32Array = NDArray[np.float32]
 
 
 class Networks(Protocol):

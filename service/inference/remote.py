@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
-import numpy as np
 from bentoml.exceptions import BentoMLException
-from numpy.typing import NDArray
 
+from service.core.types import Float32Array
 from service.errors import InferenceUnavailable
+from service.images.spec import Uint8Array
 
 PROBE_SECONDS = 3
 LOOK_SECONDS = 0.3
@@ -31,20 +31,20 @@ class RemoteNetworks:
         """`has_ended` tells whether the process was there and is no more."""
         self._inference, self._has_ended = inference, has_ended
 
-    async def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        latents: NDArray[np.float32] = await self._ask("encode", images)
+    async def encode(self, images: Uint8Array) -> Float32Array:
+        latents: Float32Array = await self._ask("encode", images)
         return latents
 
-    async def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = await self._ask("encode_checked", images)
+    async def encode_checked(self, images: Uint8Array) -> Float32Array:
+        found: Float32Array = await self._ask("encode_checked", images)
         return found
 
-    async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        images: NDArray[np.uint8] = await self._ask("decode", latents)
+    async def decode(self, latents: Float32Array) -> Uint8Array:
+        images: Uint8Array = await self._ask("decode", latents)
         return images
 
-    async def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        maps: NDArray[np.float32] = await self._ask("saliency", images)
+    async def saliency(self, images: Uint8Array) -> Float32Array:
+        maps: Float32Array = await self._ask("saliency", images)
         return maps
 
     async def provider(self) -> str:

@@ -8,12 +8,13 @@ from itertools import accumulate
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.core.detect.context import Context
 from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores
+from service.core.types import Float32Array, Float64Array
 from service.errors import MisfitError
+from service.images.spec import Uint8Array
 
 Record = TypeVar("Record", OodCheck, Scores)
 
@@ -29,8 +30,8 @@ class Encoded:
     """
 
     ids: Sequence[str]
-    latents: NDArray[np.float32]
-    pixels: NDArray[np.uint8]
+    latents: Float32Array
+    pixels: Uint8Array
     check: OodCheck | None
     errors: dict[int, MisfitError]
     first: int = 0
@@ -54,7 +55,7 @@ class Encoded:
         return [position for position in range(len(self.ids)) if position not in self.errors]
 
     @property
-    def native(self) -> NDArray[np.float32]:
+    def native(self) -> Float32Array:
         """The latents of the images that do not look foreign."""
         return self.latents if self.check is None else self.latents[~self.check.is_ood]
 
@@ -108,9 +109,9 @@ class Batch:
 class Drawn:
     """What was decoded from latents (k, L): the pictures (k, H, W, C), and what the encoder sees in them (k, 2, L)."""
 
-    latents: NDArray[np.float64]
-    images: NDArray[np.uint8]
-    reencoded: NDArray[np.float32]
+    latents: Float64Array
+    images: Uint8Array
+    reencoded: Float32Array
 
 
 def _cut(record: Record, rows: slice) -> Record:

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from service.bundle.store import Bundle
 from service.core.detect import ood
+from service.core.types import Float32Array, Float64Array
 from service.decoding.pool import Decoder
 from service.fair_queue import Turns
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
-from service.images.spec import Resize
-from service.inference.protocol import Float32Array, Networks
+from service.images.spec import Resize, Uint8Array
+from service.inference.protocol import Networks
 from service.pipeline.batch import Drawn, Encoded
 from service.pipeline.hooks import Observer
 from service.settings import Settings
 
-Uint8Array = NDArray[np.uint8]
 Row = TypeVar("Row", bound=np.generic)
 Result = TypeVar("Result", bound=np.generic)
 
@@ -86,7 +86,7 @@ class Coder:
             parts.append(rows.pixels)
         return np.concatenate(parts)
 
-    async def draw(self, latents: NDArray[np.float64]) -> Drawn:
+    async def draw(self, latents: Float64Array) -> Drawn:
         """Decode latents (k, L), k >= 1, and look at the pictures with the encoder's eyes."""
         with self.observer.stage("draw"):
             images = await self.decode(latents.astype(np.float32))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.api import latent_names
 from service.api.options import (
@@ -23,8 +22,9 @@ from service.core.detect.context import Context
 from service.core.detect.scoring import Scores
 from service.core.edit import latent_edits, sampling, traversal
 from service.core.explain import attribution, minimal_sets
-from service.core.types import Float64Array
+from service.core.types import BoolArray, Float64Array
 from service.errors import InvalidOption, quoted
+from service.images.spec import Uint8Array
 from service.pipeline import responses
 from service.pipeline.batch import Batch
 
@@ -56,8 +56,8 @@ class Plan:
     context: Context | None
     errors: dict[str, ErrorDetail]
     warnings: tuple[str, ...] = ()
-    originals: NDArray[np.uint8] | None = None
-    repaired: NDArray[np.bool_] | None = None
+    originals: Uint8Array | None = None
+    repaired: BoolArray | None = None
 
 
 def check_count(count: int, bundle: Bundle) -> None:

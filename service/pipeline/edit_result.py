@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.api.schemas import Distances, Picture, PicturesResponse, ScoredContext
 from service.bundle.store import Bundle
 from service.core.detect import posterior
+from service.core.types import IndexArray
 from service.images import contact_sheet, png, zip_writer
+from service.images.spec import Uint8Array
 from service.pipeline import record_sizes, responses
 from service.pipeline.batch import Drawn
 from service.pipeline.chunked_response import Pieced, cut
@@ -30,7 +31,7 @@ class Gallery:
 
     plan: Plan
     response: PicturesResponse
-    images: NDArray[np.uint8]
+    images: Uint8Array
     picture_bytes: int
 
     def as_json(self) -> Pieced[PicturesResponse]:
@@ -68,14 +69,14 @@ class Gallery:
         yield "answer.json", iter([self.response.model_dump_json(exclude_unset=True, indent=2).encode()])
 
 
-def missed(plan: Plan, drawn: Drawn, bundle: Bundle) -> NDArray[np.intp]:
+def missed(plan: Plan, drawn: Drawn, bundle: Bundle) -> IndexArray:
     """The counterfactuals whose picture does not fit after all, because the decoder drew something else than meant."""
     if plan.repaired is None or plan.context is None:
         return np.zeros(0, dtype=np.intp)
     return np.flatnonzero(~posterior.inside(drawn.reencoded, plan.context, bundle.population))
 
 
-def nearer(plan: Plan, drawn: Drawn, rows: NDArray[np.intp], again: Drawn, bundle: Bundle) -> Drawn:
+def nearer(plan: Plan, drawn: Drawn, rows: IndexArray, again: Drawn, bundle: Bundle) -> Drawn:
     """`drawn`, with those of `rows` that came nearer to the context when they were drawn again."""
     assert plan.context is not None, "only counterfactuals are drawn again"
     first, second = (

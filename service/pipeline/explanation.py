@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.api.options import ExplainOptions, maps_of_image, most_pictures
 from service.api.schemas import ScoreResponse
 from service.bundle.store import Bundle
-from service.core.types import Float64Array
+from service.core.types import Float32Array, Float64Array, IndexArray
 from service.errors import InvalidOption
 from service.images import contact_sheet, heat_map, png, zip_writer
 from service.images.spec import Uint8Array
@@ -132,7 +132,7 @@ def left_out(batch: Batch, mapped: int) -> str | None:
     )
 
 
-def evidence(maps: NDArray[np.float32], top: NDArray[np.intp], signs: NDArray[np.float64]) -> Float64Array:
+def evidence(maps: Float32Array, top: IndexArray, signs: Float64Array) -> Float64Array:
     """Return what makes the latents `top` (k, t) be further up (`signs` 1) or down (-1) than in a typical image.
 
     maps  (k, L, h, w)  of the images, less that of the typical one

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from service.api import context_codec
@@ -34,15 +33,16 @@ from service.core.detect import fit, scoring
 from service.core.detect.context import Context
 from service.core.detect.estimators import ESTIMATORS
 from service.core.edit import latent_edits
-from service.core.types import Float64Array
+from service.core.types import Float64Array, IndexArray
 from service.decoding.pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
 from service.pipeline import edit_plan, edit_result, explanation, responses
 from service.pipeline.batch import Batch, Encoded
-from service.pipeline.chunked_inference import Coder, Uint8Array
+from service.pipeline.chunked_inference import Coder
 from service.pipeline.chunked_response import Pieced
 from service.pipeline.edit_plan import Plan
 from service.pipeline.edit_result import Gallery
@@ -119,7 +119,7 @@ class Pipeline:
         self,
         request: ImagesRequest[ExplainOptions],
         batch: Batch,
-        mapped: NDArray[np.intp],
+        mapped: IndexArray,
         explaining: asyncio.Task[Explained],
     ) -> tuple[Uint8Array, Float64Array]:
         """The images (m, H, W, C) in the rows `mapped` (m,), and the evidence (m, t, h, w) for their top latents.
@@ -138,7 +138,7 @@ class Pipeline:
             done += len(maps)
         return pixels, np.concatenate(parts)
 
-    async def _pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: NDArray[np.intp]) -> Uint8Array:
+    async def _pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
         """The usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or read again."""
         if len(batch.images.pixels):
             return batch.images.pixels[rows]
@@ -195,7 +195,7 @@ class Pipeline:
         images = await self._encode(request.images, request, "images")
         return await self.observer.timed("serialise", responses.encoded, images, self.bundle)
 
-    async def decode(self, latents: NDArray[np.float64]) -> Gallery:
+    async def decode(self, latents: Float64Array) -> Gallery:
         """Latents (n, L), as `service.api.requests.check_latents` checked them."""
         edit_plan.check_count(len(latents), self.bundle)
         return await self._draw(edit_plan.plan_decode(latents))

@@ -24,6 +24,7 @@ from service.core.detect.context import Context
 from service.core.detect.scoring import Scores
 from service.core.explain import attribution, minimal_sets, reasons
 from service.core.explain.attribution import Attributions, Pairs
+from service.core.types import BoolArray, Float64Array, IndexArray
 from service.errors import MisfitError
 from service.pipeline import record_sizes
 from service.pipeline.batch import Batch, Encoded
@@ -52,9 +53,9 @@ class Explained:
 
     details: Details
     record_bytes: int
-    mapped: NDArray[np.intp]
-    top: NDArray[np.intp]
-    signs: NDArray[np.float64]
+    mapped: IndexArray
+    top: IndexArray
+    signs: Float64Array
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class _Reasons:
     """
 
     terms: Attributions
-    order: NDArray[np.intp]
-    repaired: NDArray[np.bool_]
-    scale: NDArray[np.float64]
+    order: IndexArray
+    repaired: BoolArray
+    scale: Float64Array
     reasons: list[str]
 
 
@@ -93,7 +94,7 @@ def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> Pieced[ScoreR
     return pieced(batch, bundle, details, np.full(len(batch.positions), record_bytes))
 
 
-def mapped(batch: Batch, options: ExplainOptions, most: int) -> NDArray[np.intp]:
+def mapped(batch: Batch, options: ExplainOptions, most: int) -> IndexArray:
     """Return the rows of the usable images that get heat maps, the most outlying first and at most `most`."""
     scores = _scores(batch)
     by_rank = np.argsort(scores.rank)
@@ -101,7 +102,7 @@ def mapped(batch: Batch, options: ExplainOptions, most: int) -> NDArray[np.intp]
     return wanted[:most]
 
 
-def explained(batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, bundle: Bundle) -> Explained:
+def explained(batch: Batch, mapped: IndexArray, options: ExplainOptions, bundle: Bundle) -> Explained:
     """Return the answer of /explain, but for the heat maps of the images in the rows `mapped`."""
     found = _explain(batch, bundle)
     latents = bundle.manifest.latents

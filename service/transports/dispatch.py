@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from service.api.endpoints import Endpoint
 from service.api.requests import ImagesRequest
+from service.core.types import Float64Array
 from service.pipeline.chunked_response import Pieced
 from service.pipeline.pipeline import Pipeline
 from service.telemetry import logs
@@ -22,7 +21,7 @@ from service.transports.admission import Admission, Ticket
 
 T = TypeVar("T")
 # What a transport makes of a message: a request of images, or latents (n, L) to be decoded.
-Parsed = ImagesRequest[Any] | NDArray[np.float64]
+Parsed = ImagesRequest[Any] | Float64Array
 # How a transport waits for the work, and may end it, where its client leaves.
 Wait = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 

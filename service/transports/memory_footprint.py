@@ -10,7 +10,6 @@ from math import comb
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.api.options import (
     EditOptions,
@@ -29,6 +28,7 @@ from service.core.detect import density_ratio
 from service.core.detect.estimators import ESTIMATORS
 from service.core.explain import minimal_sets, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
+from service.core.types import Float64Array
 from service.images import contact_sheet
 from service.images.decode import Upload
 from service.pipeline import record_sizes
@@ -73,7 +73,7 @@ Form = Literal["pieces", "files", "sheet", "message"]
 DEFLATED = 0.5
 
 
-def of(request: ImagesRequest[Any] | NDArray[np.float64], bundle: Bundle, form: Form) -> int:
+def of(request: ImagesRequest[Any] | Float64Array, bundle: Bundle, form: Form) -> int:
     """Return the bytes that a request of images, or of latents (n, L), takes beside its body, until it is answered."""
     if isinstance(request, ImagesRequest):
         return of_request(request, bundle, form)

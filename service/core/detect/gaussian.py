@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from service.core.types import Float64Array
+from service.core.types import BoolArray, Float64Array
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Fit:
     warnings: tuple[str, ...] = ()
 
 
-def marginal_distances(points: Float64Array, fit: Fit, axes: NDArray[np.bool_]) -> tuple[Float64Array, Float64Array]:
+def marginal_distances(points: Float64Array, fit: Fit, axes: BoolArray) -> tuple[Float64Array, Float64Array]:
     """For each of some sets of axes (s, d), by the marginals of `fit` on them: the squared distances (s, n) of points
     (n, d), and the log (s,) of the root of the covariance's determinant."""
     # Systems of one size: an axis that a set leaves out has variance 1 and no deviation.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.core.detect.context import Context
 from service.core.population import Population
-from service.core.types import Float64Array
+from service.core.types import Float64Array, IndexArray
 
 # Population standard deviations beyond which a latent is no further out: it keeps every square finite.
 FURTHEST = 1e3
@@ -25,7 +25,7 @@ class PopulationUnits:
     """
 
     population: Population
-    live: NDArray[np.intp]
+    live: IndexArray
     unit: Float64Array
 
     @classmethod

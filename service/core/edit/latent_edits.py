@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from service.core.detect.gaussian import mahalanobis_squared
-from service.core.edit.limits import EXTREME, IndexArray, check_value
-from service.core.types import Float64Array
+from service.core.edit.limits import EXTREME, check_value
+from service.core.types import BoolArray, Float64Array, IndexArray
 from service.errors import InvalidOption
 
 Unit = Literal["latent", "sd", "quantile"]
@@ -35,7 +34,7 @@ def distance_squared(
 
 def counterfactual(
     latents: Float64Array,
-    repaired: NDArray[np.bool_],
+    repaired: BoolArray,
     location: Float64Array,
     covariance: Float64Array,
     live: IndexArray,
@@ -61,7 +60,7 @@ def counterfactual(
     return edited
 
 
-def compensated(latents: Float64Array, reencoded: Float64Array, repaired: NDArray[np.bool_]) -> Float64Array:
+def compensated(latents: Float64Array, reencoded: Float64Array, repaired: BoolArray) -> Float64Array:
     """Latents (n, L) that make up for what the decoder made of `latents`, as the encoder sees it (`reencoded`).
 
     The dims `repaired` (n, L) move on by as much as they fell short: one step of a fixed-point iteration towards a

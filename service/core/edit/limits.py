@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.errors import InvalidOption
-
-IndexArray = NDArray[np.intp]
 
 # A shift by quantiles goes no further than to this one, or to 1 less it.
 EXTREME = 1e-3

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from service.core.edit.latent_edits import RIM
-from service.core.edit.limits import LARGEST_LOGVAR, MOST_IMAGES, IndexArray, check_count
-from service.core.types import Float64Array
+from service.core.edit.limits import LARGEST_LOGVAR, MOST_IMAGES, check_count
+from service.core.types import Float64Array, IndexArray
 from service.errors import ContextTooSmall
 
 

@@ -12,10 +12,10 @@ from service.core.detect import posterior
 from service.core.detect.context import Context
 from service.core.detect.gaussian import Fit
 from service.core.detect.standardize import PopulationUnits
-from service.core.explain.attribution import BoolArray, _over_latents
+from service.core.explain.attribution import _over_latents
 from service.core.explain.shapley_gaussian import departure
 from service.core.population import Population
-from service.core.types import Float64Array
+from service.core.types import BoolArray, Float64Array
 
 Inside = Callable[[Float64Array], BoolArray]
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.core.detect.context import Context
-from service.core.explain.attribution import BoolArray
 from service.core.latent import Latent
-from service.core.types import Float64Array, Source
+from service.core.types import BoolArray, Float64Array, Source
 
 # How many latents a sentence names, and the deviation below which none of several stands out.
 NAMED, OUTSTANDING = 3, 2.0

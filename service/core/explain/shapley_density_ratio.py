@@ -7,14 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.core.detect.density_ratio import (
     DECIMALS,
     SHARPNESS,
-    Float32Array,
-    Float64Array,
-    IndexArray,
     Kernel,
     density_of,
     kernels_between,
@@ -22,8 +18,8 @@ from service.core.detect.density_ratio import (
     own_places,
     own_weights,
 )
+from service.core.types import BoolArray, Float32Array, Float64Array, IndexArray
 
-BoolArray = NDArray[np.bool_]
 # Of points (n, d) and sets of axes (s, d): the log ratio (s, n) of context to population by the Gaussians of each set.
 Base = Callable[[Float64Array, BoolArray], Float64Array]
 

@@ -18,9 +18,6 @@ from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
     JSON_EXAMPLE,
@@ -33,6 +30,7 @@ from service.api.requests import (
     read_json,
     read_object,
 )
+from service.core.types import Float64Array
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted
 from service.images import arrays
 from service.settings import Settings
@@ -66,7 +64,7 @@ def parse_images(
     return builder.request(options_type)
 
 
-def parse_latents(content_type: str, body: bytes, latent_dim: int) -> NDArray[np.float64]:
+def parse_latents(content_type: str, body: bytes, latent_dim: int) -> Float64Array:
     """Return latents (n, L) to be decoded, n from 1 to MOST_PICTURES: {"latents": [[...], ...]}, or an npy of floats.
 
     Raises UnsupportedMediaType, InvalidInput or ShapeMismatch.
