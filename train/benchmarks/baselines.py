@@ -1,10 +1,10 @@
-"""What the benchmark compares: functions of the held-out images and one context to outlier scores (n,).
+"""The methods that the benchmark compares: each maps the held-out images and one context to outlier scores (n,).
 
 density_ratio, ...     the service's estimators
-knn                    mean distance to the nearest images of the batch, in population units
+knn                    mean distance to the nearest images of the context, in population units
 isolation_forest       Liu, Ting & Zhou (2008), on the latents in population units
-reconstruction         squared error of the decoded image: knows nothing of the context
-pixel_pca              leave-one-out distance on the pixels' principal components: the seed without a network
+reconstruction         squared error of the decoded image; independent of the context
+pixel_pca              leave-one-out distance on principal components of the pixels; no network
 oracle                 log odds of a Gaussian with the moments of all images that follow the context's rule
 """
 
@@ -31,11 +31,11 @@ PIXEL_FLOOR = 1e-3
 
 
 class Material(NamedTuple):
-    """The held-out images, as the methods see them.
+    """The held-out images as input of the methods.
 
     latents               (N, 2, L)
     factors               (N, K)
-    reconstruction_error  (N,)       as the service measures it, to know foreign images
+    reconstruction_error  (N,)       as the service measures it, for the check for out-of-distribution images
     components            (N, c)     the pixels' principal components
     latent_factors        (L,)       index of the factor that each latent is named after, -1 for none
     """

@@ -1,7 +1,7 @@
-"""Labelled contexts, drawn from labelled images, and how well an estimator finds their outliers.
+"""Labelled contexts, drawn from labelled images, and how well an estimator detects their outliers.
 
-A context fixes some generative factors: its inliers share those values and are free in everything else.
-A stratum says how an outlier breaks the rule:
+A context fixes some generative factors. Its inliers share those values and vary freely in all other factors. A stratum
+says how an outlier breaks the rule:
 
     any_difference   at least one fixed factor differs (most outliers then differ in several)
     single_factor    exactly one fixed factor differs
@@ -40,7 +40,7 @@ SMALLEST_POOL = 200
 
 @dataclass(frozen=True)
 class LabelledContext:
-    """Rows of a data set, which of them are outliers, and all the rows that could have been inliers."""
+    """A context: rows of a data set, the outliers among them, and all rows that could have been inliers."""
 
     rows: IntArray  # (n,)
     is_outlier: NDArray[np.bool_]  # (n,)
@@ -60,9 +60,10 @@ def sample(
 ) -> LabelledContext:
     """Draw one context of `size` images, `outliers` of them outliers, from `factors` (N, 6).
 
-    `fixed` names the factors that the inliers share: by default one to four at random, drawn again while
-    the data holds too few such inliers or outliers. `values` pins their values, None leaving one to chance.
-    Images are drawn without replacement, except where fixed factors that the caller chose leave too few.
+    `fixed` are the factors that the inliers share. By default one to four are drawn at random, again until the data
+    holds enough inliers and outliers. `values` sets the values of `fixed`; None draws a value at random. Images are
+    drawn without replacement, except where a given `fixed` leaves too few.
+
     Raises ValueError for more outliers than images.
     """
     if not 0 <= outliers <= size:
@@ -106,7 +107,7 @@ def sample(
 
 
 def sample_seed_case(factors: IntArray, rng: np.random.Generator) -> LabelledContext:
-    """The seed's case: spheres of one colour before a wall of one colour, and 25 of 350 that are not."""
+    """Draw the seed's case: spheres of one colour before a wall of one colour, and 25 other images of 350."""
     return sample(
         factors,
         rng,
@@ -118,7 +119,10 @@ def sample_seed_case(factors: IntArray, rng: np.random.Generator) -> LabelledCon
 
 
 def oracle_odds(latents: FloatArray, context: LabelledContext, population: Population) -> FloatArray:
-    """Log odds (n,) of population against the inliers' true moments: what a Gaussian fit could reach."""
+    """Return log odds (n,) of population against a Gaussian with the true moments of the inliers.
+
+    This bounds what a Gaussian estimator can reach.
+    """
     live = population.live_dims
     mean = latents[:, 0, live].astype(np.float64)
     inliers, images = mean[context.inlier_pool], mean[context.rows]
@@ -132,7 +136,7 @@ def oracle_odds(latents: FloatArray, context: LabelledContext, population: Popul
 
 
 def summary(values: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """Mean with a 95% bootstrap interval over contexts, and the mean of the worst tenth."""
+    """Return the mean with a 95% bootstrap interval over contexts, the mean of the worst tenth, and the minimum."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     rng = np.random.default_rng(seed)
     means = rng.choice(ordered, (1000, len(ordered))).mean(axis=1)
@@ -154,8 +158,11 @@ def evaluate(
     estimator: EstimatorName = DEFAULT_ESTIMATOR,
     fdr: float = 0.1,
 ) -> dict[str, object]:
-    """AUROC of `estimator` and of the oracle over `contexts`, the share of inliers falsely flagged, and the
-    share of false ones among what is flagged at a false discovery rate of `fdr`."""
+    """Score `contexts` with `estimator` and compare with their labels.
+
+    The report holds the AUROC of the estimator and of the oracle, the share of inliers that are flagged, and the share
+    of inliers among the flags at a false discovery rate of `fdr`.
+    """
     found: list[float] = []
     possible: list[float] = []
     false_flags: list[float] = []
@@ -188,6 +195,6 @@ def seed_case(
     seed: int = 0,
     estimator: EstimatorName = DEFAULT_ESTIMATOR,
 ) -> dict[str, object]:
-    """`evaluate` over `draws` random draws of the seed's case; latents (N, 2, L), factors (N, 6)."""
+    """Run `evaluate` over `draws` random draws of the seed's case. Latents are (N, 2, L), factors (N, 6)."""
     rng = np.random.default_rng(seed)
     return evaluate(latents, population, [sample_seed_case(factors, rng) for _ in range(draws)], estimator)

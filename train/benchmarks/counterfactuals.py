@@ -1,8 +1,8 @@
-"""Whether a counterfactual repairs what is wrong, and only that, as the networks see the repaired image.
+"""A benchmark of counterfactuals: does an edit repair the factor that differs, and nothing else?
 
-Outliers that differ in one factor are scored and, where found, given the smallest repair that the service knows,
-decoded and encoded again. A classifier of latents, taught on one half of the held-out images, reads the factors of
-what comes back. It does not read all of them right, so what is kept is judged on the images on which it does.
+Outliers that differ in one factor are scored. Those detected are projected by the service's smallest repair, decoded
+and encoded again. A classifier of latents, trained on one half of the held-out images, reads their factors. The
+classifier makes errors, so `kept` only counts images that it reads correctly before the repair.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TREES = 50
 
 
 class Repairs(NamedTuple):
-    """Of one context's outliers that were found."""
+    """The repaired images of one context's detected outliers."""
 
     rows: IntArray  # (m,)
     changed: IntArray  # (m,) the factor that differs
@@ -39,14 +39,14 @@ class Repairs(NamedTuple):
 
 
 def measure(material: Material, networks: Networks, seed: int) -> list[dict[str, Any]]:
-    """For each of SINGLE_STRATA: shares of the outliers found whose repaired image
+    """Return one entry for each of SINGLE_STRATA: shares of the detected outliers whose repaired image
 
         inside             is back inside the context
         restored           has the context's value of the factor that differed
-        kept               has its own values of all other factors, where the classifier read those right before
-        restored_and_kept  both, where it did
+        kept               has its own values of all other factors, where the classifier read those correctly before
+        restored_and_kept  both, for the same images
 
-    `readable` is the share of untouched images of which the classifier reads every factor right.
+    `readable` is the share of unedited images of which the classifier reads every factor correctly.
     """
     units = PopulationUnits.of(material.population)
     points = units.points(material.latents)
@@ -111,5 +111,5 @@ def _repair(material: Material, networks: Networks, context: LabelledContext) ->
 
 
 def _look(networks: Networks, latents: FloatArray) -> FloatArray:
-    """What the encoder sees in the pictures of latents (n, L)."""
+    """Decode latents (n, L) and return the latents that the encoder gives for the pictures."""
     return networks.encode(networks.decode(latents.astype(np.float32)))

@@ -1,10 +1,10 @@
-"""Contexts of real digits: batches of one digit with some of another among them, as the service sees them.
+"""A benchmark on real digits: contexts of one digit with some images of another among them.
 
-The digits are held-out images of MNIST, encoded by an exported bundle, and scored as /score does, its check for foreign
-images included. A cell is a number of images and how many of them are of the other digit; in every cell each ordered
-pair of digits is drawn equally often, so that easy pairs and hard ones weigh the same. A clean batch has one digit
-and no other: what is flagged there is flagged by mistake. Some estimators are also given a reference set, other
-images of the normal digit, as a request may bring one.
+The digits are held-out images of MNIST, encoded by an exported bundle and scored as /score does, including its check
+for out-of-distribution images. A cell is a number of images and a number of other digits among them. Every ordered pair
+of digits is drawn equally often in every cell, so that easy and hard pairs have the same weight. A clean context holds
+one digit only: every flag there is false. Some estimators also get a reference set of other images of the normal digit,
+as a request may bring one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLAGGING: tuple[EstimatorName, ...] = ("density_ratio", "mixture", "robust")
 
 @dataclass(frozen=True)
 class Batch:
-    """One context's recipe; `index` tells apart those that are alike in everything else."""
+    """The specification of one context. `index` distinguishes contexts that are equal in everything else."""
 
     size: int
     others: int
@@ -49,17 +49,21 @@ class Batch:
 
 
 class Drawn(NamedTuple):
+    """A context and its reference set."""
+
     context: LabelledContext
     reference: IntArray  # (REFERENCE,) rows of the normal digit that are not in the context
 
 
 class Flagged(NamedTuple):
+    """Shares of the images that an estimator flags."""
+
     inliers: float  # share of the normal images that are flagged
     found: float  # share of the others that are flagged; nan where there is none
 
 
 class Outcome(NamedTuple):
-    """What one context gave, by method; `with_reference` names an estimator that was given a reference set."""
+    """The results of one context by method. `with_reference` names an estimator that was given a reference set."""
 
     batch: Batch
     auroc: dict[str, float]
@@ -68,6 +72,7 @@ class Outcome(NamedTuple):
 
 
 def with_reference(estimator: str) -> str:
+    """Return the name of `estimator` with a reference set."""
     return f"{estimator}, reference"
 
 
@@ -76,7 +81,7 @@ PAIRED = ("pixel_pca", "oracle")
 
 
 def batches(contexts: int) -> list[Batch]:
-    """`contexts` of every cell and pair, and as many clean ones of every digit as CLEAN_CONTEXTS says."""
+    """Return `contexts` specifications of every cell and pair, and CLEAN_CONTEXTS times as many of each digit alone."""
     clean = [
         Batch(size, 0, digit, digit, index)
         for size in OTHERS
@@ -94,9 +99,9 @@ def batches(contexts: int) -> list[Batch]:
 
 
 def draw(batch: Batch, labels: IntArray, seed: int) -> Drawn:
-    """The context of a recipe and its reference set, without replacement, from images with `labels` (N,).
+    """Draw a context and its reference set without replacement from images with `labels` (N,).
 
-    Raises ValueError where there are too few of a digit.
+    Raises ValueError where there are too few images of a digit.
     """
     rng = np.random.default_rng([seed, *asdict(batch).values()])
     pool = np.flatnonzero(labels == batch.normal)
@@ -116,7 +121,7 @@ def draw(batch: Batch, labels: IntArray, seed: int) -> Drawn:
 def as_served(
     material: Material, rows: IntArray, estimator: EstimatorName, reference: IntArray | None = None
 ) -> Scores:
-    """What /score makes of the images in `rows`, sent as one request, with those in `reference` as its reference."""
+    """Score the images in `rows` as /score does for one request, with the images in `reference` as its reference."""
     ood_ratio = ood_ratio_of(material)
     if reference is not None and ood_ratio is not None:
         reference = reference[~is_ood(ood_ratio[reference])]
@@ -130,6 +135,7 @@ def as_served(
 
 
 def ood_ratio_of(material: Material) -> FloatArray | None:
+    """Return the ood_ratio (N,) of all images, as the service computes it."""
     familiarity = material.population.familiarity
     return None if familiarity is None else material.reconstruction_error / (ood.MARGIN * familiarity.high)
 
@@ -142,7 +148,10 @@ def measure(
     slow: bool = True,
     flagging: Sequence[EstimatorName] = FLAGGING,
 ) -> Outcome:
-    """Every method on one context; those in SLOW only if `slow`, and only `flagging` where nothing is to be found."""
+    """Apply every method to one context: those in SLOW only if `slow`.
+
+    A context without outliers only gets the estimators in `flagging`.
+    """
     context, reference = draw(batch, labels, seed)
     truth = context.is_outlier
     served: dict[str, Scores] = {name: as_served(material, context.rows, name) for name in flagging}
@@ -160,9 +169,10 @@ def measure(
 
 
 def run(material: Material, labels: IntArray, contexts: int, seed: int, default: EstimatorName) -> list[Outcome]:
-    """All batches; the methods in SLOW see the first of each cell and pair. `labels` (N,) are those of `material`.
+    """Measure all contexts. Methods in SLOW only get the first of each cell and pair.
 
-    `default` is the bundle's estimator, whose flags are counted with those of FLAGGING.
+    `labels` (N,) are those of `material`. `default` is the bundle's estimator. Its flags are counted as well as those
+    of FLAGGING.
     """
     flagging = tuple(dict.fromkeys((*FLAGGING, default)))
     with threadpool_limits(1):
@@ -173,9 +183,9 @@ def run(material: Material, labels: IntArray, contexts: int, seed: int, default:
 
 
 def report(outcomes: Sequence[Outcome], default: EstimatorName) -> dict[str, Any]:
-    """What digits.json holds of the outcomes: by cell, by pair of digits, and of clean batches by size and digit.
+    """Return the content of digits.json: results by cell, by pair of digits, and of clean contexts by size and digit.
 
-    `default` is the bundle's estimator, of which the pairs are shown.
+    `default` is the bundle's estimator, whose AUROC is reported by pair.
     """
     return {
         "default_estimator": default,
@@ -215,7 +225,7 @@ def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _pair(outcomes: Sequence[Outcome], normal: int, other: int, methods: Sequence[str]) -> dict[str, float] | None:
-    """AUROC over all cells; None for what is no pair."""
+    """Return the mean AUROC over all cells, or None where the two digits are equal."""
     if (normal, other) not in PAIRS:
         return None
     chosen = [

@@ -1,4 +1,7 @@
-"""The benchmark's foreign stratum: does the service know foreign images, and do they leave a context unharmed?"""
+"""The benchmark of the check for out-of-distribution images, which the API calls foreign.
+
+It measures how well the service detects them, and whether they change the scores of a context's other images.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ SIZE, OUTLIERS, FOREIGN = 350, 25, 35
 
 
 def measure(material: Material, networks: Networks, images: Uint8Array, seed: int) -> dict[str, Any] | None:
-    """What a check of every kind gives, on held-out `images` (N, 64, 64, 3), those of `material`.
+    """Return what the check gives for every kind of image, on held-out `images` (N, 64, 64, 3), those of `material`.
 
-    None where the bundle lacks the population's reconstruction errors.
+    The result is None where the bundle lacks the population's reconstruction errors.
     """
     familiarity = material.population.familiarity
     if familiarity is None:
@@ -69,7 +72,7 @@ def _among_contexts(
     ood_ratio: FloatArray,
     seed: int,
 ) -> dict[str, Any]:
-    """Mean AUROC of the contextual outliers among the known images, and of the foreign ones among all.
+    """Return the mean AUROC of the contextual outliers among the known images, and of the foreign images among all.
 
     alone      without foreign images
     checked    with FOREIGN of them, as the service scores them

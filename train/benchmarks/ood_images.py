@@ -1,8 +1,8 @@
-"""Images that a model of some frames has never seen, to measure whether the service knows them as foreign.
+"""Out-of-distribution images, to measure whether the service detects them.
 
-`KINDS` are judged: anyone would call them foreign. `HARD_KINDS` differ little from the frames that they are made of,
-and are measured without a goal. Everything comes from the frames themselves and from pictures that scikit-learn and
-scikit-image bring along, so nothing is downloaded.
+`KINDS` are judged: anyone would call them out of distribution. `HARD_KINDS` differ little from the frames that they are
+made from, and are measured without a goal. All images are made from the frames and from pictures that scikit-learn and
+scikit-image contain. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ TEXTURES = ("brick", "grass", "gravel")
 def foreign_images(
     kind: str, count: int, rng: np.random.Generator, frames: Uint8Array, digits: Path | None = None
 ) -> Uint8Array:
-    """`count` images of `kind`, uint8 (count, 64, 64, 3).
+    """Return `count` images of `kind`, uint8 (count, 64, 64, 3).
 
-    frames  uint8 (m, 64, 64, 3), m >= 2: the in-population images that some kinds spoil
-    digits  an MNIST file of images (idx, gzipped) in place of scikit-learn's own handwritten digits
+        frames  uint8 (m, 64, 64, 3), m >= 2: in-population images, from which some kinds are made
+        digits  an MNIST file of images (idx, gzipped) in place of scikit-learn's own handwritten digits
+
     Raises KeyError for an unknown kind.
     """
     if kind == "digits" and digits is not None:
@@ -52,7 +53,7 @@ def _photographs(count: int, rng: np.random.Generator, frames: Uint8Array) -> Ui
 
 
 def _sprites(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8Array:
-    """One white ellipse or rectangle, turned, on black: what dSprites looks like."""
+    """Draw one white ellipse or rectangle, rotated, on black, as in dSprites."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     sprites = []
     for _ in range(count):
@@ -74,7 +75,7 @@ def _flat_colours(count: int, rng: np.random.Generator, frames: Uint8Array) -> U
 
 
 def _gradients(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8Array:
-    """From one colour to another, in any direction."""
+    """Draw gradients from one colour to another in any direction."""
     angle = rng.uniform(0, 2 * np.pi, (count, 1, 1))
     rows, columns = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
     share = (np.cos(angle) * columns + np.sin(angle) * rows) / np.sqrt(2) + 0.5
@@ -112,7 +113,7 @@ def _inverted(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8
 
 
 def _shuffled(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8Array:
-    """Sixteen tiles, in another order for each image."""
+    """Shuffle the sixteen tiles of each image."""
     tiles = _some(frames, count, rng).reshape(count, 4, 16, 4, 16, 3).swapaxes(2, 3).reshape(count, 16, 16, 16, 3)
     mixed = np.stack([image[rng.permutation(16)] for image in tiles])
     return mixed.reshape(count, 4, 4, 16, 16, 3).swapaxes(2, 3).reshape(count, *SHAPE)
@@ -123,7 +124,7 @@ def _half_covered(count: int, rng: np.random.Generator, frames: Uint8Array) -> U
 
 
 def _spliced(count: int, rng: np.random.Generator, frames: Uint8Array) -> Uint8Array:
-    """The left half of one frame beside the right half of another."""
+    """Join the left half of one frame and the right half of another."""
     left = rng.integers(0, len(frames), count)
     right = (left + rng.integers(1, len(frames), count)) % len(frames)  # never the same frame
     return np.concatenate([frames[left][:, :, : SIDE // 2], frames[right][:, :, SIDE // 2 :]], axis=2)
@@ -190,12 +191,12 @@ HARD_KINDS: dict[str, Make] = {
 
 
 def _some(frames: Uint8Array, count: int, rng: np.random.Generator) -> Uint8Array:
-    """A copy of `count` random frames."""
+    """Return a copy of `count` random frames."""
     return np.asarray(frames[rng.integers(0, len(frames), count)])
 
 
 def _covered(images: Uint8Array, rng: np.random.Generator, share: float) -> Uint8Array:
-    """Each image with a bar of one grey, from black to white, along a random edge."""
+    """Cover each image with a bar of one grey, from black to white, along a random edge."""
     for image in images:
         bar = np.rot90(image, int(rng.integers(4)))[: round(share * SIDE)]  # a view: writing to it writes to the image
         bar[:] = rng.integers(0, 256)
@@ -215,7 +216,7 @@ def _small_digits() -> Uint8Array:
 
 @cache
 def _mnist(path: Path) -> Uint8Array:
-    """Images uint8 (N, 28, 28) of an idx file: a header of sixteen bytes, then the pixels."""
+    """Return the images uint8 (N, 28, 28) of a gzipped idx file: a header of sixteen bytes, then the pixels."""
     with open_gzip(path) as file:
         return np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
 
@@ -230,7 +231,7 @@ def _sample_photographs() -> list[Uint8Array]:
 
 
 def _crop(photograph: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-    """A random square, as large as the photograph or down to a quarter of its side."""
+    """Return a random square, between the photograph's full side and a quarter of it."""
     height, width = photograph.shape[:2]
     side = int(rng.integers(min(height, width) // 4, min(height, width) + 1))
     top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)

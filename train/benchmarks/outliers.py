@@ -1,8 +1,8 @@
-"""The contextual outlier benchmark: every method on random labelled contexts, and what the shipped one reaches.
+"""The contextual outlier benchmark: every method on random labelled contexts, and the service's default in detail.
 
-The images are held out, encoded by the exported bundle and scored by the service's own functions. A cell is a
-stratum, a number of images and a number of outliers among them. Every context has a random generator of its own, so
-that the report does not depend on how many processes made it.
+The images are held out, encoded by the exported bundle and scored by the service's own functions. A cell is a stratum,
+a number of images and a number of outliers among them. Every context has its own random generator, so the report does
+not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ TASKS_AT_A_TIME = 8
 
 @dataclass(frozen=True)
 class Cell:
+    """A stratum, a number of images and a number of outliers."""
+
     stratum: str  # one of STRATA, or CLEAN where nothing differs
     size: int
     outliers: int
 
 
 class Flags(NamedTuple):
-    """What a method that knows odds would flag."""
+    """Shares of the images that a method with log odds flags."""
 
     inliers: float  # share of the inliers that are flagged
     found: float  # share of the outliers that are flagged; nan without outliers
@@ -60,7 +62,7 @@ class Flags(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one context gave, by method, and what the service's default estimator said of it."""
+    """The results of one context by method, and whether the default estimator's attribution names the right factor."""
 
     cell: Cell
     fixed_factors: int
@@ -71,6 +73,7 @@ class Outcome(NamedTuple):
 
 
 def cells() -> list[Cell]:
+    """Return all cells: the clean ones, then every stratum with every number of outliers."""
     clean = [Cell(CLEAN, size, 0) for size in OUTLIERS]
     dirty = [Cell(name, size, count) for name in STRATA for size in OUTLIERS for count in OUTLIERS[size] if count]
     return [*clean, *dirty]
@@ -102,7 +105,7 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
 def run(
     material: Material, contexts: int, seed: int = 0, chosen: Sequence[Cell] | None = None, processes: int | None = None
 ) -> list[Outcome]:
-    """`contexts` random contexts of every chosen cell (by default all)."""
+    """Measure `contexts` random contexts of every cell of `chosen` (by default all)."""
     tasks = [(cell, seed, index) for cell in chosen or cells() for index in range(contexts)]
     # Shuffled, so that the largest contexts, which come last, are not all left to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
@@ -115,7 +118,7 @@ def run(
 
 
 def draw(cell: Cell, factors: IntArray, seed: int, index: int) -> LabelledContext:
-    """The context number `index` of a cell."""
+    """Draw the context number `index` of a cell."""
     name = [CLEAN, *STRATA].index(cell.stratum)
     rng = np.random.default_rng([seed, name, cell.size, cell.outliers, index])
     stratum = cast(Stratum, "any_difference" if cell.stratum == CLEAN else cell.stratum)
@@ -123,7 +126,7 @@ def draw(cell: Cell, factors: IntArray, seed: int, index: int) -> LabelledContex
 
 
 def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool = True) -> Outcome:
-    """Every method on one context; those in SLOW only if `slow`."""
+    """Apply every method to one context; those in SLOW only if `slow`."""
     truth, images = context.is_outlier, material.latents[context.rows]
     shipped = score(images, material.population)
     auroc: dict[str, float] = {}
@@ -142,7 +145,7 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
 
 
 def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
-    """What log odds (n,) of being an outlier flag."""
+    """Return the shares of images that log odds (n,) of being an outlier flag."""
     rank = np.empty(len(odds), dtype=np.int64)
     rank[np.argsort(-odds, kind="stable")] = np.arange(1, len(odds) + 1)
     at_rate = false_discovery_flags(expit(odds), rank, FDR)
@@ -154,7 +157,10 @@ def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
 
 
 def named(material: Material, context: LabelledContext, shipped: Scores) -> float:
-    """Share of the outliers found whose latent most to blame is the one named after the factor that differs."""
+    """Return the share of detected outliers whose top attributed latent is named after the factor that differs.
+
+    The result is nan where no outlier was detected.
+    """
     found = np.flatnonzero(context.is_outlier & shipped.is_outlier)
     if not found.size:
         return float("nan")
@@ -167,7 +173,7 @@ def named(material: Material, context: LabelledContext, shipped: Scores) -> floa
 
 
 def report(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """One entry for every cell, in the order in which they come."""
+    """Return one entry for every cell, in the order of the outcomes."""
     by_cell: dict[Cell, list[Outcome]] = {}
     for outcome in outcomes:
         by_cell.setdefault(outcome.cell, []).append(outcome)
@@ -199,7 +205,7 @@ def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """Over the contexts in which there was something to measure; None where there was none."""
+    """Return the mean over the contexts with a value, or None where there is none."""
     known = np.array(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if known.size else None
@@ -222,5 +228,5 @@ def _measure_task(task: tuple[Cell, int, int]) -> Outcome:
 
 
 def _flat(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 (N, H, W, C) -> float32 (N, H * W * C) from 0 to 1."""
+    """Convert uint8 (N, H, W, C) to float32 (N, H * W * C) in [0, 1]."""
     return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What `train.benchmarks.digits` measured, as Markdown, and its two figures."""
+"""The report of `train.benchmarks.digits`: a Markdown page and its two figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLAG, STRANGER = "tab:red", "tab:blue"
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """`result` as in digits.json."""
+    """Return the page for `result`, the content of digits.json."""
     cells, clean, default = result["cells"], result["clean"], result["default_estimator"]
     methods, flagging = tuple(cells[0]["methods"]), tuple(cells[0]["flagged"])
     pairs = [pair for row in result["pairs"] for pair in row if pair]
@@ -80,7 +80,10 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def draw_figures(material: Material, dataset: Dataset, result: dict[str, Any], seed: int, output: Path) -> list[Path]:
-    """The page of SHOWN, with and without a reference set, and AUROC by pair of digits; the files written."""
+    """Draw the context SHOWN with and without a reference set, and the AUROC by pair of digits.
+
+    Return the files written.
+    """
     assert dataset.labels is not None, "MNIST has labels"
     default = result["default_estimator"]
     context, reference = draw(SHOWN, dataset.labels, seed)
@@ -100,7 +103,7 @@ def draw_figures(material: Material, dataset: Dataset, result: dict[str, Any], s
 
 
 def page(images: NDArray[np.uint8], labels: IntArray, scored: dict[str, Scores]) -> Figure:
-    """Images (n, 28, 28, 1), the most outlying first, once for each way in which they were scored."""
+    """Show images (n, 28, 28, 1), the highest score first, once for each way of scoring in `scored`."""
     lines = -(-len(images) // COLUMNS)
     figure = plt.figure(figsize=(COLUMNS * 0.8, (lines * 0.95 + 0.6) * len(scored)), layout="constrained")
     parts = figure.subfigures(len(scored), squeeze=False).ravel()
@@ -130,7 +133,7 @@ def page(images: NDArray[np.uint8], labels: IntArray, scored: dict[str, Scores])
 
 
 def pairs(entries: Sequence[Sequence[dict[str, float] | None]], methods: Sequence[str], model: str) -> Figure:
-    """AUROC of every method by normal digit (down) and other digit (across)."""
+    """Show the AUROC of every method by normal digit (down) and other digit (across)."""
     figure, axes = plt.subplots(1, len(methods), figsize=(16, 5.4), layout="constrained")
     for axis, name in zip(axes, methods, strict=True):
         areas = np.array([[np.nan if pair is None else pair[name] for pair in row] for row in entries])

@@ -1,4 +1,4 @@
-"""All kept results as one Markdown page."""
+"""The page of all kept results, in Markdown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS = {
 
 
 def page(results: Path) -> str:
-    """The page, from `results`/PRESET/metrics.json and the figures beside each."""
+    """Return the page, from `results`/PRESET/metrics.json and the figures beside each."""
     kept = {
         name: json.loads((results / name / METRICS).read_text())
         for name in EXPERIMENTS

@@ -1,4 +1,4 @@
-"""The plots of a run, as PNG files in its `figures` directory."""
+"""The figures of a run, as PNG files in its `figures` directory."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ TRAVERSAL_REACH = 2.0  # standard deviations of the population to either side
 
 
 def draw(directory: Path, dataset: Dataset) -> list[Path]:
-    """Draw every figure of the run in `directory`; the files written.
+    """Draw every figure of the run in `directory` and return the files written.
 
-    The mutual information matrix is drawn where `evaluation.json` has one, morphs where the data set has MORPHS.
+    The mutual information matrix needs one in `evaluation.json`; morphs are drawn for the data sets in MORPHS.
     """
     output = directory / "figures"
     output.mkdir(exist_ok=True)
@@ -69,6 +69,7 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
 
 
 def save(figures: dict[str, Figure], output: Path) -> list[Path]:
+    """Write each figure as `output`/NAME.png, close it, and return the files written."""
     paths = []
     for name, figure in figures.items():
         paths.append(output / f"{name}.png")
@@ -80,7 +81,7 @@ def save(figures: dict[str, Figure], output: Path) -> list[Path]:
 def draw_seed_case(
     latents: FloatArray, factors: IntArray, population: Population, seed: int, model: str, output: Path
 ) -> list[Path]:
-    """Scores of the seed's case, one draw and many, into `output`; the files written."""
+    """Draw the scores of the seed's case, of one draw and of many, into `output`. Return the files written."""
     rng = np.random.default_rng(seed)
     contexts = [sample_seed_case(factors, rng) for _ in range(DENSITY_CONTEXTS)]
     scored = [score(latents[context.rows], population).outlier_score for context in contexts]
@@ -95,7 +96,7 @@ def draw_seed_case(
 
 
 def score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
-    """Scores (n,) of one context, its outliers last."""
+    """Plot the scores (n,) of one context, its outliers last."""
     figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
     order = np.argsort(is_outlier, kind="stable")
     first = int((~is_outlier).sum())
@@ -110,7 +111,7 @@ def score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) ->
 
 
 def score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
-    """How the scores (n,) of inliers and of outliers are distributed."""
+    """Plot the distributions of the scores (n,) of inliers and of outliers."""
     figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
     # A few outliers are so far out that a linear scale would leave everything else in one bar.
     bent = np.arcsinh(scores)
@@ -127,7 +128,7 @@ def score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str)
 
 
 def losses(records: list[dict[str, Any]], title: str) -> Figure:
-    """The terms of the objective and the negative ELBO over the steps, nats per image."""
+    """Plot the objective's terms and the negative ELBO over the steps, in nats per image."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
     steps = [record["step"] for record in records]
     parts = [name for name in KL_TERMS if name in records[0]]
@@ -161,12 +162,12 @@ def losses(records: list[dict[str, Any]], title: str) -> Figure:
 
 
 def reconstructions(originals: NDArray[np.uint8], decoded: NDArray[np.uint8], title: str) -> Figure:
-    """Images over their reconstructions, both uint8 (N, H, W, C)."""
+    """Show images above their reconstructions, both uint8 (N, H, W, C)."""
     return image_grid([originals, decoded], ["image", "decoded"], f"{title}: held-out images, reconstructed")
 
 
 def traversals(mean: NDArray[np.float32], population: Population) -> list[NDArray[np.float32]]:
-    """For every latent, (TRAVERSAL_STEPS, L) copies of mean (L,) in which that latent alone moves."""
+    """Return for every latent (TRAVERSAL_STEPS, L): copies of mean (L,) in which that latent alone varies."""
     reach = TRAVERSAL_REACH * np.sqrt(np.diag(population.covariance))
     rows = []
     for dim in range(len(mean)):
@@ -177,7 +178,7 @@ def traversals(mean: NDArray[np.float32], population: Population) -> list[NDArra
 
 
 def _morphs(model: VAE, dataset: Dataset, pairs: tuple[tuple[int, int], ...], title: str) -> Figure:
-    """Straight ways through the latents from a typical held-out image of one label to one of another."""
+    """Show linear interpolations from a typical held-out image of one label to one of another."""
     assert dataset.labels is not None, "data sets with MORPHS have labels"
     rows = split(len(dataset.images)).test
     means, labels = encode(model, dataset.images, rows)[:, 0], dataset.labels[rows]
@@ -188,15 +189,15 @@ def _morphs(model: VAE, dataset: Dataset, pairs: tuple[tuple[int, int], ...], ti
 
 
 def _typical(means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The one of means (n, L) that is nearest to their centre."""
+    """Return the row of means (n, L) that is nearest to their centre."""
     nearest: NDArray[np.float32] = means[np.square(means - means.mean(axis=0)).sum(axis=1).argmin()]
     return nearest
 
 
 def _ordinary(means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The one of means (n, L) that is as far from their centre as half of them are.
+    """Return the row of means (n, L) at the median distance from their centre.
 
-    The nearest one would do less well: on MNIST it is a one, which hardly changes with most latents.
+    The nearest row shows less. On MNIST it is a one, which hardly changes with most latents.
     """
     distance = np.square(means - means.mean(axis=0)).sum(axis=1)
     ordinary: NDArray[np.float32] = means[np.argsort(distance)[len(means) // 2]]
@@ -204,7 +205,7 @@ def _ordinary(means: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> Figure:
-    """A labelled row of images for each (N, H, W, C) of `rows`."""
+    """Show a labelled row of images for each (N, H, W, C) of `rows`."""
     figure, axes = plt.subplots(len(rows), figsize=(len(rows[0]), 1.05 * len(rows)), layout="constrained")
     for axis, images, label in zip(np.atleast_1d(axes), rows, labels, strict=True):
         strip = np.concatenate(list(images), axis=1)
@@ -217,7 +218,7 @@ def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> 
 
 
 def mutual_information(evaluation: dict[str, Any], title: str) -> Figure:
-    """Which latent follows which factor: mutual information as a share of the factor's entropy."""
+    """Show the mutual information of latents and factors, as a share of the factor's entropy."""
     share = np.array(evaluation["mutual_information"]) / np.array(evaluation["factor_entropy"])
     figure, axis = plt.subplots(figsize=(1.1 * share.shape[1] + 2, 0.45 * share.shape[0] + 1.5), layout="constrained")
     image = axis.imshow(share, vmin=0, vmax=1, cmap="viridis", aspect="auto")

@@ -1,4 +1,4 @@
-"""What is kept of a finished run: metrics.json and its figures, in the directory of its preset."""
+"""The kept results of a finished run: metrics.json and its figures, in the directory of its preset."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_LOSSES = ("step", "learning_rate", "images_per_second", "alpha", "beta", "gam
 
 
 def keep(run: Path, results: Path) -> Path:
-    """Write `results`/PRESET/metrics.json of the finished `run`, with its figures beside it; the file written.
+    """Write `results`/PRESET/metrics.json of the finished `run` and copy its figures. Return the file written.
 
-    Raises as `summary` does.
+    Raises what `summary` raises.
     """
     found = summary(run)
     target = results / str(found["config"]["preset"]["name"])
@@ -32,14 +32,14 @@ def keep(run: Path, results: Path) -> Path:
 
 
 def unfolding_of(run: Path) -> dict[str, Any]:
-    """What `run` wrote of its unfolding and second look; empty where it did neither yet."""
+    """Return the report of the alignment of `run`, empty where it has not taken place."""
     path = run / "unfolding.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """What is kept of the finished `run`: its configuration, losses, time, and all that was measured.
+    """Return configuration, losses, training time and all measurements of the finished `run`.
 
     Raises FileNotFoundError where the run was not evaluated, ValueError where it is not finished, or was evaluated
     before it was.
@@ -73,13 +73,13 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def seconds(records: list[dict[str, Any]], training_batch: int) -> float:
-    """Time spent in training steps, by the speed that each line of the log gives for the steps since the last."""
+    """Return the time spent in training steps, from the speed in each line of the log."""
     steps = [0, *(record["step"] for record in records)]
     images = [(after - before) * training_batch for before, after in pairwise(steps)]
     return float(sum(count / record["images_per_second"] for count, record in zip(images, records, strict=True)))
 
 
 def final_losses(records: list[dict[str, Any]]) -> dict[str, float]:
-    """The loss and its terms on training batches, nats per image, averaged over the last lines of the log."""
+    """Return the loss and its terms on training batches, in nats per image, averaged over the log's last lines."""
     last = records[-LAST_RECORDS:]
     return {name: sum(record[name] for record in last) / len(last) for name in last[-1] if name not in NO_LOSSES}

@@ -1,4 +1,4 @@
-"""How far a recipe hangs on its seed: the same preset over several, each measured on its own, as median and range."""
+"""The variation of a preset over seeds: the runs, each measured by itself, with median and range."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SHOWN = {"mig": "MIG", "mig_sampled": "MIG, sampled", "ssim": "SSIM", "live_late
 
 
 def keep(runs: Sequence[Path], out: Path) -> Path:
-    """Write seeds.json, README.md and every run's traversals to `out`; the page written.
+    """Write seeds.json, README.md and every run's traversals to `out`. Return the page written.
 
-    Raises FileNotFoundError where a run was not evaluated or its bundle not benchmarked, and ValueError where one is
-    not finished, has the seed of another, or is of another recipe.
+    Raises FileNotFoundError where a run was not evaluated or its bundle not benchmarked. Raises ValueError where a run
+    is not finished, has the seed of another, or has another preset.
     """
     found = [_measured(run) for run in runs]
     recipes = {json.dumps(entry["config"]["preset"], sort_keys=True) for entry in found}
@@ -40,7 +40,7 @@ def keep(runs: Sequence[Path], out: Path) -> Path:
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """The page of what `keep` found: a row a seed, then median and range."""
+    """Return the page: a row for each seed, then median and range."""
     names = {**SHOWN, **{stratum: f"{words(stratum)}, AUROC" for stratum in found[0]["auroc"]}}
     rows = [{**entry["metrics"], **entry["auroc"]} for entry in found]
     factors = list(found[0]["metrics"]["mig_per_factor"])

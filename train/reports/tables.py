@@ -1,4 +1,4 @@
-"""The benchmark's report as Markdown: the service's default beside the oracle, then all methods by stratum."""
+"""The outlier benchmark's report in Markdown: the default estimator beside the oracle, then all methods by stratum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Entry = dict[str, Any]
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """`result` as in benchmark.json."""
+    """Return the page for `result`, the content of benchmark.json."""
     entries: list[Entry] = result["cells"]
     lines = [
         f"# Contextual outliers: {result['model']}",
@@ -62,7 +62,7 @@ _COLUMNS = (
 
 
 def stratum_means(entries: Sequence[Entry], methods: Iterable[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """AUROC by stratum and method, `mean` and `worst_decile`, each averaged over the cells of the stratum."""
+    """Return AUROC by stratum and method, `mean` and `worst_decile`, each averaged over the stratum's cells."""
     means = {}
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
         chosen = [entry["methods"] for entry in entries if entry["stratum"] == stratum]
@@ -84,7 +84,7 @@ _FOREIGN_COLUMNS = ("kind", "judged", "AUROC", "flagged", "lowest foreignness", 
 
 
 def foreign_section(foreign: Entry) -> list[str]:
-    """`foreign` as `train.benchmarks.ood.measure` gives it."""
+    """Return the section about out-of-distribution images, from what `train.benchmarks.ood.measure` returns."""
     contexts = foreign["contexts"]
     outliers, strange = contexts["outlier_auroc"], contexts["foreign_auroc"]
     return [
@@ -144,6 +144,7 @@ def _method_row(entry: Entry) -> list[str]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     return [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
 
 
@@ -160,4 +161,5 @@ def _size(entry: Entry) -> str:
 
 
 def words(stratum: str) -> str:
+    """Return the name of a stratum in words."""
     return stratum.replace("_", " ")
