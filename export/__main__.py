@@ -19,7 +19,7 @@ from service.bundle.store import Bundle, ImageSpec, Manifest
 from service.core.detect.context import DEFAULT_ESTIMATOR, Estimator
 from service.core.population import POPULATION, Population
 from service.errors import MisfitError
-from train.training.loop import load_config, load_model
+from train.training.checkpoint import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
 LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}

@@ -13,8 +13,9 @@ from scipy.special import logsumexp
 from skimage.metrics import structural_similarity
 from sklearn.metrics import mutual_info_score
 
+from train.information import binned
+
 Floats = NDArray[np.float64]
-BINS = 20
 
 
 class InformationGap(NamedTuple):
@@ -39,17 +40,6 @@ def information_gap(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> I
     """
     information = np.array([[mutual_info_score(dim, factor) for factor in factors.T] for dim in map(binned, mean.T)])
     return _gap(information, _entropies(factors))
-
-
-def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Which of 20 equal-width bins each of (N,) values falls into."""
-    bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
-    return bins
-
-
-def dependence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Mutual information of two latents, (N,) each, cut into bins as those of `information_gap`."""
-    return float(mutual_info_score(binned(one), binned(other)))
 
 
 def sampled_information_gap(

@@ -13,25 +13,33 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tqdm import tqdm
 
 from train.alignment.align_latents import align, unfold
-from train.config.experiment import BetaTCVAE, Network, Preset, from_record, record_of
+from train.config.experiment import BetaTCVAE, Preset, record_of
 from train.data.dataset import Dataset, split
-from train.models.bilateral_filter import SeparableBilateral
+from train.models.net2net import double_width
 from train.models.subpixel_deconv import with_phases
-from train.models.vae import VAE, channels_last, double_width, half_width
-from train.objectives.losses import structural_similarity
+from train.models.vae import VAE, channels_last
 from train.objectives.schedule import Pass, loss_of
-from train.provenance import commit
+from train.objectives.ssim import structural_similarity
 from train.training.allocator import keep_freed_memory
+from train.training.checkpoint import (
+    CHECKPOINT,
+    METRICS,
+    append_filter,
+    load_config,
+    model_of,
+    network_at,
+    prepare,
+    save,
+    write_json,
+)
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -56,20 +64,20 @@ def run(
     Raises FileExistsError where a run would be overwritten and ValueError where the run to resume had another
     configuration, up to where it stands: of a stage that is still to come the preset may be changed.
     """
-    begun = resume and precision == "auto" and (directory / "checkpoint.pt").exists()
+    begun = resume and precision == "auto" and (directory / CHECKPOINT).exists()
     config = {
         "preset": record_of(preset),
         "seed": seed,
         "precision": load_config(directory)["precision"] if begun else resolve_precision(precision),
         "data": {"name": dataset.name, "source": dataset.source, "images": len(dataset.images)},
     }
-    step = _prepare(directory, config, resume)
+    step = prepare(directory, config, resume)
     indices = torch.from_numpy(split(len(dataset.images)).train)
     images_of = torch.from_numpy(dataset.images)
 
     keep_freed_memory()
     torch.manual_seed(seed)
-    state = torch.load(directory / "checkpoint.pt", weights_only=True) if step else None
+    state = torch.load(directory / CHECKPOINT, weights_only=True) if step else None
     model = _made_fast(model_of(preset, state) if state else VAE(dataset.image_shape, network_at(preset, 0)))
     optimizer = optimizer_of(model, preset, decoder_alone=preset.scheduled(step - 1) >= preset.steps)
     if state:
@@ -80,7 +88,7 @@ def run(
     window: list[tuple[float, ...]] = []
     started = time.perf_counter()
     bar = tqdm(total=preset.most_steps, initial=step, desc=preset.name, unit="step", mininterval=2)
-    with bar, (directory / "metrics.jsonl").open("a") as log:
+    with bar, (directory / METRICS).open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
                 model = _made_fast(double_width(model, preset.network))
@@ -89,16 +97,16 @@ def run(
                 model, report = unfold(
                     model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
                 )
-                _write(directory / "unfolding.json", report)
+                write_json(directory / "unfolding.json", report)
                 model = _made_fast(model)
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
-                end_in_filter(model, preset)
+                append_filter(model, preset)
             if step == preset.total_steps:  # all is done, but for a second look
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
                     report |= align(model, dataset.images, indices.numpy(), report, seed=seed)
-                    _write(directory / "unfolding.json", report)
+                    write_json(directory / "unfolding.json", report)
                 if not report["aligned"]:
                     break
                 optimizer = optimizer_of(model, preset)
@@ -156,11 +164,6 @@ def learning_rate(preset: Preset, step: int) -> float:
     return preset.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
 
 
-def network_at(preset: Preset, step: int) -> Network:
-    """The network that is being trained when `step` training batches are done."""
-    return half_width(preset.network) if step <= preset.narrow_steps and preset.narrow_steps else preset.network
-
-
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
     """`auto` is bf16 autocast where the CPU multiplies bf16 (AVX512-BF16 or AMX), fp32 elsewhere.
 
@@ -173,89 +176,10 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
     return precision
 
 
-def load_model(directory: Path) -> VAE:
-    """The model of a run as its last checkpoint has it: float32, on the CPU, in evaluation mode."""
-    config = load_config(directory)
-    preset = from_record(config["preset"])
-    state = torch.load(directory / "checkpoint.pt", weights_only=True)
-    return model_of(preset, state).eval()
-
-
-def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
-    """The model that a checkpoint of a run of `preset` holds: it may have dropped some of its latents."""
-    network = network_at(preset, state["step"])
-    latent_dim = state["model"]["decoder.0.weight"].shape[1]
-    model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
-    if state["step"] > preset.steps:
-        end_in_filter(model, preset)
-    model.load_state_dict(state["model"])
-    return model
-
-
-def end_in_filter(model: VAE, preset: Preset) -> None:
-    """What the decoder's own steps begin with, where the preset wants a filter there."""
-    if preset.bilateral_radius:
-        model.decoder.append(SeparableBilateral(preset.bilateral_radius))
-
-
-def load_config(directory: Path) -> dict[str, Any]:
-    """The `config.json` of a run; raises FileNotFoundError where `directory` is none."""
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-    return config
-
-
-def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
-    """Create the run's directory, or check the one to resume; the step to begin with."""
-    checkpoint = directory / "checkpoint.pt"
-    if not checkpoint.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "metrics.jsonl").unlink(missing_ok=True)
-        record = {**config, "commit": commit(), "torch": torch.__version__}
-        _write(directory / "config.json", record)
-        return 0
-    if not resume:
-        raise FileExistsError(f"{directory} already holds a run: resume it with --resume, or choose another --out")
-    before = load_config(directory)
-    # As presets: a field that came later has its default in the record of an older run.
-    step: int = torch.load(checkpoint, weights_only=True)["step"]
-    was, now = (_begun(from_record(record["preset"]), step) for record in (before, config))
-    same = {"preset": was == now}
-    if differing := [key for key, value in config.items() if not same.get(key, before[key] == value)]:
-        raise ValueError(f"{directory} was begun with another {', '.join(differing)}: resume it with the same")
-    _write(directory / "config.json", {**before, **config})
-    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (directory / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
-    return step
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _begun(preset: Preset, step: int) -> Preset:
-    """`preset` as far as it has decided anything by `step`: how the stages go that are to come may be settled later."""
-    if step <= preset.total_steps:
-        preset = replace(preset, second_look=False)
-    return replace(preset, decoder_steps=0, structure=0.0, bilateral_radius=0) if step <= preset.steps else preset
-
-
 def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
     model.encoder.requires_grad_(not decoder_alone)
     trained = model.decoder if decoder_alone else model
     return torch.optim.Adam(trained.parameters(), lr=preset.learning_rate, fused=True)
-
-
-def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: int) -> None:
-    partial = directory / "checkpoint.pt.part"
-    state = {
-        "step": step,
-        "image_shape": model.image_shape,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    torch.save(state, partial)
-    os.replace(partial, directory / "checkpoint.pt")
 
 
 def _made_fast(model: VAE) -> VAE:
