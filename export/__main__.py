@@ -20,7 +20,7 @@ from service.bundle.population_file import POPULATION, from_npz
 from service.bundle.store import Bundle
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from service.errors import MisfitError
-from train.training.loop import load_config, load_model
+from train.training.checkpoint import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
 LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}

@@ -13,6 +13,7 @@ import numpy as np
 
 from service.bundle.manifest import Manifest
 from service.core.population import Population
+from train.reports.markdown import table
 
 CARD = """\
 # {model}
@@ -159,12 +160,12 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     rows = [
         (key, _shown(value), FIGURES.get(key, "")) for key, value in metrics.items() if not isinstance(value, Mapping)
     ]
-    table = _table(("figure", "value", "meaning"), rows)
+    figures = _table(("figure", "value", "meaning"), rows)
     gaps: Mapping[str, float] = metrics.get("mig_per_factor", {})
     if not gaps:
-        return table
+        return figures
     per_factor = _table(tuple(gaps), [tuple(map(_shown, gaps.values()))])
-    return f"{table}\n\nThe mutual information gap of each factor:\n\n{per_factor}"
+    return f"{figures}\n\nThe mutual information gap of each factor:\n\n{per_factor}"
 
 
 def _latents(manifest: Manifest, population: Population, evaluation: Mapping[str, Any]) -> str:
@@ -189,8 +190,8 @@ def _information(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
     matrix: list[list[float]] = [*evaluation["mutual_information"], evaluation["factor_entropy"]]
     names = [*(latent.name for latent in manifest.latents), "entropy of the factor"]
     rows = [(name, *(f"{value:.2f}" for value in row)) for name, row in zip(names, matrix, strict=True)]
-    table = _table(("", *evaluation["factors"]), rows)
-    return f"\n## Mutual information of latents and factors, in nats\n\n{table}\n"
+    matrix_rows = _table(("", *evaluation["factors"]), rows)
+    return f"\n## Mutual information of latents and factors, in nats\n\n{matrix_rows}\n"
 
 
 def _limits(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
@@ -216,9 +217,7 @@ def _limits(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+    return "\n".join(table(header, rows))
 
 
 def _shown(value: Any) -> str:

@@ -245,6 +245,6 @@ def _draw(directory: Path, dataset: Dataset) -> None:
 def _dataset_of(options: argparse.Namespace) -> Dataset:
     from train.config.experiment import from_record
     from train.data import registry
-    from train.training.loop import load_config
+    from train.training.checkpoint import load_config
 
     return registry.load(from_record(load_config(options.run)["preset"]), options.data)

@@ -28,7 +28,7 @@ from train.evaluation import evaluate
 from train.models import inference
 from train.models.bilateral_filter import SeparableBilateral
 from train.models.vae import VAE
-from train.training import loop
+from train.training import checkpoint, loop
 
 LATENT_DIM = 4
 NETWORK = Network(channels=(8, 16), hidden=(32,), latent_dim=LATENT_DIM)
@@ -343,7 +343,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     # The same run gives the same bundle, and what ships computes what was evaluated.
     assert export_run(run, tmp_path / "again", licence="CC0-1.0").manifest.bundle_id == manifest.bundle_id
     (found,) = session((out / "encoder.onnx").read_bytes()).run(None, {"images": dataset.images[:50]})
-    expected = inference.encode(loop.load_model(run), dataset.images, np.arange(50))
+    expected = inference.encode(checkpoint.load_model(run), dataset.images, np.arange(50))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
     card = (out / store.CARD).read_text(encoding="utf-8")

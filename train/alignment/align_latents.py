@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from train.alignment import context_signs, edge_matching, refit_heads
 from train.alignment.context_signs import Gauge, perceptron
 from train.config.experiment import BetaTCVAE, Network
-from train.evaluation.mig import dependence
+from train.information import dependence
 from train.models.inference import CHUNK, encode
 from train.models.vae import VAE, channels_last
 from train.objectives.losses import Terms, beta_tcvae, kl_terms

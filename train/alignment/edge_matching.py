@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from train.alignment.context_signs import Decode
-from train.evaluation.mig import dependence
+from train.information import dependence
 from train.models.inference import CHUNK
 
 FAINT = 6 / 255  # change from a pixel to the next below which an edge hardly counts

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pooch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from train.data.dataset import Dataset
 
@@ -27,7 +25,6 @@ FILES = {
 IMAGE_SHAPE = (28, 28, 1)
 DIGITS = 10
 TIMEOUT_SECONDS = 30
-BLOCK = 1 << 16
 
 
 def load(directory: Path) -> Dataset:
@@ -61,40 +58,40 @@ def load(directory: Path) -> Dataset:
 
 
 def download(directory: Path, names: list[str], mirror: str = MIRROR) -> None:
-    """Fetch the named files, packed, into `directory`; none is left there that is not what was published.
+    """Fetch the named files, packed, into `directory`. A file that is not the published one is not kept there.
 
-    Raises FileNotFoundError where they cannot be fetched, ValueError where something else came.
+    Raises FileNotFoundError where a file cannot be fetched, ValueError where its content is not the published one.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("WARNING")  # it would print a hash of the packed file and advise to pin it
     for name in names:
-        address, target = f"{mirror}{name}.gz", directory / f"{name}.gz"
+        address = f"{mirror}{name}.gz"
         try:
-            with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
-                packed = _fetched(answer, name)
-        except (urllib.error.URLError, OSError) as error:
+            # No hash is given here: pooch would compare the packed bytes, and a mirror may pack the file anew.
+            fetched = Path(
+                pooch.retrieve(
+                    address,
+                    known_hash=None,
+                    fname=f"{name}.gz.download",
+                    path=directory,
+                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_SECONDS),
+                )
+            )
+        except OSError as error:
             raise FileNotFoundError(
-                f"{target} is not there, and {address} cannot be fetched: {error}. Put the four idx files of MNIST "
-                f"into {directory}, packed or not, or name their folder: --data FOLDER"
+                f"{directory / name}.gz is not there, and {address} cannot be fetched: {error}. Put the four idx files "
+                f"of MNIST into {directory}, packed or not, or name their folder: --data FOLDER"
             ) from error
+        content = fetched.read_bytes()
+        fetched.unlink()
         try:
-            found = hashlib.sha256(gzip.decompress(packed)).hexdigest()
+            sha256 = hashlib.sha256(gzip.decompress(content)).hexdigest()
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{address} gave {len(packed)} bytes that are not gzip: {error}") from error
-        if found != FILES[name]:
-            raise ValueError(f"{address} gave a file with sha256 {found}, expected {FILES[name]}: it is not kept")
-        unfinished = target.with_name(target.name + ".part")
-        unfinished.write_bytes(packed)
-        unfinished.replace(target)
-
-
-def _fetched(answer: object, name: str) -> bytes:
-    total = int(answer.headers.get("Content-Length", 0)) or None  # type: ignore[attr-defined]
-    blocks = []
-    with tqdm(total=total, desc=name, unit="B", unit_scale=True) as bar:
-        while block := answer.read(BLOCK):  # type: ignore[attr-defined]
-            blocks.append(block)
-            bar.update(len(block))
-    return b"".join(blocks)
+            raise ValueError(f"{address} gave {len(content)} bytes that are not gzip: {error}") from error
+        if sha256 != FILES[name]:
+            raise ValueError(f"{address} gave a file with sha256 {sha256}, expected {FILES[name]}: it is not kept")
+        unfinished = directory / f"{name}.gz.part"
+        unfinished.write_bytes(content)
+        unfinished.replace(directory / f"{name}.gz")
 
 
 def _found(directory: Path, name: str) -> Path | None:

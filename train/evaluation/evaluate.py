@@ -27,7 +27,7 @@ from train.models.inference import CHUNK, decode, encode, to_tensor
 from train.models.vae import VAE
 from train.objectives.losses import Terms, kl_terms, kl_to_prior, reconstruction_nll
 from train.provenance import command, commit
-from train.training.loop import load_config, load_model
+from train.training.checkpoint import load_config, load_model
 
 HELD_OUT_IMAGES = 20_000
 POPULATION_IMAGES = 50_000

@@ -10,8 +10,9 @@ from scipy.special import logsumexp
 from skimage.metrics import structural_similarity
 from sklearn.metrics import mutual_info_score
 
+from train.information import binned
+
 Floats = NDArray[np.float64]
-BINS = 20
 
 
 class InformationGap(NamedTuple):
@@ -36,17 +37,6 @@ def information_gap(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> I
     """
     information = np.array([[mutual_info_score(dim, factor) for factor in factors.T] for dim in map(binned, mean.T)])
     return _gap(information, _entropies(factors))
-
-
-def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Return the bin (N,) of each of (N,) values, among 20 bins of equal width."""
-    bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
-    return bins
-
-
-def dependence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Return the mutual information of two latents, (N,) each, in the bins of `information_gap`."""
-    return float(mutual_info_score(binned(one), binned(other)))
 
 
 def sampled_information_gap(

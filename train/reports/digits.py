@@ -18,7 +18,7 @@ from train.benchmarks.digits import PAIRED, REFERENCE, Batch, as_served, draw
 from train.data.dataset import Dataset
 from train.data.mnist import DIGITS
 from train.reports.figures import save
-from train.reports.tables import table
+from train.reports.markdown import table
 
 # The page that is shown: threes with some eights.
 SHOWN = Batch(size=60, others=6, normal=3, other=8, index=0)

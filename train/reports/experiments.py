@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config.presets import PRESETS
+from train.reports.markdown import table
 from train.reports.results import METRICS
 
 # The experiments that the project began with: each has its row, run or not.
@@ -48,9 +49,7 @@ def page(results: Path) -> str:
         "were not trained on; nll and ELBO in nats per image. In brackets: what was published for the experiment. "
         "Empty: not measured; MIG and the rest need generative factors, which MNIST has none of.",
         "",
-        f"| preset | steps | {' | '.join(COLUMNS.values())} |",
-        "| --- " * (2 + len(COLUMNS)) + "|",
-        *(_row(name, kept.get(name)) for name in EXPERIMENTS),
+        *table(("preset", "steps", *COLUMNS.values()), (_row(name, kept.get(name)) for name in EXPERIMENTS)),
     ]
     for name in EXPERIMENTS:
         lines += ["", f"## {name}", "", f"{PRESETS[name]().description}.", ""]
@@ -58,17 +57,17 @@ def page(results: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, metrics: dict[str, Any] | None) -> str:
+def _row(name: str, metrics: dict[str, Any] | None) -> list[str]:
     steps = f"{PRESETS[name]().total_steps:,}"
     if metrics is None:
-        return f"| {name} | {steps}, not run | {' | '.join('' for _ in COLUMNS)} |"
+        return [name, f"{steps}, not run", *("" for _ in COLUMNS)]
     published = PUBLISHED.get(name, {})
     cells = []
     for key in COLUMNS:
         value = metrics["metrics"].get(key)
         shown = "" if value is None else str(value) if isinstance(value, int) else _number(value)
         cells.append(f"{shown} ({published[key]})" if key in published else shown)
-    return f"| [{name}](#{name}) | {metrics['step']:,} | {' | '.join(cells)} |"
+    return [f"[{name}](#{name})", f"{metrics['step']:,}", *cells]
 
 
 def _section(directory: Path, name: str, metrics: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from train.benchmarks.contexts import SEED_CASE_OUTLIERS, SEED_CASE_SIZE, FloatA
 from train.data.dataset import Dataset, split
 from train.models.inference import decode, encode
 from train.models.vae import VAE
-from train.training.loop import load_config, load_model
+from train.training.checkpoint import load_config, load_model
 
 matplotlib.use("Agg")
 DPI = 80

@@ -10,8 +10,9 @@ from statistics import median
 from typing import Any
 
 from service.core.types import DEFAULT_ESTIMATOR
+from train.reports.markdown import table
 from train.reports.results import summary
-from train.reports.tables import stratum_means, table, words
+from train.reports.tables import stratum_means, words
 
 SEEDS = "seeds.json"
 BENCHMARK = Path("benchmark", "benchmark.json")  # in a run's directory

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.core.types import DEFAULT_ESTIMATOR
 from train.benchmarks.baselines import METHODS, ODDS
+from train.reports.markdown import table
 
 Entry = dict[str, Any]
 
@@ -141,15 +142,6 @@ def _row(entry: Entry, name: str) -> list[str]:
 def _method_row(entry: Entry) -> list[str]:
     areas = [entry["methods"][name]["auroc"] for name in METHODS if name in entry["methods"]]
     return [_size(entry), *(f"{area['mean']:.4f} / {area['worst_decile']:.4f}" for area in areas)]
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return [_line(columns), _line(["---"] * len(columns)), *map(_line, rows)]
-
-
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(values)} |"
 
 
 def _pair(area: dict[str, float]) -> tuple[float, float]:

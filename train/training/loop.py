@@ -12,25 +12,33 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tqdm import tqdm
 
 from train.alignment.align_latents import align, unfold
-from train.config.experiment import BetaTCVAE, Network, Preset, from_record, record_of
+from train.config.experiment import BetaTCVAE, Preset, record_of
 from train.data.dataset import Dataset, split
-from train.models.bilateral_filter import SeparableBilateral
+from train.models.net2net import double_width
 from train.models.subpixel_deconv import with_phases
-from train.models.vae import VAE, channels_last, double_width, half_width
-from train.objectives.losses import structural_similarity
+from train.models.vae import VAE, channels_last
 from train.objectives.schedule import Pass, loss_of
-from train.provenance import commit
+from train.objectives.ssim import structural_similarity
 from train.training.allocator import keep_freed_memory
+from train.training.checkpoint import (
+    CHECKPOINT,
+    METRICS,
+    append_filter,
+    load_config,
+    model_of,
+    network_at,
+    prepare,
+    save,
+    write_json,
+)
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -57,20 +65,20 @@ def run(
     Raises FileExistsError where a run would be overwritten. Raises ValueError where the run to resume has another
     configuration; fields of the preset that only matter in later stages may differ.
     """
-    begun = resume and precision == "auto" and (directory / "checkpoint.pt").exists()
+    begun = resume and precision == "auto" and (directory / CHECKPOINT).exists()
     config = {
         "preset": record_of(preset),
         "seed": seed,
         "precision": load_config(directory)["precision"] if begun else resolve_precision(precision),
         "data": {"name": dataset.name, "source": dataset.source, "images": len(dataset.images)},
     }
-    step = _prepare(directory, config, resume)
+    step = prepare(directory, config, resume)
     indices = torch.from_numpy(split(len(dataset.images)).train)
     images_of = torch.from_numpy(dataset.images)
 
     keep_freed_memory()
     torch.manual_seed(seed)
-    state = torch.load(directory / "checkpoint.pt", weights_only=True) if step else None
+    state = torch.load(directory / CHECKPOINT, weights_only=True) if step else None
     model = _made_fast(model_of(preset, state) if state else VAE(dataset.image_shape, network_at(preset, 0)))
     optimizer = optimizer_of(model, preset, decoder_alone=preset.scheduled(step - 1) >= preset.steps)
     if state:
@@ -81,7 +89,7 @@ def run(
     window: list[tuple[float, ...]] = []
     started = time.perf_counter()
     bar = tqdm(total=preset.most_steps, initial=step, desc=preset.name, unit="step", mininterval=2)
-    with bar, (directory / "metrics.jsonl").open("a") as log:
+    with bar, (directory / METRICS).open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
                 model = _made_fast(double_width(model, preset.network))
@@ -90,16 +98,16 @@ def run(
                 model, report = unfold(
                     model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
                 )
-                _write(directory / "unfolding.json", report)
+                write_json(directory / "unfolding.json", report)
                 model = _made_fast(model)
                 optimizer = optimizer_of(model, preset)
             if step == preset.steps:
-                end_in_filter(model, preset)
+                append_filter(model, preset)
             if step == preset.total_steps:  # all is done, but for a second look
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
                     report |= align(model, dataset.images, indices.numpy(), report, seed=seed)
-                    _write(directory / "unfolding.json", report)
+                    write_json(directory / "unfolding.json", report)
                 if not report["aligned"]:
                     break
                 optimizer = optimizer_of(model, preset)
@@ -157,11 +165,6 @@ def learning_rate(preset: Preset, step: int) -> float:
     return preset.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
 
 
-def network_at(preset: Preset, step: int) -> Network:
-    """Return the network that is trained after `step` training batches: of half width during `narrow_steps`."""
-    return half_width(preset.network) if step <= preset.narrow_steps and preset.narrow_steps else preset.network
-
-
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
     """Resolve `auto`: bf16 autocast where the CPU multiplies bf16 (AVX512-BF16 or AMX), fp32 elsewhere.
 
@@ -174,95 +177,11 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
     return precision
 
 
-def load_model(directory: Path) -> VAE:
-    """Return the model of a run's last checkpoint: float32, on the CPU, in evaluation mode."""
-    config = load_config(directory)
-    preset = from_record(config["preset"])
-    state = torch.load(directory / "checkpoint.pt", weights_only=True)
-    return model_of(preset, state).eval()
-
-
-def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
-    """Return the model of a checkpoint's `state`. It may have fewer latents than `preset`, since alignment drops dead
-    ones.
-    """
-    network = network_at(preset, state["step"])
-    latent_dim = state["model"]["decoder.0.weight"].shape[1]
-    model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
-    if state["step"] > preset.steps:
-        end_in_filter(model, preset)
-    model.load_state_dict(state["model"])
-    return model
-
-
-def end_in_filter(model: VAE, preset: Preset) -> None:
-    """Append the bilateral filter to the decoder in place, where the preset asks for one."""
-    if preset.bilateral_radius:
-        model.decoder.append(SeparableBilateral(preset.bilateral_radius))
-
-
-def load_config(directory: Path) -> dict[str, Any]:
-    """Return the `config.json` of a run. Raises FileNotFoundError where `directory` holds none."""
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-    return config
-
-
-def _prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
-    """Create the run's directory, or check the one to resume. Return the first step."""
-    checkpoint = directory / "checkpoint.pt"
-    if not checkpoint.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "metrics.jsonl").unlink(missing_ok=True)
-        record = {**config, "commit": commit(), "torch": torch.__version__}
-        _write(directory / "config.json", record)
-        return 0
-    if not resume:
-        raise FileExistsError(f"{directory} already holds a run: resume it with --resume, or choose another --out")
-    before = load_config(directory)
-    # As presets: a field that came later has its default in the record of an older run.
-    step: int = torch.load(checkpoint, weights_only=True)["step"]
-    was, now = (_begun(from_record(record["preset"]), step) for record in (before, config))
-    same = {"preset": was == now}
-    if differing := [key for key, value in config.items() if not same.get(key, before[key] == value)]:
-        raise ValueError(f"{directory} was begun with another {', '.join(differing)}: resume it with the same")
-    _write(directory / "config.json", {**before, **config})
-    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (directory / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
-    return step
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _begun(preset: Preset, step: int) -> Preset:
-    """Return `preset` with the fields of later stages reset: at `step` they have had no effect yet, and may still
-    change.
-    """
-    if step <= preset.total_steps:
-        preset = replace(preset, second_look=False)
-    return replace(preset, decoder_steps=0, structure=0.0, bilateral_radius=0) if step <= preset.steps else preset
-
-
 def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
     """Return Adam over all parameters, or over the decoder's with the encoder frozen."""
     model.encoder.requires_grad_(not decoder_alone)
     trained = model.decoder if decoder_alone else model
     return torch.optim.Adam(trained.parameters(), lr=preset.learning_rate, fused=True)
-
-
-def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write checkpoint.pt to `directory`, through a temporary file, so that an interrupted write leaves the old one."""
-    partial = directory / "checkpoint.pt.part"
-    state = {
-        "step": step,
-        "image_shape": model.image_shape,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    torch.save(state, partial)
-    os.replace(partial, directory / "checkpoint.pt")
 
 
 def _made_fast(model: VAE) -> VAE:

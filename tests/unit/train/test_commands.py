@@ -20,7 +20,7 @@ from train.data.dsprites import dataset as dsprites  # noqa: E402
 from train.data.shapes3d import dataset as shapes3d  # noqa: E402
 from train.reports import results  # noqa: E402
 from train.reports.experiments import EXPERIMENTS, page  # noqa: E402
-from train.training import loop  # noqa: E402
+from train.training import checkpoint, loop  # noqa: E402
 
 IMAGES = 120
 STEPS = 200
@@ -123,7 +123,7 @@ def test_a_run_that_stops_goes_on_and_only_the_whole_one_is_kept(data, tmp_path,
 def test_the_size_of_a_folders_images_is_chosen_on_the_command_line(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folder, "CACHE", tmp_path / "cache")
     assert run("folder", data, tmp_path / "run", "--steps", "2", "--size", "28", "--channels", "1") == 0
-    assert loop.load_model(tmp_path / "run").image_shape == (28, 28, 1)
+    assert checkpoint.load_model(tmp_path / "run").image_shape == (28, 28, 1)
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(data["folder"])]) == 0
     assert "warning: only 120 images" in capsys.readouterr().err
     for arguments, message in (

@@ -15,7 +15,7 @@ from train.alignment.align_latents import with_latents  # noqa: E402
 from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
 from train.models.bilateral_filter import SeparableBilateral  # noqa: E402
-from train.training import loop  # noqa: E402
+from train.training import checkpoint, loop  # noqa: E402
 from train.training.allocator import keep_freed_memory  # noqa: E402
 
 PRESET = Preset(
@@ -92,7 +92,7 @@ def test_every_objective_and_network_learns_and_resumes(squares, tmp_path, objec
     whole = records(tmp_path / "whole")
     assert records(tmp_path / "parts") == whole
     assert whole[-1]["reconstruction_nll"] < 0.9 * whole[0]["reconstruction_nll"]
-    assert loop.load_model(tmp_path / "whole").latent_dim == 3
+    assert checkpoint.load_model(tmp_path / "whole").latent_dim == 3
 
 
 def test_a_run_of_before_a_field_existed_resumes(squares, tmp_path):
@@ -133,7 +133,7 @@ def test_the_run_goes_on_with_the_unfolded_model_stopped_or_not(squares, tmp_pat
     loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
     loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
-    assert loop.load_model(tmp_path / "parts").latent_dim == 2
+    assert checkpoint.load_model(tmp_path / "parts").latent_dim == 2
     assert json.loads((tmp_path / "parts" / "unfolding.json").read_text()) == {"kept": [0, 2]}
 
 
@@ -178,10 +178,10 @@ def test_where_a_second_look_mends_all_after_the_fold_is_done_again_stopped_or_n
     assert json.loads((tmp_path / "whole" / "unfolding.json").read_text()) == UNFOLDED | looks[0]
     # The encoder learns again, and then stays.
     loop.run(LOOKING, squares, tmp_path / "joint", precision="fp32", seed=5, until=100)
-    joint, last = (loop.load_model(tmp_path / name).encoder.state_dict() for name in ("joint", "whole"))
+    joint, last = (checkpoint.load_model(tmp_path / name).encoder.state_dict() for name in ("joint", "whole"))
     assert all(torch.equal(joint[name], last[name]) for name in last)
     loop.run(LOOKING, squares, tmp_path / "first", precision="fp32", seed=5, until=80)
-    assert not torch.equal(loop.load_model(tmp_path / "first").encoder[0].weight, last["0.weight"])
+    assert not torch.equal(checkpoint.load_model(tmp_path / "first").encoder[0].weight, last["0.weight"])
 
 
 def test_where_a_second_look_finds_nothing_the_run_is_done(squares, tmp_path, looks):
@@ -222,9 +222,9 @@ def test_structure_counts_in_the_last_stage_only(squares, tmp_path):
 def test_the_decoder_ends_in_a_filter_from_its_own_steps_on(squares, tmp_path):
     preset = replace(PRESET, decoder_steps=20, bilateral_radius=2)
     loop.run(preset, squares, tmp_path, precision="fp32", until=preset.steps)
-    assert not isinstance(loop.load_model(tmp_path).decoder[-1], SeparableBilateral)
+    assert not isinstance(checkpoint.load_model(tmp_path).decoder[-1], SeparableBilateral)
     loop.run(preset, squares, tmp_path, precision="fp32", resume=True)
-    layer = loop.load_model(tmp_path).decoder[-1]
+    layer = checkpoint.load_model(tmp_path).decoder[-1]
     assert isinstance(layer, SeparableBilateral)
     assert layer.radius == 2
     untrained = SeparableBilateral(2)
@@ -261,7 +261,7 @@ def test_how_the_decoder_s_own_steps_go_may_be_settled_before_they_begin(squares
         loop.run(replace(preset, structure=20.0), squares, tmp_path / "later", precision="fp32", resume=True)
     loop.run(preset, squares, tmp_path / "later", precision="fp32", resume=True)
     assert records(tmp_path / "later") == records(tmp_path / "whole")
-    assert loop.load_config(tmp_path / "later")["preset"] == loop.load_config(tmp_path / "whole")["preset"]
+    assert checkpoint.load_config(tmp_path / "later")["preset"] == checkpoint.load_config(tmp_path / "whole")["preset"]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(squares, tmp_path):
@@ -292,7 +292,7 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch, multiplies, auto)
 def test_a_run_goes_on_in_its_precision_whatever_auto_is_by_now(squares, tmp_path, precision):
     loop.run(PRESET, squares, tmp_path, precision=precision, until=20)
     loop.run(PRESET, squares, tmp_path, until=40, resume=True)
-    assert loop.load_config(tmp_path)["precision"] == precision
+    assert checkpoint.load_config(tmp_path)["precision"] == precision
     other = {"fp32": "bf16", "bf16": "fp32"}[precision]
     with pytest.raises(ValueError, match="another precision"):
         loop.run(PRESET, squares, tmp_path, precision=other, resume=True)
@@ -313,6 +313,6 @@ def test_learning_rate_is_constant_then_a_cosine():
 
 def test_load_model_gives_the_trained_weights_in_evaluation_mode(squares, tmp_path):
     loop.run(replace(PRESET, narrow_steps=40), squares, tmp_path, until=20)
-    model = loop.load_model(tmp_path)
+    model = checkpoint.load_model(tmp_path)
     assert not model.training
     assert model.encoder[0].out_channels == 4, "before it is doubled, the network is half as wide"

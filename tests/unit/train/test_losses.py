@@ -21,8 +21,8 @@ from train.objectives.losses import (  # noqa: E402
     log_importance_weights,
     log_normal,
     reconstruction_nll,
-    structural_similarity,
 )
+from train.objectives.ssim import structural_similarity  # noqa: E402
 
 BATCH, LATENTS, POPULATION = 7, 3, 50
 

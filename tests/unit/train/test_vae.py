@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 
 from train.config.experiment import Network  # noqa: E402
 from train.config.presets import PRESETS  # noqa: E402
+from train.models.net2net import double_width, half_width  # noqa: E402
 from train.models.subpixel_deconv import PhasedConvTranspose2d, with_phases  # noqa: E402
-from train.models.vae import VAE, double_width, half_width  # noqa: E402
+from train.models.vae import VAE  # noqa: E402
 
 NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
 
