@@ -19,7 +19,7 @@ from pathlib import Path
 
 from service.decoding.jobs import Decoded, Job, from_head, send_job
 from service.errors import InferenceUnavailable
-from service.fair_queue import Turns
+from service.fair_queue import FairQueue
 
 # A job that makes no headway ends the process. (What takes CPU is ended sooner.)
 STALLED_SECONDS = 60.0
@@ -39,11 +39,11 @@ class WorkerEnded(Exception):
 class Lane:
     """Some workers that take the jobs of one queue, those that are due first."""
 
-    def __init__(self, workers: int, niceness: int, max_bytes: int, turns: Turns) -> None:
+    def __init__(self, workers: int, niceness: int, max_bytes: int, queue: FairQueue) -> None:
         """No more jobs than there are workers may have their turn at a time."""
         self._idle = [Worker(niceness, max_bytes) for _ in range(workers)]
         self._workers = list(self._idle)
-        self._turns = turns
+        self._queue = queue
         self._threads = ThreadPoolExecutor(workers, "decode")
         self._last_done = -math.inf
 
@@ -63,13 +63,13 @@ class Lane:
 
     async def run(self, job: Job, units: int, due: float) -> Decoded:
         """Return what a worker made of the job, whose turn is of so many units. Raise WorkerEnded."""
-        taken = await self._turns.take(units, due)
+        acquired = await self._queue.acquire(units, due)
         worker = self._idle.pop()
         done = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
 
         def free(done: asyncio.Future[Decoded]) -> None:
             self._idle.append(worker)
-            self._turns.give_back(taken)
+            self._queue.release(acquired)
             if not done.cancelled():
                 done.exception()  # nobody may be left to ask for it
 

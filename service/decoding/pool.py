@@ -21,7 +21,7 @@ import numpy as np
 from service.decoding.jobs import Decoded, Job, RowShape, run
 from service.decoding.lanes import Lane, WorkerEnded
 from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
-from service.fair_queue import Turns
+from service.fair_queue import FairQueue
 from service.images.decode import MIB, Content, Limits, Rows, Upload, with_channels
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Resize, Spec
@@ -86,9 +86,9 @@ class DecodePool:
         self._longest_delay = settings.timeout_seconds / 2
         self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
         workers = joblib.cpu_count()
-        self._quick = Lane(workers, 0, settings.max_decode_bytes, Turns(workers))
-        turns = Turns(workers * LARGE_BYTES, LARGE_BYTES)
-        self._large = Lane(workers, LARGE_NICENESS, settings.max_decode_bytes, turns)
+        self._quick = Lane(workers, 0, settings.max_decode_bytes, FairQueue(workers))
+        queue = FairQueue(workers * LARGE_BYTES, LARGE_BYTES)
+        self._large = Lane(workers, LARGE_NICENESS, settings.max_decode_bytes, queue)
 
     def start(self) -> None:
         """Start the workers for what is quickly done; those for large images start with the first of them."""

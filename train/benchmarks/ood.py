@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from service.core.detect import ood
 from service.core.detect.scoring import score
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import FloatArray, sample
 from train.benchmarks.ood_images import HARD_KINDS, KINDS, foreign_images
@@ -22,7 +22,7 @@ CONTEXTS = 100
 SIZE, OUTLIERS, FOREIGN = 350, 25, 35
 
 
-def measure(material: Material, networks: Networks, images: Uint8Array, seed: int) -> dict[str, Any] | None:
+def measure(material: Material, networks: OnnxNetworks, images: Uint8Array, seed: int) -> dict[str, Any] | None:
     """What a check of every kind gives, on held-out `images` (N, 64, 64, 3), those of `material`.
 
     None where the bundle lacks the population's reconstruction errors.
@@ -35,9 +35,8 @@ def measure(material: Material, networks: Networks, images: Uint8Array, seed: in
     judged: list[tuple[FloatArray, FloatArray]] = []
     for number, kind in enumerate(KINDS | HARD_KINDS):
         made = foreign_images(kind, IMAGES_A_KIND, np.random.default_rng([seed, number]), images)
-        found = networks.encode_checked(made)
-        latents = found[:, :-1].reshape(len(made), 2, -1)
-        foreignness = ood.check(found[:, -1], familiarity).foreignness
+        checked = networks.encode_checked(made)
+        foreignness = ood.check(checked.reconstruction_error, familiarity).foreignness
         kinds[kind] = {
             "judged": kind in KINDS,
             "auroc": _auroc(foreignness, known),
@@ -46,7 +45,7 @@ def measure(material: Material, networks: Networks, images: Uint8Array, seed: in
             "median": float(np.median(foreignness)),
         }
         if kind in KINDS:
-            judged.append((latents, foreignness))
+            judged.append((checked.latents, foreignness))
     strange = np.concatenate([latents for latents, _ in judged])
     foreignness = np.concatenate([values for _, values in judged])
     return {

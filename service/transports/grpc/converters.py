@@ -30,8 +30,8 @@ from service.api.options import (
 from service.api.requests import Gathered, ImagesRequest, OptionsT, check_latents, read_contexts
 from service.errors import InvalidInput
 from service.images import arrays
-from service.pipeline.chunked_response import Pieced
-from service.pipeline.edit_result import Gallery
+from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.edit_result import EditResult
 from service.pipeline.explanation import Explanation
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
@@ -151,14 +151,14 @@ def as_message(kind: type[MessageT]) -> Callable[[BaseModel], MessageT]:
     return lambda response: kind(**response.model_dump(exclude_unset=True))
 
 
-def serialised(kind: type[Message]) -> Callable[[BaseModel | Pieced[BaseModel]], bytes]:
+def serialised(kind: type[Message]) -> Callable[[BaseModel | ChunkedResponse[BaseModel]], bytes]:
     """From a response to the bytes of a message of that kind, of which no more than a piece exists as objects.
 
     Messages one after the other are one message: what is repeated in them adds up.
     """
 
-    def answer(found: BaseModel | Pieced[BaseModel]) -> bytes:
-        parts = found.parts() if isinstance(found, Pieced) else [(found, set(type(found).model_fields))]
+    def answer(found: BaseModel | ChunkedResponse[BaseModel]) -> bytes:
+        parts = found.parts() if isinstance(found, ChunkedResponse) else [(found, set(type(found).model_fields))]
         values = (part.model_dump(exclude_unset=True, include=fields) for part, fields in parts)
         return b"".join(kind(**_with_files(each)).SerializeToString() for each in values)
 
@@ -173,7 +173,7 @@ def _with_files(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _pictured(found: Explanation | Gallery, kind: type[Message]) -> bytes:
+def _pictured(found: Explanation | EditResult, kind: type[Message]) -> bytes:
     return serialised(kind)(found.as_json())
 
 

@@ -92,7 +92,8 @@ class Servicer:
         ticket.take_work(size)
         found = await method.work(self.pipeline, request)
         ticket.keep(memory_footprint.RECEIVED_COPIES * len(content) + size)
-        return await self.metrics.timed("serialise", method.answer, found)
+        with self.metrics.stage("serialise"):
+            return await asyncio.to_thread(method.answer, found)
 
     def _read(self, method: Method[Any], content: bytes) -> ImagesRequest[Any]:
         settings = self.pipeline.settings
@@ -111,7 +112,8 @@ class Servicer:
         ticket.take_work(size)
         found = await self.pipeline.decode(rows)
         ticket.keep(memory_footprint.RECEIVED_COPIES * len(content) + size)
-        return await self.metrics.timed("serialise", pictured, found)
+        with self.metrics.stage("serialise"):
+            return await asyncio.to_thread(pictured, found)
 
     async def _describe(self, content: bytes, ticket: Ticket) -> bytes:
         parsed(pb.DescribeRequest, content, self.pipeline.settings)
@@ -121,7 +123,9 @@ class Servicer:
     async def _score_stream(self, contents: AsyncIterator[bytes], call: Call) -> None:
         async with self._answering("ScoreStream", call) as ticket:
             async for piece in self.pipeline.score_stream(self._chunks(contents, ticket)):
-                await call.write(await self.metrics.timed("serialise", scored_piece, piece))
+                with self.metrics.stage("serialise"):
+                    message = await asyncio.to_thread(scored_piece, piece)
+                await call.write(message)
 
     async def _chunks(
         self, contents: AsyncIterator[bytes], ticket: Ticket

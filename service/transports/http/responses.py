@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.errors import Overloaded, Unauthenticated
-from service.pipeline.chunked_response import Pieced
-from service.pipeline.hooks import Observer
+from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.hooks import Hooks
 from service.transports.error_replies import RETRY_AFTER_SECONDS, for_client, late, request_id_of
 from service.transports.error_status import STATUS
 from service.transports.http.request_body import while_connected
@@ -36,31 +36,32 @@ logger = logging.getLogger(__name__)
 class Pictured(Protocol):
     """An answer with pictures, in each of its forms."""
 
-    def as_json(self) -> Pieced[BaseModel]: ...
+    def as_json(self) -> ChunkedResponse[BaseModel]: ...
 
     def as_sheet(self) -> bytes: ...
 
     def as_zip(self) -> Iterator[bytes]: ...
 
 
-Answer = BaseModel | Pieced[BaseModel] | Pictured
+Answer = BaseModel | ChunkedResponse[BaseModel] | Pictured
 
 
 async def answer(
-    request: Request, work: Awaitable[Answer], timeout_seconds: float, observer: Observer | None = None
+    request: Request, work: Awaitable[Answer], timeout_seconds: float, hooks: Hooks | None = None
 ) -> Response:
     """The response that `work` leads to, or the error in which it ends."""
-    observer = observer or Observer()
+    hooks = hooks or Hooks()
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     headers = {REQUEST_ID: request_id(request.scope)}
     try:
         async with asyncio.timeout_at(deadline):
             found = await work
             media_type = _media_type(found, request.headers.get("accept", ""))
-            begun, rest = await observer.timed("serialise", _begin, found, media_type)
+            with hooks.stage("serialise"):
+                begun, rest = await asyncio.to_thread(_begin, found, media_type)
         if rest is None:
             return Response(begun, media_type=media_type, headers=headers)
-        return Streamed(begun, rest, deadline, observer, media_type, headers)
+        return Streamed(begun, rest, deadline, hooks, media_type, headers)
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers=headers)
     except TimeoutError:
@@ -76,7 +77,7 @@ def media_type_wanted(accept: str) -> str:
 
 
 def _media_type(found: Answer, accept: str) -> str:
-    return JSON if isinstance(found, BaseModel | Pieced) else media_type_wanted(accept)
+    return JSON if isinstance(found, BaseModel | ChunkedResponse) else media_type_wanted(accept)
 
 
 def _begin(found: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
@@ -92,7 +93,7 @@ def _begin(found: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | Non
 def _pieces(found: Answer, media_type: str) -> Iterator[bytes]:
     if isinstance(found, BaseModel):
         return iter([found.model_dump_json(exclude_unset=True).encode()])
-    if isinstance(found, Pieced):
+    if isinstance(found, ChunkedResponse):
         return found.json()
     if media_type == PNG:
         return iter([found.as_sheet()])
@@ -111,14 +112,14 @@ class Streamed(Response):
         begun: bytes,
         rest: Iterator[bytes],
         deadline: float,
-        observer: Observer,
+        hooks: Hooks,
         media_type: str,
         headers: dict[str, str],
     ) -> None:
         """`deadline` is of the event loop's clock."""
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
-        self._begun, self._rest, self._deadline, self._observer = begun, rest, deadline, observer
+        self._begun, self._rest, self._deadline, self._hooks = begun, rest, deadline, hooks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -137,7 +138,8 @@ class Streamed(Response):
         self._begun = b""
         while piece is not None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await self._observer.timed("serialise", next, self._rest, None)
+            with self._hooks.stage("serialise"):
+                piece = await asyncio.to_thread(next, self._rest, None)
         await send({"type": "http.response.body", "body": b""})
 
 
