@@ -7,6 +7,7 @@ every statistic is computed in `Misfit`, per request, once its rows are back.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager
 
 import bentoml
 import numpy as np
@@ -20,8 +21,9 @@ from service.hosting import circus_sockets, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
 from service.hosting.workers import Api, Batching
 from service.inference.hardware import has_gpu
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from service.inference.remote import RemoteNetworks
+from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings, warn_of_unknown_variables
 from service.telemetry import logs
@@ -70,44 +72,51 @@ def addresses() -> dict[str, str]:
     service_class=Batching,
 )
 class Inference:
-    """The networks of one bundle, batching the rows of all requests."""
+    """The networks of one bundle, which run the rows of all requests in adaptive batches.
+
+    The rows that come together are those of any requests: no statistic may be computed here.
+    """
 
     def __init__(self) -> None:
         settings = Settings()
-        loaded = store.load(settings.bundle_directory)
-        self.networks = Networks(loaded, require_gpu=settings.require_gpu)
-        batch_metrics().running(loaded, self.networks.provider)
+        bundle = store.load(settings.bundle_directory)
+        self.networks = OnnxNetworks(bundle, require_gpu=settings.require_gpu)
+        batch_metrics().running(bundle, self.networks.provider)
 
     @bentoml.on_startup
-    async def live_longest(self) -> None:
-        if (mine := shutdown.open_lock(addresses(), shutdown.INFERENCE)) is not None:
-            shutdown.hold(mine)
-        if (api := shutdown.open_lock(addresses(), shutdown.API)) is not None:
-            shutdown.stop_after_holders(api)
+    async def outlive_api(self) -> None:
+        """Hold this process's lock, and stop only after the API's process has released its own."""
+        if (own_lock := shutdown.open_lock(addresses(), shutdown.INFERENCE)) is not None:
+            shutdown.hold(own_lock)
+        if (api_lock := shutdown.open_lock(addresses(), shutdown.API)) is not None:
+            shutdown.stop_after_holders(api_lock)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with batch_metrics().adaptive_batch("encode", len(images), self.networks.computed(len(images))):
+        with self._batch("encode", len(images)):
             return self.networks.encode(images)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
-    def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with batch_metrics().adaptive_batch("encode_checked", len(images), self.networks.computed(len(images))):
-            return self.networks.encode_checked(images)
+    def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.void]:
+        with self._batch("encode_checked", len(images)):
+            return pack(self.networks.encode_checked(images))
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        with batch_metrics().adaptive_batch("decode", len(latents), self.networks.computed(len(latents))):
+        with self._batch("decode", len(latents)):
             return self.networks.decode(latents)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with batch_metrics().adaptive_batch("saliency", len(images), self.networks.computed(len(images))):
+        with self._batch("saliency", len(images)):
             return self.networks.saliency(images)
 
     @bentoml.api
     def provider(self) -> str:
         return self.networks.provider
+
+    def _batch(self, network: str, rows: int) -> AbstractContextManager[None]:
+        return batch_metrics().adaptive_batch(network, rows, self.networks.computed_rows(rows))
 
 
 @bentoml.service(
@@ -150,8 +159,8 @@ class Misfit(Routes):
             shutdown.hold(lock)
             addresses().update(shutdown.lasting(addresses()))
         self.settings = Settings()
-        self.networks = RemoteNetworks(self.inference, watch.has_ended)
         loaded = store.load(self.settings.bundle_directory)
+        self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
         self.metrics = Metrics(loaded)
         self.decoder = DecodePool(self.settings)
         self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)

@@ -1,7 +1,7 @@
-"""Whose turn it is where only so much runs at a time: those that are due first.
+"""A fair queue in front of a bounded resource: at most `capacity` units run at once, earliest due time first.
 
-What a request asks for later is due later. So a small request overtakes the rest of a large one, and what has waited
-long enough is overtaken by nobody.
+Later parts of a large request are due later. So a small request overtakes the rest of a large one, and work that has
+waited long enough is overtaken by nothing.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 
-class Turns:
-    """Lets `most` units of work through at a time, for one event loop."""
+class FairQueue:
+    """Admits at most `capacity` units of work at a time, for one event loop."""
 
-    def __init__(self, most: int, least: int = 1) -> None:
-        """Count every piece of work as `least` units or more."""
-        self._most, self._least = most, least
-        self._free = most
-        self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []  # due, number, units, turn has come
+    def __init__(self, capacity: int, min_units: int = 1) -> None:
+        """Count every piece of work as at least `min_units`, and at most `capacity`, units."""
+        self._capacity, self._min_units = capacity, min_units
+        self._free = capacity
+        self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []  # due, number, units, admitted
         self._numbers = count()
 
     @asynccontextmanager
-    async def turn(self, units: int, due: float) -> AsyncIterator[None]:
-        """Wait for the turn of `units` units that are due at that time (event loop's), and keep it inside."""
-        taken = await self.take(units, due)
+    async def slot(self, units: int, due: float) -> AsyncIterator[None]:
+        """Wait until `units` units, due at that time of the event loop, are admitted; release them on leaving."""
+        acquired = await self.acquire(units, due)
         try:
             yield
         finally:
-            self.give_back(taken)
+            self.release(acquired)
 
-    async def take(self, units: int, due: float) -> int:
-        """Wait for the turn as `turn` does. Return the units to be given back."""
-        units = min(max(units, self._least), self._most)
-        come = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (due, next(self._numbers), units, come))
-        self._let_in()
+    async def acquire(self, units: int, due: float) -> int:
+        """Wait as `slot` does. Return the number of units to be released."""
+        units = min(max(units, self._min_units), self._capacity)
+        admitted = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (due, next(self._numbers), units, admitted))
+        self._admit()
         try:
-            await come
+            await admitted
         except asyncio.CancelledError:
-            if come.done() and not come.cancelled():  # its turn came as it was leaving
+            if admitted.done() and not admitted.cancelled():  # admitted while it was being cancelled
                 self._free += units
-            self._let_in()
+            self._admit()
             raise
         return units
 
-    def give_back(self, units: int) -> None:
-        """End a turn of so many units."""
+    def release(self, units: int) -> None:
+        """Free so many units, and admit what waits for them."""
         self._free += units
-        self._let_in()
+        self._admit()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         while self._waiting:
-            _, _, units, come = self._waiting[0]
-            if not come.cancelled():
+            _, _, units, admitted = self._waiting[0]
+            if not admitted.cancelled():
                 if units > self._free:
                     return
                 self._free -= units
-                come.set_result(None)
+                admitted.set_result(None)
             heapq.heappop(self._waiting)

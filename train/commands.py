@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from train.config.overrides import override, shortened, sized
 from train.config.presets import PRESETS
 from train.data.dataset import Dataset
 from train.provenance import command, commit
+
+if TYPE_CHECKING:
+    from service.inference.onnx_runtime import OnnxNetworks
 
 RUNS = Path("runs")
 RENDERED = {"shapes3d": Path("data/3dshapes.h5"), "dsprites": Path("data/dsprites.npz")}
@@ -133,14 +136,11 @@ def sample(options: argparse.Namespace) -> None:
 def seed_case(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from service.bundle import store
-    from service.inference import onnx_runtime
     from train.benchmarks import contexts
     from train.data.shapes3d import dataset as shapes3d
     from train.reports.figures import draw_seed_case
 
-    served = store.load(options.bundle)
-    networks = onnx_runtime.Networks(served)
+    served, networks = _open(options.bundle)
     data = shapes3d.load(options.data)
     starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
     latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
@@ -153,16 +153,13 @@ def seed_case(options: argparse.Namespace) -> None:
 
 
 def benchmark(options: argparse.Namespace) -> None:
-    from service.bundle import store
-    from service.inference import onnx_runtime
     from train.benchmarks import counterfactuals, ood, outliers
     from train.data.dataset import split
     from train.data.shapes3d import dataset as shapes3d
     from train.reports import tables
 
     started = time.perf_counter()
-    served = store.load(options.bundle)
-    networks = onnx_runtime.Networks(served)
+    served, networks = _open(options.bundle)
     parts = split(math.prod(shapes3d.FACTOR_SIZES))
     data = shapes3d.load(options.data, np.sort(getattr(parts, options.split)))
     material = outliers.prepare(served, networks, data)
@@ -183,21 +180,19 @@ def benchmark(options: argparse.Namespace) -> None:
 def digits(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from service.bundle import store
-    from service.inference import onnx_runtime
     from train.benchmarks import digits, outliers
     from train.data import mnist
     from train.data.dataset import split
     from train.reports import digits as digits_report
 
     started = time.perf_counter()
-    served = store.load(options.bundle)
+    served, networks = _open(options.bundle)
     everything = mnist.load(options.data)
     rows = np.sort(getattr(split(len(everything.images)), options.split))
     assert everything.labels is not None, "MNIST has labels"
     labels = everything.labels[rows]
     data = replace(everything, images=everything.images[rows], factors=everything.factors[rows], labels=labels)
-    material = outliers.prepare(served, onnx_runtime.Networks(served), data)
+    material = outliers.prepare(served, networks, data)
     default = served.manifest.default_estimator
     result = {
         **_provenance(options, served, data),
@@ -209,6 +204,15 @@ def digits(options: argparse.Namespace) -> None:
     digits_report.draw_figures(material, data, result, options.seed, options.out)
     (options.out / "README.md").write_text(digits_report.markdown(result))
     print((options.out / "README.md").read_text())
+
+
+def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:
+    """Load the bundle at `directory` and open its networks."""
+    from service.bundle import store
+    from service.inference.onnx_runtime import OnnxNetworks
+
+    bundle = store.load(directory)
+    return bundle, OnnxNetworks(bundle)
 
 
 def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.bundle.manifest import ImageSpec
+from service.bundle.manifest import Capabilities, ImageSpec
 from service.core.latent import Latent
 from service.core.types import ContextEstimatorName, EstimatorName, Reliability, Source
 
@@ -244,3 +244,4 @@ class Description(_Record):
     default_estimator: EstimatorName
     provider: str = Field(description="the ONNX Runtime execution provider that runs the networks")
     limits: Limits
+    capabilities: Capabilities = Field(description="what the model can do, beside encoding images")

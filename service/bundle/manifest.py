@@ -14,6 +14,11 @@ from service.frozen_model import FrozenModel
 
 FORMAT_VERSION = 1
 
+# What a kind of model is: a VAE, or a pretrained encoder with a projection to few latents.
+Kind = Literal["vae", "backbone"]
+
+ENCODER = "encoder.onnx"
+DECODER = "decoder.onnx"  # optional: without it the service draws no pictures and checks nothing by reconstruction
 SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
@@ -47,10 +52,19 @@ class Parity(FrozenModel):
     saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
 
 
+class Capabilities(FrozenModel):
+    """What a model can do, beside encoding images."""
+
+    can_decode: bool = Field(description="draw images from latents: edits, traversals, samples, the foreign check")
+    has_saliency: bool = Field(description="draw heat maps")
+    has_uncertainty: bool = Field(description="say how exactly it knows each latent: logvar is the model's own")
+
+
 class Manifest(FrozenModel):
     format_version: int
     bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
     model: str
+    kind: Kind = Field(default="vae", exclude_if=lambda value: value == "vae")
     image: ImageSpec
     latent_dim: int = Field(gt=0)
     latents: tuple[Latent, ...]
@@ -80,8 +94,12 @@ class Manifest(FrozenModel):
         return tuple(latent.index for latent in self.latents if latent.dead)
 
     @property
-    def has_saliency(self) -> bool:
-        return SALIENCY in self.files
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            can_decode=DECODER in self.files,
+            has_saliency=SALIENCY in self.files,
+            has_uncertainty=self.kind == "vae",
+        )
 
     def content_hash(self) -> str:
         content = self.model_dump(mode="json", exclude={"bundle_id"})

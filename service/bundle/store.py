@@ -2,7 +2,7 @@
 
     manifest.json    what the model is, and the sha256 of every other file
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
-    decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C)
+    decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): optional
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
     population.npz   the latents of the training population, and how well its images are redrawn
     README.md        the model card, for people: not part of the contract, free to be edited
@@ -20,15 +20,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.bundle.manifest import FORMAT_VERSION, Manifest, Version
+from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Version
 from service.bundle.population_file import POPULATION, from_npz, to_npz
 from service.core.population import DEAD_VARIANCE, Population
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
-GRAPHS = ("encoder.onnx", "decoder.onnx")
-REQUIRED_FILES = (*GRAPHS, POPULATION)
+REQUIRED_FILES = (ENCODER, POPULATION)
 
 
 @dataclass(frozen=True)

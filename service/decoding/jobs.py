@@ -1,7 +1,7 @@
-"""One job of decoding: some image files, what they may take, and the rows that come of them.
+"""One job of decoding: some image files, the limits on decoding them, and the resulting rows.
 
-Jobs run in processes of their own (`service.decoding.worker`): what a file does to its decoder ends there. A job is a
-plain record, and its result travels as JSON and raw pixels, so that nothing a decoder sends back is unpickled.
+Jobs run in worker processes (`service.decoding.worker`), so that a malicious file harms only its worker. A result
+travels as JSON and raw pixels: nothing that a worker sends back is unpickled.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from service.errors import InvalidInput, MisfitError, TooLarge
 from service.images.decode import MIB, Content, Limits, Opened, decode, from_pixels, open_image
 from service.images.spec import Resize, Spec, Uint8Array
 
-# Pixels that came as an array take some bytes more for each, to be converted and resized.
+# Bytes that converting and resizing takes for each pixel of an image that came as an array.
 ARRAY_BYTES_PER_PIXEL = 8
-# Contents of more bytes are sent to a worker beside the rest of their job.
+# Contents of more bytes are sent to a worker separately, without a copy.
 BESIDE = 64 * 1024
-# What an image counts for that would take more than it may: a request of many such is soon given up.
+# Bytes that a refused image counts for: a request of many such images is soon given up.
 REFUSED_BYTES = 4 * MIB
 ERRORS: dict[str, type[MisfitError]] = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InvalidInput)
@@ -34,7 +34,7 @@ ERRORS: dict[str, type[MisfitError]] = {
 
 @dataclass(frozen=True)
 class RowShape:
-    """The height, width and channels of the rows: a `service.images.decode.Spec` that brings no other module along."""
+    """The height, width and channels of the rows: a `service.images.decode.Spec` that a worker can unpickle cheaply."""
 
     height: int
     width: int
@@ -51,12 +51,12 @@ class RowShape:
 
 @dataclass(frozen=True)
 class Job:
-    """What to decode.
+    """Images to decode.
 
-    decode_up_to  decode nothing, and only say what it takes, where all images together take more bytes than that;
-                  None decodes in any case
-    give_up_at    look at no further image once those seen take more bytes than that
-    seconds       of CPU, after which the process is ended
+    decode_up_to  where all images together take more bytes, decode nothing and return only their costs; None decodes
+                  in any case
+    give_up_at    open no further image once those opened take more bytes
+    seconds       CPU time, after which the process is ended
     """
 
     contents: Sequence[Content]
@@ -70,12 +70,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a job's images.
+    """The result of a job.
 
-    pixels   uint8 (k, H, W, C) of those that could be used, in order; None where nothing was decoded
-    errors   of the others, by position
-    costs    bytes that each counts for; shorter than the job where it was given up
-    seconds  of CPU
+    pixels   uint8 (k, H, W, C) of the usable images, in order; None where nothing was decoded
+    errors   of the other images, by position
+    costs    bytes that each image takes to decode; shorter than the job where it was given up
+    seconds  CPU time used
     """
 
     pixels: Uint8Array | None
@@ -85,28 +85,28 @@ class Decoded:
 
 
 def run(job: Job) -> Decoded:
-    """Do the job in this process."""
+    """Run the job in this process."""
     began, total = time.process_time(), 0
     opened: list[Opened | Uint8Array | None] = []
-    failed: dict[int, MisfitError] = {}
+    errors_by_position: dict[int, MisfitError] = {}
     costs: list[int] = []
     for position, content in enumerate(job.contents):
         try:
-            found, cost = _look(content, job)
+            content_or_image, cost = _open(content, job)
         except InvalidInput as error:
-            found, cost, failed[position] = None, 0, _alone(error)
+            content_or_image, cost, errors_by_position[position] = None, 0, _without_traceback(error)
             if isinstance(error, TooLarge):
                 cost = REFUSED_BYTES
         total += cost
         costs.append(cost)
         if total > job.give_up_at:
-            return Decoded(None, failed, costs, time.process_time() - began)
+            return Decoded(None, errors_by_position, costs, time.process_time() - began)
         if job.decode_up_to is not None and total > job.decode_up_to:
-            opened.clear()  # nothing of this will be decoded now: what was opened need not be kept
+            opened.clear()  # nothing will be decoded in this job: free what was opened
         else:
-            opened.append(found)
+            opened.append(content_or_image)
     if len(opened) < len(job.contents):
-        return Decoded(None, failed, costs, time.process_time() - began)
+        return Decoded(None, errors_by_position, costs, time.process_time() - began)
     pixels = np.empty((len(opened), *job.shape.shape), dtype=np.uint8)
     used = 0
     for position, image in enumerate(opened):
@@ -121,17 +121,17 @@ def run(job: Job) -> Decoded:
             )
             used += 1
         except InvalidInput as error:
-            failed[position] = _alone(error)
-    return Decoded(pixels[:used], failed, costs, time.process_time() - began)
+            errors_by_position[position] = _without_traceback(error)
+    return Decoded(pixels[:used], errors_by_position, costs, time.process_time() - began)
 
 
-def _alone(error: MisfitError) -> MisfitError:
-    """Return the error without what led to it, which would keep the image in memory."""
+def _without_traceback(error: MisfitError) -> MisfitError:
+    """Return the error without its causes and traceback, which would keep the image in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 
-def _look(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
+def _open(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
     if isinstance(content, np.ndarray):
         return content, content.shape[0] * content.shape[1] * ARRAY_BYTES_PER_PIXEL
     opened = open_image(content, job.shape, job.resize, job.limits)
@@ -139,7 +139,7 @@ def _look(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
 
 
 def send_job(connection: Connection, job: Job) -> None:
-    """Send a job to a worker, large contents beside the rest and without a copy."""
+    """Send a job to a worker, large contents separately and without a copy."""
     contents = [
         content if isinstance(content, np.ndarray) else _beside(content) if len(content) > BESIDE else bytes(content)
         for content in job.contents
@@ -156,7 +156,7 @@ def _beside(content: bytes | memoryview) -> Any:
 
 
 def receive_job(connection: Connection) -> Job:
-    """Receive the next job. Raise EOFError where none will come."""
+    """Receive the next job. Raise EOFError where the connection is closed."""
     message = connection.recv_bytes()
     beside = [connection.recv_bytes() for _ in range(int.from_bytes(message[:4], "big"))]
     job: Job = pickle.loads(memoryview(message)[4:], buffers=beside)  # noqa: S301 - from the process that started this
@@ -165,22 +165,22 @@ def receive_job(connection: Connection) -> Job:
 
 def head_of(decoded: Decoded) -> bytes:
     """Return all but the pixels as JSON."""
-    told = {
+    fields = {
         "rows": None if decoded.pixels is None else len(decoded.pixels),
         "errors": [[at, error.code, error.message, error.hint] for at, error in decoded.errors.items()],
         "costs": list(decoded.costs),
         "seconds": decoded.seconds,
     }
-    return json.dumps(told).encode()
+    return json.dumps(fields).encode()
 
 
 def from_head(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
-    """Return what `head_of` and the pixels' bytes say. Raise ValueError where they do not fit."""
-    told = json.loads(head)
-    rows = told["rows"]
+    """Return the result from `head_of` and the pixels' bytes. Raise ValueError where they do not fit."""
+    fields = json.loads(head)
+    rows = fields["rows"]
     return Decoded(
         None if rows is None else np.frombuffer(pixels, dtype=np.uint8).reshape(rows, *shape.shape),
-        {int(at): ERRORS[code](message, hint) for at, code, message, hint in told["errors"]},
-        [int(cost) for cost in told["costs"]],
-        float(told["seconds"]),
+        {int(at): ERRORS[code](message, hint) for at, code, message, hint in fields["errors"]},
+        [int(cost) for cost in fields["costs"]],
+        float(fields["seconds"]),
     )

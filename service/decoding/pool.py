@@ -1,8 +1,8 @@
-"""Image files to rows, in processes of their own: bounded, first what is small, and never in the event loop's threads.
+"""Image files to rows of pixels, decoded in worker processes within limits of memory and CPU, small images first.
 
-A job first reads the headers. If all of its images together take little, they are decoded at once. Otherwise the job
-comes back with what they take; that is counted against the request's budget and against what may be waiting at a
-time, and only then the images are decoded, the larger ones later: so nobody waits for others' large images.
+A job first reads the headers. Images that together take little memory are decoded at once. For others the job returns
+what they take: the pool counts it against the request's budget and against what may wait at a time, and decodes them
+later, in workers of lower priority. So no request waits for another's large images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import joblib
 import numpy as np
 
 from service.decoding.jobs import Decoded, Job, RowShape, run
-from service.decoding.lanes import Lane, WorkerEnded
+from service.decoding.worker_group import WorkerEnded, WorkerGroup
 from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
-from service.fair_queue import Turns
+from service.fair_queue import FairQueue
 from service.images.decode import MIB, Content, Limits, Rows, Upload, with_channels
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Resize, Spec
@@ -31,18 +31,18 @@ from service.settings import Settings
 JOB_BYTES = MIB
 # Images that together take no more are decoded as soon as their headers are read: some 25 ms.
 AT_ONCE_BYTES = 8 * MIB
-# What one other job takes at most, some 0.2 s, unless it is a single image. As many run at a time as there are workers,
-# but fewer beside an image that takes more.
+# What one job of large images takes at most, some 0.2 s, unless it is a single image. As many run at a time as there
+# are workers, but fewer beside an image that takes more.
 LARGE_BYTES = 64 * MIB
-# They leave the processor to small images, and to all else that is quickly done.
+# Workers for large images leave the CPU to small images and to everything else that is short.
 LARGE_NICENESS = 10
-# Images that take so much are due as if they had come a second later.
+# Images that take so many bytes are due as if they had come a second later.
 BYTES_PER_SECOND = 32 * MIB
 # CPU seconds that a process takes to start again.
 RESTART_SECONDS = 0.25
-# Of CPU, for a job of a request that has hardly any left.
+# CPU seconds for a job of a request whose budget is almost used up.
 SHORTEST_SECONDS = 0.01
-# Of CPU, for images that nobody sent.
+# CPU seconds for a job whose budget is unlimited.
 LONGEST_SECONDS = 3600.0
 PROBE_SECONDS = 3.0
 
@@ -58,7 +58,7 @@ class Decoder(Protocol):
 
 
 class LocalDecoder:
-    """Decodes in a thread of this process, for programs that are no service."""
+    """Decodes in a thread of this process, where no server runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_image_pixels
@@ -86,22 +86,22 @@ class DecodePool:
         self._longest_delay = settings.timeout_seconds / 2
         self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
         workers = joblib.cpu_count()
-        self._quick = Lane(workers, 0, settings.max_decode_bytes, Turns(workers))
-        turns = Turns(workers * LARGE_BYTES, LARGE_BYTES)
-        self._large = Lane(workers, LARGE_NICENESS, settings.max_decode_bytes, turns)
+        self._quick = WorkerGroup(workers, 0, settings.max_decode_bytes, FairQueue(workers))
+        queue = FairQueue(workers * LARGE_BYTES, LARGE_BYTES)
+        self._large = WorkerGroup(workers, LARGE_NICENESS, settings.max_decode_bytes, queue)
 
     def start(self) -> None:
-        """Start the workers for what is quickly done; those for large images start with the first of them."""
+        """Start the workers for small images; those for large images start with the first large image."""
         self._quick.start()
 
     def close(self) -> None:
-        """End every worker, whatever it is doing."""
+        """End every worker at once."""
         self._quick.close()
         self._large.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def is_alive(self) -> bool:
-        """Return whether a job was done in the last PROBE_SECONDS, or else an empty one, let in first, is now."""
+        """Return whether a job was done in the last PROBE_SECONDS, or an empty job, admitted first, succeeds now."""
         if self._quick.idle_seconds() < PROBE_SECONDS:
             return True
         job = Job([], RowShape(1, 1, 1), "fit", Limits(self._max_pixels), None, 0, PROBE_SECONDS)
@@ -118,28 +118,28 @@ class DecodePool:
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
             job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0)
-            pieces = _pieces(list(rows.files), [_length(file) for file in rows.files.values()], JOB_BYTES)
-            await _all_of(self._look(rows, piece, job, budget) for piece in pieces)
+            groups = _group(list(rows.files), [_length(file) for file in rows.files.values()], JOB_BYTES)
+            await _all_of(self._look(rows, group, job, budget) for group in groups)
         return rows.result()
 
     async def _look(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
-        """Decode the files at those positions, now if they are small, or else once there is room for them."""
+        """Decode the files at those positions: at once if they are small, else when there is room for them."""
         looked = await self._run(rows, positions, job, budget)
         if looked is None or looked.pixels is not None:
             return
         costs = dict(zip(positions, looked.costs, strict=False))
         usable = [at for at in positions if at not in rows.errors]
         now = replace(job, decode_up_to=None)
-        groups = list(_pieces(usable, [costs[at] for at in usable], LARGE_BYTES))
+        groups = list(_group(usable, [costs[at] for at in usable], LARGE_BYTES))
         with self._room_for(sum(looked.costs), budget):
             await _all_of(self._run(rows, group, now, budget, sum(costs[at] for at in group)) for group in groups)
 
     async def _run(
         self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
     ) -> Decoded | None:
-        """Have a worker do the job on the files at those positions, None where it did not survive it.
+        """Run the job on the files at those positions in a worker. Return None where the worker ended.
 
-        `cost` is what they take, where it is known and counted already.
+        `cost` is the bytes that they take, where that is already known and counted.
         """
         job = replace(
             job,
@@ -168,9 +168,9 @@ class DecodePool:
 
     @contextmanager
     def _room_for(self, cost: int, budget: DecodeBudget) -> Iterator[None]:
-        """Count images that take `cost` bytes as waiting. Raise Overloaded where there is no room for them.
+        """Count images of `cost` bytes as waiting. Raise Overloaded where there is no room for them.
 
-        A request that once found room is not turned away later, nor is one that finds nothing waiting.
+        A request that was admitted once is not refused later; neither is one that finds nothing waiting.
         """
         if self._waiting and self._waiting + cost > self._most_waiting and not budget.is_admitted:
             raise Overloaded(
@@ -187,10 +187,10 @@ class DecodePool:
 
 
 class _Rows:
-    """The rows of some uploads as they are filled in: pixels of the right shape at once, files later."""
+    """The rows of some uploads while they are filled in: arrays of the right shape at once, files later."""
 
     def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
-        """Read every upload. Do it in a thread: it may be unpacked by that."""
+        """Read every upload, which may unpack an archive: call it in a thread."""
         self.files: dict[int, Content] = {}
         self.errors: dict[int, MisfitError] = {}
         self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
@@ -206,13 +206,13 @@ class _Rows:
                 self.files[position] = content
 
     def add(self, positions: Sequence[int], decoded: Decoded) -> None:
-        """Take what became of the files at those positions."""
+        """Fill in the result of the files at those positions."""
         self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
         if decoded.pixels is not None:
             self._pixels[[at for at in positions if at not in self.errors]] = decoded.pixels
 
     def result(self) -> Rows:
-        """Return the rows of all that could be used."""
+        """Return the rows of the usable uploads."""
         if not self.errors:
             return Rows(self._pixels, {})
         used = [at for at in range(len(self._pixels)) if at not in self.errors]
@@ -220,7 +220,7 @@ class _Rows:
 
 
 async def _all_of(works: Iterator[object]) -> None:
-    """Do all of them at once, until one fails."""
+    """Await all of them concurrently; the first failure cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
@@ -233,15 +233,15 @@ def _length(content: Content) -> int:
     return content.nbytes if isinstance(content, np.ndarray) else len(content)
 
 
-def _pieces(positions: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Split positions into runs whose sizes add up to at most `most`; what is larger goes alone."""
-    piece: list[int] = []
+def _group(positions: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Split positions into runs whose sizes add up to at most `most`; a larger file goes alone."""
+    group: list[int] = []
     total = 0
     for position, size in zip(positions, sizes, strict=True):
-        if piece and total + size > most:
-            yield piece
-            piece, total = [], 0
-        piece.append(position)
+        if group and total + size > most:
+            yield group
+            group, total = [], 0
+        group.append(position)
         total += size
-    if piece:
-        yield piece
+    if group:
+        yield group

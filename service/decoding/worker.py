@@ -1,7 +1,7 @@
 """A process that decodes images and does nothing else: python -m service.decoding.worker DESCRIPTOR NICENESS MAX_BYTES.
 
-It takes jobs from a socket until the socket's other end is closed. The system ends it when a job takes more CPU
-seconds than it may (SIGPROF), and on Linux as soon as the process that started it is gone.
+It takes jobs from a socket until the other end closes. The system ends it when a job uses more CPU seconds than
+allowed (SIGPROF), and on Linux as soon as the process that started it has ended.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from multiprocessing.connection import Connection
 from service.decoding import jobs
 
 PR_SET_PDEATHSIG = 1
-# Of the interpreter and its libraries.
+# Memory of the interpreter and its libraries.
 OWN_BYTES = 256 * 1024 * 1024
-# By how much the estimate of what an image takes may be wrong.
+# Factor by which an image may exceed its estimated memory.
 MARGIN = 1.5
 
 
 def main(descriptor: int, niceness: int, max_bytes: int) -> None:
-    """Do jobs until there are no more. `max_bytes` is what decoding one image may take."""
+    """Run jobs until the connection closes. Decoding one image may take `max_bytes`."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -32,7 +32,7 @@ def main(descriptor: int, niceness: int, max_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     if os.getppid() != parent:
         return
-    # Whoever stops the service signals all of its processes: jobs that were taken are still to be done.
+    # A stop signal reaches all processes of the service: jobs that were taken are still completed.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)

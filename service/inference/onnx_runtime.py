@@ -1,7 +1,7 @@
-"""The networks: ONNX Runtime sessions over a bundle's graphs, and what their results depend on.
+"""The networks as ONNX Runtime sessions over a bundle's graphs.
 
-Rows go through in tiles of one fixed size, the last one padded: an image's latents then depend neither
-on how many images come with it nor on which. CPU and GPU share every line but the provider's options.
+The sessions take tiles of one fixed number of rows, the last one padded: so an image's latents depend neither on how
+many images come with it nor on which. CPU and GPU share every line but the provider's options.
 (What is particular to CUDA has not been run on a GPU yet.)
 """
 
@@ -15,17 +15,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.bundle.manifest import SALIENCY, Manifest
+from service.bundle.manifest import DECODER, ENCODER, SALIENCY, Capabilities, Manifest
 from service.bundle.store import Bundle
 from service.core.detect.ood import reconstruction_error
 from service.core.types import Float32Array
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.images.spec import Uint8Array
-from service.inference.hardware import cpu_count, has_gpu
+from service.inference.hardware import has_gpu
+from service.inference.protocol import CheckedLatents
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TILE_ROWS = {CPU: 32, CUDA: 256}
@@ -34,19 +36,21 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": 
 logger = logging.getLogger(__name__)
 
 
-class Networks:
-    """Encoder, decoder and (where it has them) heat maps of one bundle, verified against its manifest and warmed up.
+class OnnxNetworks:
+    """The graphs of one bundle, verified against its manifest and warmed up. Calls block: `LocalNetworks` awaits.
 
     Raises BundleCorrupt, BundleIncompatible, or AcceleratorMissing (with `require_gpu` and no working GPU).
     """
 
     def __init__(self, bundle: Bundle, *, require_gpu: bool = False) -> None:
-        image, latent_dim = bundle.manifest.image, bundle.manifest.latent_dim
+        manifest = bundle.manifest
+        self.capabilities: Capabilities = manifest.capabilities
+        names = [ENCODER]
+        names += [DECODER] if self.capabilities.can_decode else []
+        names += [SALIENCY] if self.capabilities.has_saliency else []
         with_gpu = require_gpu or has_gpu()
-        self._encoder = _open(bundle.directory / "encoder.onnx", with_gpu)
-        self._decoder = _open(bundle.directory / "decoder.onnx", with_gpu)
-        self._saliency = _open(bundle.directory / SALIENCY, with_gpu) if bundle.manifest.has_saliency else None
-        self.provider: str = self._encoder.get_providers()[0]
+        self._sessions = {name: _open(bundle.directory / name, with_gpu) for name in names}
+        self.provider: str = self._sessions[ENCODER].get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
                 f"MISFIT_REQUIRE_GPU is set, but ONNX Runtime runs on {self.provider}.",
@@ -55,73 +59,87 @@ class Networks:
             )
         if self.provider != CUDA and (with_gpu or find_spec("nvidia")):  # a GPU, or CUDA's libraries: one was meant
             logger.warning("no GPU can be used: the networks run on %s", self.provider)
-        _check_graph(self._encoder, "encoder.onnx", bundle.manifest)
-        _check_graph(self._decoder, "decoder.onnx", bundle.manifest)
-        if self._saliency is not None:
-            _check_graph(self._saliency, SALIENCY, bundle.manifest)
+        for name, session in self._sessions.items():
+            _check_graph(session, name, manifest)
         self._tile_rows = TILE_ROWS[self.provider]
-        self._workers = ThreadPoolExecutor(cpu_count() if self.provider == CPU else 1, "networks")
-        black = np.zeros((1, *image.shape), dtype=np.uint8)
+        self._workers = ThreadPoolExecutor(joblib.cpu_count() if self.provider == CPU else 1, "networks")
+        self._warm_up(bundle)
+        logger.info("%s (bundle %s) runs on %s", manifest.model, bundle.directory, self.provider)
+
+    def _warm_up(self, bundle: Bundle) -> None:
+        """Run every graph once. Raise BundleCorrupt where the encoder's latents are not finite."""
+        black = np.zeros((1, *bundle.manifest.image.shape), dtype=np.uint8)
         latents = self.encode(black)
-        self.decode(np.zeros((1, latent_dim), dtype=np.float32))
-        if self.has_saliency:
+        if self.capabilities.can_decode:
+            self.decode(np.zeros((1, bundle.manifest.latent_dim), dtype=np.float32))
+        if self.capabilities.has_saliency:
             self.saliency(black)
         if not np.isfinite(latents).all():
             raise BundleCorrupt(
-                f"{bundle.directory / 'encoder.onnx'} turns a black image into latents that are not finite.",
+                f"{bundle.directory / ENCODER} turns a black image into latents that are not finite.",
                 "The training has diverged: export another checkpoint.",
             )
-        logger.info("%s (bundle %s) runs on %s", bundle.manifest.model, bundle.directory, self.provider)
 
     def encode(self, images: Uint8Array) -> Float32Array:
-        """`images` uint8 (N, H, W, C) to latents float32 (N, 2, L): mean, logvar."""
-        return self._tiled(lambda tile: _run(self._encoder, "images", tile), images)
+        """Encode images, uint8 (N, H, W, C), to latents float32 (N, 2, L): mean, logvar."""
+        encoder = self._session(ENCODER)
+        (latents,) = self._tiled(lambda tile: (_run(encoder, "images", tile),), images)
+        return latents
 
-    def encode_checked(self, images: Uint8Array) -> Float32Array:
-        """`images` uint8 (N, H, W, C) to float32 (N, 2L + 1): the latents of `encode`, mean by mean and logvar by
-        logvar, and the reconstruction error of the picture that is decoded from the means.
+    def encode_checked(self, images: Uint8Array) -> CheckedLatents:
+        """Encode images, uint8 (N, H, W, C), and measure how far off the image decoded from the means is.
+
+        Raises BundleMissing where the bundle has no decoder.
         """
+        encoder, decoder = self._session(ENCODER), self._session(DECODER)
 
-        def look(tile: Uint8Array) -> Float32Array:
-            latents = _run(self._encoder, "images", tile)
-            decoded = _run(self._decoder, "latents", np.ascontiguousarray(latents[:, 0]))
-            error = reconstruction_error(tile, decoded)
-            return np.column_stack([latents.reshape(len(tile), -1), error]).astype(np.float32)
+        def check(tile: Uint8Array) -> tuple[Float32Array, Float32Array]:
+            latents = _run(encoder, "images", tile)
+            decoded = _run(decoder, "latents", np.ascontiguousarray(latents[:, 0]))
+            return latents, reconstruction_error(tile, decoded).astype(np.float32)
 
-        return self._tiled(look, images)
+        return CheckedLatents(*self._tiled(check, images))
 
     def decode(self, latents: Float32Array) -> Uint8Array:
-        """`latents` float32 (N, L) to images uint8 (N, H, W, C)."""
-        return self._tiled(lambda tile: _run(self._decoder, "latents", tile), latents)
+        """Decode latents, float32 (N, L), to images uint8 (N, H, W, C).
 
-    def computed(self, rows: int) -> int:
-        """How many rows are computed for `rows` rows: padding fills the last tile."""
-        return math.ceil(rows / self._tile_rows) * self._tile_rows
-
-    @property
-    def has_saliency(self) -> bool:
-        return self._saliency is not None
+        Raises BundleMissing where the bundle has no decoder.
+        """
+        decoder = self._session(DECODER)
+        (images,) = self._tiled(lambda tile: (_run(decoder, "latents", tile),), latents)
+        return images
 
     def saliency(self, images: Uint8Array) -> Float32Array:
-        """`images` uint8 (N, H, W, C) to heat maps float32 (N, L, h, w), with their sign.
+        """Return heat maps, float32 (N, L, h, w) with sign, of images uint8 (N, H, W, C).
 
-        Raises BundleMissing where the bundle has no such graph: `has_saliency` tells.
+        Raises BundleMissing where the bundle has no saliency graph.
         """
-        saliency = self._saliency
-        if saliency is None:
-            raise BundleMissing(f"The bundle has no {SALIENCY}.", "Export it again with this version of misfit.")
-        return self._tiled(lambda tile: _run(saliency, "images", tile), images)
+        saliency = self._session(SALIENCY)
+        (maps,) = self._tiled(lambda tile: (_run(saliency, "images", tile),), images)
+        return maps
 
-    def _tiled(self, work: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any]) -> NDArray[Any]:
-        """What `work` makes of `rows`, tile by tile: each tile, the last one padded, in a thread of its own."""
+    def computed_rows(self, rows: int) -> int:
+        """Return how many rows are computed for `rows` rows: padding fills the last tile."""
+        return math.ceil(rows / self._tile_rows) * self._tile_rows
 
-        def run_tile(start: int) -> NDArray[Any]:
+    def _session(self, name: str) -> ort.InferenceSession:
+        if name not in self._sessions:
+            raise BundleMissing(f"The bundle has no {name}.", "Serve a bundle that has one: `capabilities` says it.")
+        return self._sessions[name]
+
+    def _tiled(
+        self, run: Callable[[NDArray[Any]], tuple[NDArray[Any], ...]], rows: NDArray[Any]
+    ) -> tuple[NDArray[Any], ...]:
+        """Return the outputs of `run` for `rows`, tile by tile: each tile, the last one padded, in its own thread."""
+
+        def run_tile(start: int) -> list[NDArray[Any]]:
             tile = rows[start : start + self._tile_rows]
             if padding := self._tile_rows - len(tile):
                 tile = np.concatenate([tile, np.zeros((padding, *tile.shape[1:]), tile.dtype)])
-            return work(tile)[: self._tile_rows - padding]
+            return [output[: self._tile_rows - padding] for output in run(tile)]
 
-        return np.concatenate(list(self._workers.map(run_tile, range(0, len(rows), self._tile_rows))))
+        tiles = self._workers.map(run_tile, range(0, len(rows), self._tile_rows))
+        return tuple(np.concatenate(outputs) for outputs in zip(*tiles, strict=True))
 
 
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:
@@ -147,19 +165,19 @@ def _open(path: Path, with_gpu: bool) -> ort.InferenceSession:
 
 
 def _check_graph(session: ort.InferenceSession, name: str, manifest: Manifest) -> None:
-    """Raises BundleIncompatible unless the graph's tensors are those that its manifest speaks of."""
+    """Raise BundleIncompatible unless the graph has the tensors that the manifest calls for."""
     image, latent_dim = manifest.image.shape, manifest.latent_dim
     tensors = [*session.get_inputs(), *session.get_outputs()]
-    grid = tensors[-1].shape[-2:]  # of the heat maps: the graph's own affair
+    grid = tensors[-1].shape[-2:]  # of the heat maps: any size
     expected = {
-        "encoder.onnx": [("images", "tensor(uint8)", image), ("latents", "tensor(float)", (2, latent_dim))],
-        "decoder.onnx": [("latents", "tensor(float)", (latent_dim,)), ("images", "tensor(uint8)", image)],
+        ENCODER: [("images", "tensor(uint8)", image), ("latents", "tensor(float)", (2, latent_dim))],
+        DECODER: [("latents", "tensor(float)", (latent_dim,)), ("images", "tensor(uint8)", image)],
         SALIENCY: [("images", "tensor(uint8)", image), ("saliency", "tensor(float)", (latent_dim, *grid))],
     }[name]
-    found = [(tensor.name, tensor.type, tuple(tensor.shape[1:])) for tensor in tensors]
-    if found != expected or any(isinstance(tensor.shape[0], int) for tensor in tensors):
+    actual = [(tensor.name, tensor.type, tuple(tensor.shape[1:])) for tensor in tensors]
+    if actual != expected or any(isinstance(tensor.shape[0], int) for tensor in tensors):
         raise BundleIncompatible(
-            f"{name} maps {[(*entry[:2], tensor.shape) for entry, tensor in zip(found, tensors, strict=True)]}; "
+            f"{name} maps {[(*entry[:2], tensor.shape) for entry, tensor in zip(actual, tensors, strict=True)]}; "
             f"the manifest calls for {expected} after a free batch axis.",
             "Graph and manifest are of different models, or of different versions: export the bundle again.",
         )

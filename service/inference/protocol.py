@@ -1,27 +1,51 @@
-"""The interface of the networks, wherever they run."""
+"""The interface of the networks: what the pipeline asks of them, wherever they run and whatever model they are.
+
+`service.inference.local` runs them in this process, `service.inference.remote` behind BentoML's socket.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+from service.bundle.manifest import Capabilities
 from service.core.types import Float32Array
 from service.images.spec import Uint8Array
 
 
+@dataclass(frozen=True)
+class CheckedLatents:
+    """The latents of n images, and how well the decoder draws the images again from them.
+
+    latents               (n, 2, L)  mean and logvar
+    reconstruction_error  (n,)       mean squared error in grey levels (`service.core.detect.ood.reconstruction_error`)
+    """
+
+    latents: Float32Array
+    reconstruction_error: Float32Array
+
+
 class Networks(Protocol):
-    """The networks, row by row; the transport says where they run."""
+    """The networks of one bundle. Every method works row by row: a row's result does not depend on the other rows."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do; a method that needs more than that must not be called."""
 
     async def encode(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to latents (n, 2, L)."""
+        """Encode images, uint8 (n, H, W, C), to latents (n, 2, L): mean and logvar."""
 
-    async def encode_checked(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to (n, 2L + 1): the same latents, and how far off the picture is that they give.
+    async def encode_checked(self, images: Uint8Array) -> CheckedLatents:
+        """Encode images, uint8 (n, H, W, C), and measure their reconstruction error. Needs `can_decode`.
 
-        Where that is all one asks of the picture, it need not travel (`service.core.detect.ood.reconstruction_error`).
+        The reconstruction itself is not returned: where only its error is needed, the pixels need not travel.
         """
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
-        """Latents (n, L) to uint8 (n, H, W, C)."""
+        """Decode latents (n, L) to images, uint8 (n, H, W, C). Needs `can_decode`."""
 
     async def saliency(self, images: Uint8Array) -> Float32Array:
-        """uint8 (n, H, W, C) to signed heat maps (n, L, h, w) of where each latent's mean is read."""
+        """Return heat maps (n, L, h, w), with sign, of where each latent's mean is read. Needs `has_saliency`.
+
+        images  uint8 (n, H, W, C)
+        """

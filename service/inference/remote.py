@@ -1,4 +1,7 @@
-"""Inference, from the other side of its socket: calls that outlive a lost connection, and know when nobody is there."""
+"""The networks in the service `Inference`, called over BentoML's socket.
+
+A call is repeated where a stale connection breaks, and ends with an error once the networks' process has gone.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,40 @@ from typing import Any
 import aiohttp
 from bentoml.exceptions import BentoMLException
 
+from service.bundle.manifest import Capabilities
 from service.core.types import Float32Array
 from service.errors import InferenceUnavailable
 from service.images.spec import Uint8Array
+from service.inference.protocol import CheckedLatents
+from service.inference.wire_format import unpack
 
 PROBE_SECONDS = 3
 LOOK_SECONDS = 0.3
-# A process that is busy may miss a probe; one that misses so many in a row is gone.
+# A busy process may miss a probe; one that misses so many in a row is gone.
 PROBES_MISSED = 3
-# How many connections that break as they are taken up one call may meet.
+# How many connections may break under one call as it takes them up.
 STALE_CONNECTIONS = 2
 
 
 class RemoteNetworks:
-    """Inference as the pipeline sees it. Every method is pure, so that a lost connection may be tried again.
+    """The networks as the pipeline calls them. Every method is pure, so that a call may be repeated.
 
     Each raises InferenceUnavailable.
     """
 
-    def __init__(self, inference: Any, has_ended: Callable[[], bool] = lambda: False) -> None:
-        """`has_ended` tells whether the process was there and is no more."""
+    def __init__(
+        self, inference: Any, capabilities: Capabilities, has_ended: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`inference` is BentoML's proxy; `has_ended` tells whether the process was there and is no more."""
         self._inference, self._has_ended = inference, has_ended
+        self.capabilities = capabilities
 
     async def encode(self, images: Uint8Array) -> Float32Array:
         latents: Float32Array = await self._ask("encode", images)
         return latents
 
-    async def encode_checked(self, images: Uint8Array) -> Float32Array:
-        found: Float32Array = await self._ask("encode_checked", images)
-        return found
+    async def encode_checked(self, images: Uint8Array) -> CheckedLatents:
+        return unpack(await self._ask("encode_checked", images))
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
         images: Uint8Array = await self._ask("decode", latents)
@@ -60,7 +68,7 @@ class RemoteNetworks:
 
     async def _ask(self, method: str, *arguments: object) -> Any:
         call = getattr(self._inference.to_async, method)
-        self._check_that_it_lives()
+        self._check_alive()
         try:
             for _ in range(STALE_CONNECTIONS):
                 try:
@@ -74,17 +82,17 @@ class RemoteNetworks:
                 "It may be starting, or gone: GET /readyz tells when it is back.",
             ) from error
 
-    def _check_that_it_lives(self) -> None:
+    def _check_alive(self) -> None:
         if self._has_ended():
             raise InferenceUnavailable("The networks' process has ended.", "GET /readyz tells when it is back.")
 
     async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """What `call` returns. Raises TimeoutError once Inference is gone: its socket outlives it, and would wait."""
+        """Return what `call` returns. Raise TimeoutError once Inference is gone, whose socket stays open."""
         task, missed, loop = asyncio.create_task(call), 0, asyncio.get_running_loop()
         probed = loop.time()
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
-                self._check_that_it_lives()
+                self._check_alive()
                 if loop.time() < probed + PROBE_SECONDS:
                     continue
                 missed, probed = 0 if await self.is_ready() else missed + 1, loop.time()

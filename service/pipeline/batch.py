@@ -1,4 +1,4 @@
-"""What becomes of a request's images on their way: encoded, then compared with a context."""
+"""A request's images on their way through the pipeline: encoded, scored, and decoded again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Record = TypeVar("Record", OodCheck, Scores)
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Images by their ids; the k of them that could be used, in order, and the others' errors by position.
+class EncodedImages:
+    """Images by their ids: the latents of the k usable ones, in order, and the errors of the others by position.
 
     latents  (k, 2, L)
-    pixels   (k, H, W, C), or (0, H, W, C) where nobody asked to keep them, or they are too many
-    check    how familiar they look, or None where nobody asked
-    first    where in the request the first of them stood
+    pixels   (k, H, W, C), or (0, H, W, C) where they were not kept
+    check    how far off their reconstructions are, or None where that was not checked
+    first    the position in the request of the first of them
     """
 
     ids: Sequence[str]
@@ -38,7 +38,7 @@ class Encoded:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """All the images of at least one part; where one was checked, so were all that have usable images."""
+        """Join at least one part. Either all parts with usable images were checked, or none."""
         checks = [part.check for part in parts if part.check is not None]
         starts = accumulate((len(part.ids) for part in parts[:-1]), initial=0)
         return cls(
@@ -51,31 +51,31 @@ class Encoded:
 
     @property
     def positions(self) -> list[int]:
-        """Where each usable image stood."""
+        """The position of each usable image."""
         return [position for position in range(len(self.ids)) if position not in self.errors]
 
     @property
     def native(self) -> Float32Array:
-        """The latents of the images that do not look foreign."""
+        """The latents of the images that are not out of distribution."""
         return self.latents if self.check is None else self.latents[~self.check.is_ood]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A request's images, and what they were compared with; `scores` is None where only a context came."""
+    """A request's images and their context; `scores` is None where no images came."""
 
-    images: Encoded
+    images: EncodedImages
     context: Context
     scores: Scores | None
 
     @property
     def positions(self) -> list[int]:
-        """Where in the request each usable image stood."""
+        """The position in the request of each usable image."""
         return self.images.positions
 
     @property
     def typical(self) -> int | None:
-        """The row of the usable image nearest to the context, None where no image came. A foreign one never is."""
+        """The row of the usable image nearest to the context, foreign ones left out; None where no image came."""
         if self.scores is None:
             return None
         distances = self.scores.mahalanobis_squared
@@ -83,39 +83,44 @@ class Batch:
             distances = np.where(self.images.check.is_ood, np.inf, distances)
         return int(distances.argmin())
 
-    def warned(self, warning: str) -> Self:
-        """The same, with one more thing that the user should know."""
+    def with_warning(self, warning: str) -> Self:
+        """Return the same batch with one more warning."""
         return replace(self, context=replace(self.context, warnings=(*self.context.warnings, warning)))
 
-    def pieces(self, size: int) -> Iterator[Self]:
-        """The batch in pieces of `size` images, each scored as in the whole."""
-        assert self.scores is not None, "pieces are of images"
+    def split(self, size: int) -> Iterator[Self]:
+        """Yield the batch in parts of `size` images, with the scores of the whole."""
+        assert self.scores is not None, "only scored images are split"
         images = self.images
         positions = np.array(images.positions, dtype=np.intp)
         for start in range(0, len(images.ids), size):
             rows = slice(*np.searchsorted(positions, (start, start + size)).tolist())
-            piece = Encoded(
+            part = EncodedImages(
                 images.ids[start : start + size],
                 images.latents[rows],
                 images.pixels[rows],
-                None if images.check is None else _cut(images.check, rows),
+                None if images.check is None else _take_rows(images.check, rows),
                 {at - start: error for at, error in images.errors.items() if start <= at < start + size},
                 first=start,
             )
-            yield replace(self, images=piece, scores=_cut(self.scores, rows))
+            yield replace(self, images=part, scores=_take_rows(self.scores, rows))
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What was decoded from latents (k, L): the pictures (k, H, W, C), and what the encoder sees in them (k, 2, L)."""
+class DecodedImages:
+    """Images that were decoded from latents.
+
+    latents    (k, L)
+    images     (k, H, W, C)
+    reencoded  (k, 2, L)  the latents that the encoder finds in the images
+    """
 
     latents: Float64Array
     images: Uint8Array
     reencoded: Float32Array
 
 
-def _cut(record: Record, rows: slice) -> Record:
-    """`record` with only those rows of each of its arrays."""
+def _take_rows(record: Record, rows: slice) -> Record:
+    """Return `record` with only those rows of each of its arrays."""
     values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(record)}
     arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
     return replace(record, **(values | arrays))

@@ -1,4 +1,7 @@
-"""Images to latents and latents to pictures, for requests of any size: in chunks, each of which waits for its turn."""
+"""Images to latents and latents to images, for requests of any size.
+
+Rows go to the networks in chunks; every chunk waits in a fair queue, so that no request holds up the others.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,42 @@ from numpy.typing import NDArray
 
 from service.bundle.store import Bundle
 from service.core.detect import ood
-from service.core.types import Float32Array, Float64Array
+from service.core.population import Familiarity
+from service.core.types import Float32Array
 from service.decoding.pool import Decoder
-from service.fair_queue import Turns
+from service.fair_queue import FairQueue
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Resize, Uint8Array
 from service.inference.protocol import Networks
-from service.pipeline.batch import Drawn, Encoded
-from service.pipeline.hooks import Observer
+from service.pipeline.batch import DecodedImages, EncodedImages
+from service.pipeline.hooks import Hooks
 from service.settings import Settings
 
 Row = TypeVar("Row", bound=np.generic)
 Result = TypeVar("Result", bound=np.generic)
 
-# Rows decoded and encoded at a time: while one chunk is encoded the next is decoded and on its way.
+# Rows decoded and encoded at a time: while one chunk is encoded, the next one is decoded and sent.
 CHUNK_ROWS = 128
-# Chunks of one request under way at a time: a large request leaves room for the small ones.
+# Chunks of one request under way at a time: a large request leaves room for small ones.
 CHUNKS_IN_FLIGHT = 4
-# Rows of all requests at the networks at a time: enough that these never wait for more, few enough that a row which is
-# let in is through in no time.
+# Rows of all requests at the networks at a time: enough to keep the networks busy, few enough that an admitted row is
+# soon done.
 ROWS_AT_WORK = 1024
-# Each call takes one of the hundred connections to the networks' process: with this as the least that a call counts
-# for, there are never so many calls that a probe would find none free.
+# Each call takes one of the hundred connections to the networks' process. Counting every call as so many rows leaves
+# connections free for the readiness probe.
 LEAST_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Coder:
+class ChunkedInference:
     """The networks of one bundle, shared by all requests."""
 
     bundle: Bundle
     networks: Networks
     decoder: Decoder
     settings: Settings
-    observer: Observer
+    hooks: Hooks
 
     async def encode(
         self,
@@ -57,60 +61,69 @@ class Coder:
         *,
         check: bool = False,
         keep_pixels: bool = False,
-    ) -> Encoded:
-        """The latents of whatever can be used, in order; `check` tells the foreign ones, where the bundle can."""
-        gate = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
+    ) -> EncodedImages:
+        """Encode every usable image, in order; with `check`, also measure its foreignness where `can_check`."""
+        semaphore = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
         began = asyncio.get_running_loop().time()
 
-        async def encode_chunk(at: int) -> Encoded:
-            chunk, due = uploads[at : at + CHUNK_ROWS], began + at * self._seconds_per_row
-            async with gate:
+        async def encode_chunk(start: int) -> EncodedImages:
+            chunk, due = uploads[start : start + CHUNK_ROWS], began + start * self._seconds_per_row
+            async with semaphore:
                 return await self._encode_chunk(chunk, resize, budget, due, check, keep_pixels)
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(encode_chunk(at)) for at in range(0, len(uploads), CHUNK_ROWS)]
+                tasks = [group.create_task(encode_chunk(start)) for start in range(0, len(uploads), CHUNK_ROWS)]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return Encoded.concatenate([self.nothing, *(task.result() for task in tasks)])
+        return EncodedImages.concatenate([self.no_images, *(task.result() for task in tasks)])
 
-    async def pixels(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget) -> Uint8Array:
-        """Read again images (k, H, W, C), k >= 1, that could be read before, within a budget of their own."""
+    async def read_pixels(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget) -> Uint8Array:
+        """Decode again images (k, H, W, C), k >= 1, that were usable before, within a budget of their own."""
         parts = []
-        for at in range(0, len(uploads), CHUNK_ROWS):
-            with self.observer.stage("decode"):
-                chunk, spec = uploads[at : at + CHUNK_ROWS], self.bundle.manifest.image
+        for start in range(0, len(uploads), CHUNK_ROWS):
+            with self.hooks.stage("decode"):
+                chunk, spec = uploads[start : start + CHUNK_ROWS], self.bundle.manifest.image
                 rows = await self.decoder.read(chunk, spec, resize, budget)
             for error in rows.errors.values():
                 raise error
             parts.append(rows.pixels)
         return np.concatenate(parts)
 
-    async def draw(self, latents: Float64Array) -> Drawn:
-        """Decode latents (k, L), k >= 1, and look at the pictures with the encoder's eyes."""
-        with self.observer.stage("draw"):
+    async def decode_and_reencode(self, latents: NDArray[np.float64]) -> DecodedImages:
+        """Decode latents (k, L), k >= 1, and encode the images again."""
+        with self.hooks.stage("draw"):
             images = await self.decode(latents.astype(np.float32))
-        with self.observer.stage("encode"):
-            return Drawn(latents, images, await self._in_turns(self.networks.encode, images))
+        with self.hooks.stage("encode"):
+            return DecodedImages(latents, images, await self._run_chunks(self.networks.encode, images))
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
-        """Latents (k, L), k >= 1, to uint8 (k, H, W, C)."""
-        return await self._in_turns(self.networks.decode, latents)
+        """Decode latents (k, L), k >= 1, to uint8 (k, H, W, C)."""
+        return await self._run_chunks(self.networks.decode, latents)
 
     async def saliency(self, images: Uint8Array) -> AsyncIterator[Float32Array]:
-        """uint8 (k, H, W, C), k >= 1, to signed heat maps (k, L, h, w), of some images at a time."""
-        chunks = self._chunks(self.networks.saliency, images)
+        """Yield the heat maps, with sign, of images uint8 (k, H, W, C), k >= 1: chunks of (n, L, h, w)."""
+        chunks = self._iterate_chunks(self.networks.saliency, images)
         for _ in range(0, len(images), CHUNK_ROWS):
-            with self.observer.stage("saliency"):
+            with self.hooks.stage("saliency"):
                 maps = await anext(chunks)
             yield maps
 
     @property
-    def nothing(self) -> Encoded:
-        """No images."""
+    def can_check(self) -> bool:
+        """Whether images can be told from those that are unlike anything the model has seen."""
+        return self._familiarity is not None
+
+    @property
+    def no_images(self) -> EncodedImages:
         manifest = self.bundle.manifest
         latents = np.empty((0, 2, manifest.latent_dim), dtype=np.float32)
-        return Encoded((), latents, np.empty((0, *manifest.image.shape), np.uint8), None, {})
+        return EncodedImages((), latents, np.empty((0, *manifest.image.shape), np.uint8), None, {})
+
+    @property
+    def _familiarity(self) -> Familiarity | None:
+        """The population's reconstruction errors, None where there is no decoder to compare with them."""
+        return self.bundle.population.familiarity if self.networks.capabilities.can_decode else None
 
     async def _encode_chunk(
         self,
@@ -120,48 +133,50 @@ class Coder:
         due: float,
         check: bool,
         keep_pixels: bool,
-    ) -> Encoded:
-        spec, familiarity = self.bundle.manifest.image, self.bundle.population.familiarity
-        with self.observer.stage("decode"):
+    ) -> EncodedImages:
+        spec, familiarity = self.bundle.manifest.image, self._familiarity
+        with self.hooks.stage("decode"):
             rows = await self.decoder.read(uploads, spec, resize, budget)
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
-            return replace(self.nothing, ids=ids, errors=rows.errors)
-        # Not a slice of them, which would keep them all.
-        pixels = rows.pixels if keep_pixels else self.nothing.pixels
-        with self.observer.stage("encode"):
-            async with self._turns.turn(len(rows.pixels), due):
+            return replace(self.no_images, ids=ids, errors=rows.errors)
+        # An array of its own: a slice of the rows would keep all of them in memory.
+        pixels = rows.pixels if keep_pixels else self.no_images.pixels
+        with self.hooks.stage("encode"):
+            async with self._queue.slot(len(rows.pixels), due):
                 if not check or familiarity is None:
-                    return Encoded(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
-                found = await self.networks.encode_checked(rows.pixels)
-        latents = found[:, :-1].reshape(len(found), 2, -1)
-        return Encoded(ids, latents, pixels, ood.check(found[:, -1], familiarity), rows.errors)
+                    return EncodedImages(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
+                checked = await self.networks.encode_checked(rows.pixels)
+        return EncodedImages(
+            ids, checked.latents, pixels, ood.check(checked.reconstruction_error, familiarity), rows.errors
+        )
 
-    async def _in_turns(
+    async def _run_chunks(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
     ) -> NDArray[Result]:
-        """What `network` makes of rows (n, ...), n >= 1."""
-        return np.concatenate([result async for result in self._chunks(network, rows)])
+        """Return what `network` computes for rows (n, ...), n >= 1."""
+        return np.concatenate([result async for result in self._iterate_chunks(network, rows)])
 
-    async def _chunks(
+    async def _iterate_chunks(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]
     ) -> AsyncIterator[NDArray[Result]]:
-        """The same chunk by chunk."""
+        """Yield what `network` computes for rows (n, ...), chunk by chunk."""
         began = asyncio.get_running_loop().time()
-        for at in range(0, len(rows), CHUNK_ROWS):
-            chunk = rows[at : at + CHUNK_ROWS]
-            async with self._turns.turn(len(chunk), began + at * self._seconds_per_row):
+        for start in range(0, len(rows), CHUNK_ROWS):
+            chunk = rows[start : start + CHUNK_ROWS]
+            async with self._queue.slot(len(chunk), began + start * self._seconds_per_row):
                 result = await network(chunk)
             yield result
 
     @cached_property
-    def _turns(self) -> Turns:
-        return Turns(ROWS_AT_WORK, LEAST_ROWS)
+    def _queue(self) -> FairQueue:
+        return FairQueue(ROWS_AT_WORK, LEAST_ROWS)
 
     @property
     def _seconds_per_row(self) -> float:
         """How much later than the row before it a row is due.
 
-        Half of its time after it began, the last row of the largest request is overtaken by none that comes.
+        The last row of the largest request is due half of the timeout after the request began: from then on no new
+        request overtakes it.
         """
         return self.settings.timeout_seconds / 2 / self.settings.max_images

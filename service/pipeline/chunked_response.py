@@ -1,7 +1,7 @@
-"""A response whose long list is made a few records at a time, so that memory never holds all of it.
+"""A response whose long list is made in chunks of a few records, so that memory never holds all of it.
 
-An answer of 10,000 images is tens of MiB as JSON, and ten times that as dicts and models. Each transport asks for the
-records in pieces and sends, or keeps, only their bytes.
+An answer of 10,000 images takes tens of MiB as JSON, and ten times that as dicts and models. Each transport asks for
+the records chunk by chunk and sends, or keeps, only their bytes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pydantic import BaseModel
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 ResponseT_co = TypeVar("ResponseT_co", bound=BaseModel, covariant=True)
 
-# Bytes of JSON that one piece should have: records as dicts and models take some ten times as many.
+# Bytes of JSON that one chunk should have: its records take some ten times as many as dicts and models.
 PIECE_BYTES = 256 * 1024
-# Records that are no more together may be made at once, while something else is waited for.
+# Records of up to so many bytes of JSON may be made at once, while the networks work on something else.
 EARLY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Pieced(Generic[ResponseT_co]):
+class ChunkedResponse(Generic[ResponseT_co]):
     """A response, and the records of one of its lists.
 
     head     the response with an empty list
     field    the list's name
-    records  makes the records, in order, in lists of at least one; whatever can fail has been tried before
+    records  makes the records, in order, in lists of at least one; it must not fail
     """
 
     head: ResponseT_co
@@ -44,7 +44,7 @@ class Pieced(Generic[ResponseT_co]):
     def parts(self) -> Iterator[tuple[ResponseT_co, set[str]]]:
         """Yield responses, each with the names of the fields that count in it: together they make the whole.
 
-        The fields before the list come first, then the list in pieces, then the fields after it.
+        The fields before the list come first, then the list chunk by chunk, then the fields after it.
         """
         names = list(type(self.head).model_fields)
         place = names.index(self.field)

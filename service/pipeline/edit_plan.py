@@ -1,4 +1,4 @@
-"""What an edit, traversal, path or sample is to decode: latents, and what to tell about the pictures."""
+"""The latents that an edit, traversal, interpolation or sample decodes, and what the answer says about each."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ MOST_INDEX_DIGITS = 100
 
 
 @dataclass(frozen=True)
-class Plan:
+class EditPlan:
     """k pictures to be decoded.
 
     latents     (k, L)
-    start       (k, L)  the latents that each was made from, or None where they were made from none
-    sources     (k,)    the request's image that each was made from, -1 for none
-    originals   (k, H, W, C)  the images themselves, shown beside the pictures, or None
+    start       (k, L)  the latents that each starts from, or None
+    sources     (k,)    the position of the request's image that each starts from, -1 for none
+    originals   (k, H, W, C)  those images, shown beside the pictures, or None
     ids         (k,)
     columns             pictures in a row of the contact sheet
-    captions            of the contact sheet's rows and columns
+    row_captions, column_captions  of the contact sheet
     repaired    (k, L)  of counterfactuals, the latents that were changed so that the image fits
     """
 
@@ -61,7 +61,7 @@ class Plan:
 
 
 def check_count(count: int, bundle: Bundle) -> None:
-    """Raises InvalidOption where so many pictures are more than one answer may hold."""
+    """Raise InvalidOption where one answer may not hold `count` pictures."""
     image = bundle.manifest.image
     if count > (most := most_pictures(image)):
         raise InvalidOption(
@@ -70,39 +70,41 @@ def check_count(count: int, bundle: Bundle) -> None:
         )
 
 
-def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
-    """Raises InvalidOption where no image is to be edited, UnknownLatent, and what `service.core.edit.latent_edits`
-    raises."""
+def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
+    """Plan the edit of the images that the options name.
+
+    Raises InvalidOption where no image is to be edited, UnknownLatent, and what `latent_edits` raises.
+    """
     scores, context, latents = _scores(batch), batch.context, bundle.manifest.latents
     live = bundle.population.live_dims
     positions = batch.positions
     if options.which == "all":
-        chosen = np.arange(len(positions))
+        rows = np.arange(len(positions))
     elif options.which == "flagged":
-        chosen = np.flatnonzero(scores.is_outlier)
+        rows = np.flatnonzero(scores.is_outlier)
     else:
-        chosen = np.array([_find(choice, batch) for choice in options.which], dtype=np.intp)
-    if len(chosen) == 0:
+        rows = np.array([_find_row(choice, batch) for choice in options.which], dtype=np.intp)
+    if len(rows) == 0:
         raise InvalidOption(
             f"None of the {len(positions)} images is flagged, so there is nothing to edit.",
             'Name the images with which=all or which=["a.png", 3], or lower the threshold.',
         )
-    if len(chosen) > (most := most_pictures(bundle.manifest.image)):
+    if len(rows) > (most := most_pictures(bundle.manifest.image)):
         raise InvalidOption(
-            f"{len(chosen)} images are to be edited; at most {most} are at a time.", "Name fewer in which."
+            f"{len(rows)} images are to be edited; at most {most} are at a time.", "Name fewer in which."
         )
-    start = batch.images.latents[chosen, 0].astype(np.float64)
+    start = batch.images.latents[rows, 0].astype(np.float64)
     repaired = None
     if options.edit == "counterfactual":
         if options.latents is None:
-            repaired = minimal_sets.minimal_sets(batch.images.latents[chosen], context, bundle.population)
+            repaired = minimal_sets.minimal_sets(batch.images.latents[rows], context, bundle.population)
             # What is to be edited though it lies inside has no such set: then the latent most to blame changes.
-            terms = attribution.attribute(batch.images.latents[chosen], context, bundle.population)
+            terms = attribution.attribute(batch.images.latents[rows], context, bundle.population)
             most = np.arange(len(latents)) == attribution.order(terms, context)[:, :1]
             repaired = np.where(repaired.any(axis=1, keepdims=True), repaired, most)
         else:
             dims = [latent_names.resolve(latent, latents) for latent in options.latents]
-            repaired = np.isin(np.arange(len(latents)), dims)[None].repeat(len(chosen), axis=0)
+            repaired = np.isin(np.arange(len(latents)), dims)[None].repeat(len(rows), axis=0)
         edited = latent_edits.counterfactual(start, repaired, context.location, context.covariance, live)
     elif options.edit == "project":
         edited = latent_edits.project(start, context.location, context.covariance, live, context.radius_squared)
@@ -111,11 +113,11 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
         edited = latent_edits.move(
             start, values, options.unit, options.edit == "shift", context.location, context.covariance
         )
-    ids = [batch.images.ids[positions[row]] for row in chosen]
-    return Plan(
+    ids = [batch.images.ids[positions[row]] for row in rows]
+    return EditPlan(
         latents=edited,
         start=start,
-        sources=[positions[row] for row in chosen],
+        sources=[positions[row] for row in rows],
         ids=ids,
         columns=2,
         row_captions=ids,
@@ -126,15 +128,18 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> Plan:
     )
 
 
-def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Plan:
-    """Raises UnknownLatent, and InvalidOption for a plane of other than two latents and for too many pictures."""
+def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> EditPlan:
+    """Plan a grid of pictures along the latents that the options name.
+
+    Raises UnknownLatent, and InvalidOption for a plane of other than two latents and for too many pictures.
+    """
     context, latents, population = batch.context, bundle.manifest.latents, bundle.population
     if options.latents is None:
         dims = population.live_dims.tolist()
     else:
         dims = [latent_names.resolve(latent, latents) for latent in options.latents]
     # Not from the middle if there are images: a mean of several modes may look like nothing at all.
-    row = batch.typical if options.start is None else _find(options.start, batch)
+    row = batch.typical if options.start is None else _find_row(options.start, batch)
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
     moments = (
         (context.location, context.covariance)
@@ -145,8 +150,8 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
     steps = [f"{step + 0:.2g} sd" for step in np.linspace(-options.span, options.span, options.steps).round(6)]
     if options.plane:
         if len(dims) != 2:
-            given = f"the model has {len(dims)}" if options.latents is None else f"{len(dims)} are given"
-            raise InvalidOption(f"A plane takes two latents, {given}.", "Name the two in latents, or leave plane.")
+            count = f"the model has {len(dims)}" if options.latents is None else f"{len(dims)} are given"
+            raise InvalidOption(f"A plane takes two latents, {count}.", "Name the two in latents, or leave plane.")
         grid = traversal.traverse_plane(start, (dims[0], dims[1]), options.steps, *moments, span=options.span)
         names = [latents[dims[0]].name] * options.steps
         row_captions = [
@@ -161,7 +166,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
             )
         grid = traversal.traverse(start, dims, options.steps, *moments, span=options.span)
         row_captions = names = [latents[dim].name for dim in dims]
-    return _from_one(
+    return _plan_from_one(
         batch,
         grid.reshape(-1, grid.shape[-1]),
         start if row is not None else None,
@@ -173,29 +178,29 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Pla
     )
 
 
-def plan_interpolate(batch: Batch, options: InterpolateOptions, bundle: Bundle) -> Plan:
-    """Raises InvalidOption where start or end is no image of the request."""
-    first, last = (batch.images.latents[_find(choice, batch), 0] for choice in (options.start, options.end))
+def plan_interpolate(batch: Batch, options: InterpolateOptions, bundle: Bundle) -> EditPlan:
+    """Plan the path between two images. Raise InvalidOption where start or end is no image of the request."""
+    first, last = (batch.images.latents[_find_row(choice, batch), 0] for choice in (options.start, options.end))
     path = traversal.interpolate(first.astype(np.float64), last.astype(np.float64), options.frames)
-    return _from_one(
+    return _plan_from_one(
         batch,
         path,
         path[0],
-        _find(options.start, batch),
+        _find_row(options.start, batch),
         ids=[f"frame_{frame:03}" for frame in range(options.frames)],
         columns=min(options.frames, 10),
     )
 
 
-def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> Plan:
-    """Raises ContextTooSmall where there is no normal image to draw from."""
+def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> EditPlan:
+    """Plan samples of the context. Raise ContextTooSmall where there is no normal image to draw from."""
     context, rng = batch.context, np.random.default_rng(options.seed)
     sources = [-1] * options.count
     if options.method == "empirical":
         normal = np.flatnonzero(~batch.scores.is_outlier) if batch.scores is not None else np.empty(0, np.intp)
-        samples, drawn = sampling.sample_empirical(batch.images.latents[normal], options.count, rng)
+        samples, sampled = sampling.sample_empirical(batch.images.latents[normal], options.count, rng)
         positions = batch.positions
-        sources = [positions[normal[row]] for row in drawn]
+        sources = [positions[normal[row]] for row in sampled]
     else:
         live = bundle.population.live_dims
         samples = sampling.sample_gaussian(
@@ -203,16 +208,16 @@ def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> Plan:
         )
     ids = [f"sample_{number:03}" for number in range(options.count)]
     errors = responses.errors_by_id(batch.images)
-    return Plan(samples, None, sources, ids, min(options.count, 10), (), (), context, errors)
+    return EditPlan(samples, None, sources, ids, min(options.count, 10), (), (), context, errors)
 
 
-def plan_decode(latents: Float64Array) -> Plan:
-    """The latents as they come, without a context."""
+def plan_decode(latents: Float64Array) -> EditPlan:
+    """Plan the decoding of latents (n, L) as they came, without a context."""
     count = len(latents)
-    return Plan(latents, None, [-1] * count, [str(row) for row in range(count)], min(count, 10), (), (), None, {})
+    return EditPlan(latents, None, [-1] * count, [str(row) for row in range(count)], min(count, 10), (), (), None, {})
 
 
-def _from_one(
+def _plan_from_one(
     batch: Batch,
     latents: Float64Array,
     start: Float64Array | None,
@@ -222,10 +227,10 @@ def _from_one(
     columns: int,
     row_captions: Sequence[str] = (),
     column_captions: Sequence[str] = (),
-) -> Plan:
-    """A plan whose pictures all begin with the usable image `row`, or with none."""
+) -> EditPlan:
+    """Return a plan whose pictures all start from the usable image `row`, or from none."""
     source = -1 if row is None else batch.positions[row]
-    return Plan(
+    return EditPlan(
         latents=latents,
         start=None if start is None else np.broadcast_to(start, latents.shape),
         sources=[source] * len(latents),
@@ -243,8 +248,8 @@ def _scores(batch: Batch) -> Scores:
     return batch.scores
 
 
-def _find(choice: ImageChoice, batch: Batch) -> int:
-    """The row of the usable image with that index or id. Raises InvalidOption."""
+def _find_row(choice: ImageChoice, batch: Batch) -> int:
+    """Return the row of the usable image with that index or id. Raise InvalidOption."""
     ids, errors = batch.images.ids, batch.images.errors
     position = ids.index(choice) if choice in ids else _index(choice, len(ids))
     if position is None:

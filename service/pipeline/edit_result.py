@@ -1,6 +1,6 @@
-"""What came of a plan: the pictures, what the encoder sees in them, and the answer they make.
+"""The result of an edit plan: the decoded images, what the encoder finds in them, and the answer.
 
-It can be had as JSON, as one contact sheet, or as files in a zip.
+The answer can be had as JSON, as one contact sheet, or as files in a zip.
 """
 
 from __future__ import annotations
@@ -17,25 +17,30 @@ from service.core.types import IndexArray
 from service.images import contact_sheet, png, zip_writer
 from service.images.spec import Uint8Array
 from service.pipeline import record_sizes, responses
-from service.pipeline.batch import Drawn
-from service.pipeline.chunked_response import Pieced, cut
-from service.pipeline.edit_plan import Plan
+from service.pipeline.batch import DecodedImages
+from service.pipeline.chunked_response import ChunkedResponse, cut
+from service.pipeline.edit_plan import EditPlan
 
-# Latents that differ by less than this are the same: a rounding error is no edit.
+# Latents that differ by less are the same: a rounding error is no edit.
 UNCHANGED = 1e-6
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """The answer without its pictures, the pictures (k, H, W, C), and what one takes as JSON, in bytes at most."""
+class EditResult:
+    """The answer of an endpoint that draws pictures.
 
-    plan: Plan
+    response       the answer, its pictures still without their pixels
+    images         (k, H, W, C)
+    picture_bytes  of JSON, that one picture takes at most
+    """
+
+    plan: EditPlan
     response: PicturesResponse
     images: Uint8Array
     picture_bytes: int
 
-    def as_json(self) -> Pieced[PicturesResponse]:
-        """Each picture as base64 of a PNG."""
+    def as_json(self) -> ChunkedResponse[PicturesResponse]:
+        """Return the answer with each picture as base64 of a PNG."""
         ids = [picture.id for picture in self.response.pictures]
         weights = record_sizes.longest_texts(ids) + self.picture_bytes
 
@@ -46,10 +51,10 @@ class Gallery:
                     for picture, image in zip(self.response.pictures[places], self.images[places], strict=True)
                 ]
 
-        return Pieced(self.response.model_copy(update={"pictures": []}), "pictures", records)
+        return ChunkedResponse(self.response.model_copy(update={"pictures": []}), "pictures", records)
 
     def as_sheet(self) -> bytes:
-        """All pictures on one sheet, as PNG; edited images stand to the right of what they were."""
+        """Return all pictures on one sheet, as PNG; an edited image stands to the right of its original."""
         plan = self.plan
         tiles = self.images
         if plan.originals is not None:
@@ -58,7 +63,7 @@ class Gallery:
         return contact_sheet.sheet_png(rows, plan.row_captions, plan.column_captions)
 
     def as_zip(self) -> Iterator[bytes]:
-        """One PNG for each picture, called by its place and id, and answer.json with everything else."""
+        """Yield a zip: a PNG for each picture, named by its place and id, and answer.json with everything else."""
         return zip_writer.zip_pieces(self._files())
 
     def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -69,34 +74,36 @@ class Gallery:
         yield "answer.json", iter([self.response.model_dump_json(exclude_unset=True, indent=2).encode()])
 
 
-def missed(plan: Plan, drawn: Drawn, bundle: Bundle) -> IndexArray:
-    """The counterfactuals whose picture does not fit after all, because the decoder drew something else than meant."""
+def find_missed(plan: EditPlan, decoded: DecodedImages, bundle: Bundle) -> IndexArray:
+    """Return the rows of the counterfactuals whose picture, encoded again, does not fit the context."""
     if plan.repaired is None or plan.context is None:
         return np.zeros(0, dtype=np.intp)
-    return np.flatnonzero(~posterior.inside(drawn.reencoded, plan.context, bundle.population))
+    return np.flatnonzero(~posterior.inside(decoded.reencoded, plan.context, bundle.population))
 
 
-def nearer(plan: Plan, drawn: Drawn, rows: IndexArray, again: Drawn, bundle: Bundle) -> Drawn:
-    """`drawn`, with those of `rows` that came nearer to the context when they were drawn again."""
-    assert plan.context is not None, "only counterfactuals are drawn again"
-    first, second = (
+def keep_nearer(
+    plan: EditPlan, first: DecodedImages, rows: IndexArray, second: DecodedImages, bundle: Bundle
+) -> DecodedImages:
+    """Return `first` with its `rows` (m,) replaced by those of `second` (m, ...) that lie nearer to the context."""
+    assert plan.context is not None, "only counterfactuals are decoded again"
+    first_distances, second_distances = (
         posterior.mahalanobis(reencoded, plan.context, bundle.population)
-        for reencoded in (drawn.reencoded[rows], again.reencoded)
+        for reencoded in (first.reencoded[rows], second.reencoded)
     )
-    better = second < first
-    taken = Drawn(drawn.latents.copy(), drawn.images.copy(), drawn.reencoded.copy())
-    for whole, part in (
-        (taken.latents, again.latents),
-        (taken.images, again.images),
-        (taken.reencoded, again.reencoded),
+    is_nearer = second_distances < first_distances
+    result = DecodedImages(first.latents.copy(), first.images.copy(), first.reencoded.copy())
+    for all_rows, replacements in (
+        (result.latents, second.latents),
+        (result.images, second.images),
+        (result.reencoded, second.reencoded),
     ):
-        whole[rows[better]] = part[better]
-    return taken
+        all_rows[rows[is_nearer]] = replacements[is_nearer]
+    return result
 
 
-def finish(plan: Plan, drawn: Drawn, bundle: Bundle) -> Gallery:
-    """The answer."""
-    plan, images, reencoded = replace(plan, latents=drawn.latents), drawn.images, drawn.reencoded
+def build_result(plan: EditPlan, decoded: DecodedImages, bundle: Bundle) -> EditResult:
+    """Return the answer, with the distance of each picture to the context and the latents that were changed."""
+    plan, images, reencoded = replace(plan, latents=decoded.latents), decoded.images, decoded.reencoded
     context, population, names = plan.context, bundle.population, [latent.name for latent in bundle.manifest.latents]
     distances: list[Distances | None] = [None] * len(images)
     fits: list[bool | None] = [None] * len(images)
@@ -112,7 +119,7 @@ def finish(plan: Plan, drawn: Drawn, bundle: Bundle) -> Gallery:
     if plan.start is not None:
         moved = np.abs(plan.latents - plan.start) > UNCHANGED
         changed = [[names[dim] for dim in population.live_dims if row[dim]] for row in moved]
-    shown = [
+    pictures = [
         Picture(
             id=id_,
             index=source if source >= 0 else None,
@@ -125,13 +132,13 @@ def finish(plan: Plan, drawn: Drawn, bundle: Bundle) -> Gallery:
             plan.ids, plan.sources, changed, plan.latents.tolist(), distances, fits, strict=True
         )
     ]
-    scored: ScoredContext | None = None if context is None else responses.scored_context(context)
+    scored_context: ScoredContext | None = None if context is None else responses.build_scored_context(context)
     response = PicturesResponse(
         bundle_id=bundle.manifest.bundle_id,
         model=bundle.manifest.model,
-        context=scored,
+        context=scored_context,
         latents=names,
-        pictures=shown,
+        pictures=pictures,
         errors=plan.errors,
     )
-    return Gallery(plan, response, images, record_sizes.picture_item(bundle))
+    return EditResult(plan, response, images, record_sizes.picture_item(bundle))

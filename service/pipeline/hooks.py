@@ -1,50 +1,35 @@
-"""What the pipeline tells about its work, for whoever listens."""
+"""What the pipeline reports while it works. Metrics listen; by default nobody does."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal
 
-from service.pipeline.batch import Batch, Encoded
+from service.pipeline.batch import Batch, EncodedImages
 
-# Of a request, in the order in which it goes through them; what waits for a thread or for the networks is counted too.
+# The stages of a request, in order. A stage's time includes waiting for a thread or for the networks.
 Stage = Literal[
     "parse",  # a body to uploads and options
     "decode",  # image files to pixels
-    "encode",  # pixels to latents, and a look at what those would draw: is the image foreign?
+    "encode",  # pixels to latents, and the reconstruction error of the foreign check
     "draw",  # latents to pixels
     "statistics",  # latents to a context, and to scores
     "explain",  # attributions and reasons
     "saliency",  # heat maps
-    "edit",  # what to draw, and how near it came
+    "edit",  # which latents to decode, and how near the pictures came
     "serialise",  # results to bytes
 ]
-Arguments = ParamSpec("Arguments")
-Found = TypeVar("Found")
 
 
-class Observer:
-    """Listens to nothing, which is enough offline."""
+class Hooks:
+    """The calls that the pipeline makes to report. These methods do nothing; a subclass overrides them."""
 
     def stage(self, name: Stage) -> AbstractContextManager[None]:
-        """What happens inside is part of that stage."""
+        """Return a context manager that measures what happens inside as that stage."""
         return nullcontext()
 
-    async def timed(
-        self,
-        stage: Stage,
-        work: Callable[Arguments, Found],
-        *arguments: Arguments.args,
-        **options: Arguments.kwargs,
-    ) -> Found:
-        """What `work` returns, done in a thread, as a part of `stage`."""
-        with self.stage(stage):
-            return await asyncio.to_thread(work, *arguments, **options)
-
-    def encoded(self, images: Encoded) -> None:
-        """Images of one request, all of its own or all of its reference, have been encoded as far as they could be."""
+    def encoded(self, images: EncodedImages) -> None:
+        """Report that the images of one request, its own or its reference, have been encoded as far as possible."""
 
     def scored(self, batch: Batch) -> None:
-        """A request's images, of which there are some, have been scored."""
+        """Report that the images of a request, at least one, have been scored."""

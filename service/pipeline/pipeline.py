@@ -1,4 +1,4 @@
-"""The one flow from uploads to answers, whatever the transport: HTTP, gRPC and offline call these functions.
+"""The use cases, one method each, from uploads to answers. Every transport, and offline scoring, calls these methods.
 
 uploads -> rows (uint8, each with its own error) -> latents -> context and scores -> attributions or edits -> answer
 """
@@ -41,166 +41,202 @@ from service.images.decode_budget import DecodeBudget
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
 from service.pipeline import edit_plan, edit_result, explanation, responses
-from service.pipeline.batch import Batch, Encoded
-from service.pipeline.chunked_inference import Coder
-from service.pipeline.chunked_response import Pieced
-from service.pipeline.edit_plan import Plan
-from service.pipeline.edit_result import Gallery
+from service.pipeline.batch import Batch, EncodedImages
+from service.pipeline.chunked_inference import ChunkedInference
+from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.edit_plan import EditPlan
+from service.pipeline.edit_result import EditResult
 from service.pipeline.explanation import Explanation
-from service.pipeline.hooks import Observer
-from service.pipeline.responses import Explained
+from service.pipeline.hooks import Hooks
+from service.pipeline.responses import ExplanationWithoutMaps
 from service.settings import Settings
 
-# Images in one piece of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
+# Images in one part of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
 STREAM_PIECE = 1000
-# Bytes of pixels that are kept until it is known which of the images are to be shown: of more, those are read again.
+# Bytes of pixels that are kept until it is known which images are to be shown; of more bytes, those are decoded again.
 MOST_KEPT = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Pipeline:
+    """The use cases over one bundle.
+
+    What blocks for long, statistics and the making of answers, runs in threads; `hooks` measure every stage.
+    """
+
     bundle: Bundle
     networks: Networks
     settings: Settings
-    observer: Observer = field(default_factory=Observer)
+    hooks: Hooks = field(default_factory=Hooks)
     decoder: Decoder | None = None  # by default in this process
 
     def __post_init__(self) -> None:
         # The matrices are tiny: BLAS threads would wait for each other longer than they compute.
         threadpool_limits(limits=1, user_api="blas")
 
-    async def score(self, request: ImagesRequest[ScoreOptions]) -> Pieced[ScoreResponse]:
-        """Raises InvalidInput where no image, or no reference image, can be used."""
-        batch = await self._batch(request)
-        return await self.observer.timed("serialise", responses.scored, batch, request.options, self.bundle)
+    async def score(self, request: ImagesRequest[ScoreOptions]) -> ChunkedResponse[ScoreResponse]:
+        """Score every image of the request.
+
+        Raises InvalidInput where no image, or no reference image, can be used.
+        """
+        batch = await self._score_request(request)
+        with self.hooks.stage("serialise"):
+            return await asyncio.to_thread(responses.build_score_response, batch, request.options, self.bundle)
 
     async def score_stream(self, chunks: AsyncIterable[ImagesRequest[ScoreOptions]]) -> AsyncIterator[ScoreResponse]:
-        """As `score`, of one batch that comes in chunks and is answered in pieces, once the last chunk has come.
+        """Score one batch that comes in chunks; answer in parts, once the last chunk has come.
 
-        The first chunk says how, and what to compare with. Of every chunk nothing is kept but latents and ids.
-        Raises InvalidInput where nothing comes, and as `score` does.
+        The first chunk brings the options and the context. Of every chunk only latents and ids are kept.
+        Raises InvalidInput where no chunk has images, and what `score` raises.
         """
-        parts, context, options = [self._coder.nothing], None, ScoreOptions()
+        parts, context, options = [self._inference.no_images], None, ScoreOptions()
         async for chunk in chunks:
             if len(parts) == 1:
-                context, options = await self._given_context(chunk), chunk.options
-            parts.append(await self._latents(chunk.images, options, chunk.budget))
-        images = Encoded.concatenate(parts)
+                context, options = await self._find_context(chunk), chunk.options
+            parts.append(await self._encode_uploads(chunk.images, options, chunk.budget))
+        images = EncodedImages.concatenate(parts)
         del parts
         if not images.ids:
             raise no_images()
-        self.observer.encoded(images)
+        self.hooks.encoded(images)
         _refuse_if_none_is_usable(images, "images")
-        batch = await self._scored(images, context, options)
-        for piece in batch.pieces(STREAM_PIECE):
-            yield await self.observer.timed("serialise", self._scored_piece, piece, options)
+        batch = await self._score_images(images, context, options)
+        for part in batch.split(STREAM_PIECE):
+            with self.hooks.stage("serialise"):
+                response = await asyncio.to_thread(self._build_part, part, options)
+            yield response
 
     async def explain(self, request: ImagesRequest[ExplainOptions]) -> Explanation:
-        """As /score, with the reasons: attributions of every image and heat maps of those that the options name."""
-        options, drawing = request.options, self.bundle.manifest.has_saliency
-        most = explanation.most_mapped(len(request.images), options, self.bundle)
-        batch = await self._batch(request, keep_pixels=drawing and options.heat_maps != "none")
-        if options.heat_maps != "none" and not drawing:
+        """Score every image and say why: attributions of each, heat maps of those that the options name."""
+        options, has_saliency = request.options, self.networks.capabilities.has_saliency
+        max_mapped = explanation.limit_mapped_images(len(request.images), options, self.bundle)
+        batch = await self._score_request(request, keep_pixels=has_saliency and options.heat_maps != "none")
+        if options.heat_maps != "none" and not has_saliency:
             options = options.model_copy(update={"heat_maps": "none"})
-            batch = batch.warned("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
-        mapped = responses.mapped(batch, options, most)
-        if options.heat_maps == "flagged" and (left_out := explanation.left_out(batch, len(mapped))):
-            batch = batch.warned(left_out)
-        explaining = asyncio.create_task(
-            self.observer.timed("explain", responses.explained, batch, mapped, options, self.bundle)
-        )
+            batch = batch.with_warning("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
+        mapped = responses.select_mapped_rows(batch, options, max_mapped)
+        if options.heat_maps == "flagged" and (warning := explanation.warn_of_unmapped(batch, len(mapped))):
+            batch = batch.with_warning(warning)
+        explaining = asyncio.create_task(self._explain_batch(batch, mapped, options))
         try:
-            pixels, evidence = await self._evidence(request, batch, mapped, explaining)
+            pixels, evidence = await self._find_evidence(request, batch, mapped, explaining)
             return Explanation(batch, await explaining, self.bundle, pixels, evidence)
         finally:
             explaining.cancel()
 
-    async def _evidence(
+    async def _explain_batch(self, batch: Batch, mapped: IndexArray, options: ExplainOptions) -> ExplanationWithoutMaps:
+        with self.hooks.stage("explain"):
+            return await asyncio.to_thread(responses.explain_without_maps, batch, mapped, options, self.bundle)
+
+    async def _find_evidence(
         self,
         request: ImagesRequest[ExplainOptions],
         batch: Batch,
         mapped: IndexArray,
-        explaining: asyncio.Task[Explained],
+        explaining: asyncio.Task[ExplanationWithoutMaps],
     ) -> tuple[Uint8Array, Float64Array]:
-        """The images (m, H, W, C) in the rows `mapped` (m,), and the evidence (m, t, h, w) for their top latents.
+        """Return the images (m, H, W, C) in the rows `mapped` (m,), and the evidence (m, t, h, w) of their top latents.
 
-        Of every image's maps no more than those of its top latents are kept.
+        Of every image's maps only those of its top latents are kept.
         """
         if len(mapped) == 0:
             return batch.images.pixels[:0], np.empty(0)
-        pixels, typical = await self._pixels(request, batch, mapped), await self._typical(request, batch)
-        of_typical, parts, done = None, [], 0
-        async for maps in self._coder.saliency(np.concatenate([typical, pixels])):
-            if of_typical is None:
-                of_typical, maps = maps[0], maps[1:]
+        pixels, typical = await self._pixels_of(request, batch, mapped), await self._typical_image(request, batch)
+        typical_maps, parts, done = None, [], 0
+        async for maps in self._inference.saliency(np.concatenate([typical, pixels])):
+            if typical_maps is None:
+                typical_maps, maps = maps[0], maps[1:]
             explained, rows = await explaining, slice(done, done + len(maps))
-            parts.append(explanation.evidence(maps - of_typical, explained.top[rows], explained.signs[rows]))
+            parts.append(explanation.compute_evidence(maps - typical_maps, explained.top[rows], explained.signs[rows]))
             done += len(maps)
         return pixels, np.concatenate(parts)
 
-    async def _pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
-        """The usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or read again."""
+    async def _pixels_of(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
+        """Return the usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or decoded again."""
         if len(batch.images.pixels):
             return batch.images.pixels[rows]
         positions = batch.positions
         uploads = [request.images[positions[row]] for row in rows]
-        return await self._coder.pixels(uploads, request.options.resize, request.budget.again())
+        return await self._inference.read_pixels(uploads, request.options.resize, request.budget.again())
 
-    async def _typical(self, request: ImagesRequest[ScoringOptions], batch: Batch) -> Uint8Array:
-        """What heat maps are compared with, (1, H, W, C): the batch's most typical image, or a context's middle."""
-        if batch.context.source == "batch" and batch.typical is not None:
-            return await self._pixels(request, batch, np.array([batch.typical]))
-        return await self._coder.decode(batch.context.location[None].astype(np.float32))
+    async def _typical_image(self, request: ImagesRequest[ScoringOptions], batch: Batch) -> Uint8Array:
+        """Return the image (1, H, W, C) that heat maps are compared with.
+
+        It is the batch's most typical image where the batch is its own context, or the model cannot decode; else the
+        decoded centre of the context.
+        """
+        can_decode = self.networks.capabilities.can_decode
+        if batch.typical is not None and (batch.context.source == "batch" or not can_decode):
+            return await self._pixels_of(request, batch, np.array([batch.typical]))
+        return await self._inference.decode(batch.context.location[None].astype(np.float32))
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
-        """The context of the request's images, merged with the contexts that it brings."""
+        """Fit the context of the request's images, merged with the contexts that it brings."""
         contexts = [from_portable(context, self.bundle) for context in request.contexts]
-        images = await self._encode(request.images, request, "images")
+        images = await self._encode_request(request.images, request, "images")
         if request.images:
-            contexts.append(await self.observer.timed("statistics", self._fit, images, request.options))
-        context = await self.observer.timed("statistics", context_codec.merge, contexts, self.bundle.population)
+            contexts.append(await self._fit_in_thread(images, request.options))
+        with self.hooks.stage("statistics"):
+            context = await asyncio.to_thread(context_codec.merge, contexts, self.bundle.population)
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
             errors=responses.errors_by_id(images),
         )
 
-    async def edit(self, request: ImagesRequest[EditOptions]) -> Gallery:
-        batch = await self._batch(request, keep_pixels=True)
-        plan = await self.observer.timed("edit", edit_plan.plan_edit, batch, request.options, self.bundle)
-        originals = await self._pixels(request, batch, np.searchsorted(batch.positions, plan.sources))
-        return await self._draw(replace(plan, originals=originals))
+    async def edit(self, request: ImagesRequest[EditOptions]) -> EditResult:
+        """Decode the images' latents as the options change them.
 
-    async def traverse(self, request: ImagesRequest[TraverseOptions]) -> Gallery:
+        Raises InvalidInput where the model cannot decode, as all methods below that draw images.
+        """
+        self._require_decoder()
+        batch = await self._score_request(request, keep_pixels=True)
+        with self.hooks.stage("edit"):
+            plan = await asyncio.to_thread(edit_plan.plan_edit, batch, request.options, self.bundle)
+        originals = await self._pixels_of(request, batch, np.searchsorted(batch.positions, plan.sources))
+        return await self._carry_out(replace(plan, originals=originals))
+
+    async def traverse(self, request: ImagesRequest[TraverseOptions]) -> EditResult:
+        """Decode a grid of latents along one latent each, or along two."""
+        self._require_decoder()
         edit_plan.check_count(request.options.pictures, self.bundle)
-        batch = await self._batch(request)
-        return await self._draw(
-            await self.observer.timed("edit", edit_plan.plan_traverse, batch, request.options, self.bundle)
-        )
+        batch = await self._score_request(request)
+        with self.hooks.stage("edit"):
+            plan = await asyncio.to_thread(edit_plan.plan_traverse, batch, request.options, self.bundle)
+        return await self._carry_out(plan)
 
-    async def interpolate(self, request: ImagesRequest[InterpolateOptions]) -> Gallery:
+    async def interpolate(self, request: ImagesRequest[InterpolateOptions]) -> EditResult:
+        """Decode the path between the latents of two images."""
+        self._require_decoder()
         edit_plan.check_count(request.options.pictures, self.bundle)
-        batch = await self._batch(request)
-        plan = await self.observer.timed("edit", edit_plan.plan_interpolate, batch, request.options, self.bundle)
-        return await self._draw(plan)
+        batch = await self._score_request(request)
+        with self.hooks.stage("edit"):
+            plan = await asyncio.to_thread(edit_plan.plan_interpolate, batch, request.options, self.bundle)
+        return await self._carry_out(plan)
 
-    async def sample(self, request: ImagesRequest[SampleOptions]) -> Gallery:
+    async def sample(self, request: ImagesRequest[SampleOptions]) -> EditResult:
+        """Decode latents drawn from the context."""
+        self._require_decoder()
         edit_plan.check_count(request.options.pictures, self.bundle)
-        batch = await self._batch(request)
-        return await self._draw(
-            await self.observer.timed("edit", edit_plan.plan_sample, batch, request.options, self.bundle)
-        )
+        batch = await self._score_request(request)
+        with self.hooks.stage("edit"):
+            plan = await asyncio.to_thread(edit_plan.plan_sample, batch, request.options, self.bundle)
+        return await self._carry_out(plan)
 
-    async def encode(self, request: ImagesRequest[EncodeOptions]) -> Pieced[EncodeResponse]:
-        images = await self._encode(request.images, request, "images")
-        return await self.observer.timed("serialise", responses.encoded, images, self.bundle)
+    async def encode(self, request: ImagesRequest[EncodeOptions]) -> ChunkedResponse[EncodeResponse]:
+        """Encode every image of the request."""
+        images = await self._encode_request(request.images, request, "images")
+        with self.hooks.stage("serialise"):
+            return await asyncio.to_thread(responses.build_encode_response, images, self.bundle)
 
-    async def decode(self, latents: Float64Array) -> Gallery:
-        """Latents (n, L), as `service.api.requests.check_latents` checked them."""
+    async def decode(self, latents: Float64Array) -> EditResult:
+        """Decode latents (n, L), as `service.api.requests.check_latents` checked them."""
+        self._require_decoder()
         edit_plan.check_count(len(latents), self.bundle)
-        return await self._draw(edit_plan.plan_decode(latents))
+        return await self._carry_out(edit_plan.plan_decode(latents))
 
     def describe(self, provider: str) -> Description:
+        """Describe the model, its latents and the limits; `provider` is the networks' execution provider."""
         manifest = self.bundle.manifest
         return Description(
             bundle_id=manifest.bundle_id,
@@ -213,52 +249,57 @@ class Pipeline:
             default_estimator=manifest.default_estimator,
             provider=provider,
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
+            capabilities=manifest.capabilities,
         )
 
-    async def _batch(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
-        """The request's images, encoded and scored against their context."""
-        context = await self._given_context(request)
-        size = len(request.images) * int(np.prod(self.bundle.manifest.image.shape))
-        kept = keep_pixels and size <= MOST_KEPT
-        images = await self._encode(request.images, request, "images", kept)
+    async def _score_request(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
+        """Encode the request's images and score them against their context."""
+        context = await self._find_context(request)
+        pixel_bytes = len(request.images) * int(np.prod(self.bundle.manifest.image.shape))
+        keep_pixels = keep_pixels and pixel_bytes <= MOST_KEPT
+        images = await self._encode_request(request.images, request, "images", keep_pixels)
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
-        return await self._scored(images, context, request.options)
+        return await self._score_images(images, context, request.options)
 
-    def _scored_piece(self, piece: Batch, options: ScoreOptions) -> ScoreResponse:
-        return responses.scored(piece, options, self.bundle).whole()
+    def _build_part(self, part: Batch, options: ScoreOptions) -> ScoreResponse:
+        return responses.build_score_response(part, options, self.bundle).whole()
 
-    async def _given_context(self, request: ImagesRequest[ScoringOptions]) -> Context | None:
-        """What the request's images are to be compared with, where they are not their own context."""
+    async def _find_context(self, request: ImagesRequest[ScoringOptions]) -> Context | None:
+        """Return the context that the request brings, or None where its images are their own context."""
         if request.contexts:
-            contexts = [from_portable(given, self.bundle) for given in request.contexts]
+            contexts = [from_portable(context, self.bundle) for context in request.contexts]
             return context_codec.merge(contexts, self.bundle.population)
         if request.reference is not None:
-            reference = await self._encode(request.reference, request, "reference images")
-            return await self.observer.timed("statistics", self._fit, reference, request.options)
+            reference = await self._encode_request(request.reference, request, "reference images")
+            return await self._fit_in_thread(reference, request.options)
         return None
 
-    async def _scored(self, images: Encoded, context: Context | None, options: ScoringOptions) -> Batch:
-        """The images, of which there are some, compared with `context` or with each other."""
-        scores = await self.observer.timed(
-            "statistics",
-            scoring.score,
-            images.latents,
-            self.bundle.population,
-            estimator=options.estimator or self.bundle.manifest.default_estimator,
-            threshold=options.threshold,
-            fdr=options.fdr,
-            context=context,
-            ood_ratio=None if images.check is None else images.check.ood_ratio,
-        )
-        warnings = (*scores.context.warnings, *self._unchecked(options))
+    async def _score_images(self, images: EncodedImages, context: Context | None, options: ScoringOptions) -> Batch:
+        """Score images, at least one of them usable, against `context` or against each other."""
+        with self.hooks.stage("statistics"):
+            scores = await asyncio.to_thread(
+                scoring.score,
+                images.latents,
+                self.bundle.population,
+                estimator=options.estimator or self.bundle.manifest.default_estimator,
+                threshold=options.threshold,
+                fdr=options.fdr,
+                context=context,
+                ood_ratio=None if images.check is None else images.check.ood_ratio,
+            )
+        warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
         batch = Batch(images, replace(scores.context, warnings=warnings), scores)
-        self.observer.scored(batch)
+        self.hooks.scored(batch)
         return batch
 
-    def _fit(self, images: Encoded, options: FitOptions) -> Context:
-        """The context of images that were sent to be one."""
+    async def _fit_in_thread(self, images: EncodedImages, options: FitOptions) -> Context:
+        with self.hooks.stage("statistics"):
+            return await asyncio.to_thread(self._fit, images, options)
+
+    def _fit(self, images: EncodedImages, options: FitOptions) -> Context:
+        """Fit the context of images that were sent to be one."""
         native = images.native
         if len(native) == 0:
             raise InvalidInput(
@@ -267,54 +308,65 @@ class Pipeline:
             )
         estimator = options.estimator or self.bundle.manifest.default_estimator
         context = fit.fit(native, self.bundle.population, estimator=estimator)
-        unused = responses.unused(images)
-        return replace(context, warnings=(*context.warnings, unused)) if unused else context
+        warning = responses.warn_of_unused(images)
+        return replace(context, warnings=(*context.warnings, warning)) if warning else context
 
-    def _unchecked(self, options: FitOptions) -> tuple[str, ...]:
-        if options.foreign == "off" or self.bundle.population.familiarity is not None:
+    def _warn_if_unchecked(self, options: FitOptions) -> tuple[str, ...]:
+        if options.foreign == "off" or self._inference.can_check:
             return ()
-        return ("This bundle cannot tell images that are unlike anything the model has seen: export it again.",)
+        reason = "export it again." if self.networks.capabilities.can_decode else "it has no decoder.onnx."
+        return (f"This bundle cannot tell images that are unlike anything the model has seen: {reason}",)
 
-    async def _draw(self, plan: Plan) -> Gallery:
-        """Decode what was planned, and look at it with the encoder's eyes; what missed its aim is drawn once more."""
-        drawn = await self._coder.draw(plan.latents)
-        rows = await self.observer.timed("edit", edit_result.missed, plan, drawn, self.bundle)
+    def _require_decoder(self) -> None:
+        if not self.networks.capabilities.can_decode:
+            raise InvalidInput(
+                f"The model {self.bundle.manifest.model} has no decoder, so it can draw no pictures.",
+                "Ask for /score, /explain, /fit or /encode, or serve a bundle with decoder.onnx.",
+            )
+
+    async def _carry_out(self, plan: EditPlan) -> EditResult:
+        """Decode what was planned and encode it again; counterfactuals that do not fit are decoded once more."""
+        decoded = await self._inference.decode_and_reencode(plan.latents)
+        with self.hooks.stage("edit"):
+            rows = await asyncio.to_thread(edit_result.find_missed, plan, decoded, self.bundle)
         if len(rows):
-            assert plan.repaired is not None, "only counterfactuals have an aim"
-            aim = latent_edits.compensated(plan.latents[rows], drawn.reencoded[rows, 0], plan.repaired[rows])
-            drawn = edit_result.nearer(plan, drawn, rows, await self._coder.draw(aim), self.bundle)
-        return await self.observer.timed("edit", edit_result.finish, plan, drawn, self.bundle)
+            assert plan.repaired is not None, "only counterfactuals have a target"
+            target = latent_edits.compensated(plan.latents[rows], decoded.reencoded[rows, 0], plan.repaired[rows])
+            second = await self._inference.decode_and_reencode(target)
+            decoded = edit_result.keep_nearer(plan, decoded, rows, second, self.bundle)
+        with self.hooks.stage("edit"):
+            return await asyncio.to_thread(edit_result.build_result, plan, decoded, self.bundle)
 
-    async def _encode(
+    async def _encode_request(
         self,
         uploads: Sequence[Upload],
         request: ImagesRequest[FitOptions | EncodeOptions],
         what: str,
         keep_pixels: bool = False,
-    ) -> Encoded:
-        """Raises an InvalidInput where there are uploads and none of them can be used."""
-        images = await self._latents(uploads, request.options, request.budget, keep_pixels)
-        self.observer.encoded(images)
+    ) -> EncodedImages:
+        """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
+        images = await self._encode_uploads(uploads, request.options, request.budget, keep_pixels)
+        self.hooks.encoded(images)
         _refuse_if_none_is_usable(images, what)
         return images
 
-    async def _latents(
+    async def _encode_uploads(
         self,
         uploads: Sequence[Upload],
         options: FitOptions | EncodeOptions,
         budget: DecodeBudget,
         keep_pixels: bool = False,
-    ) -> Encoded:
+    ) -> EncodedImages:
         check = isinstance(options, FitOptions) and options.foreign == "flag"
-        return await self._coder.encode(uploads, options.resize, budget, check=check, keep_pixels=keep_pixels)
+        return await self._inference.encode(uploads, options.resize, budget, check=check, keep_pixels=keep_pixels)
 
     @cached_property
-    def _coder(self) -> Coder:
+    def _inference(self) -> ChunkedInference:
         decoder = self.decoder or LocalDecoder(self.settings)
-        return Coder(self.bundle, self.networks, decoder, self.settings, self.observer)
+        return ChunkedInference(self.bundle, self.networks, decoder, self.settings, self.hooks)
 
 
-def _refuse_if_none_is_usable(images: Encoded, what: str) -> None:
+def _refuse_if_none_is_usable(images: EncodedImages, what: str) -> None:
     if images.ids and len(images.errors) == len(images.ids):
         first = images.errors[0]
         raise type(first)(

@@ -1,4 +1,4 @@
-"""How many bytes of JSON one record of an answer takes, at most: where to cut an answer in pieces."""
+"""Upper bounds of the bytes of JSON that one record of an answer takes: they tell where to cut an answer in chunks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from service.api.options import ExplainOptions, ScoreOptions
 from service.bundle.store import Bundle
 
-# A float with all its digits, a record's field names and punctuation, a sentence.
+# Bytes of JSON: of a float with all its digits, of field names and punctuation of a record, of a sentence.
 NUMBER, ITEM, ENCODED_ITEM, SENTENCE, ATTRIBUTION, FACTOR, PAIR, HEAT_MAP = 20, 250, 70, 250, 105, 45, 28, 30
-# Of a character in a text that clients choose: at worst a control character, written as a number.
+# Of a character in a text that clients choose: at most a control character, written as a number.
 CHARACTER = 6
 FAILED_ITEM = 1000
 # A PNG is at most so much larger than its pixels, and base64 than a PNG.

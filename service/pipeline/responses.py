@@ -1,7 +1,7 @@
-"""From arrays to what clients read: items, contexts, attributions, sentences. Nothing is decided here.
+"""Arrays to the schemas that clients read: items, contexts, attributions, sentences. Nothing is decided here.
 
-An answer of many images is made in pieces (`service.pipeline.chunked_response`): what depends on all images is
-computed at once, as arrays; the records of a piece only when it is their turn.
+An answer of many images is made in chunks (`service.pipeline.chunked_response`): arrays over all images are computed
+at once, the records of a chunk only when the transport asks for it.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from service.core.explain.attribution import Attributions, Pairs
 from service.core.types import BoolArray, Float64Array, IndexArray
 from service.errors import MisfitError
 from service.pipeline import record_sizes
-from service.pipeline.batch import Batch, Encoded
-from service.pipeline.chunked_response import EARLY_BYTES, Pieced, cut
+from service.pipeline.batch import Batch, EncodedImages
+from service.pipeline.chunked_response import EARLY_BYTES, ChunkedResponse, cut
 
 TERMS = ("shapley", "shapley_odds", "conditional_z", "marginal_z")
 SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
 
 
 Record = dict[str, Any]  # fields of one of `service.api.schemas`, which checks them
-Details = Callable[[slice], list[Record]]  # of some of the usable images, what their records say beside the scores
-# In one go: to make thousands of small records one by one takes pydantic several times as long.
+Details = Callable[[slice], list[Record]]  # the fields beside the scores, of some of the usable images
+# Many at once: pydantic takes several times as long to validate thousands of small records one by one.
 SCORED_ITEMS = TypeAdapter(list[ScoredItem])
 
 
 @dataclass(frozen=True)
-class Explained:
-    """An explanation without its heat maps, and which there should be.
+class ExplanationWithoutMaps:
+    """An explanation whose heat maps are still to be drawn.
 
-    details         what the records of some of the usable images say beside the scores
-    record_bytes    of JSON, of one such record
-    mapped  (m,)    rows of the usable images that get some, the most outlying first
+    details         the fields beside the scores, of some of the usable images
+    record_bytes    of JSON, of one item
+    mapped  (m,)    rows of the usable images that get heat maps, the most outlying first
     top     (m, t)  the latents whose maps are drawn
-    signs   (m, t)  whether each is too far up (1) or down (-1)
+    signs   (m, t)  whether each latent is too far up (1) or down (-1)
     """
 
     details: Details
@@ -59,13 +59,13 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class _Reasons:
-    """What there is to say of n images.
+class _Explanations:
+    """Why n images were scored as they were.
 
     order     (n, L)  latents, the most to blame first
     repaired  (n, L)  the minimal set of each flagged image
-    scale     (n,)    by which the reported distance exceeds that to the context's own moments
-    reasons   (n,)
+    scale     (n,)    ratio of the reported distance to the distance to the context's own moments
+    reasons   (n,)    sentences
     """
 
     terms: Attributions
@@ -75,89 +75,103 @@ class _Reasons:
     reasons: list[str]
 
 
-def scored(batch: Batch, options: ScoreOptions, bundle: Bundle) -> Pieced[ScoreResponse]:
+def build_score_response(batch: Batch, options: ScoreOptions, bundle: Bundle) -> ChunkedResponse[ScoreResponse]:
     """Return the answer of /score."""
     record_bytes = record_sizes.scored_item(options, bundle)
     if options.attributions == "none":
-        return pieced(batch, bundle, partial(_familiarity, batch), np.full(len(batch.positions), record_bytes))
-    found = _explain(batch, bundle)
-    most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
+        return build_chunked_score_response(
+            batch, bundle, partial(_describe_check, batch), np.full(len(batch.positions), record_bytes)
+        )
+    explanations = _explain(batch, bundle)
+    limit = bundle.manifest.latent_dim if options.attributions == "all" else options.top
 
     def details(rows: slice) -> list[Record]:
-        records = _familiarity(batch, rows)
-        attributions = _attributions(found, most, batch, bundle, rows)
-        for record, terms, reason in zip(records, attributions, found.reasons[rows], strict=True):
+        records = _describe_check(batch, rows)
+        attributions = _attributions(explanations, limit, batch, bundle, rows)
+        for record, terms, reason in zip(records, attributions, explanations.reasons[rows], strict=True):
             record["attributions"] = terms
             record.setdefault("reason", reason)
         return records
 
-    return pieced(batch, bundle, details, np.full(len(batch.positions), record_bytes))
+    return build_chunked_score_response(batch, bundle, details, np.full(len(batch.positions), record_bytes))
 
 
-def mapped(batch: Batch, options: ExplainOptions, most: int) -> IndexArray:
-    """Return the rows of the usable images that get heat maps, the most outlying first and at most `most`."""
+def select_mapped_rows(batch: Batch, options: ExplainOptions, limit: int) -> NDArray[np.intp]:
+    """Return the rows of the usable images that get heat maps, the most outlying first and at most `limit`."""
     scores = _scores(batch)
     by_rank = np.argsort(scores.rank)
-    wanted = {"none": by_rank[:0], "flagged": by_rank[scores.is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
-    return wanted[:most]
+    selected = {"none": by_rank[:0], "flagged": by_rank[scores.is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
+    return selected[:limit]
 
 
-def explained(batch: Batch, mapped: IndexArray, options: ExplainOptions, bundle: Bundle) -> Explained:
-    """Return the answer of /explain, but for the heat maps of the images in the rows `mapped`."""
-    found = _explain(batch, bundle)
+def explain_without_maps(
+    batch: Batch, mapped: NDArray[np.intp], options: ExplainOptions, bundle: Bundle
+) -> ExplanationWithoutMaps:
+    """Explain the scores; the heat maps of the images in the rows `mapped` (m,) are still to be drawn."""
+    explanations = _explain(batch, bundle)
     latents = bundle.manifest.latents
-    most = bundle.manifest.latent_dim if options.attributions == "all" else options.top
-    factors = _factors(found, bundle)
+    limit = bundle.manifest.latent_dim if options.attributions == "all" else options.top
+    factors = _factors(explanations, bundle)
     pairs = attribution.pairs(batch.images.latents, batch.context, bundle.population) if options.interactions else None
 
     def details(rows: slice) -> list[Record]:
-        records = _familiarity(batch, rows)
-        reasons = zip(_attributions(found, most, batch, bundle, rows), factors(rows), found.reasons[rows], strict=True)
-        for record, repaired, (terms, shares, reason) in zip(records, found.repaired[rows], reasons, strict=True):
+        records = _describe_check(batch, rows)
+        details_of = zip(
+            _attributions(explanations, limit, batch, bundle, rows),
+            factors(rows),
+            explanations.reasons[rows],
+            explanations.repaired[rows],
+            strict=True,
+        )
+        for record, (terms, shares, reason, repaired) in zip(records, details_of, strict=True):
             record["attributions"] = terms
             record.setdefault("reason", reason)
             record["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(repaired)]
             record["factors"] = shares
         if pairs is not None:
-            for record, interactions in zip(records, _interactions(found, pairs, bundle, rows), strict=True):
+            for record, interactions in zip(records, _interactions(explanations, pairs, bundle, rows), strict=True):
                 record["interactions"] = interactions
         return records
 
-    top = found.order[mapped, : maps_of_image(options, bundle)]
-    signs = np.sign(np.take_along_axis(found.terms.marginal_z[mapped], top, axis=1))
+    top = explanations.order[mapped, : maps_of_image(options, bundle)]
+    signs = np.sign(np.take_along_axis(explanations.terms.marginal_z[mapped], top, axis=1))
     record_bytes = record_sizes.explained_item(options, bundle)
-    if record_bytes * len(found.reasons) <= EARLY_BYTES:
-        # The networks are at work on the heat maps meanwhile.
-        made = details(slice(0, len(found.reasons)))
-        return Explained(lambda rows: [record.copy() for record in made[rows]], record_bytes, mapped, top, signs)
-    return Explained(details, record_bytes, mapped, top, signs)
+    if record_bytes * len(explanations.reasons) <= EARLY_BYTES:
+        # Made now, while the networks work on the heat maps.
+        made = details(slice(0, len(explanations.reasons)))
+        return ExplanationWithoutMaps(
+            lambda rows: [record.copy() for record in made[rows]], record_bytes, mapped, top, signs
+        )
+    return ExplanationWithoutMaps(details, record_bytes, mapped, top, signs)
 
 
-def pieced(batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64]) -> Pieced[ScoreResponse]:
-    """Return the answer, an item for each image, of usable images whose records weigh `weights` (k,) bytes of JSON."""
+def build_chunked_score_response(
+    batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64]
+) -> ChunkedResponse[ScoreResponse]:
+    """Return the answer, an item for each image. `weights` (k,) are the bytes of JSON of each usable image's item."""
     scores, images = _scores(batch), batch.images
     if not all(np.isfinite(getattr(scores, name)).all() for name in SCORES):
         raise MisfitError("The scores are not finite.")
     _check_ids(images)
     positions = np.array(images.positions, dtype=np.intp)
-    whole = record_sizes.failed_items(images.ids)
-    whole[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
+    item_bytes = record_sizes.failed_items(images.ids)
+    item_bytes[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
 
     def records() -> Iterator[list[ScoredItem]]:
-        for places in cut(whole):
+        for places in cut(item_bytes):
             rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
             yield SCORED_ITEMS.validate_python(_items(images, scores, places, rows, details(rows)))
 
     head = ScoreResponse(
         bundle_id=bundle.manifest.bundle_id,
         model=bundle.manifest.model,
-        context=scored_context(batch.context),
+        context=build_scored_context(batch.context),
         items=[],
     )
-    return Pieced(head, "items", records)
+    return ChunkedResponse(head, "items", records)
 
 
-def encoded(images: Encoded, bundle: Bundle) -> Pieced[EncodeResponse]:
+def build_encode_response(images: EncodedImages, bundle: Bundle) -> ChunkedResponse[EncodeResponse]:
     """Return the answer of /encode."""
     _check_ids(images)
     positions = np.array(images.positions, dtype=np.intp)
@@ -175,10 +189,10 @@ def encoded(images: Encoded, bundle: Bundle) -> Pieced[EncodeResponse]:
         latents=[latent.name for latent in bundle.manifest.latents],
         items=[],
     )
-    return Pieced(head, "items", records)
+    return ChunkedResponse(head, "items", records)
 
 
-def _encoded_items(images: Encoded, places: slice, rows: slice) -> list[EncodedItem]:
+def _encoded_items(images: EncodedImages, places: slice, rows: slice) -> list[EncodedItem]:
     items, latents = [], iter(images.latents[rows].tolist())
     for index, id_ in enumerate(images.ids[places], start=places.start):
         if error := images.errors.get(index):
@@ -189,7 +203,8 @@ def _encoded_items(images: Encoded, places: slice, rows: slice) -> list[EncodedI
     return items
 
 
-def scored_context(context: Context) -> ScoredContext:
+def build_scored_context(context: Context) -> ScoredContext:
+    """Return what an answer says of the context."""
     return ScoredContext(
         source=context.source,
         size=context.size,
@@ -200,26 +215,26 @@ def scored_context(context: Context) -> ScoredContext:
     )
 
 
-def errors_by_id(images: Encoded) -> dict[str, ErrorDetail]:
+def errors_by_id(images: EncodedImages) -> dict[str, ErrorDetail]:
     """Return every error by its image's id, in the order of the request.
 
     Of several failed images with one id, all but the first get " (2)", " (3)", ... added to it; a number that would
     make it another failed image's id is left out.
     """
     ids, times = {images.ids[position] for position in images.errors}, Counter[str]()
-    told: dict[str, ErrorDetail] = {}
+    errors: dict[str, ErrorDetail] = {}
     for position, error in images.errors.items():
         id_ = name = images.ids[position]
         times[id_] += 1
         if times[id_] > 1:
             while (name := f"{id_} ({times[id_]})") in ids:
                 times[id_] += 1
-        told[name] = _detail(error)
-    return told
+        errors[name] = _detail(error)
+    return errors
 
 
-def unused(images: Encoded) -> str | None:
-    """What to warn of where some images of a context could not be used, or are like nothing the model knows."""
+def warn_of_unused(images: EncodedImages) -> str | None:
+    """Return a warning where images of a context could not be used or are out of distribution, else None."""
     parts = []
     if images.errors:
         position, first = next(iter(images.errors.items()))
@@ -232,12 +247,14 @@ def unused(images: Encoded) -> str | None:
     return " ".join(parts) or None
 
 
-def _check_ids(images: Encoded) -> None:
-    """Raises UnicodeEncodeError where an id holds what is no character: once an answer is begun it is too late."""
+def _check_ids(images: EncodedImages) -> None:
+    """Raise UnicodeEncodeError where an id holds no valid character, before an answer is begun."""
     "".join(images.ids).encode()
 
 
-def _items(images: Encoded, scores: Scores, places: slice, rows: slice, details: Sequence[Record]) -> list[Record]:
+def _items(
+    images: EncodedImages, scores: Scores, places: slice, rows: slice, details: Sequence[Record]
+) -> list[Record]:
     """Return a ScoredItem for each image in `places` of the request, in order; `rows` are the usable ones among them.
 
     `error` is set on failed items only, so only they show it.
@@ -257,7 +274,7 @@ def _items(images: Encoded, scores: Scores, places: slice, rows: slice, details:
     return items
 
 
-def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
+def _explain(batch: Batch, bundle: Bundle) -> _Explanations:
     latents, context, population = batch.images.latents, batch.context, bundle.population
     scores = _scores(batch)
     is_outlier = scores.is_outlier
@@ -272,14 +289,16 @@ def _explain(batch: Batch, bundle: Bundle) -> _Reasons:
     repaired[is_outlier] = minimal_sets.minimal_sets(latents[is_outlier], context, population)
     deviations[is_outlier] = minimal_sets.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
     sentences = reasons.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
-    return _Reasons(terms, attribution.order(terms, context), repaired, scale, sentences)
+    return _Explanations(terms, attribution.order(terms, context), repaired, scale, sentences)
 
 
-def _attributions(found: _Reasons, most: int, batch: Batch, bundle: Bundle, rows: slice) -> list[list[Record]]:
-    """For each usable image in `rows` a LatentAttribution of its `most` latents that speak most for an outlier."""
-    names, dead = [latent.name for latent in bundle.manifest.latents], found.terms.dead.tolist()
-    order = found.order[rows, :most]
-    terms = {name: getattr(found.terms, name)[rows] for name in TERMS} | {"value": batch.images.latents[rows, 0]}
+def _attributions(
+    explanations: _Explanations, limit: int, batch: Batch, bundle: Bundle, rows: slice
+) -> list[list[Record]]:
+    """Return for each usable image in `rows` the LatentAttributions of its first `limit` latents in `order`."""
+    names, dead = [latent.name for latent in bundle.manifest.latents], explanations.terms.dead.tolist()
+    order = explanations.order[rows, :limit]
+    terms = {name: getattr(explanations.terms, name)[rows] for name in TERMS} | {"value": batch.images.latents[rows, 0]}
     columns = [np.take_along_axis(values, order, axis=1).tolist() for values in terms.values()]
     return [
         [
@@ -290,9 +309,9 @@ def _attributions(found: _Reasons, most: int, batch: Batch, bundle: Bundle, rows
     ]
 
 
-def _factors(found: _Reasons, bundle: Bundle) -> Callable[[slice], list[list[Record]]]:
-    """Return what makes, of some of the usable images, every FactorAttribution of each."""
-    terms = (found.terms.shapley, found.terms.shapley_odds)
+def _factors(explanations: _Explanations, bundle: Bundle) -> Callable[[slice], list[list[Record]]]:
+    """Return a function that gives the FactorAttributions of some of the usable images."""
+    terms = (explanations.terms.shapley, explanations.terms.shapley_odds)
     distance, odds = (attribution.groups(values, bundle.manifest.latents) for values in terms)
     shares = np.array([[distance[factor], odds[factor]] for factor in distance]).transpose(2, 0, 1)  # (n, factors, 2)
 
@@ -308,10 +327,10 @@ def _factors(found: _Reasons, bundle: Bundle) -> Callable[[slice], list[list[Rec
     return factors
 
 
-def _interactions(found: _Reasons, pairs: Pairs, bundle: Bundle, rows: slice) -> list[list[Record]]:
-    """For each usable image in `rows` the pairs of live latents, by what they add to its squared distance."""
+def _interactions(explanations: _Explanations, pairs: Pairs, bundle: Bundle, rows: slice) -> list[list[Record]]:
+    """Return for each usable image in `rows` the Interactions of all pairs of live latents."""
     matrices = pairs(rows)
-    matrices *= found.scale[rows, None, None]
+    matrices *= explanations.scale[rows, None, None]
     names = [latent.name for latent in bundle.manifest.latents]
     live = combinations_with_replacement(bundle.population.live_dims.tolist(), 2)
     places = [(j, k, (names[j], names[k]), 1 if j == k else 2) for j, k in live]
@@ -327,8 +346,8 @@ def _scores(batch: Batch) -> Scores:
     return batch.scores
 
 
-def _familiarity(batch: Batch, rows: slice) -> list[Record]:
-    """For each usable image in `rows` whether it looks foreign, and why; nothing where nobody asked."""
+def _describe_check(batch: Batch, rows: slice) -> list[Record]:
+    """Return for each usable image in `rows` whether it is foreign, and why; nothing where that was not checked."""
     check = batch.images.check
     if check is None:
         return [{} for _ in batch.images.latents[rows]]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, get_args
 from service.bundle.store import Bundle
 from service.core.drift import Drift
 from service.errors import InvalidInput, MisfitError
-from service.pipeline.batch import Batch, Encoded
-from service.pipeline.hooks import Observer, Stage
+from service.pipeline.batch import Batch, EncodedImages
+from service.pipeline.hooks import Hooks, Stage
 from service.telemetry import spans
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
-class Metrics(Observer):
+class Metrics(Hooks):
     """Made once in each worker: not before, since BentoML only then says where its workers put their counts."""
 
     def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None) -> None:
@@ -129,7 +129,7 @@ class Metrics(Observer):
         finally:
             self._stage_seconds.labels(name).observe(time.perf_counter() - started)
 
-    def encoded(self, images: Encoded) -> None:
+    def encoded(self, images: EncodedImages) -> None:
         for code, count in Counts(error.code for error in images.errors.values()).items():
             self._item_errors.labels(code).inc(count)
         self._drift.add(images.latents)

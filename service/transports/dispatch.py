@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from service.api.endpoints import Endpoint
 from service.api.requests import ImagesRequest
 from service.core.types import Float64Array
-from service.pipeline.chunked_response import Pieced
+from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.pipeline import Pipeline
 from service.telemetry import logs
 from service.telemetry.metrics import Metrics
@@ -29,14 +29,14 @@ Wait = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 class PictureAnswer(Protocol):
     """An answer with pictures, which has a form of its own for JSON, a contact sheet and a zip."""
 
-    def as_json(self) -> Pieced[BaseModel]: ...
+    def as_json(self) -> ChunkedResponse[BaseModel]: ...
 
     def as_sheet(self) -> bytes: ...
 
     def as_zip(self) -> Iterator[bytes]: ...
 
 
-Answer = BaseModel | Pieced[BaseModel] | PictureAnswer
+Answer = BaseModel | ChunkedResponse[BaseModel] | PictureAnswer
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -200,7 +200,7 @@ def pictures_of(request: ImagesRequest[Options], bundle: Bundle) -> int:
     """Return how many pictures, or heat maps, the answer has, at most."""
     options, most = request.options, most_pictures(bundle.manifest.image)
     if isinstance(options, ExplainOptions):
-        if options.heat_maps == "none" or not bundle.manifest.has_saliency:
+        if options.heat_maps == "none" or not bundle.manifest.capabilities.has_saliency:
             return 0
         return min(len(request.images) * maps_of_image(options, bundle), most)
     if isinstance(options, EditOptions):

@@ -34,7 +34,7 @@ from serving import Served, serve
 
 from service.api.options import ScoreOptions
 from service.bundle import store
-from service.inference.onnx_runtime import Networks
+from service.inference.local import LocalNetworks
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
@@ -49,25 +49,6 @@ REASONS = {
     "/edit": f"/edit?which={','.join(map(str, range(EDITED)))}",
 }
 Body = tuple[str, bytes]  # content type, content
-
-
-class InProcess:
-    """The networks in threads of this process."""
-
-    def __init__(self, networks: Networks) -> None:
-        self._networks = networks
-
-    async def encode(self, images: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(self._networks.encode, images)
-
-    async def encode_checked(self, images: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(self._networks.encode_checked, images)
-
-    async def decode(self, latents: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(self._networks.decode, latents)
-
-    async def saliency(self, images: np.ndarray) -> np.ndarray:
-        return await asyncio.to_thread(self._networks.saliency, images)
 
 
 def make_images(shape: tuple[int, int, int]) -> np.ndarray:
@@ -152,8 +133,7 @@ def main() -> None:
 
     settings = Settings()
     loaded = store.load(settings.bundle_directory)
-    networks = Networks(loaded)
-    pipeline = Pipeline(loaded, InProcess(networks), settings)
+    pipeline = Pipeline(loaded, LocalNetworks(loaded), settings)
     images = make_images(loaded.manifest.image.shape)
     bodies = {"npy": npy_body(images), "png": png_body(images)}
     with tempfile.TemporaryDirectory() as scratch, serve(Path(scratch) / "log") as served:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service.bundle import population_file, store
-from service.bundle.manifest import FORMAT_VERSION, ImageSpec, Manifest, Parity
+from service.bundle.manifest import FORMAT_VERSION, Capabilities, ImageSpec, Manifest, Parity
 from service.core.latent import Latent
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR
@@ -99,7 +99,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_nothing_else_is_left_beside_the_bundle(directory: Path) -> None:
     assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
-    assert sorted(path.name for path in directory.iterdir()) == sorted((store.MANIFEST, *store.REQUIRED_FILES))
+    assert sorted(path.name for path in directory.iterdir()) == sorted((store.MANIFEST, store.POPULATION, *GRAPHS))
     assert directory.stat().st_mode & 0o055, "a service that runs as another user must be able to read it"
 
 
@@ -116,7 +116,7 @@ def test_bundle_id_is_a_function_of_the_content(directory: Path, tmp_path: Path)
 
 def test_a_bundle_may_carry_further_graphs_and_they_are_verified(tmp_path: Path) -> None:
     store.write(tmp_path / "b", manifest_of(), {**GRAPHS, "saliency.onnx": b"third"}, POPULATION)
-    assert store.load(tmp_path / "b").manifest.has_saliency
+    assert store.load(tmp_path / "b").manifest.capabilities.has_saliency
     (tmp_path / "b" / "saliency.onnx").write_bytes(b"other")
     with pytest.raises(BundleCorrupt, match=r"saliency\.onnx has sha256"):
         store.load(tmp_path / "b")
@@ -126,7 +126,7 @@ def test_a_bundle_needs_no_heat_maps_and_their_parity_is_kept_where_it_has_them(
     directory: Path, tmp_path: Path
 ) -> None:
     without = store.load(directory).manifest
-    assert not without.has_saliency
+    assert not without.capabilities.has_saliency
     assert without.parity.saliency_relative is None
     assert "saliency" not in (directory / store.MANIFEST).read_text()
     parity = without.parity.model_copy(update={"saliency_relative": 2e-6})
@@ -168,8 +168,8 @@ def test_a_bundle_that_could_not_be_loaded_is_not_written_and_the_old_one_stays(
     before = store.load(directory).manifest
     with pytest.raises(BundleCorrupt, match=r"location has shape \(2,\)"):
         store.write(directory, manifest_of(), GRAPHS, population_of(1.0, 2.0))
-    with pytest.raises(BundleCorrupt, match=r"does not list decoder\.onnx"):
-        store.write(directory, manifest_of(), {"encoder.onnx": b"alone"}, POPULATION)
+    with pytest.raises(BundleCorrupt, match=r"does not list encoder\.onnx"):
+        store.write(directory, manifest_of(), {"decoder.onnx": b"alone"}, POPULATION)
     assert store.load(directory).manifest == before
     assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
 
@@ -196,6 +196,20 @@ def cut_short(directory: Path) -> None:
 
 def without(*names: str) -> Callable[[dict[str, Any]], object]:
     return lambda fields: [fields["files"].pop(name) for name in names]
+
+
+def test_a_bundle_without_a_decoder_is_a_bundle_that_draws_nothing(tmp_path: Path) -> None:
+    store.write(tmp_path / "b", manifest_of(), {"encoder.onnx": b"an encoder"}, POPULATION)
+    assert store.load(tmp_path / "b").manifest.capabilities == Capabilities(
+        can_decode=False, has_saliency=False, has_uncertainty=True
+    )
+
+
+def test_the_kind_of_a_model_is_in_the_manifest_unless_it_is_a_vae(directory: Path, tmp_path: Path) -> None:
+    assert store.load(directory).manifest.capabilities.has_uncertainty
+    assert "kind" not in (directory / store.MANIFEST).read_text()
+    store.write(tmp_path / "b", manifest_of(kind="backbone"), {"encoder.onnx": b"an encoder"}, POPULATION)
+    assert not store.load(tmp_path / "b").manifest.capabilities.has_uncertainty
 
 
 def rename_file(fields: dict[str, Any], name: str) -> None:

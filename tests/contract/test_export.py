@@ -375,15 +375,15 @@ def test_a_perceptron_of_grey_images_becomes_a_bundle_without_heat_maps(
     assert "heat maps none" in capsys.readouterr().out
     written = store.load(out)
     assert written.manifest.image.shape == (28, 28, 1)
-    assert not written.manifest.has_saliency
+    assert not written.manifest.capabilities.has_saliency
     assert written.manifest.parity.saliency_relative is None
     card = (out / store.CARD).read_text(encoding="utf-8")
     assert "saliency" not in card
     assert "heat maps" not in card
     assert "28 x 28 grey images" in card
 
-    networks = onnx_runtime.Networks(written)
-    assert not networks.has_saliency
+    networks = onnx_runtime.OnnxNetworks(written)
+    assert not networks.capabilities.has_saliency
     decoded = networks.decode(networks.encode(images[:5])[:, 0])
     assert (decoded.shape, decoded.dtype) == ((5, 28, 28, 1), np.uint8)
 

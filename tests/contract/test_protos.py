@@ -14,7 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from pydantic import BaseModel
 
 from service.api import options, schemas
-from service.bundle.manifest import ImageSpec
+from service.bundle.manifest import Capabilities, ImageSpec
 from service.core.latent import Latent
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
@@ -42,6 +42,7 @@ ANSWERS = {
     "EncodedItem": schemas.EncodedItem,
     "DescribeResponse": schemas.Description,
     "ImageSpec": ImageSpec,
+    "Capabilities": Capabilities,
     "Latent": Latent,
     "Limits": schemas.Limits,
 }

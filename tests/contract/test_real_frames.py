@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import InProcess
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,7 +20,7 @@ from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest
 from service.bundle import store
 from service.images.decode import Upload
-from service.inference.onnx_runtime import Networks
+from service.inference.local import LocalNetworks
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 
@@ -62,7 +61,7 @@ def frames(name):
 @pytest.fixture(scope="module")
 def pipeline(name):
     served = store.load(ROOT / "service" / "bundles" / name)
-    return Pipeline(served, InProcess(Networks(served)), Settings())
+    return Pipeline(served, LocalNetworks(served), Settings())
 
 
 def request_of(images: NDArray[np.uint8]) -> ImagesRequest[ScoreOptions]:

@@ -21,7 +21,7 @@ from service.bundle.manifest import FORMAT_VERSION, ImageSpec, Manifest, Parity
 from service.bundle.store import Bundle
 from service.core.latent import Latent
 from service.core.population import Population
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from train.config.experiment import Network
 from train.models.vae import VAE
 
@@ -153,8 +153,8 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_the_service_draws_the_same_maps_whatever_their_neighbours(
     small_bundle: Bundle, images: NDArray[np.uint8]
 ) -> None:
-    networks = Networks(small_bundle)
-    assert networks.has_saliency
+    networks = OnnxNetworks(small_bundle)
+    assert networks.capabilities.has_saliency
     together = networks.saliency(images)
     assert (together.shape, together.dtype) == ((40, LATENT_DIM, *GRID), np.float32)
     assert_close(together, run(network(), images))

@@ -37,7 +37,7 @@ from service.core.edit import limits
 from service.core.types import EstimatorName
 from service.errors import InvalidInput
 from service.pipeline import edit_plan, responses
-from service.pipeline.batch import Batch, Encoded
+from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
@@ -92,13 +92,15 @@ def use(context: Context, latents: np.ndarray) -> None:
         for values in (scores.outlier_score, scores.mahalanobis_squared, scores.outlier_probability):
             assert np.isfinite(values).all()
         pixels = np.zeros((len(latents), *BUNDLE.manifest.image.shape), dtype=np.uint8)
-        images = Encoded([str(row) for row in range(len(latents))], latents, pixels, None, {})
+        images = EncodedImages([str(row) for row in range(len(latents))], latents, pixels, None, {})
         batch = Batch(images, scores.context, replace(scores, is_outlier=np.arange(len(latents)) % 2 == 0))
         alone = Batch(replace(images, ids=[], latents=latents[:0], pixels=pixels[:0]), context, None)
         explain = ExplainOptions(interactions=True)
-        explained = responses.explained(batch, responses.mapped(batch, explain, len(latents)), explain, BUNDLE)
+        explained = responses.explain_without_maps(
+            batch, responses.select_mapped_rows(batch, explain, len(latents)), explain, BUNDLE
+        )
         explanation = Explanation(batch, explained, BUNDLE, pixels[:0], np.empty(0))
-        scored = responses.scored(batch, ScoreOptions(attributions="all"), BUNDLE)
+        scored = responses.build_score_response(batch, ScoreOptions(attributions="all"), BUNDLE)
         for response in (scored.whole(), explanation.without_maps().whole()):
             content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
             assert_finite(content)

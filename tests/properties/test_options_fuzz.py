@@ -25,8 +25,8 @@ from service.bundle.store import load
 from service.core.detect import scoring
 from service.errors import LONGEST_MESSAGE, ContextTooSmall, InvalidInput, UndecodableImage
 from service.pipeline import edit_plan
-from service.pipeline.batch import Batch, Encoded
-from service.pipeline.edit_plan import Plan
+from service.pipeline.batch import Batch, EncodedImages
+from service.pipeline.edit_plan import EditPlan
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.transports.grpc.converters import METHODS, images_request
@@ -34,7 +34,7 @@ from service.transports.http import body_parsers
 
 BUNDLE = load(Settings().bundle_directory)
 LIMITS = Settings()
-PLANS: dict[str, Callable[[Batch, Any, Any], Plan]] = {
+PLANS: dict[str, Callable[[Batch, Any, Any], EditPlan]] = {
     "Edit": edit_plan.plan_edit,
     "Traverse": edit_plan.plan_traverse,
     "Interpolate": edit_plan.plan_interpolate,
@@ -52,7 +52,7 @@ def batch() -> Batch:
     assert sample is not None
     latents = np.stack([sample[:3], np.zeros_like(sample[:3])], axis=1).astype(np.float32)
     pixels = np.zeros((3, *BUNDLE.manifest.image.shape), dtype=np.uint8)
-    images = Encoded(IDS, latents, pixels, None, {3: UndecodableImage("cut short")})
+    images = EncodedImages(IDS, latents, pixels, None, {3: UndecodableImage("cut short")})
     scores = scoring.score(latents, BUNDLE.population)
     return Batch(images, scores.context, scores)
 

@@ -1,18 +1,20 @@
-"""Networks as the pipeline wants them: of the tests' own, and a bundle's in this process."""
+"""Networks for tests of the pipeline, which encode and decode as each test says."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import numpy as np
 
+from service.bundle.manifest import Capabilities
 from service.core.detect.ood import reconstruction_error
-from service.inference.onnx_runtime import Networks
+from service.inference.protocol import CheckedLatents
 
 
 class FakeNetworks:
-    """Networks that encode and decode as a test says: looking at what was drawn follows from both."""
+    """Networks that encode and decode as a subclass says, and can do everything."""
+
+    capabilities = Capabilities(can_decode=True, has_saliency=True, has_uncertainty=True)
 
     @abstractmethod
     async def encode(self, images: np.ndarray) -> np.ndarray: ...
@@ -20,23 +22,7 @@ class FakeNetworks:
     @abstractmethod
     async def decode(self, latents: np.ndarray) -> np.ndarray: ...
 
-    async def encode_checked(self, images: np.ndarray) -> np.ndarray:
-        latents: Any = await self.encode(images)
+    async def encode_checked(self, images: np.ndarray) -> CheckedLatents:
+        latents = await self.encode(images)
         error = reconstruction_error(images, await self.decode(latents[:, 0]))
-        return np.column_stack([latents.reshape(len(images), -1), error]).astype(np.float32)
-
-
-class InProcess:
-    """A bundle's networks, in this thread."""
-
-    def __init__(self, networks: Networks) -> None:
-        self._networks = networks
-
-    async def encode(self, images: np.ndarray) -> np.ndarray:
-        return self._networks.encode(images)
-
-    async def encode_checked(self, images: np.ndarray) -> np.ndarray:
-        return self._networks.encode_checked(images)
-
-    async def decode(self, latents: np.ndarray) -> np.ndarray:
-        return self._networks.decode(latents)
+        return CheckedLatents(latents.astype(np.float32), error.astype(np.float32))

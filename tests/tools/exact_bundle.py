@@ -37,7 +37,7 @@ from service.bundle.manifest import FORMAT_VERSION, SALIENCY, ImageSpec, Manifes
 from service.core import latent
 from service.core.detect.ood import reconstruction_error
 from service.core.population import Familiarity, Population
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 
 DIRECTORY = Path(__file__).parents[1] / "data" / "exact_bundle"
 POPULATION_SIZE = 4000
@@ -170,7 +170,7 @@ def main() -> None:
     # Twice: the population is what the encoder makes of the images, and the encoder is opened from a bundle.
     latents = random_latents(random, POPULATION_SIZE)
     first = Population.from_latents(np.stack([latents, np.zeros_like(latents)], axis=1))
-    networks = Networks(store.write(DIRECTORY, manifest, graphs, first))
+    networks = OnnxNetworks(store.write(DIRECTORY, manifest, graphs, first))
     encoded = networks.encode(images)
     errors = reconstruction_error(images, networks.decode(np.ascontiguousarray(encoded[:, 0])))
     store.write(DIRECTORY, manifest, graphs, Population.from_latents(encoded, Familiarity.of(errors)))

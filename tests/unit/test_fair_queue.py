@@ -1,20 +1,20 @@
-"""Who goes next: what is due first, within the bound, and whatever becomes of those that wait."""
+"""The fair queue admits what is due first, within its capacity, and survives cancelled waiters."""
 
 import asyncio
 from contextlib import suppress
 
 import pytest
 
-from service.fair_queue import Turns
+from service.fair_queue import FairQueue
 
 CHUNK, LEAST = 128, 16
 
 
 class Works:
-    """Pieces of work that wait for their turn, begin in some order, and end when they are told to."""
+    """Pieces of work that wait to be admitted, begin in some order, and end when they are told to."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, queue: FairQueue) -> None:
+        self._queue = queue
         self.begun: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
 
@@ -22,7 +22,7 @@ class Works:
         self.ends[name] = asyncio.Event()
 
         async def work() -> None:
-            async with self._turns.turn(rows, due):
+            async with self._queue.slot(rows, due):
                 self.begun.append(name)
                 await self.ends[name].wait()
 
@@ -40,7 +40,7 @@ async def settle() -> None:
 
 
 async def test_a_small_request_overtakes_the_rest_of_a_large_one_and_not_what_is_overdue():
-    works = Works(Turns(CHUNK))
+    works = Works(FairQueue(CHUNK))
     tasks = [works.start(f"large {at}", CHUNK, due=100.0 + at * 1.28) for at in range(4)]
     await settle()
     tasks.append(works.start("small", 1, due=101.5))  # after the second chunk is due, before the third
@@ -50,12 +50,12 @@ async def test_a_small_request_overtakes_the_rest_of_a_large_one_and_not_what_is
 
 
 async def test_no_more_rows_than_the_bound_are_let_through():
-    turns = Turns(2 * CHUNK)
+    queue = FairQueue(2 * CHUNK)
     at_work, most = 0, 0
 
     async def work(rows: int) -> None:
         nonlocal at_work, most
-        async with turns.turn(rows, 0.0):
+        async with queue.slot(rows, 0.0):
             at_work += rows
             most = max(most, at_work)
             await asyncio.sleep(0)
@@ -67,7 +67,7 @@ async def test_no_more_rows_than_the_bound_are_let_through():
 
 
 async def test_a_call_of_few_rows_counts_for_more_so_that_there_are_not_too_many():
-    works = Works(Turns(4 * LEAST, LEAST))
+    works = Works(FairQueue(4 * LEAST, LEAST))
     tasks = [works.start(str(number), 1, due=0.0) for number in range(6)]
     await settle()
     assert works.begun == ["0", "1", "2", "3"]
@@ -76,7 +76,7 @@ async def test_a_call_of_few_rows_counts_for_more_so_that_there_are_not_too_many
 
 
 async def test_more_rows_than_the_bound_go_alone():
-    works = Works(Turns(CHUNK))
+    works = Works(FairQueue(CHUNK))
     task = works.start("huge", 10 * CHUNK, due=0.0)
     await settle()
     assert works.begun == ["huge"]
@@ -86,7 +86,7 @@ async def test_more_rows_than_the_bound_go_alone():
 
 @pytest.mark.parametrize("moment", ["while it waits", "when its turn has just come", "at work"])
 async def test_what_is_cancelled_gives_its_turn_to_the_next(moment):
-    works = Works(Turns(CHUNK))
+    works = Works(FairQueue(CHUNK))
     first = works.start("first", CHUNK, due=0.0)
     await settle()
     second, third = works.start("second", CHUNK, due=1.0), works.start("third", CHUNK, due=2.0)
@@ -111,7 +111,7 @@ async def test_what_is_cancelled_gives_its_turn_to_the_next(moment):
 
 
 async def test_a_head_that_was_cancelled_does_not_hold_up_those_behind_it():
-    works = Works(Turns(CHUNK))
+    works = Works(FairQueue(CHUNK))
     first = works.start("first", CHUNK // 2, due=0.0)
     wide, narrow = works.start("wide", CHUNK, due=1.0), works.start("narrow", CHUNK // 2, due=2.0)
     await settle()

@@ -18,7 +18,7 @@ from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from service.core.edit import latent_edits
 from service.core.explain import minimal_sets
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext
 from train.benchmarks.outliers import SINGLE_STRATA, Cell, draw
@@ -38,8 +38,8 @@ class Repairs(NamedTuple):
     inside: NDArray[np.bool_]  # (m,) whether those are back inside the context
 
 
-def measure(material: Material, networks: Networks, seed: int) -> list[dict[str, Any]]:
-    """Return one entry for each of SINGLE_STRATA: shares of the detected outliers whose repaired image
+def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[str, Any]]:
+    """For each of SINGLE_STRATA: shares of the outliers found whose repaired image
 
         inside             is back inside the context
         restored           has the context's value of the factor that differed
@@ -86,7 +86,7 @@ def measure(material: Material, networks: Networks, seed: int) -> list[dict[str,
     return report
 
 
-def _repair(material: Material, networks: Networks, context: LabelledContext) -> Repairs:
+def _repair(material: Material, networks: OnnxNetworks, context: LabelledContext) -> Repairs:
     population = material.population
     scores = score(material.latents[context.rows], population)
     rows = context.rows[context.is_outlier & scores.is_outlier]
@@ -110,6 +110,6 @@ def _repair(material: Material, networks: Networks, context: LabelledContext) ->
     return Repairs(rows, changed, target, again, inside(again, normal, population))
 
 
-def _look(networks: Networks, latents: FloatArray) -> FloatArray:
-    """Decode latents (n, L) and return the latents that the encoder gives for the pictures."""
+def _look(networks: OnnxNetworks, latents: FloatArray) -> FloatArray:
+    """What the encoder sees in the pictures of latents (n, L)."""
     return networks.encode(networks.decode(latents.astype(np.float32)))

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from service.core.detect import ood
 from service.core.detect.scoring import score
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import FloatArray, sample
 from train.benchmarks.ood_images import HARD_KINDS, KINDS, foreign_images
@@ -25,7 +25,7 @@ CONTEXTS = 100
 SIZE, OUTLIERS, FOREIGN = 350, 25, 35
 
 
-def measure(material: Material, networks: Networks, images: Uint8Array, seed: int) -> dict[str, Any] | None:
+def measure(material: Material, networks: OnnxNetworks, images: Uint8Array, seed: int) -> dict[str, Any] | None:
     """Return what the check gives for every kind of image, on held-out `images` (N, 64, 64, 3), those of `material`.
 
     The result is None where the bundle lacks the population's reconstruction errors.
@@ -38,9 +38,8 @@ def measure(material: Material, networks: Networks, images: Uint8Array, seed: in
     judged: list[tuple[FloatArray, FloatArray]] = []
     for number, kind in enumerate(KINDS | HARD_KINDS):
         made = foreign_images(kind, IMAGES_A_KIND, np.random.default_rng([seed, number]), images)
-        found = networks.encode_checked(made)
-        latents = found[:, :-1].reshape(len(made), 2, -1)
-        ood_ratio = ood.check(found[:, -1], familiarity).ood_ratio
+        checked = networks.encode_checked(made)
+        ood_ratio = ood.check(checked.reconstruction_error, familiarity).ood_ratio
         kinds[kind] = {
             "judged": kind in KINDS,
             "auroc": _auroc(ood_ratio, known),
@@ -49,7 +48,7 @@ def measure(material: Material, networks: Networks, images: Uint8Array, seed: in
             "median": float(np.median(ood_ratio)),
         }
         if kind in KINDS:
-            judged.append((latents, ood_ratio))
+            judged.append((checked.latents, ood_ratio))
     strange = np.concatenate([latents for latents, _ in judged])
     ood_ratio = np.concatenate([values for _, values in judged])
     return {

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from typing import Any, NamedTuple, cast
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -25,8 +26,7 @@ from service.bundle.store import Bundle
 from service.core.detect.scoring import Scores, false_discovery_flags, score
 from service.core.explain import attribution
 from service.core.types import DEFAULT_ESTIMATOR
-from service.inference.hardware import cpu_count
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
 from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summary
 from train.data.dataset import Dataset
@@ -79,7 +79,7 @@ def cells() -> list[Cell]:
     return [*clean, *dirty]
 
 
-def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
+def prepare(bundle: Bundle, networks: OnnxNetworks, dataset: Dataset) -> Material:
     """Encode, decode and project all images of `dataset`."""
     images, rng = dataset.images, np.random.default_rng(0)
     basis = PCA(min(PIXEL_COMPONENTS, len(images)), svd_solver="randomized", random_state=0)
@@ -87,9 +87,9 @@ def prepare(bundle: Bundle, networks: Networks, dataset: Dataset) -> Material:
     latents, errors, components = [], [], []
     for start in tqdm(range(0, len(images), IMAGES_AT_A_TIME), "encoding"):
         part = images[start : start + IMAGES_AT_A_TIME]
-        found = networks.encode_checked(part)
-        latents.append(found[:, :-1].reshape(len(part), 2, -1))
-        errors.append(found[:, -1].astype(np.float64))
+        checked = networks.encode_checked(part)
+        latents.append(checked.latents)
+        errors.append(checked.reconstruction_error.astype(np.float64))
         components.append(basis.transform(_flat(part)))
     names = [latent.factor for latent in bundle.manifest.latents]
     return Material(
@@ -110,7 +110,7 @@ def run(
     # Shuffled, so that the largest contexts, which come last, are not all left to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
     with ProcessPoolExecutor(
-        processes or cpu_count(), get_context("spawn"), initializer=_start_worker, initargs=(material,)
+        processes or joblib.cpu_count(), get_context("spawn"), initializer=_start_worker, initargs=(material,)
     ) as pool:
         measured = pool.map(_measure_task, [tasks[place] for place in order], chunksize=TASKS_AT_A_TIME)
         outcomes = dict(zip(order, tqdm(measured, "contexts", len(tasks)), strict=True))

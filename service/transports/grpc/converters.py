@@ -20,8 +20,8 @@ from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest, OptionsT, RequestBuilder, check_latents, read_contexts
 from service.errors import InvalidInput
 from service.images import arrays
-from service.pipeline.chunked_response import Pieced
-from service.pipeline.edit_result import Gallery
+from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.edit_result import EditResult
 from service.pipeline.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
@@ -29,7 +29,7 @@ from service.settings import Settings
 MessageT = TypeVar("MessageT", bound=Message)
 WORDS_FOR_IMAGES = (["flagged"], ["all"])
 SERVICE = pb.DESCRIPTOR.services_by_name["MisfitService"]
-PICTURED = (Explanation, Gallery)  # answers that have a form of their own for each transport
+PICTURED = (Explanation, EditResult)  # answers that have a form of their own for each transport
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,19 @@ def latents(message: pb.DecodeRequest, latent_dim: int) -> NDArray[Any]:
     return check_latents([list(row.values) for row in message.latents], latent_dim)
 
 
-def serialised(kind: type[Message]) -> Callable[[BaseModel | Pieced[BaseModel]], bytes]:
+def serialised(kind: type[Message]) -> Callable[[BaseModel | ChunkedResponse[BaseModel]], bytes]:
     """Return a function from a response to the bytes of a message of that kind.
 
     Only one piece of the response exists as objects at a time: protobuf messages one after the other are one message,
     whose repeated fields add up.
     """
 
-    def answer(response: BaseModel | Pieced[BaseModel]) -> bytes:
-        parts = response.parts() if isinstance(response, Pieced) else [(response, set(type(response).model_fields))]
+    def answer(response: BaseModel | ChunkedResponse[BaseModel]) -> bytes:
+        parts = (
+            response.parts()
+            if isinstance(response, ChunkedResponse)
+            else [(response, set(type(response).model_fields))]
+        )
         values = (part.model_dump(exclude_unset=True, include=fields) for part, fields in parts)
         return b"".join(kind(**_with_files(each)).SerializeToString() for each in values)
 

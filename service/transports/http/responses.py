@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.errors import Overloaded, Unauthenticated
-from service.pipeline.chunked_response import Pieced
-from service.pipeline.hooks import Observer
+from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.hooks import Hooks
 from service.transports.dispatch import Answer
 from service.transports.error_replies import RETRY_AFTER_SECONDS, for_client, late, request_id_of
 from service.transports.error_status import STATUS
@@ -34,20 +34,21 @@ logger = logging.getLogger(__name__)
 
 
 async def respond(
-    request: Request, work: Awaitable[Answer], timeout_seconds: float, observer: Observer | None = None
+    request: Request, work: Awaitable[Answer], timeout_seconds: float, hooks: Hooks | None = None
 ) -> Response:
     """Return the response to the answer of `work`, or to the error that it raises."""
-    observer = observer or Observer()
+    hooks = hooks or Hooks()
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     headers = {REQUEST_ID: request_id(request.scope)}
     try:
         async with asyncio.timeout_at(deadline):
             answer = await work
             media_type = _media_type(answer, request.headers.get("accept", ""))
-            beginning, rest = await observer.timed("serialise", _begin, answer, media_type)
+            with hooks.stage("serialise"):
+                beginning, rest = await asyncio.to_thread(_begin, answer, media_type)
         if rest is None:
             return Response(beginning, media_type=media_type, headers=headers)
-        return StreamedResponse(beginning, rest, deadline, observer, media_type, headers)
+        return StreamedResponse(beginning, rest, deadline, hooks, media_type, headers)
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers=headers)
     except TimeoutError:
@@ -63,7 +64,7 @@ def accepted_media_type(accept: str) -> str:
 
 
 def _media_type(answer: Answer, accept: str) -> str:
-    return JSON if isinstance(answer, BaseModel | Pieced) else accepted_media_type(accept)
+    return JSON if isinstance(answer, BaseModel | ChunkedResponse) else accepted_media_type(accept)
 
 
 def _begin(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
@@ -79,7 +80,7 @@ def _begin(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | No
 def _pieces(answer: Answer, media_type: str) -> Iterator[bytes]:
     if isinstance(answer, BaseModel):
         return iter([answer.model_dump_json(exclude_unset=True).encode()])
-    if isinstance(answer, Pieced):
+    if isinstance(answer, ChunkedResponse):
         return answer.json()
     if media_type == PNG:
         return iter([answer.as_sheet()])
@@ -98,14 +99,14 @@ class StreamedResponse(Response):
         beginning: bytes,
         rest: Iterator[bytes],
         deadline: float,
-        observer: Observer,
+        hooks: Hooks,
         media_type: str,
         headers: dict[str, str],
     ) -> None:
         """`deadline` is of the event loop's clock."""
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
-        self._begun, self._rest, self._deadline, self._observer = beginning, rest, deadline, observer
+        self._begun, self._rest, self._deadline, self._hooks = beginning, rest, deadline, hooks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -124,7 +125,8 @@ class StreamedResponse(Response):
         self._begun = b""
         while piece is not None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await self._observer.timed("serialise", next, self._rest, None)
+            with self._hooks.stage("serialise"):
+                piece = await asyncio.to_thread(next, self._rest, None)
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -15,7 +15,7 @@ from service.bundle.population_file import from_npz, to_npz
 from service.core.detect import ood
 from service.core.population import Familiarity, Population
 from service.errors import BundleCorrupt
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.ood_images import HARD_KINDS, KINDS, foreign_images
 
 DATA = Path(__file__).parents[2] / "data"
@@ -133,7 +133,7 @@ def test_digits_of_an_mnist_file(tmp_path, images):
 @pytest.fixture(scope="module")
 def networks(served_bundle):
     assert served_bundle.population.familiarity is not None, "the shipped bundle knows what it has seen"
-    return Networks(served_bundle)
+    return OnnxNetworks(served_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,9 @@ def real():
 
 
 def ood_ratio_of(images, networks, served_bundle):
-    return ood.check(networks.encode_checked(images)[:, -1], served_bundle.population.familiarity).ood_ratio
+    return ood.check(
+        networks.encode_checked(images).reconstruction_error, served_bundle.population.familiarity
+    ).ood_ratio
 
 
 def test_frames_of_the_real_data_set_are_not_foreign(networks, served_bundle, real):
@@ -186,6 +188,6 @@ def test_the_limit_is_the_bundles_own(networks, served_bundle, frames):
     """A bundle that redraws its images worse takes more for familiar."""
     familiarity = served_bundle.population.familiarity
     worse = replace(familiarity, high=10 * familiarity.high)
-    error = networks.encode_checked(frames[:5])[:, -1]
+    error = networks.encode_checked(frames[:5]).reconstruction_error
     here, there = (ood.check(error, known).ood_ratio for known in (familiarity, worse))
     np.testing.assert_allclose(here, 10 * there)

@@ -17,8 +17,8 @@ import pytest
 from bombs import BOMBS, png
 
 from service.bundle.manifest import ImageSpec
-from service.decoding import lanes
 from service.decoding import pool as pools
+from service.decoding import worker_group
 from service.decoding.pool import DecodePool, LocalDecoder
 from service.errors import Overloaded, TooLarge, UndecodableImage
 from service.images.decode import MIB, Limits, Upload, read_rows
@@ -153,7 +153,7 @@ async def test_what_takes_too_long_is_ended_for_real(pool, images):
 
 async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypatch):
     """As one would that finds a hole in a decoder."""
-    poison, do = b"poison", lanes.Worker.do
+    poison, do = b"poison", worker_group.Worker.do
 
     def killed_by_poison(worker, job):
         if poison in job.contents:
@@ -161,7 +161,7 @@ async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypa
             os.kill(worker._process.pid, signal.SIGSEGV)
         return do(worker, job)
 
-    monkeypatch.setattr(lanes.Worker, "do", killed_by_poison)
+    monkeypatch.setattr(worker_group.Worker, "do", killed_by_poison)
     good = [bodies.encoded(image) for image in images[:5]]
     rows = await pool.read(uploads([*good[:3], poison, *good[3:], b"broken"]), SPEC, "fit", budget(decode_seconds=60))
     assert np.array_equal(rows.pixels, images[:5])

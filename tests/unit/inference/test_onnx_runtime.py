@@ -6,17 +6,16 @@ import shutil
 import numpy as np
 import pytest
 
-from service.bundle.manifest import SALIENCY, ImageSpec
+from service.bundle.manifest import DECODER, SALIENCY, ImageSpec
 from service.core.detect.ood import reconstruction_error
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.inference import onnx_runtime
-from service.inference.hardware import _cgroup_cpus, cpu_count
-from service.inference.onnx_runtime import Networks
+from service.inference.onnx_runtime import OnnxNetworks
 
 
 @pytest.fixture(scope="module")
 def networks(served_bundle):
-    return Networks(served_bundle)
+    return OnnxNetworks(served_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +45,16 @@ def test_a_row_is_encoded_to_the_same_bits_whatever_its_neighbours(networks, row
     assert np.array_equal(networks.encode(rows[order]), together[order])
 
 
-def test_what_is_checked_on_the_way_is_what_each_network_would_say(networks, served_bundle, rows):
+def test_what_is_checked_on_the_way_is_what_each_network_would_say(networks, rows):
     together = networks.encode_checked(rows)
-    assert (together.shape, together.dtype) == ((40, 2 * served_bundle.manifest.latent_dim + 1), np.float32)
-    latents = networks.encode(rows)
-    assert np.array_equal(together[:, :-1].reshape(latents.shape), latents)
-    decoded = networks.decode(np.ascontiguousarray(latents[:, 0]))
-    assert np.array_equal(together[:, -1], reconstruction_error(rows, decoded).astype(np.float32))
+    assert together.latents.dtype == together.reconstruction_error.dtype == np.float32
+    assert np.array_equal(together.latents, networks.encode(rows))
+    decoded = networks.decode(np.ascontiguousarray(together.latents[:, 0]))
+    assert np.array_equal(together.reconstruction_error, reconstruction_error(rows, decoded).astype(np.float32))
     for position in (0, 31, 32, 39):
-        assert np.array_equal(networks.encode_checked(rows[position : position + 1])[0], together[position])
+        alone = networks.encode_checked(rows[position : position + 1])
+        assert np.array_equal(alone.latents[0], together.latents[position])
+        assert alone.reconstruction_error[0] == together.reconstruction_error[position]
 
 
 def test_a_row_is_decoded_to_the_same_bytes_whatever_its_neighbours(networks, served_bundle):
@@ -75,23 +75,33 @@ def test_a_row_is_decoded_to_the_same_bytes_whatever_its_neighbours(networks, se
 def test_graphs_of_another_shape_than_the_manifests_are_refused(served_bundle, change):
     other = dataclasses.replace(served_bundle, manifest=served_bundle.manifest.model_copy(update=change))
     with pytest.raises(BundleIncompatible, match=r"encoder\.onnx"):
-        Networks(other)
+        OnnxNetworks(other)
 
 
 def test_exchanged_graphs_are_refused(served_bundle, tmp_path):
     shutil.copy(served_bundle.directory / "encoder.onnx", tmp_path / "decoder.onnx")
     shutil.copy(served_bundle.directory / "decoder.onnx", tmp_path / "encoder.onnx")
     with pytest.raises(BundleIncompatible):
-        Networks(dataclasses.replace(with_files(served_bundle, {}), directory=tmp_path))
+        OnnxNetworks(dataclasses.replace(with_files(served_bundle, {}), directory=tmp_path))
 
 
 def test_a_bundle_without_heat_maps_serves_all_the_rest(served_bundle, rows):
     files = {name: sha256 for name, sha256 in served_bundle.manifest.files.items() if name != SALIENCY}
-    without = Networks(with_files(served_bundle, files))
-    assert not without.has_saliency
+    without = OnnxNetworks(with_files(served_bundle, files))
+    assert not without.capabilities.has_saliency
     assert len(without.encode(rows[:2])) == 2
     with pytest.raises(BundleMissing, match=r"saliency\.onnx"):
         without.saliency(rows[:2])
+
+
+def test_a_bundle_without_a_decoder_encodes(served_bundle, networks, rows):
+    files = {name: sha256 for name, sha256 in served_bundle.manifest.files.items() if name != DECODER}
+    without = OnnxNetworks(with_files(served_bundle, files))
+    assert not without.capabilities.can_decode
+    assert np.array_equal(without.encode(rows[:2]), networks.encode(rows[:2]))
+    for call in (lambda: without.decode(np.zeros((1, 2), np.float32)), lambda: without.encode_checked(rows[:2])):
+        with pytest.raises(BundleMissing, match=r"decoder\.onnx"):
+            call()
 
 
 @pytest.mark.parametrize("other", ["encoder.onnx", "decoder.onnx"])
@@ -101,20 +111,20 @@ def test_another_graph_in_the_place_of_the_heat_maps_is_refused(served_bundle, t
     shutil.copy(served_bundle.directory / other, tmp_path / SALIENCY)
     bundle = with_files(served_bundle, {**served_bundle.manifest.files, SALIENCY: "0" * 64})
     with pytest.raises(BundleIncompatible, match=r"saliency\.onnx"):
-        Networks(dataclasses.replace(bundle, directory=tmp_path))
+        OnnxNetworks(dataclasses.replace(bundle, directory=tmp_path))
 
 
 def test_a_graph_that_is_none_is_refused(served_bundle, tmp_path):
     (tmp_path / "encoder.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleCorrupt, match=r"encoder\.onnx"):
-        Networks(dataclasses.replace(served_bundle, directory=tmp_path))
+        OnnxNetworks(dataclasses.replace(served_bundle, directory=tmp_path))
 
 
 def test_a_required_gpu_that_is_missing_is_an_error(served_bundle, networks):
     if networks.provider != "CPUExecutionProvider":
         pytest.skip("there is a GPU")
     with pytest.raises(AcceleratorMissing, match="CPUExecutionProvider"):
-        Networks(served_bundle, require_gpu=True)
+        OnnxNetworks(served_bundle, require_gpu=True)
 
 
 @pytest.mark.parametrize("there", ["gpu", "libraries", ""])
@@ -123,25 +133,6 @@ def test_a_gpu_that_was_meant_and_cannot_be_used_is_warned_of(served_bundle, net
         pytest.skip("there is a GPU")
     monkeypatch.setattr(onnx_runtime, "has_gpu", lambda: there == "gpu")
     monkeypatch.setattr(onnx_runtime, "find_spec", lambda name: name if there == "libraries" else None)
-    Networks(served_bundle)
+    OnnxNetworks(served_bundle)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == (["no GPU can be used: the networks run on CPUExecutionProvider"] if there else [])
-
-
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "150000 100000\n"}, 2),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-    ],
-)
-def test_the_cgroups_quota_counts(tmp_path, files, cpus):
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert _cgroup_cpus(tmp_path) == cpus
-    assert cpu_count() >= 1

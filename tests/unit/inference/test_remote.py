@@ -9,7 +9,10 @@ import aiohttp
 import numpy as np
 import pytest
 
+from service.bundle.manifest import Capabilities
 from service.errors import InferenceUnavailable
+
+CAPABILITIES = Capabilities(can_decode=True, has_saliency=True, has_uncertainty=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # BentoML's own, as it is imported
 
@@ -40,7 +43,7 @@ class Waiting(Flaky):
 def networks(*errors: Exception):
     from service.inference.remote import RemoteNetworks
 
-    return RemoteNetworks(Flaky(*errors))
+    return RemoteNetworks(Flaky(*errors), CAPABILITIES)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ async def test_a_process_that_ends_meanwhile_is_told_at_once():
     from service.inference import remote
 
     ended = iter([False, False, True])
-    waiting = remote.RemoteNetworks(Waiting(), lambda: next(ended))
+    waiting = remote.RemoteNetworks(Waiting(), CAPABILITIES, lambda: next(ended))
     began = asyncio.get_running_loop().time()
     with pytest.raises(InferenceUnavailable, match="has ended"):
         await waiting.encode(np.ones(3))
@@ -82,7 +85,7 @@ async def test_a_process_that_ends_meanwhile_is_told_at_once():
 async def test_a_process_that_has_ended_is_not_called():
     from service.inference.remote import RemoteNetworks
 
-    gone = RemoteNetworks(Waiting(), lambda: True)
+    gone = RemoteNetworks(Waiting(), CAPABILITIES, lambda: True)
     assert not await gone.is_ready()
     with pytest.raises(InferenceUnavailable, match="has ended"):
         await gone.encode(np.ones(3))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from service.pipeline.chunked_response import PIECE_BYTES, Pieced, cut
+from service.pipeline.chunked_response import PIECE_BYTES, ChunkedResponse, cut
 from service.pipeline.record_sizes import longest_texts
 
 
@@ -30,10 +30,10 @@ def records(count: int) -> list[Record]:
     return [Record(text=texts[n % len(texts)], numbers=rng.normal(size=n % 4).tolist()) for n in range(count)]
 
 
-def pieced(count: int, size: int, head: Answer | None = None) -> Pieced[Answer]:
+def pieced(count: int, size: int, head: Answer | None = None) -> ChunkedResponse[Answer]:
     head = head or Answer(before='"records":[]', records=[], after={"x": '"records":[]'})
     every = records(count)
-    return Pieced(head, "records", lambda: (every[at : at + size] for at in range(0, count, size)))
+    return ChunkedResponse(head, "records", lambda: (every[at : at + size] for at in range(0, count, size)))
 
 
 @pytest.mark.parametrize("indent", [None, 1, 2])
@@ -88,7 +88,7 @@ def test_no_more_than_a_piece_is_held():
         for at in range(0, count, size):
             yield [Record(text=f"{n:05}", numbers=[n / 7] * 5) for n in range(at, at + size)]
 
-    answer = Pieced(Answer(before="", records=[], after={}), "records", made)
+    answer = ChunkedResponse(Answer(before="", records=[], after={}), "records", made)
     tracemalloc.start()
     try:
         whole = sum(map(len, answer.json()))

@@ -458,7 +458,7 @@ async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, c
 
 async def test_images_leave_nothing_but_their_latents(pipeline):
     """A slice of no pixels would keep them all."""
-    encoded = await pipeline._latents(uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited())
+    encoded = await pipeline._encode_uploads(uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited())
     assert encoded.pixels.base is None
     assert encoded.latents.nbytes < 50_000
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import InProcess
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -19,7 +18,8 @@ from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest
 from service.bundle import store
 from service.images.decode import Upload
-from service.inference.onnx_runtime import Networks
+from service.inference.local import LocalNetworks
+from service.inference.onnx_runtime import OnnxNetworks
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from train.__main__ import main
@@ -40,7 +40,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def material(dataset):
     served = store.load(BUNDLE)
-    return outliers.prepare(served, Networks(served), dataset)
+    return outliers.prepare(served, OnnxNetworks(served), dataset)
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +85,8 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
         images[rows[0]] = np.random.default_rng(0).integers(0, 256, images.shape[1:])
     served = store.load(BUNDLE)
     if foreign:
-        material = outliers.prepare(served, Networks(served), replace(dataset, images=images))
-    pipeline = Pipeline(served, InProcess(Networks(served)), Settings())
+        material = outliers.prepare(served, OnnxNetworks(served), replace(dataset, images=images))
+    pipeline = Pipeline(served, LocalNetworks(served), Settings())
     request = ImagesRequest(
         [Upload(str(row), partial(images.__getitem__, row)) for row in rows],
         [Upload(str(row), partial(images.__getitem__, row)) for row in reference] if referred else None,

@@ -8,6 +8,7 @@ pytest.importorskip("skimage")
 
 from service.core.detect import ood
 from service.core.population import Familiarity, Population
+from service.inference.protocol import CheckedLatents
 from train.benchmarks import ood as benchmark
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import LEVELS
@@ -24,7 +25,7 @@ class Networks:
         latents = np.zeros((len(images), 2, len(LEVELS)), np.float32)
         latents[:, 0] = images.reshape(len(images), -1)[:, : len(LEVELS)] / 255 - 0.5
         error = ood.reconstruction_error(images, np.full((len(images), 64, 64, 3), GREY, np.uint8))
-        return np.column_stack([latents.reshape(len(images), -1), error]).astype(np.float32)
+        return CheckedLatents(latents, error.astype(np.float32))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from service.api.schemas import ErrorDetail
 from service.errors import MisfitError, Overloaded, ShapeMismatch
-from service.pipeline.chunked_response import Pieced
+from service.pipeline.chunked_response import ChunkedResponse
 from service.transports.admission import Admission
 from service.transports.http.middleware import ErrorBodies, UntilSent, until_sent
 from service.transports.http.request_body import read_body, while_connected
@@ -241,7 +241,7 @@ class Numbers(BaseModel):
     last: int = 0
 
 
-def streamed(count: int, made: list[int] | None = None, size: int = 100_000) -> Pieced[Numbers]:
+def streamed(count: int, made: list[int] | None = None, size: int = 100_000) -> ChunkedResponse[Numbers]:
     """An answer whose `count` items are made one at a time, each of which is noted in `made`."""
 
     def records():
@@ -250,7 +250,7 @@ def streamed(count: int, made: list[int] | None = None, size: int = 100_000) -> 
                 made.append(number)
             yield [chr(97 + number % 26) * size]
 
-    return Pieced(Numbers(items=[], last=1), "items", records)
+    return ChunkedResponse(Numbers(items=[], last=1), "items", records)
 
 
 @pytest.mark.parametrize("count", [0, 3, 30])
@@ -341,7 +341,7 @@ async def test_what_fails_in_the_beginning_is_an_error_with_its_status():
         yield
 
     async def work(request):
-        return Pieced(Numbers(items=[], last=1), "items", broken)
+        return ChunkedResponse(Numbers(items=[], last=1), "items", broken)
 
     async with client_of(work) as client:
         response = await client.post("/")

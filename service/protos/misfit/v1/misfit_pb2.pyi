@@ -633,7 +633,7 @@ class EncodedItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., status: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., logvar: _Optional[_Iterable[float]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "image", "latent_dim", "latents", "metrics", "estimators", "default_estimator", "provider", "limits")
+    __slots__ = ("bundle_id", "model", "image", "latent_dim", "latents", "metrics", "estimators", "default_estimator", "provider", "limits", "capabilities")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -644,6 +644,7 @@ class DescribeResponse(_message.Message):
     DEFAULT_ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     image: ImageSpec
@@ -654,7 +655,18 @@ class DescribeResponse(_message.Message):
     default_estimator: str
     provider: str
     limits: Limits
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., latent_dim: _Optional[int] = ..., latents: _Optional[_Iterable[_Union[Latent, _Mapping]]] = ..., metrics: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., estimators: _Optional[_Iterable[str]] = ..., default_estimator: _Optional[str] = ..., provider: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    capabilities: Capabilities
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., latent_dim: _Optional[int] = ..., latents: _Optional[_Iterable[_Union[Latent, _Mapping]]] = ..., metrics: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., estimators: _Optional[_Iterable[str]] = ..., default_estimator: _Optional[str] = ..., provider: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
+
+class Capabilities(_message.Message):
+    __slots__ = ("can_decode", "has_saliency", "has_uncertainty")
+    CAN_DECODE_FIELD_NUMBER: _ClassVar[int]
+    HAS_SALIENCY_FIELD_NUMBER: _ClassVar[int]
+    HAS_UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    can_decode: bool
+    has_saliency: bool
+    has_uncertainty: bool
+    def __init__(self, can_decode: _Optional[bool] = ..., has_saliency: _Optional[bool] = ..., has_uncertainty: _Optional[bool] = ...) -> None: ...
 
 class ImageSpec(_message.Message):
     __slots__ = ("height", "width", "channels")

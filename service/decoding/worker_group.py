@@ -1,4 +1,7 @@
-"""The processes that decode, a queue in front of some of them, and what becomes of one that ends."""
+"""Groups of decode worker processes, each group behind one fair queue.
+
+A worker that ends in the middle of a job is started again for the next one.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from pathlib import Path
 
 from service.decoding.jobs import Decoded, Job, from_head, send_job
 from service.errors import InferenceUnavailable
-from service.fair_queue import Turns
+from service.fair_queue import FairQueue
 
-# A job that makes no headway ends the process. (What takes CPU is ended sooner.)
+# A worker that has not answered after so long is ended. (One that uses CPU is ended sooner, by its CPU limit.)
 STALLED_SECONDS = 60.0
 ENDING_SECONDS = 0.5
 ROOT = Path(__file__).parents[2]
@@ -36,14 +39,14 @@ class WorkerEnded(Exception):
     took_too_long: bool
 
 
-class Lane:
-    """Some workers that take the jobs of one queue, those that are due first."""
+class WorkerGroup:
+    """Worker processes that take the jobs of one queue, earliest due first."""
 
-    def __init__(self, workers: int, niceness: int, max_bytes: int, turns: Turns) -> None:
-        """No more jobs than there are workers may have their turn at a time."""
+    def __init__(self, workers: int, niceness: int, max_bytes: int, queue: FairQueue) -> None:
+        """`queue` must not admit more jobs at a time than there are `workers`."""
         self._idle = [Worker(niceness, max_bytes) for _ in range(workers)]
         self._workers = list(self._idle)
-        self._turns = turns
+        self._queue = queue
         self._threads = ThreadPoolExecutor(workers, "decode")
         self._last_done = -math.inf
 
@@ -52,7 +55,7 @@ class Lane:
         return time.monotonic() - self._last_done
 
     def start(self) -> None:
-        # In threads that stay: a worker ends with the thread that started it.
+        # In threads that live on: the system ends a worker with the thread that started it.
         for worker in self._workers:
             self._threads.submit(worker.start)
 
@@ -62,18 +65,18 @@ class Lane:
             worker.kill()
 
     async def run(self, job: Job, units: int, due: float) -> Decoded:
-        """Return what a worker made of the job, whose turn is of so many units. Raise WorkerEnded."""
-        taken = await self._turns.take(units, due)
+        """Run the job, `units` of the queue's capacity, in a worker. Raise WorkerEnded."""
+        acquired = await self._queue.acquire(units, due)
         worker = self._idle.pop()
         done = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
 
         def free(done: asyncio.Future[Decoded]) -> None:
             self._idle.append(worker)
-            self._turns.give_back(taken)
+            self._queue.release(acquired)
             if not done.cancelled():
-                done.exception()  # nobody may be left to ask for it
+                done.exception()  # retrieved, as nobody else may be left to do so
 
-        # Whoever waits for it may be cancelled; the worker is busy until the job is done.
+        # The caller may be cancelled; the worker is busy until the job is done.
         done.add_done_callback(free)
         decoded = await asyncio.shield(done)
         self._last_done = time.monotonic()
@@ -81,7 +84,7 @@ class Lane:
 
 
 class Worker:
-    """One process, started when it is needed and again after it has ended."""
+    """One process, started on first use, and again after it has ended."""
 
     def __init__(self, niceness: int, max_bytes: int) -> None:
         self._arguments = [str(niceness), str(max_bytes)]
@@ -111,13 +114,13 @@ class Worker:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [sys.executable, "-m", "service.decoding.worker", str(theirs.fileno()), *self._arguments]
-            # Each decodes on one thread, whatever numpy would like to have.
+            # Each decodes on one thread; numpy would start more.
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
             self._connection = Connection(ours.detach())
 
     def do(self, job: Job) -> Decoded:
-        """Return what came of the job, in a thread that may wait for it. Raise WorkerEnded."""
+        """Run the job and wait for its result: call it in a thread. Raise WorkerEnded."""
         connection = self.start()
         try:
             send_job(connection, job)
@@ -131,7 +134,7 @@ class Worker:
             raise WorkerEnded(took_too_long=status == -signal.SIGPROF) from error
 
     def kill(self) -> None:
-        """End the process, whatever it is doing, and start no other; a thread that waits for it notices."""
+        """End the process at once and start no other; a thread that waits for its result gets WorkerEnded."""
         with self._starting:
             self._is_closed, process = True, self._process
         if process is not None:
@@ -146,7 +149,7 @@ class Worker:
         if process is None:
             return None
         try:
-            return process.wait(ENDING_SECONDS)  # it may have ended by itself: how, is of interest
+            return process.wait(ENDING_SECONDS)  # it may have ended by itself: then its status says why
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()

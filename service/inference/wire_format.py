@@ -1,0 +1,32 @@
+"""How `CheckedLatents` travels through a batchable endpoint of BentoML, which returns one array and cuts it into rows.
+
+BentoML 1.4 splits a result by its type (`bentoml._internal.runner.container`): numpy arrays along one axis, pandas
+frames, or lists of objects row by row. A structured array keeps both outputs, by name, in one array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.protocol import CheckedLatents
+
+LATENTS, RECONSTRUCTION_ERROR = "latents", "reconstruction_error"
+
+
+def pack(checked: CheckedLatents) -> NDArray[np.void]:
+    """Return one structured array (n,) with a field for each output."""
+    fields: list[Any] = [
+        (LATENTS, np.float32, checked.latents.shape[1:]),
+        (RECONSTRUCTION_ERROR, np.float32),
+    ]
+    rows = np.empty(len(checked.latents), dtype=fields)
+    rows[LATENTS], rows[RECONSTRUCTION_ERROR] = checked.latents, checked.reconstruction_error
+    return rows
+
+
+def unpack(rows: NDArray[np.void]) -> CheckedLatents:
+    """Return the outputs that `pack` was given, each contiguous."""
+    return CheckedLatents(np.ascontiguousarray(rows[LATENTS]), np.ascontiguousarray(rows[RECONSTRUCTION_ERROR]))
