@@ -40,13 +40,14 @@ def private_names(user: str) -> Iterator[None]:
 
 
 def require(owner: Any, *names: str) -> None:
-    """Check that `owner`, a module or a class, has the attributes `names`, which may be dotted.
+    """Check that `owner`, a module, a class or an object, has the attributes `names`, which may be dotted.
 
     Raises AttributeError with all that are missing.
     """
     missing = [name for name in names if not _has(owner, name)]
     if missing:
-        raise AttributeError(f"{owner.__name__} has no {', '.join(missing)}", name=missing[0], obj=owner)
+        owner_name = getattr(owner, "__name__", type(owner).__name__)
+        raise AttributeError(f"{owner_name} has no {', '.join(missing)}", name=missing[0], obj=owner)
 
 
 def require_in_code(function: Callable[..., Any], *names: str) -> None:

@@ -446,7 +446,8 @@ def test_the_client_loads_nothing_of_the_server(url):
     """Neither when it is imported, nor with the transport of a call that fails."""
     call = f"""
 try:
-    Client({url!r}, retries=Retries(attempts=1)).describe()
+    with Client({url!r}, retries=Retries(attempts=1)) as client:
+        client.describe()
 except CallError:
     pass
 """
