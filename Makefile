@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,15 @@ test-service: .venv/tools  ## the service's tests in an environment without torc
 
 test-train: .venv-train/installed  ## what test-service had to leave out: training, export, rendering
 	$(TRAIN)/pytest -q $$(grep -rl importorskip tests/unit tests/contract tests/properties)
+
+bentoml-newest:  ## the tests of a served service with the newest BentoML 1.4 on the index, in an environment of its own
+	$(PYTHON) -m venv --clear .venv-bentoml
+	.venv-bentoml/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	grep -v '^bentoml==' constraints.txt >.venv-bentoml/constraints.txt
+	.venv-bentoml/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-bentoml/constraints.txt \
+		--editable . --group dev
+	.venv-bentoml/bin/python -c "from importlib.metadata import version; print('bentoml', version('bentoml'))"
+	.venv-bentoml/bin/pytest -q tests/unit/hosting tests/contract/test_workers.py tests/contract/test_recorded.py tests/e2e
 
 record: .venv/tools  ## write the answers on record anew (tests/contract/recorded): look at what git says has changed
 	rm -rf tests/contract/recorded && mkdir tests/contract/recorded
@@ -152,7 +161,7 @@ bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-checkov .venv-docs .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-docs .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

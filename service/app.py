@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 
 import bentoml
 import numpy as np
-from bentoml.container import BentoMLContainer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from service.bundle import store
@@ -19,7 +18,7 @@ from service.decoding.pool import DecodePool
 from service.errors import BundleError
 from service.hosting import circus_sockets, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
-from service.hosting.workers import Api, Batching
+from service.hosting.workers import Api, Batching, addresses
 from service.inference.hardware import has_gpu
 from service.inference.onnx_runtime import OnnxNetworks
 from service.inference.remote import RemoteNetworks
@@ -54,12 +53,6 @@ NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 # `service.telemetry.logs` has a line for each request.
 NO_ACCESS_LOG = {"access": {"enabled": False}}
 TRACING = {"excluded_urls": list(NOT_TRACED)}
-
-
-def addresses() -> dict[str, str]:
-    """Where BentoML has the services reach each other."""
-    found: dict[str, str] = BentoMLContainer.remote_runner_mapping.get()
-    return found
 
 
 @bentoml.service(

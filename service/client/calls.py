@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
 
-import grpc
 import numpy as np
-from PIL import Image, ImageOps
 from pydantic import BaseModel
 
 from service.api.schemas import FitResponse, PortableContext
@@ -19,10 +18,14 @@ from service.errors import ShapeMismatch
 from service.images import arrays
 from service.images.spec import Uint8Array
 
+if TYPE_CHECKING:
+    import grpc
+    from PIL import Image
+
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
-AnImage = str | os.PathLike[str] | bytes | Image.Image
+AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
 # An array uint8 (N, H, W) or (N, H, W, C), or images one by one, by id or not.
-Images = Uint8Array | Iterable[AnImage] | Mapping[str, AnImage]
+Images: TypeAlias = "Uint8Array | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
 # Others are made RGB: PNG has no place for them.
 PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
@@ -120,7 +123,7 @@ def read_images(images: Images, first: int = 0) -> Uint8Array | Files:
         except ShapeMismatch as error:
             raise CallError(code=error.code, message=error.message, hint=error.hint) from None
         return images
-    if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+    if isinstance(images, (str, bytes, os.PathLike)) or _is_pillow(images):
         raise TypeError(f"images is one {type(images).__name__}, expected several: a batch of one is [image].")
     if isinstance(images, Mapping):
         return Files(list(images), [_content(image) for image in images.values()])
@@ -133,12 +136,19 @@ def _name(image: AnImage) -> str | None:
     return Path(image).name if isinstance(image, (str, os.PathLike)) else None
 
 
+def _is_pillow(image: object) -> TypeGuard[Image.Image]:
+    """Return whether `image` is an image of Pillow. Before anything has loaded Pillow, nothing is."""
+    return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
+
+
 def _content(image: AnImage) -> bytes:
     if isinstance(image, bytes):
         return image
-    if isinstance(image, Image.Image):
+    if _is_pillow(image):
+        from PIL import ImageOps
+
         upright = ImageOps.exif_transpose(image)  # as the server would turn the file that it was opened from
         file = BytesIO()
         (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
         return file.getvalue()
-    return Path(image).read_bytes()
+    return Path(image).read_bytes()  # type: ignore[arg-type]  # a TypeGuard narrows one way only

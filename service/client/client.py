@@ -26,7 +26,6 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 from urllib.parse import urlsplit
 
-from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel, ValidationError
 
 from service.api.schemas import (
@@ -39,8 +38,6 @@ from service.api.schemas import (
     ScoreResponse,
 )
 from service.client.calls import Call, CallError, Contexts, Images, Transport
-from service.client.grpc_transport import GrpcTransport
-from service.client.http_transport import HttpTransport
 from service.client.retries import Retries
 
 __all__ = ["AsyncClient", "CallError", "Client", "Contexts", "Images", "Retries", "png"]
@@ -48,12 +45,7 @@ __all__ = ["AsyncClient", "CallError", "Client", "Contexts", "Images", "Retries"
 Parameters = ParamSpec("Parameters")
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 TIMEOUT, RETRIES = 300.0, Retries()
-TRANSPORTS: dict[str, Callable[..., Transport]] = {
-    "http": HttpTransport,
-    "https": HttpTransport,
-    "grpc": GrpcTransport,
-    "grpcs": GrpcTransport,
-}
+HTTP, GRPC = ("http", "https"), ("grpc", "grpcs")
 
 
 class _Method(Generic[Parameters, AnswerT]):
@@ -190,14 +182,21 @@ class AsyncClient(_Methods):
         usual. A call may take `timeout` seconds, all its attempts together.
         """
         parts = urlsplit(url)
-        if parts.scheme not in TRANSPORTS or not parts.hostname:
+        if parts.scheme not in HTTP + GRPC or not parts.hostname:
             raise ValueError(f"url is {url!r}, expected http://, https://, grpc:// or grpcs:// and a host.")
         self._url, self._token, self._ca_file = url, token, ca_file
         self._timeout, self._retries = timeout, retries
 
     @cached_property
     def _transport(self) -> Transport:
-        return TRANSPORTS[urlsplit(self._url).scheme](self._url, self._token, self._ca_file)
+        # A client loads the library of its own transport only: httpx and grpcio take as long to load as all the rest.
+        if urlsplit(self._url).scheme in HTTP:
+            from service.client.http_transport import HttpTransport
+
+            return HttpTransport(self._url, self._token, self._ca_file)
+        from service.client.grpc_transport import GrpcTransport
+
+        return GrpcTransport(self._url, self._token, self._ca_file)
 
     async def _answer(self, call: Call[AnswerT]) -> AnswerT:
         request_id = uuid.uuid4().hex
@@ -256,6 +255,8 @@ class Client(_Methods):
         timeout: float = TIMEOUT,
         retries: Retries = RETRIES,
     ) -> None:
+        from anyio.from_thread import start_blocking_portal
+
         self._client = AsyncClient(url, token=token, ca_file=ca_file, timeout=timeout, retries=retries)
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())

@@ -1,1 +1,1 @@
-"""Everything that touches private parts of BentoML, circus and uvicorn."""
+"""Everything that uses private parts of BentoML, circus, uvicorn and prometheus_client."""

@@ -1,25 +1,41 @@
-"""The supervisor's control sockets, kept inside its own process.
+"""The control sockets of circus, BentoML's supervisor, kept inside its own process.
 
-BentoML's supervisor, circus, listens on two TCP ports of the loopback interface and does what anybody there asks, such
-as running a program: every other container of the pod could, and every other user of a laptop. Nothing of ours asks.
+circus listens on two TCP ports of the loopback interface, and runs any program that a client there names. Every other
+container of the pod, and every other user of a laptop, could be that client. The service itself never is.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from bentoml._internal.utils import circus
+from service.hosting.private_names import private_names, require, require_in_code
+
+with private_names(__name__):
+    from bentoml._internal.utils import circus
+    from circus.arbiter import Arbiter
+
+    require(circus, "Arbiter.__init__", "ThreadedArbiter.__init__")
+    require_in_code(circus.create_standalone_arbiter, "Arbiter", "ThreadedArbiter")
+    require_in_code(Arbiter.__init__, "endpoint", "pubsub_endpoint", "plugins")
 
 
-class _Unreachable(circus.Arbiter):
-    """The supervisor, listening where only its own process can reach it."""
+class _InProcessSockets:
+    """A mixin for arbiters: the control sockets are inside the process (ZeroMQ's transport `inproc`)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not kwargs.get("plugins"):  # with `bentoml serve --reload` a process of its own asks for reloads
+        if not kwargs.get("plugins"):  # the plugin of `bentoml serve --reload` is a process, and needs the TCP ports
             kwargs |= {"endpoint": "inproc://control", "pubsub_endpoint": "inproc://events"}
         super().__init__(*args, **kwargs)
 
 
+class _Arbiter(_InProcessSockets, circus.Arbiter):
+    """The supervisor of `bentoml serve`."""
+
+
+class _ThreadedArbiter(_InProcessSockets, circus.ThreadedArbiter):
+    """The supervisor of `serve_http(..., threaded=True)`, which runs in a thread of its caller."""
+
+
 def close_control_sockets() -> None:
-    """To be called before BentoML makes its supervisor."""
-    circus.Arbiter = _Unreachable  # type: ignore[misc]
+    """Replace the classes that BentoML makes its supervisor from. Call it before BentoML makes the supervisor."""
+    vars(circus).update(Arbiter=_Arbiter, ThreadedArbiter=_ThreadedArbiter)

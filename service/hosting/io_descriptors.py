@@ -1,4 +1,4 @@
-"""The multipart forms of the endpoints, as the OpenAPI document shows them and BentoML's own clients fill them in."""
+"""The multipart forms of the endpoints, as the OpenAPI document shows them and as BentoML's own clients send them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from starlette.requests import Request
 
 from service.api.endpoints import Endpoint
 from service.api.schemas import PortableContext
+from service.hosting.private_names import private_names, require, require_in_code
+
+with private_names(__name__):
+    require(bentoml.IODescriptor, "from_http_request")
+    require_in_code(bentoml.IODescriptor.from_http_request.__func__, "request", "serde")
 
 
 class _Unread(bentoml.IODescriptor):
-    """What an endpoint is called with in place of its declared fields: the request, body unread."""
+    """The argument of an endpoint, in place of its declared fields: the request, whose body nobody has read."""
 
     request: Any
 
 
 class Form(bentoml.IODescriptor):
-    """The multipart form of an endpoint: its fields are declared so that BentoML's own clients can fill it in.
+    """The multipart form of an endpoint. Its fields are declared for BentoML's own clients.
 
-    It is never parsed by BentoML, which would fetch URLs and knows no limits: `service.transports.http.body_parsers`
-    does it.
+    BentoML never parses it, since BentoML would fetch URLs and has no limits. `service.transports.http.body_parsers`
+    parses it.
     """
 
     @classmethod
@@ -54,10 +59,10 @@ def form(endpoint: Endpoint) -> type[Form]:
 
 
 class DecodeForm(Form):
-    """/decode takes latents, as JSON or as an npy."""
+    """The form of /decode: latents, as JSON or as an npy file."""
 
     latents: list[list[float]] = Field(description="rows of as many numbers as the model has latents")
 
 
 class DescribeForm(Form):
-    """/describe takes nothing."""
+    """The form of /describe: it has no fields."""

@@ -1,4 +1,4 @@
-"""Only paths that exist reach BentoML."""
+"""An ASGI application in front of BentoML's server that answers 404 for every path that does not exist."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from starlette.types import Receive, Scope, Send
 from service.transports.http.middleware import AccessLog, no_such_path
 
 
-class KnownPaths:
-    """ASGI application: lets through to a server only what it has a route or a file for.
+class PathAllowlist:
+    """ASGI application: passes a request on to `server` only if the server has a route or a file for its path.
 
-    BentoML's server counts and traces every path that it is asked for, before it looks whether it has it: whoever
-    asks for enough of them would fill memory, disk and Prometheus.
+    BentoML's server counts and traces every path that a client names, before it looks for a route. A client that names
+    many paths would fill memory, disk and Prometheus.
     """
 
     def __init__(self, server: Starlette) -> None:
         self._server = server
-        self._known = frozenset(path for route in server.routes for path in _paths(route))
+        self._paths = frozenset(path for route in server.routes for path in _paths(route))
         self._refusal = AccessLog(_refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._known)
-        await (self._server if known else self._refusal)(scope, receive, send)
+        exists = scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._paths)
+        await (self._server if exists else self._refusal)(scope, receive, send)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +39,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _paths(route: object) -> list[str]:
-    """Every path that `route` answers. Raises TypeError where they cannot be told."""
+    """Return every path that `route` answers. Raises TypeError if the paths cannot be listed."""
     if isinstance(route, Route) and not route.param_convertors:
         return [route.path]
     if isinstance(route, Mount) and isinstance(route.app, StaticFiles) and route.app.directory is not None:

@@ -14,21 +14,32 @@ import resource
 import struct
 import termios
 import time
-from asyncio import constants
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import h11
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn import config
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID
 from service.errors import InvalidInput
+from service.hosting.private_names import private_names, require, require_in_code
 from service.settings import Settings
 from service.transports.error_replies import request_id_of
+
+with private_names(__name__):
+    from asyncio import constants
+
+    from uvicorn import config
+    from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+    require(constants, "SSL_HANDSHAKE_TIMEOUT", "ACCEPT_RETRY_DELAY")
+    require(config, "HTTP_PROTOCOLS", "WS_PROTOCOLS")
+    require(H11Protocol, "connection_made", "data_received", "send_400_response", "shutdown")
+    require(H11Protocol, "timeout_keep_alive_handler")
+    require_in_code(H11Protocol.__init__, "app", "client", "conn", "connections", "cycle", "flow", "loop", "transport")
+    require_in_code(RequestResponseCycle.__init__, "disconnected", "message_event", "response_complete")
 
 # A connection that waits for the head of a request, or for a TLS handshake, is ended after so many seconds.
 HEAD_SECONDS = 10.0
@@ -55,8 +66,6 @@ FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
 CLOSE = (b"connection", b"close")
 # The end of a head, or a header that goes on in the next line (obs-fold), whichever comes first.
 HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
-# What this module overrides or calls, beside what uvicorn documents.
-USED = ("connection_made", "data_received", "send_400_response", "shutdown", "timeout_keep_alive_handler")
 
 
 class StrictConnection(h11.Connection):
@@ -290,24 +299,10 @@ def _body_seconds() -> float:
 
 
 def limit() -> None:
-    """Bound the connections of every uvicorn that starts in this process afterwards, and let it have more descriptors.
-
-    Raises RuntimeError where uvicorn or Python no longer have what is used here.
-    """
-    _check_that_it_exists(H11Protocol, *USED)
-    _check_that_it_exists(config, "HTTP_PROTOCOLS", "WS_PROTOCOLS")
-    _check_that_it_exists(constants, "SSL_HANDSHAKE_TIMEOUT", "ACCEPT_RETRY_DELAY")
+    """Bound the connections of every uvicorn that starts in this process afterwards, and raise its descriptor limit."""
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
     config.WS_PROTOCOLS["auto"] = None  # a connection that becomes a WebSocket would have no bounds
     vars(constants).update(SSL_HANDSHAKE_TIMEOUT=HEAD_SECONDS, ACCEPT_RETRY_DELAY=ACCEPT_AGAIN_SECONDS)
     logging.getLogger("asyncio").addFilter(Rarely())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _check_that_it_exists(owner: object, *names: str) -> None:
-    if missing := [name for name in names if not hasattr(owner, name)]:
-        raise RuntimeError(
-            f"{getattr(owner, '__name__', owner)} has no {', '.join(missing)}: service/hosting/uvicorn_protocol.py "
-            "does not know this version of uvicorn or Python. Install the versions of constraints.txt."
-        )

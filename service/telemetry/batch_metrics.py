@@ -1,6 +1,6 @@
-"""What Prometheus is told by the networks' process: how rows wait, and how they are merged into adaptive batches.
+"""The Prometheus metrics of the networks' process: the waits of rows, and the adaptive batches that merge them.
 
-BentoML collects it from the files of all its workers, so that it is at the API's GET /metrics as well.
+BentoML collects them from the files of all its workers, so that GET /metrics of the API has them as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from service.bundle.store import Bundle
-from service.telemetry.metrics import STAGE_SECONDS, open_files
+from service.telemetry.metrics import STAGE_SECONDS
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -23,12 +23,11 @@ FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 class BatchMetrics:
-    """Made once in Inference's worker, as `service.telemetry.metrics.Metrics` in the API's."""
+    """The metrics of the networks' process. Make it once in the worker of Inference."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Gauge, Histogram
 
-        open_files()
         registry = registry or REGISTRY
         self._rows, self._fill, self._seconds, self._queue_age = (
             Histogram(f"misfit_{name}", text, ("network",), buckets=buckets, registry=registry)
@@ -48,11 +47,12 @@ class BatchMetrics:
         )
 
     def running(self, bundle: Bundle, provider: str) -> None:
+        """Report the bundle, its model, and the execution provider of ONNX Runtime."""
         self._info.labels(bundle.manifest.bundle_id, bundle.manifest.model, provider).set(1)
 
     @contextmanager
     def adaptive_batch(self, network: str, rows: int, computed: int) -> Iterator[None]:
-        """What happens inside is `network` on `rows` rows, for which it computes `computed`."""
+        """Measure the block, which runs `network` on `rows` rows; `computed` rows with padding."""
         started = time.perf_counter()
         yield
         self._seconds.labels(network).observe(time.perf_counter() - started)
@@ -60,10 +60,11 @@ class BatchMetrics:
         self._fill.labels(network).observe(rows / computed)
 
     def waited(self, network: str, seconds: float) -> None:
+        """Report that a job waited for `seconds` until its adaptive batch began."""
         self._queue_age.labels(network).observe(seconds)
 
 
 @cache
 def batch_metrics() -> BatchMetrics:
-    """This process's."""
+    """Return the metrics of this process."""
     return BatchMetrics()

@@ -1,7 +1,7 @@
-"""The log: one line for each request, and every other record with the id of the request that it belongs to.
+"""The log: one line for each request. Every other record has the id of the request that it belongs to.
 
-Nothing that a client sends is logged but its request id and the path it asked for: no images, no names of images, no
-options, no tokens, and of refusals only the error's code, since their texts quote what came.
+The log holds only two things that a client sends: its request id and the path. It holds no images, names of images,
+options or tokens, and only the code of an error, since the text of an error may quote the request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(f"{PACKAGE}.access")
 
 @dataclass
 class Call:
-    """A request as the log will tell of it. `status` is HTTP's number or gRPC's name."""
+    """A request as the log describes it. `status` is a number of HTTP or a name of gRPC."""
 
     request_id: str
     method: str
@@ -41,33 +41,33 @@ _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 @contextmanager
 def call(request_id: str, method: str, route: str, client: str) -> Iterator[Call]:
-    """What happens inside, in this task and those that it starts, belongs to the call; at its end it is logged."""
+    """Make the block one call, and log it at its end. Records of this task and of tasks that it starts belong to it."""
     current, started = Call(request_id, method, route, client), time.perf_counter()
     token = _call.set(current)
     try:
         yield current
     finally:
         seconds = time.perf_counter() - started
-        told: dict[str, Any] = vars(current) | {"seconds": round(seconds, 6)}
-        fields = {name: value for name, value in told.items() if value is not None}
+        record: dict[str, Any] = vars(current) | {"seconds": round(seconds, 6)}
+        fields = {name: value for name, value in record.items() if value is not None}
         logger.info("%s %s %s, %d images, %.3f s", method, route, current.status, current.images, seconds, extra=fields)
         _call.reset(token)
 
 
 def add_images(count: int) -> None:
-    """The call under way has so many images more."""
+    """Add `count` images to the call under way."""
     if (current := _call.get()) is not None:
         current.images += count
 
 
 def failed(code: str) -> None:
-    """The call under way ends in an error of that code."""
+    """Record that the call under way ends in an error of that code."""
     if (current := _call.get()) is not None:
         current.error = code
 
 
 def configure(style: Format, process: str) -> None:
-    """Have every logger of this process, which is called `process`, write to standard output in `style`."""
+    """Have every logger of this process write to standard output in `style`. `process` is the name in the log."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_with_ids)
     handler.setFormatter(_plain(process) if style == "plain" else _json(process))
@@ -81,8 +81,8 @@ def configure(style: Format, process: str) -> None:
 
 def _with_ids(record: logging.LogRecord) -> bool:
     current = _call.get()
-    found = {"request_id": None if current is None else current.request_id, "trace_id": spans.trace_id()}
-    ids = {name: value for name, value in found.items() if value is not None}
+    values = {"request_id": None if current is None else current.request_id, "trace_id": spans.trace_id()}
+    ids = {name: value for name, value in values.items() if value is not None}
     vars(record).update(ids, ids="".join(f" {name}={value}" for name, value in ids.items()))
     return True
 
@@ -92,7 +92,7 @@ def _plain(process: str) -> logging.Formatter:
 
 
 def _json(process: str) -> logging.Formatter:
-    from pythonjsonlogger.json import JsonFormatter  # here, since clients import this module as well
+    from pythonjsonlogger.json import JsonFormatter
 
     return JsonFormatter(
         ["timestamp", "levelname", "name", "message"],

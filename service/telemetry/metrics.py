@@ -1,17 +1,15 @@
-"""What Prometheus is told by the API, at GET /metrics; what the networks' process tells is in
+"""The Prometheus metrics of the API workers, at GET /metrics. Those of the networks' process are in
 `service.telemetry.batch_metrics`.
 
-No label comes from outside: each has a few values, which this code or the bundle names.
+No value of a label comes from a client: this code or the bundle names every one.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, get_args
 
 from service.bundle.store import Bundle
@@ -30,12 +28,11 @@ CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class Metrics(Hooks):
-    """Made once in each worker: not before, since BentoML only then says where its workers put their counts."""
+    """The metrics of one API worker. Make it once in each worker, where BentoML has named the files of the counts."""
 
     def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-        open_files()
         registry = registry or REGISTRY
         self._in_flight = {
             unit: Gauge(name, text, multiprocess_mode="livesum", registry=registry)
@@ -109,19 +106,21 @@ class Metrics(Hooks):
             self._stage_seconds.labels(stage)
         for kind in _kinds(InvalidInput):
             self._item_errors.labels(kind.code)
-        self._tell_drift()
+        self._report_drift()
 
     def in_flight(self, amounts: Mapping[str, int]) -> None:
+        """Report the images and bytes in flight, by unit."""
         for unit, amount in amounts.items():
             self._in_flight[unit].set(amount)
 
     def grpc_call(self, method: str, code: str, seconds: float) -> None:
+        """Count a gRPC call that has ended with the status `code`, and its duration."""
         self._grpc_calls.labels(method, code).inc()
         self._grpc_seconds.labels(method).observe(seconds)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Time what happens inside, and make it a span of the request's trace."""
+        """Measure the time of the block, and make the block a span of the request's trace."""
         started = time.perf_counter()
         try:
             with spans.span(name):
@@ -130,12 +129,14 @@ class Metrics(Hooks):
             self._stage_seconds.labels(name).observe(time.perf_counter() - started)
 
     def encoded(self, images: EncodedImages) -> None:
+        """Count the images that could not be used, and add the others to the figures of drift."""
         for code, count in Counts(error.code for error in images.errors.values()).items():
             self._item_errors.labels(code).inc(count)
         self._drift.add(images.latents)
-        self._tell_drift()
+        self._report_drift()
 
     def scored(self, batch: Batch) -> None:
+        """Count the scored images, and the context that they were compared with."""
         assert batch.scores is not None, "there are images"
         self._scored.inc(len(batch.scores.is_outlier))
         self._flagged.inc(int(batch.scores.is_outlier.sum()))
@@ -143,49 +144,16 @@ class Metrics(Hooks):
             self._foreign.inc(int((batch.images.check.is_ood).sum()))
         context = batch.context
         self._contexts.labels(context.source, context.estimator, context.reliability).inc()
-        if context.size:  # not so of the population
+        if context.size:  # the population has none
             self._context_size.observe(context.size)
 
-    def _tell_drift(self) -> None:
+    def _report_drift(self) -> None:
         self._drift_distance.set(self._drift.distance)
         self._drift_requests.set(self._drift.requests)
         for gauge, shift in zip(self._drift_shift, self._drift.shift, strict=True):
             gauge.set(shift)
 
 
-def open_files() -> None:
-    """Prepare the files that the processes share their counts by. To be called in each before it makes any count."""
-    from service.telemetry import multiprocess
-
-    multiprocess.install()
-    forget_the_dead()
-
-
-def forget_the_dead() -> None:
-    """Remove what killed processes last said of themselves: only those that end in order do it on their own."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        names: list[str] = []
-        with suppress(OSError):  # there is no such directory, or nobody may read it
-            names = os.listdir(directory)
-        found = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", name) for name in names)
-        for pid in {int(match[1]) for match in found if match}:
-            if not _is_running(pid):
-                with suppress(OSError):  # another process that starts has been faster, or nobody may remove it
-                    mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _kinds(error: type[MisfitError]) -> list[type[MisfitError]]:
-    """An error and all that are of its kind."""
+    """Return `error` and all of its subclasses."""
     return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]

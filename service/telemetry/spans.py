@@ -1,7 +1,6 @@
-"""Spans of our own: of gRPC's calls, and of the stages in a request. Only `service.telemetry.tracing` has them
-exported.
+"""The spans of gRPC calls and of the stages of a request. `service.telemetry.tracing` exports them.
 
-No span holds what a client sent: neither images nor ids, nor the text of an error, which may quote them.
+No span holds anything that a client sent: no images, no ids, no text of an error, which may quote them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _tracer = trace.get_tracer("misfit")
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
-    """A span around what happens inside."""
+    """Make the block a span."""
     with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as current:
         try:
             yield
@@ -28,7 +27,7 @@ def span(name: str) -> Iterator[None]:
 
 @contextmanager
 def grpc_span(service: str, method: str, metadata: Mapping[str, str | bytes]) -> Iterator[Span]:
-    """The span of a call on our gRPC server, in the trace that its `metadata` name, if they do."""
+    """Make the block the span of a gRPC call, in the trace that the `metadata` name, if they name one."""
     parent = propagate.extract({name: value for name, value in metadata.items() if isinstance(value, str)})
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     with _tracer.start_as_current_span(
@@ -43,11 +42,11 @@ def grpc_span(service: str, method: str, metadata: Mapping[str, str | bytes]) ->
 
 
 def set_failed(span: Span, code: str) -> None:
-    """The span ends in an error of our own making."""
+    """Mark the span as failed with the error `code`."""
     span.set_status(Status(StatusCode.ERROR, code))
 
 
 def trace_id() -> str | None:
-    """Of the trace that is being exported, if one is: for the log."""
+    """Return the id of the trace that is being exported; None if none is."""
     context = trace.get_current_span().get_span_context()
     return format(context.trace_id, "032x") if context.is_valid and context.trace_flags.sampled else None

@@ -1,8 +1,8 @@
-"""Traces, by OpenTelemetry: one for each request, through the API's stages and over to the networks' process.
+"""OpenTelemetry traces: one for each request, through the stages of the API and on to the networks' process.
 
-Off unless MISFIT_TRACING is set. BentoML makes the spans of its HTTP servers, and hands a trace on from the API to
-Inference; those of gRPC and of the stages are in `service.telemetry.spans`. Where they go, and how many of them, the
-standard OTEL_ variables say.
+MISFIT_TRACING turns them on. BentoML makes the spans of its HTTP servers, and passes a trace on from the API to
+Inference. `service.telemetry.spans` makes the others. The standard OTEL_ variables set the destination and the
+sampling.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOT_TRACED = ("livez", "readyz", "healthz", "metrics")
 
 
 class Spans(BatchSpanProcessor):
-    """Exports all but those that BentoML's servers make of every single message: a large body has thousands."""
+    """Exports every span except those of single ASGI messages: a large body has thousands of messages."""
 
     def on_end(self, span: ReadableSpan) -> None:
         scope = span.instrumentation_scope
@@ -30,9 +30,9 @@ class Spans(BatchSpanProcessor):
 
 
 class Unlinked:
-    """ASGI application: every request begins outside of all traces, so that its headers alone say which it belongs to.
+    """ASGI application: every request begins outside of all traces, so that only its headers name its trace.
 
-    A server takes up a connection's next request in the context of the one before, whose trace would go on in it.
+    A server handles the next request of a connection in the context of the previous one, whose trace would continue.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,7 +47,7 @@ class Unlinked:
 
 
 def start(process: str) -> TracerProvider:
-    """Export from now on what this process, which is called `process`, does: by OTLP over HTTP."""
+    """Export the spans of this process from now on, by OTLP over HTTP. `process` is the name of the service in them."""
     defaults = Resource.create({"service.name": process, "service.namespace": "misfit"})
     provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(Spans(OTLPSpanExporter()))

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import os
 import pickle
+import statistics
 import subprocess
 import sys
 import threading
@@ -428,11 +430,48 @@ def test_pictures_are_had_as_bytes():
 # ---- The client itself --------------------------------------------------------------------------
 
 
-def test_the_client_loads_nothing_of_the_server():
-    heavy = ("bentoml", "onnxruntime", "torch", "sklearn", "starlette", "service.pipeline.pipeline")
-    script = f"import sys, service.client; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+SERVER_ONLY = ("bentoml", "onnxruntime", "torch", "scipy", "sklearn", "opentelemetry", "starlette", "prometheus_client")
+# The libraries that the client loaded before it had a package of its own.
+LOADED_BEFORE = ("grpc.aio", "httpx", "numpy", "PIL.Image", "pydantic", "opentelemetry.sdk.trace", "scipy.stats")
+
+
+def run_python(script: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9", "grpc://127.0.0.1:9"])
+def test_the_client_loads_nothing_of_the_server(url):
+    """Neither when it is imported, nor with the transport of a call that fails."""
+    call = f"""
+try:
+    with Client({url!r}, retries=Retries(attempts=1)) as client:
+        client.describe()
+except CallError:
+    pass
+"""
+    start = "import sys; from service.client import CallError, Client, Retries"
+    packages = ("service.pipeline", "service.core.detect", "service.telemetry", "service.transports")
+    end = f"print([name for name in {SERVER_ONLY + packages} if name in sys.modules])"
+    assert run_python("\n".join([start, call if url else "", end])) == "[]"
+
+
+def test_the_client_loads_the_library_of_its_own_transport_only():
+    assert run_python("import sys, service.client; print([name in sys.modules for name in ('grpc', 'httpx')])") == (
+        "[False, False]"
+    )
+
+
+def test_the_client_is_imported_in_half_the_time_of_what_it_loaded_before():
+    """CPU time, in processes of their own, one after the other: what else runs on the machine slows both."""
+
+    def seconds(modules: str) -> float:
+        script = f"import time; start = time.process_time(); import {modules}; print(time.process_time() - start)"
+        return float(run_python(script))
+
+    ratios = [seconds("service.client") / seconds(", ".join(LOADED_BEFORE)) for _ in range(5)]
+    assert statistics.median(ratios) < 0.5
 
 
 def test_both_clients_have_every_method_of_the_proto_by_name():

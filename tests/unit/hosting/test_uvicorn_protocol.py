@@ -178,12 +178,6 @@ def vars_of_a_cycle() -> set[str]:
     return set(h11_impl.RequestResponseCycle.__init__.__code__.co_names)
 
 
-def test_a_uvicorn_without_what_is_used_is_refused_in_clear_words(monkeypatch):
-    monkeypatch.setattr(uvicorn_protocol, "USED", ("send_400_response", "no_such_method"))
-    with pytest.raises(RuntimeError, match="H11Protocol has no no_such_method"):
-        uvicorn_protocol.limit()
-
-
 async def test_what_is_refused_is_told_why_and_what_follows_is_dropped(opened):
     protocol = opened()
     protocol.data_received(AMBIGUOUS["both lengths"])

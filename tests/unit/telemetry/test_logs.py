@@ -12,7 +12,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from service.errors import InferenceUnavailable, Overloaded, ShapeMismatch
-from service.hosting.path_allowlist import KnownPaths
+from service.hosting.path_allowlist import PathAllowlist
 from service.telemetry import logs
 from service.transports.http.middleware import AccessLog, ErrorBodies
 from service.transports.http.responses import error_response
@@ -159,7 +159,7 @@ async def test_only_paths_that_there_are_get_to_the_server(files, written):
     seen = []
     app = Starlette(routes=[Route("/", respond), Route("/score", respond), Mount("/static", files)])
     app.add_middleware(Counting, seen=seen)
-    async with client_of(KnownPaths(app)) as client:
+    async with client_of(PathAllowlist(app)) as client:
         there = ["/", "/score", "/score?a=b", "/static/css/page.css"]
         assert [(await client.get(path)).status_code for path in there] == [200] * 4
         not_there = ["/score/", "/Score", "/x/score", "/static/css", "/static/css/other.css", "/%00"]
@@ -174,7 +174,7 @@ async def test_only_paths_that_there_are_get_to_the_server(files, written):
 
 async def test_a_path_cannot_forge_a_line_of_the_log_nor_fill_it(written):
     logs.configure("plain", "Misfit")
-    async with client_of(KnownPaths(Starlette(routes=[Route("/", respond)]))) as client:
+    async with client_of(PathAllowlist(Starlette(routes=[Route("/", respond)]))) as client:
         await client.get("/a%0A2026-01-01 [INFO] forged" + "x" * 5_000)
     (line,) = written.getvalue().splitlines()
     assert "/a%0A2026-01-01%20%5BINFO%5D%20forgedxxx" in line
@@ -189,14 +189,14 @@ async def test_websockets_are_closed_before_they_are_counted():
     async def send(message):
         sent.append(message["type"])
 
-    await KnownPaths(app)({"type": "websocket", "path": "/"}, None, send)
+    await PathAllowlist(app)({"type": "websocket", "path": "/"}, None, send)
     assert (seen, sent) == ([], ["websocket.close"])
 
 
 @pytest.mark.parametrize("route", [Route("/{name}", respond), WebSocketRoute("/", respond)])
 def test_a_route_whose_paths_cannot_be_listed_is_refused_at_the_start(route):
     with pytest.raises(TypeError, match="cannot be listed"):
-        KnownPaths(Starlette(routes=[route]))
+        PathAllowlist(Starlette(routes=[route]))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """What the pipeline, the networks' process and gRPC tell Prometheus."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +15,7 @@ from service.images.decode import Upload
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.batch_metrics import BatchMetrics
-from service.telemetry.metrics import Metrics, forget_the_dead
+from service.telemetry.metrics import Metrics
 
 
 class Networks(FakeNetworks):
@@ -172,25 +170,9 @@ async def test_every_job_s_wait_is_told_as_its_batch_begins(registry, monkeypatc
         sent.append((jobs, training))
 
     dispatcher = SimpleNamespace(outbound_call=outbound_call)
-    dispatcher_metrics.watch_queues({"encode": dispatcher})
+    dispatcher_metrics.measure_waits({"encode": dispatcher})
     jobs = (SimpleNamespace(enqueue_time=99.5), SimpleNamespace(enqueue_time=98.0), SimpleNamespace(enqueue_time=100.1))
     await dispatcher.outbound_call(jobs, training=True)
     assert sent == [(jobs, True)]
     assert registry.get_sample_value("misfit_queue_age_seconds_count", {"network": "encode"}) == 3
     assert registry.get_sample_value("misfit_queue_age_seconds_sum", {"network": "encode"}) == 2.5
-
-
-def test_what_a_killed_process_said_of_itself_is_forgotten(tmp_path, monkeypatch):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    kept = ["counter_%d.db", "histogram_%d.db"]
-    names = [*kept, "gauge_livesum_%d.db", "gauge_livemostrecent_%d.db"]
-    for process in (ended, running):
-        for name in names:
-            (tmp_path / (name % process.pid)).touch()
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    forget_the_dead()
-    running.communicate(b"\n")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {name % running.pid for name in names} | {name % ended.pid for name in kept}

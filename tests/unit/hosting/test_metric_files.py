@@ -2,11 +2,13 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from prometheus_client import mmap_dict, multiprocess, values
 
-from service.telemetry.multiprocess import ReservedFile, install
+from service.hosting.metric_files import ReservedFile, forget_killed_processes, prepare
 
 KEYS = [f'["misfit_{number}", "misfit_{number}", {{}}, "help {"x" * 300}"]' for number in range(1000)]  # 330 KiB
 
@@ -89,8 +91,21 @@ def test_an_empty_file_has_no_counts(tmp_path):
 def test_prometheus_takes_these_files(monkeypatch):
     for module in (values, multiprocess):
         monkeypatch.setattr(module, "MmapedDict", mmap_dict.MmapedDict)
-    install()
+    prepare()
     assert values.MmapedDict is multiprocess.MmapedDict is ReservedFile
-    monkeypatch.setattr("service.telemetry.multiprocess.USED", ("no_such_method",))
-    with pytest.raises(RuntimeError, match="prometheus_client has no no_such_method"):
-        install()
+
+
+def test_gauges_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    kept = ["counter_%d.db", "histogram_%d.db"]
+    names = [*kept, "gauge_livesum_%d.db", "gauge_livemostrecent_%d.db"]
+    for process in (ended, running):
+        for name in names:
+            (tmp_path / (name % process.pid)).touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    forget_killed_processes()
+    running.communicate(b"\n")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {name % running.pid for name in names} | {name % ended.pid for name in kept}

@@ -1,0 +1,139 @@
+"""The files through which the processes share their Prometheus counts. A full disk loses counts, and nothing else.
+
+prometheus_client maps sparse files into memory. If the disk has no room for a page of such a file, the system ends the
+process that writes to the page (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.hosting.private_names import private_names, require, require_in_code
+
+with private_names(__name__):
+    from prometheus_client import mmap_dict, multiprocess, values
+
+    require(mmap_dict, "_INITIAL_MMAP_SIZE", "MmapedDict")
+    require(mmap_dict.MmapedDict, "_init_value", "read_value", "write_value", "read_all_values_from_file")
+    require_in_code(mmap_dict.MmapedDict.__init__, "_f", "_capacity", "_used", "_positions")
+    require(values, "MmapedDict")
+    require(multiprocess, "MmapedDict", "mark_process_dead")
+
+HEADER_BYTES = 8
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    Base = Any
+else:
+    Base = mmap_dict.MmapedDict
+
+
+class ReservedFile(Base):  # type: ignore[misc]
+    """The counts of one process and one kind, in a file whose disk space is reserved before anything is written.
+
+    Counts that find no space are kept in memory, where no other process sees them: /metrics misses them.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        self._in_memory: dict[str, tuple[float, float]] = {}  # value and timestamp
+        try:
+            if not read_mode:
+                _reserve(filename)
+            super().__init__(filename, read_mode)
+        except OSError as error:
+            if read_mode:
+                raise
+            logger.warning("no room for counts in %s: %s; some will be missing at /metrics", filename, error.strerror)
+            self._f = None
+            self._positions: dict[str, int] = {}
+
+    def read_value(self, key: str) -> tuple[float, float]:
+        """Return the value and the timestamp of `key`, which is (0, 0) the first time."""
+        if key in self._in_memory:
+            return self._in_memory[key]
+        try:
+            value: tuple[float, float] = super().read_value(key)
+        except OSError:
+            self._in_memory[key] = value = 0.0, 0.0
+        return value
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        if key not in self._in_memory:
+            try:
+                super().write_value(key, value, timestamp)
+            except OSError:
+                self._in_memory[key] = value, timestamp
+        else:
+            self._in_memory[key] = value, timestamp
+
+    def _init_value(self, key: str) -> None:
+        """Give `key` a place in the file. Raises OSError where there is no room for it."""
+        if self._f is None:
+            raise OSError("there is no file")
+        capacity, most = self._capacity, self._used + len(key.encode()) + 32  # its length, padding, and two doubles
+        while most > capacity:
+            capacity *= 2
+        if capacity > self._capacity:
+            os.posix_fallocate(self._f.fileno(), 0, capacity)
+        super()._init_value(key)
+
+    @staticmethod
+    def read_all_values_from_file(filename: str) -> Any:
+        """Return the counts in a file, as the base class does; no counts if the file is empty."""
+        if Path(filename).stat().st_size < HEADER_BYTES:
+            return iter(())
+        return Base.read_all_values_from_file(filename)
+
+
+def _reserve(filename: str) -> None:
+    """Create the file where it does not exist, and reserve its room. Raises OSError where there is none."""
+    is_new = not Path(filename).exists()
+    try:
+        with Path(filename).open("a+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            os.posix_fallocate(file.fileno(), 0, max(size, mmap_dict._INITIAL_MMAP_SIZE))
+    except OSError:
+        if is_new:
+            with suppress(OSError):
+                Path(filename).unlink()
+        raise
+
+
+def prepare() -> None:
+    """Have this process write its counts to ReservedFiles, and forget the counts of processes that were killed.
+
+    Call it before the process makes its first count.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        for module in (values, multiprocess):
+            vars(module)["MmapedDict"] = ReservedFile
+    forget_killed_processes()
+
+
+def forget_killed_processes() -> None:
+    """Remove the gauges of processes that were killed. A process that ends in order removes its own."""
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        names: list[str] = []
+        with suppress(OSError):  # the directory does not exist, or may not be read
+            names = os.listdir(directory)
+        matches = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", name) for name in names)
+        for pid in {int(match[1]) for match in matches if match}:
+            if not _is_running(pid):
+                with suppress(OSError):  # another process that starts has removed the file, or nobody may
+                    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
