@@ -34,12 +34,12 @@ def export_run(
 ) -> Bundle:
     """Write the model of `run` (trained, then evaluated) as a bundle to `out`.
 
-    `estimator` is what its contexts are estimated by where a request does not say. Left open, it is the service's own
-    default where generative factors are known, and NATURAL elsewhere.
+    `estimator` is the bundle's default estimator. If None, it is the service's own default where generative factors are
+    known, and NATURAL elsewhere.
 
-    Raises FileNotFoundError where the run is not trained and evaluated, ValueError where it was trained on after
-    its evaluation, ParityError where ONNX Runtime computes something else than PyTorch, FileExistsError where
-    `out` holds anything but a bundle; then nothing is written, and an older bundle stays as it is.
+    Raises FileNotFoundError where the run is not trained and evaluated, ValueError where it was trained after its
+    evaluation, ParityError where ONNX Runtime and PyTorch differ, FileExistsError where `out` holds anything but a
+    bundle. After an error nothing is written, and an older bundle stays as it is.
     """
     config = load_config(run)
     evaluation = _evaluation(run)
@@ -79,6 +79,7 @@ def export_run(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Export one run and return the exit code: 0, or 1 for an error that the message explains."""
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a trained and evaluated run")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="directory to write")

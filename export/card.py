@@ -1,6 +1,6 @@
-"""The model card: what a bundle is, what it was measured to do, and what it cannot do.
+"""The model card of a bundle: what the model is, what was measured, and its limits.
 
-Every figure in it is read from the manifest or from the run's evaluation; none is written here.
+Every figure is read from the manifest or from the run's evaluation.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ ORIGINS = {
 
 
 def model_card(manifest: Manifest, population: Population, evaluation: Mapping[str, Any]) -> str:
-    """The card as Markdown. `evaluation` is the run's evaluation.json."""
+    """Return the card as Markdown. `evaluation` is the run's evaluation.json."""
     height, width, channels = manifest.image.shape
     name, source = (str(manifest.data.get(key)) for key in ("name", "source"))
     saliency = manifest.parity.saliency_relative

@@ -1,11 +1,11 @@
-"""Torch modules -> ONNX graphs with the service's contract: uint8 images outside, latents in between.
+"""Export of the torch modules to ONNX graphs with the service's inputs and outputs.
 
     encoder   `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder   `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): the expected image
     saliency  `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): where each latent's mean is read;
               of convolutional networks only
 
-Scaling, layout and sigmoid are part of the graph, so no client can normalise wrongly.
+Scaling, layout and sigmoid are part of the graph, so a client cannot normalise wrongly.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class _Decoder(nn.Module):
 
 
 class _Saliency(nn.Module):
-    """Where each latent's mean is read: sum_c A_c d mean_k / d A_c at every position of the last convolution.
+    """Heat maps of each latent's mean: sum_c A_c d mean_k / d A_c at every position of the last convolution.
 
-    A_c is channel c of the activations. This is Grad-CAM without its average of the gradient over positions (HiResCAM,
-    Draelos & Carin 2020). That average suits networks which pool; this encoder reads every position with weights of
-    its own, and averaged over them the map of "object hue" lights the wall as often as the object.
+    A_c is channel c of the activations. This is HiResCAM (Draelos & Carin 2020): Grad-CAM without its average of the
+    gradient over positions. That average suits networks with pooling. This encoder has separate weights for every
+    position; with the average the map of "object hue" highlights the wall as often as the object.
 
-    Linear layers follow the activations, with a LeakyReLU between them, so that the mean is a sum over positions: each
-    gives its share to every hidden unit, the unit's slope scales it, and the next layer's weights gather it. A map
-    adds up to the latent's mean but for what the biases give.
+    Linear layers with LeakyReLU follow the activations, so the mean is a sum over positions. Each position contributes
+    to every hidden unit, the unit's slope scales the contribution, and the next layer's weights sum it. A map adds up
+    to the latent's mean except for the contribution of the biases.
     """
 
     by_position: Tensor
@@ -84,25 +84,25 @@ class _Saliency(nn.Module):
 
 
 def _scaled(images: Tensor) -> Tensor:
-    """uint8 (N, H, W, C) -> what the networks take, (N, C, H, W) in [0, 1]."""
+    """Convert uint8 (N, H, W, C) to the networks' input, (N, C, H, W) in [0, 1]."""
     return images.permute(0, 3, 1, 2).float() / 255
 
 
 def encoder(vae: VAE) -> bytes:
-    """The encoder as a serialised ONNX graph, for any number of images."""
+    """Return the encoder as a serialised ONNX graph, for any number of images."""
     example = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
     return _export(_Encoder(vae), example, "images", "latents")
 
 
 def decoder(vae: VAE) -> bytes:
-    """The decoder as a serialised ONNX graph, for any number of latents."""
+    """Return the decoder as a serialised ONNX graph, for any number of latents."""
     return _export(_Decoder(vae), torch.zeros(2, vae.latent_dim), "latents", "images")
 
 
 def saliency(vae: VAE) -> bytes | None:
-    """The heat maps of every latent as a serialised ONNX graph, for any number of images.
+    """Return the heat maps of every latent as a serialised ONNX graph, for any number of images.
 
-    None without convolutions: a perceptron's hidden units have no places in the image.
+    The result is None without convolutions, since a perceptron's hidden units have no position in the image.
     """
     if not any(isinstance(layer, nn.Conv2d) for layer in vae.encoder):
         return None
@@ -130,7 +130,7 @@ def _export(module: nn.Module, example: Tensor, input_name: str, output_name: st
 
 
 def _without_traces(graph: ModelProto) -> ModelProto:
-    """The same graph without the exporter's notes, which hold source paths of the exporting machine."""
+    """Remove the exporter's metadata, which holds source paths of the exporting machine, and return the graph."""
     del graph.metadata_props[:]
     del graph.graph.metadata_props[:]
     for entry in (*graph.graph.node, *graph.graph.initializer, *graph.graph.value_info):

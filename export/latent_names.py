@@ -1,4 +1,4 @@
-"""Names for the latents, from what each was measured to follow."""
+"""Names of the latents, derived from the factor that each shares the most information with."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ def describe(
     mutual_information: ArrayLike,
     factor_entropy: ArrayLike,
 ) -> tuple[Latent, ...]:
-    """Every latent with its name and, where it follows one, its factor.
+    """Return every latent with its name and, where it follows one, its factor.
 
-    A live latent is named after the factor that it shares most information with, if that is at least
-    NAMED_SHARE of the factor's entropy; of several that follow one factor the most informative is
-    "object hue", the next "object hue 2". A latent that follows none is "latent 7", and one
-    that does not vary over the population "latent 7 (dead)".
+    A live latent follows the factor that it shares the most information with, if that is at least NAMED_SHARE of the
+    factor's entropy. Of several latents that follow one factor the most informative is named "object hue", the next
+    "object hue 2". A live latent that follows none is "latent 7", and a dead one is "latent 7 (dead)".
 
-    mutual_information (L, K) and factor_entropy (K,) are in nats; K = 0 where no factor is known.
-    Raises ValueError where the shapes disagree.
+    `mutual_information` (L, K) and `factor_entropy` (K,) are in nats; K is 0 where no factor is known. Raises
+    ValueError where the shapes disagree.
     """
     information = np.asarray(mutual_information, dtype=np.float64).reshape(latent_dim, len(factors))
     entropy = np.asarray(factor_entropy, dtype=np.float64).reshape(len(factors))

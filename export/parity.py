@@ -1,7 +1,7 @@
-"""PyTorch against ONNX Runtime: a graph that computes something else than the trained network is refused.
+"""The parity check of the export: a graph that computes anything else than the trained network is refused.
 
-The reference is written out here once more, in numpy around the bare network, so that a mistake in
-the graph's scaling, layout or rounding shows as well as one in its weights; the heat maps' gradient is autograd's.
+The reference is a second implementation in numpy around the bare network, so errors in the graph's scaling, layout or
+rounding are found as well as errors in its weights. The reference of the heat maps is autograd.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Maps = NDArray[np.float32]
 
 
 class ParityError(Exception):
-    """ONNX Runtime computes something else than PyTorch: the bundle must not be written."""
+    """ONNX Runtime and PyTorch differ, so the bundle must not be written."""
 
 
 def check(
@@ -38,13 +38,13 @@ def check(
 ) -> Parity:
     """Compare the graphs with `vae` (float32) on the CPU and return the largest differences.
 
-    Encoder and heat maps see noise, smooth colour fields and the network's own images at every batch size; the
-    decoder sees latents drawn from the population. Latents and heat maps differ relative to the scale of the tensor
-    that they are part of, max|onnx - torch| / max|torch|, for mean and logvar apart; pixels in grey levels. Images
-    with a hidden unit at its kink are left out of the comparison of heat maps, which a perceptron has none of.
+    Encoder and heat maps get noise, smooth colour fields and the network's own images at every batch size; the decoder
+    gets latents drawn from the population. Latents and heat maps differ relative to the scale of their tensor, max|onnx
+    - torch| / max|torch|, with mean and logvar apart. Pixels differ in grey levels. The comparison of heat maps leaves
+    out images with a hidden unit at its kink, and is skipped for perceptrons.
 
-    Raises ParityError where a graph has another output shape or type, or differs by more than
-    LATENTS_RELATIVE, SALIENCY_RELATIVE or PIXELS_GREY_LEVELS.
+    Raises ParityError where a graph has another output shape or type, or differs by more than LATENTS_RELATIVE,
+    SALIENCY_RELATIVE or PIXELS_GREY_LEVELS.
     """
     encode = ort.InferenceSession(encoder, providers=["CPUExecutionProvider"])
     decode = ort.InferenceSession(decoder, providers=["CPUExecutionProvider"])
@@ -77,7 +77,7 @@ def _torch_encode(vae: VAE, images: Images) -> Latents:
 
 
 def _torch_saliency(vae: VAE, images: Images) -> tuple[Maps, NDArray[np.bool_]]:
-    """Heat maps (N, L, h, w) by autograd, and the images (N,) whose hidden units are all clear of their kinks."""
+    """Return heat maps (N, L, h, w) by autograd, and a mask (N,) of the images without a hidden unit near its kink."""
     last = max(place for place, layer in enumerate(vae.encoder) if isinstance(layer, nn.Conv2d))
     with torch.no_grad():
         activations = vae.encoder[: last + 2](_scaled(images))
@@ -157,7 +157,7 @@ def _noise(vae: VAE, batch: int, random: np.random.Generator) -> Images:
 
 
 def _smooth(vae: VAE, batch: int, random: np.random.Generator) -> Images:
-    """A colour in each corner and a smooth passage between them."""
+    """Return images with a colour in each corner and a smooth transition between them."""
     height, width, channels = vae.image_shape
     down, across = np.linspace(0, 1, height), np.linspace(0, 1, width)
     corners = random.uniform(0, 255, size=(batch, 2, 2, channels))

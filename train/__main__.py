@@ -1,4 +1,4 @@
-"""Command line: python -m train COMMAND; `python -m train --help` lists the commands."""
+"""The command line of training: python -m train COMMAND; `python -m train --help` lists the commands."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ DIGITS = RUNS / "mnist_contexts"
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, or 2 for an error that the message explains."""
     options = _parser().parse_args(arguments)
     try:
         options.command(options)

@@ -1,4 +1,7 @@
-"""What the commands of `python -m train` do: load what they need, measure or draw, write, and print what was found."""
+"""The commands of `python -m train`: each loads its input, computes, writes files, and prints a result.
+
+Imports of torch and matplotlib are inside the functions, so that `--help` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,14 @@ ENCODED_AT_A_TIME = 4_096
 
 
 def list_presets(options: argparse.Namespace) -> None:
+    """Print every preset with its length and description."""
     for name, make in PRESETS.items():
         preset = make()
         print(f"{name:28} {preset.total_steps:>7,} steps of {preset.training_batch:>3}   {preset.description}")
 
 
 def run(options: argparse.Namespace) -> None:
+    """Train a preset, then evaluate the run and draw its figures, unless it stops before its end."""
     from train.data import registry
     from train.reports.results import unfolding_of
     from train.training import loop
@@ -68,27 +73,32 @@ def run(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    """Evaluate a run and print its metrics."""
     result = _measure(options.run, _dataset_of(options), options.split)
     print(json.dumps(result["metrics"], indent=2))
 
 
 def figures(options: argparse.Namespace) -> None:
+    """Draw the figures of an evaluated run."""
     _draw(options.run, _dataset_of(options))
 
 
 def results(options: argparse.Namespace) -> None:
+    """Keep the numbers and figures of a finished run."""
     from train.reports.results import keep
 
     print(keep(options.run, options.out))
 
 
 def seeds(options: argparse.Namespace) -> None:
+    """Compare runs of one preset over several seeds."""
     from train.reports.seeds import keep
 
     print(keep(options.runs, options.out))
 
 
 def page(options: argparse.Namespace) -> None:
+    """Write the page of all kept results."""
     from train.reports.experiments import page as text
 
     target = options.results / "README.md"
@@ -97,6 +107,7 @@ def page(options: argparse.Namespace) -> None:
 
 
 def render(options: argparse.Namespace) -> None:
+    """Render a data set."""
     from train.data.dsprites import dataset as dsprites
     from train.data.shapes3d import dataset as shapes3d
 
@@ -106,6 +117,7 @@ def render(options: argparse.Namespace) -> None:
 
 
 def fidelity(options: argparse.Namespace) -> None:
+    """Compare a rendered data set with real frames. Raises ValueError where dSprites differs too much."""
     from train.data.dsprites import fidelity as dsprites_fidelity
     from train.data.shapes3d import fidelity as shapes3d_fidelity
 
@@ -128,12 +140,14 @@ def fidelity(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
+    """Write the sample batch of the README and the tests."""
     from train.data.sample_batch import write_sample_batch
 
     write_sample_batch(options.out)
 
 
 def seed_case(options: argparse.Namespace) -> None:
+    """Measure the seed's case on a bundle; write seed_case.json and its figures."""
     from tqdm import tqdm
 
     from train.benchmarks import contexts
@@ -153,6 +167,7 @@ def seed_case(options: argparse.Namespace) -> None:
 
 
 def benchmark(options: argparse.Namespace) -> None:
+    """Run the outlier benchmark on a bundle; write benchmark.json and benchmark.md."""
     from train.benchmarks import counterfactuals, ood, outliers
     from train.data.dataset import split
     from train.data.shapes3d import dataset as shapes3d
@@ -178,6 +193,7 @@ def benchmark(options: argparse.Namespace) -> None:
 
 
 def digits(options: argparse.Namespace) -> None:
+    """Run the benchmark on digits on a bundle; write digits.json, README.md and figures."""
     from dataclasses import replace
 
     from train.benchmarks import digits, outliers
@@ -216,7 +232,7 @@ def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:
 
 
 def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> dict[str, Any]:
-    """What a measured result says of how it was measured."""
+    """Return how a result was measured: bundle, data, seed, command and commit."""
     return {
         "model": served.manifest.model,
         "bundle_id": served.manifest.bundle_id,

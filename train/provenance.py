@@ -1,4 +1,4 @@
-"""What a result says of how it came about: the command, and the commit of the code that ran."""
+"""The provenance of a result: the command, and the commit of the code that ran."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 
 def command() -> str:
-    """The command that runs, with what lies elsewhere on this machine by its name only: nobody else has it there."""
+    """Return the running command.
+
+    Absolute paths are shortened to their names, since they mean nothing on another machine.
+    """
     arguments = (Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:])
     return " ".join(["python -m train", *arguments])
 
 
 def commit() -> str:
-    """The commit that this code is at, with "+" where the work tree differs from it; "unknown" outside git."""
+    """Return the commit of this code, with "+" where the work tree differs from it; "unknown" outside git."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(

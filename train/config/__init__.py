@@ -1,1 +1,1 @@
-"""What a training run is made of: presets, their parts, and overrides from the command line."""
+"""The configuration of a training run: presets, their parts, and overrides from the command line."""

@@ -1,7 +1,7 @@
-"""What a preset is made of: network, objective and schedule, frozen and typed; and how a run writes it down.
+"""The parts of a preset: network, objective and schedule, as frozen typed records, and their form in JSON.
 
-A run is its preset plus a seed: nothing else decides what is computed. Ranges are checked where the
-fields are defined, so a bad value fails before any data is read.
+A run is its preset and a seed; nothing else decides what is computed. Each record checks the ranges of its fields, so
+an invalid value fails before any data is read.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ ImageShape = tuple[int, int, int]  # height, width, channels
 
 @dataclass(frozen=True)
 class Network:
-    """Convolutions 4x4 of stride 2, then hidden layers, then mean and logvar; the decoder mirrors it.
+    """Convolutions 4x4 of stride 2, then hidden layers, then mean and logvar. The decoder mirrors the encoder.
 
-    Without convolutions it is a multilayer perceptron. Between layers stands a LeakyReLU of slope `leak` below 0:
-    0 is the plain ReLU.
+    Without convolutions the network is a multilayer perceptron. `leak` is the slope of the LeakyReLU below 0; 0 makes
+    it a ReLU.
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 256)
@@ -43,9 +43,9 @@ class BetaVAE:
 
 @dataclass(frozen=True)
 class CapacityVAE:
-    """gamma |KL - C|: the KL is held at a capacity C that grows (Burgess et al. 2018, eq. 8).
+    """The capacity objective gamma |KL - C|: the KL follows a growing capacity C (Burgess et al. 2018, eq. 8).
 
-    C grows linearly from 0 to `capacity`, nats per image, over `capacity_steps`. `gamma` stays until then and falls
+    C grows linearly from 0 to `capacity` nats per image over `capacity_steps`. `gamma` is constant until then and falls
     linearly to `final_gamma` over the next `decay_steps`.
     """
 
@@ -64,12 +64,12 @@ class CapacityVAE:
 
 @dataclass(frozen=True)
 class BetaTCVAE:
-    """Weights of the four terms of the beta-TCVAE objective (Chen et al. 2018, eq. 4).
+    """Weights of the terms of the beta-TCVAE objective (Chen et al. 2018, eq. 4).
 
-    alpha, beta, gamma weight the index-code mutual information, the total correlation and the
-    dimension-wise KL. `pressure` multiplies all three at the first step and falls geometrically to 1 over
-    `pressure_steps`: a bottleneck that opens slowly lets the factors enter one at a time, each into a
-    dimension of its own. `gamma_steps` anneals gamma in linearly from 0, as the plain recipe does.
+    `alpha`, `beta` and `gamma` weight the index-code mutual information, the total correlation and the dimension-wise
+    KL. `pressure` multiplies all three at the first step and falls geometrically to 1 over `pressure_steps`. The
+    bottleneck then opens slowly, and the factors enter one at a time, each into its own latent. `gamma_steps` anneals
+    gamma in linearly from 0, as the plain recipe does.
     """
 
     alpha: float = 1.0
@@ -95,19 +95,23 @@ OBJECTIVES: dict[str, type[BetaVAE] | type[CapacityVAE] | type[BetaTCVAE]] = {
 
 @dataclass(frozen=True)
 class Preset:
-    """One experiment. `steps` counts training batches of `training_batch` images.
+    """One experiment. It trains for `steps` training batches of `training_batch` images.
 
-    After those, `decoder_steps` more train the decoder alone, at a learning rate that falls again from
-    `learning_rate` to `final_learning_rate`: with the encoder fixed only the likelihood is left of the objective,
-    so that reconstructions sharpen while the latents, and how disentangled they are, stay as they were. To it comes
-    `structure` times 1 - SSIM: a likelihood hardly minds faint noise on a plain surface, which a person sees at once.
-    Where `bilateral_radius` is not 0, the decoder ends in a filter of so many pixels from its own steps on
+    Width: the network has half its width for `narrow_steps`, then the full one (train/models/net2net.py).
+
+    Alignment: after `folded_steps` dead latents are dropped, and a latent whose sign depends on the context is aligned
+    (train/alignment/align_latents.py). With `second_look` the aligned latents are compared across contexts after the
+    last step (train/alignment/edge_matching.py). Where they disagree they are refitted, and all steps after
+    `folded_steps` are repeated.
+
+    Decoder: after `steps`, `decoder_steps` more train the decoder alone, at a learning rate that falls again from
+    `learning_rate` to `final_learning_rate`. With the encoder fixed only the likelihood remains of the objective, so
+    reconstructions become sharper while the latents and their disentanglement stay the same. `structure` times 1 - SSIM
+    is added to the loss, because the likelihood hardly penalises faint noise on a plain surface that a person sees at
+    once. Where `bilateral_radius` is not 0, a bilateral filter of that radius in pixels is appended to the decoder
     (train/models/bilateral_filter.py).
 
-    After `folded_steps` idle latents are dropped and a folded one is unfolded (train/alignment/align_latents.py). With
-    `second_look` what came of it is looked at again when all steps are done, by the outlines of what the decoder shows
-    (train/alignment/edge_matching.py). Where hues still turn what latents mean, they are taught anew, and all steps
-    after `folded_steps` are taken again.
+    Raises ValueError for values out of range, and for stages that do not fit together.
     """
 
     name: str
@@ -153,32 +157,35 @@ class Preset:
 
     @property
     def total_steps(self) -> int:
-        """Steps of a run that a second look leaves as it is."""
+        """Return the number of steps of a run without refitting at the end."""
         return self.steps + self.decoder_steps
 
     @property
     def most_steps(self) -> int:
-        """Steps of a run whose latents a second look has taught anew."""
+        """Return the number of steps of a run whose latents are refitted at the end."""
         return self.total_steps + (self.total_steps - self.folded_steps if self.second_look else 0)
 
     def last_step(self, aligned: bool | None) -> int:
-        """The step with which a run is done; `aligned` is what its second look came to, None where there was none."""
+        """Return the last step of a run.
+
+        `aligned` tells whether the second look refitted the latents; None where it has not taken place.
+        """
         return self.total_steps if not self.second_look or aligned is False else self.most_steps
 
     def scheduled(self, step: int) -> int:
-        """The step whose learning rate and losses `step` has: its own, or the one that it repeats."""
+        """Return the step whose learning rate and loss weights apply at `step`: its own, or the one that it repeats."""
         return step if step < self.total_steps else step - self.total_steps + self.folded_steps
 
 
 def record_of(preset: Preset) -> dict[str, Any]:
-    """`preset` as JSON holds it; `from_record` reads it back."""
+    """Return `preset` as JSON types. `from_record` is the inverse."""
     record = asdict(preset)
     record["objective"] = {"kind": type(preset.objective).__name__, **record["objective"]}
     return record
 
 
 def from_record(record: dict[str, Any]) -> Preset:
-    """The preset that `record_of` and JSON made `record` of."""
+    """Return the preset of a record that `record_of` made."""
     network, objective = dict(record["network"]), dict(record["objective"])
     network |= {name: tuple(network[name]) for name in ("channels", "hidden")}
     kind = OBJECTIVES[objective.pop("kind")]

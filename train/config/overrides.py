@@ -1,4 +1,4 @@
-"""Presets as the command line changes them: one field, the images' size, or the length of the whole recipe."""
+"""Changes of a preset by the command line: one field, the size of the images, or the length of the recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALLEST_GRID = 4  # pixels a side that the convolutions of `sized` leave
 
 
 def override(preset: Preset, setting: str) -> Preset:
-    """`preset` with one field changed, given as "steps=5000" or "objective.beta=8"."""
+    """Return `preset` with one field changed. `setting` is "steps=5000" or "objective.beta=8"."""
     path, separator, text = setting.partition("=")
     owner, _, name = path.rpartition(".")
     parts: dict[str, Any] = {"": preset, "network": preset.network, "objective": preset.objective}
@@ -31,10 +31,10 @@ def override(preset: Preset, setting: str) -> Preset:
 
 
 def sized(preset: Preset, size: int, channels: int) -> Preset:
-    """`preset` for square images of `size` pixels a side with 1 or 3 `channels`, and as many convolutions as fit.
+    """Return `preset` for square images of `size` x `size` pixels and 1 or 3 `channels`.
 
-    Each halves the side, down to 4 pixels or more, and has at most 256 features. Raises ValueError where fewer than two
-    fit.
+    The network gets as many convolutions as fit. Each convolution halves the side, down to 4 pixels or more, and has at
+    most 256 features. Raises ValueError where fewer than two fit.
     """
     if channels not in (1, 3):
         raise ValueError(f"images have 1 channel (grey) or 3 (colour), not {channels}")
@@ -48,9 +48,9 @@ def sized(preset: Preset, size: int, channels: int) -> Preset:
 
 
 def shortened(preset: Preset, steps: int) -> Preset:
-    """The whole recipe in about `steps` steps: every schedule shrinks in proportion, and keeps at least one step.
+    """Return `preset` with the whole recipe in about `steps` steps.
 
-    Raises ValueError for fewer steps than one.
+    Every schedule shrinks in proportion and keeps at least one step. Raises ValueError for fewer steps than one.
     """
     if steps < 1:
         raise ValueError(f"a run has at least 1 step, got {steps}")

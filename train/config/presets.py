@@ -1,4 +1,4 @@
-"""Every experiment as a function that returns its preset."""
+"""The presets: every experiment as a function that returns its preset. PRESETS lists them by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ MNIST_EPOCH = 630  # 63,000 images in training batches of 100
 
 
 def mnist_vae() -> Preset:
+    """Return the plain VAE on MNIST."""
     return Preset(
         name="mnist_vae",
         dataset="mnist",
@@ -25,18 +26,22 @@ def mnist_vae() -> Preset:
 
 
 def dsprites_beta_vae_1() -> Preset:
+    """Return the beta-VAE on dSprites with beta 1."""
     return _dsprites_beta_vae("dsprites_beta_vae_1", 1.0)
 
 
 def dsprites_beta_vae_4() -> Preset:
+    """Return the beta-VAE on dSprites with beta 4."""
     return _dsprites_beta_vae("dsprites_beta_vae_4", 4.0)
 
 
 def dsprites_beta_vae_2_5() -> Preset:
+    """Return the beta-VAE on dSprites with beta 2.5."""
     return _dsprites_beta_vae("dsprites_beta_vae_2_5", 2.5)
 
 
 def dsprites_gamma_vae_mlp() -> Preset:
+    """Return the capacity VAE of perceptrons on dSprites with constant gamma."""
     return _dsprites(
         name="dsprites_gamma_vae_mlp",
         network=DSPRITES_MLP,
@@ -48,6 +53,7 @@ def dsprites_gamma_vae_mlp() -> Preset:
 
 
 def dsprites_gamma_vae_mlp_decay() -> Preset:
+    """Return the capacity VAE of perceptrons on dSprites with falling gamma."""
     return _dsprites(
         name="dsprites_gamma_vae_mlp_decay",
         network=DSPRITES_MLP,
@@ -59,6 +65,7 @@ def dsprites_gamma_vae_mlp_decay() -> Preset:
 
 
 def dsprites_gamma_vae_cnn() -> Preset:
+    """Return the convolutional capacity VAE on dSprites with constant gamma."""
     return _dsprites(
         name="dsprites_gamma_vae_cnn",
         network=DSPRITES_CNN,
@@ -70,6 +77,7 @@ def dsprites_gamma_vae_cnn() -> Preset:
 
 
 def dsprites_gamma_vae_cnn_decay() -> Preset:
+    """Return the convolutional capacity VAE on dSprites with falling gamma."""
     return _dsprites(
         name="dsprites_gamma_vae_cnn_decay",
         network=DSPRITES_CNN,
@@ -81,6 +89,7 @@ def dsprites_gamma_vae_cnn_decay() -> Preset:
 
 
 def dsprites_beta_tcvae() -> Preset:
+    """Return the beta-TCVAE on dSprites."""
     return _dsprites(
         name="dsprites_beta_tcvae",
         network=Network(channels=(32, 32, 32, 32), hidden=(256,), latent_dim=10, leak=0.0),
@@ -93,6 +102,7 @@ def dsprites_beta_tcvae() -> Preset:
 
 
 def shapes3d_beta_tcvae() -> Preset:
+    """Return the beta-TCVAE on 3D Shapes with all stages, which trains the shipped bundle."""
     return Preset(
         name="shapes3d_beta_tcvae",
         dataset="shapes3d",
@@ -115,6 +125,7 @@ def shapes3d_beta_tcvae() -> Preset:
 
 
 def shapes3d_beta_tcvae_plain() -> Preset:
+    """Return the beta-TCVAE on 3D Shapes with the plain recipe of its paper."""
     return Preset(
         name="shapes3d_beta_tcvae_plain",
         dataset="shapes3d",
@@ -129,6 +140,7 @@ def shapes3d_beta_tcvae_plain() -> Preset:
 
 
 def folder() -> Preset:
+    """Return the beta-TCVAE for a folder of the user's own images."""
     return Preset(
         name="folder",
         dataset="folder",

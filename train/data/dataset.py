@@ -1,4 +1,4 @@
-"""What every data set looks like to the training loop, and how it is split."""
+"""The data set as the training loop sees it, and its split."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ HELD_OUT_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with the generative factors behind them, where those are known.
+    """Images with their generative factors, where those are known.
 
     images        uint8 (N, H, W, C)
-    factors       int64 (N, K), the class of each factor; K is 0 where nothing is known
+    factors       int64 (N, K), the class of each factor; K is 0 where no factor is known
     factor_names  K names
     factor_sizes  K numbers of classes
     name          of the data set
-    source        where these images come from: "official", "rendered", "own files"
-    labels        int64 (N,), what each image shows, where that is known: unlike a factor, it is not independent of
-                  everything else that is seen
-    label_names   of the labels' values
+    source        origin of the images: "official", "rendered", "own files"
+    labels        int64 (N,), what each image shows, where known. Unlike a factor, a label is not independent of the
+                  other properties of the image
+    label_names   names of the labels' values
     """
 
     images: NDArray[np.uint8]
@@ -39,12 +39,13 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Return height, width and channels."""
         _, height, width, channels = self.images.shape
         return height, width, channels
 
 
 class Split(NamedTuple):
-    """Disjoint, shuffled index arrays. Recipes are chosen on `validation`; `test` is only ever reported on."""
+    """Disjoint, shuffled row indices. Recipes are chosen on `validation`; `test` is only reported on."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -52,7 +53,7 @@ class Split(NamedTuple):
 
 
 def split(size: int) -> Split:
-    """90% train, 5% validation, 5% test of `size` images, the same in every run."""
+    """Return 90% training, 5% validation and 5% test rows of `size` images, the same in every run."""
     order = np.random.default_rng(SPLIT_SEED).permutation(size).astype(np.int64)
     held_out = max(1, round(size * HELD_OUT_SHARE))
     return Split(order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out])

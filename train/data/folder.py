@@ -1,7 +1,7 @@
-"""A folder of the user's own images: any tree of image files, of any sizes and modes.
+"""The data set `folder`: any tree of the user's own image files, of any size and mode.
 
-Each file is brought to the model's shape by the code that the service uses, so that the model sees in training what
-it will be shown. The result is kept in CACHE, under a name that changes with any file of the folder.
+The service's code brings each file to the model's shape, so training and serving see the same pixels. The result is
+cached in CACHE under a key that changes with any file of the folder.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ SKIPPED_SHOWN = 10
 
 @dataclass(frozen=True)
 class Contents:
-    """The images of a folder, and why each of the skipped files was skipped, by its path within the folder."""
+    """The images of a folder, and the reason for each skipped file by its path within the folder."""
 
     dataset: Dataset
     skipped: dict[str, str]
 
 
 def load(directory: Path, shape: ImageShape) -> Dataset:
-    """The images of `directory` as `read` gives them; what was skipped, and what looks wrong, goes to stderr."""
+    """Return the images of `directory` as `read` does. Skipped files and warnings are printed to stderr."""
     contents = read(directory, shape)
     for line in (*_skipped_lines(contents.skipped), *warnings(contents.dataset)):
         print(line, file=sys.stderr)
@@ -48,10 +48,10 @@ def load(directory: Path, shape: ImageShape) -> Dataset:
 
 
 def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Contents:
-    """Every image file below `directory`, in the order of their paths, as uint8 (N, *shape).
+    """Read every image file below `directory`, in the order of the paths, as uint8 (N, *shape).
 
-    The first folder below `directory` is an image's label, where every image lies in one and there are several.
-    Raises FileNotFoundError where `directory` is none, ValueError where fewer than FEWEST_IMAGES can be read.
+    Where every image lies in a subfolder and there are several, the first subfolder is the image's label. Raises
+    FileNotFoundError where `directory` is no folder, ValueError where fewer than FEWEST_IMAGES can be read.
     """
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a folder: name one that holds image files")
@@ -86,7 +86,7 @@ def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Conte
 
 
 def warnings(dataset: Dataset) -> list[str]:
-    """What in the images speaks against training on them, in plain words."""
+    """Return warnings about the images: too few, flat, repeated, or all alike."""
     images = dataset.images
     found = []
     if len(images) < FEW_IMAGES:
@@ -137,7 +137,7 @@ def _labels(names: list[str]) -> tuple[NDArray[np.int64] | None, tuple[str, ...]
 
 
 def _key(directory: Path, paths: list[Path], shape: ImageShape) -> str:
-    """Changes with the folder, the shape, and any file's name, size or time."""
+    """Return a hash of the folder, the shape, and every file's name, size and time."""
     files = [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
     return hashlib.sha256(json.dumps([str(directory.resolve()), shape, files]).encode()).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""MNIST (LeCun, Cortes and Burges, 1998): all 70,000 digits, from its four idx files, packed with gzip or not."""
+"""MNIST (LeCun, Cortes & Burges 1998): all 70,000 digits, from its four idx files, gzipped or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TIMEOUT_SECONDS = 30
 
 
 def load(directory: Path) -> Dataset:
-    """Read the four files of `directory`, training digits first; those that are not there are downloaded.
+    """Read the four files of `directory`, training digits first. Missing files are downloaded.
 
     The digits are labels, not factors. The source is "official" where all four files are the published ones. Raises
     FileNotFoundError where a file can neither be found nor downloaded, ValueError where one is no idx file or damaged.
@@ -111,7 +111,7 @@ def _content(directory: Path, name: str) -> bytes:
 
 
 def _idx(content: bytes, name: str) -> NDArray[np.uint8]:
-    """The array of an idx file: two zero bytes, the type (8 is uint8), the number of axes, their sizes, the values."""
+    """Parse an idx file: two zero bytes, the type (8 is uint8), the number of axes, their sizes, the values."""
     axes = 3 if "images" in name else 1
     header = 4 + 4 * axes
     if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):

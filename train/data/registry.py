@@ -1,4 +1,4 @@
-"""The data sets by name: where each is looked for, and how it is read."""
+"""The registry of data sets: the default path and the reader of each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DEFAULT_PATHS = {
 
 
 def load(preset: Preset, path: Path | None) -> Dataset:
-    """The data set of `preset`, read from `path` or from where it usually lies.
+    """Return the data set of `preset`, read from `path` or from its default path.
 
-    Raises ValueError where it has no usual place and none was given, and what the data set's own module raises.
+    Raises ValueError where there is neither, and what the data set's own module raises.
     """
     path = path or DEFAULT_PATHS.get(preset.dataset)
     if path is None:

@@ -1,4 +1,4 @@
-"""The ready batch that the README's first example and the tests send: rendered images, a few of them misfits."""
+"""The sample batch that the README's first example and the tests send: rendered images, four of them outliers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""dSprites: the dataset, rendered, and how well its rendering matches the original."""
+"""dSprites: the data set, its rendering, and how well the rendering matches the original."""

@@ -1,8 +1,8 @@
-"""dSprites (Matthey et al., 2017, github.com/google-deepmind/dsprites-dataset): load the official file, or render one.
+"""dSprites (Matthey et al. 2017, github.com/google-deepmind/dsprites-dataset): load the official file, or render one.
 
-737,280 binary images are the products of 720 outlines (shape x scale x orientation) and 32 x 32 positions. A pixel is
-on where its centre lies inside the outline. Every row of pixels crosses an outline at a few places, which do not depend
-on the horizontal position, and a centre is inside where an odd number of them lies to its left.
+The 737,280 binary images combine 720 outlines (shape x scale x orientation) with 32 x 32 positions. A pixel is on where
+its centre lies inside the outline, by the even-odd rule: each row of pixels crosses an outline at a few places that do
+not depend on the horizontal position, and a centre is inside where an odd number of crossings lies to its left.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ Points = NDArray[np.float64]
 
 
 def load(path: Path) -> Dataset:
-    """Read dSprites, white as 255: 3 GB in memory. The source is "official" unless the file says that it was rendered.
+    """Read dSprites with white as 255; it takes 3 GB of memory.
 
-    Raises FileNotFoundError, and ValueError where the file is not dSprites or is damaged.
+    The source is "rendered" where the file says so, else "official". Raises FileNotFoundError, and ValueError where the
+    file is not dSprites or is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -77,10 +78,10 @@ def load(path: Path) -> Dataset:
 
 
 def render(path: Path) -> None:
-    """Write all 737,280 images to `path`, by way of a temporary name beside it.
+    """Write all 737,280 images to `path`, through a temporary file beside it. It takes less than a minute.
 
-    The official layout - `imgs`, `latents_values`, `latents_classes` - but for two things: eight pixels of `imgs`
-    share a byte, (737280, 64, 8), and nothing is pickled. Takes less than a minute.
+    The layout is the official one (`imgs`, `latents_values`, `latents_classes`) with two differences: eight pixels of
+    `imgs` share a byte, (737280, 64, 8), and nothing is pickled.
     """
     unfinished = path.with_name(path.name + ".part")
     packed = np.empty((COUNT, SIDE, SIDE // 8), np.uint8)
@@ -102,7 +103,7 @@ def render(path: Path) -> None:
 
 
 def frames(factors: ArrayLike) -> NDArray[np.uint8]:
-    """Render the images (N, 64, 64), 0 and 1, of factor classes (N, 5), ordered as in FACTOR_NAMES.
+    """Render the images (N, 64, 64), 0 and 1, of factor classes (N, 5) in the order of FACTOR_NAMES.
 
     Raises ValueError for any other shape, and for classes outside FACTOR_SIZES.
     """
@@ -118,7 +119,7 @@ def frames(factors: ArrayLike) -> NDArray[np.uint8]:
 
 
 def outline(shape: int, scale: int, orientation: int) -> Points:
-    """Corners (K, 2), x and y in pixels from the sprite's centre, y down, of the given factor classes."""
+    """Return the corners (K, 2) of an outline: x and y in pixels from the sprite's centre, y down."""
     corners = (_square, _ellipse, _heart)[shape]()
     angle = FACTOR_VALUES[2][orientation]  # counter-clockwise on screen, where y points down
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -127,7 +128,7 @@ def outline(shape: int, scale: int, orientation: int) -> Points:
 
 
 def everywhere(corners: Points) -> NDArray[np.bool_]:
-    """The images (32 * 32, 64, 64) of one outline at every position, the vertical one varying fastest."""
+    """Return the images (32 * 32, 64, 64) of one outline at every position, the vertical one varying fastest."""
     across, down = (np.arange(size) for size in FACTOR_SIZES[3:])
     return _drawn(corners, across, down).reshape(-1, SIDE, SIDE)
 
@@ -146,7 +147,7 @@ def _heart() -> Points:
 
 
 def _drawn(corners: Points, across: NDArray[np.integer], down: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Images (X, Y, 64, 64) of an outline at the position classes across (X,) and down (Y,)."""
+    """Return the images (X, Y, 64, 64) of an outline at the position classes across (X,) and down (Y,)."""
     crossings = _crossings(corners, _offsets(down).ravel())  # (C, Y * 64)
     columns = _offsets(across)  # (X, 64)
     inside = np.zeros((len(across), crossings.shape[1], SIDE), bool)
@@ -156,14 +157,14 @@ def _drawn(corners: Points, across: NDArray[np.integer], down: NDArray[np.intege
 
 
 def _offsets(positions: NDArray[np.integer]) -> Points:
-    """Where the centres of the 64 pixels of a row or column lie, seen from a sprite at each of the positions (P,)."""
+    """Return the centres of the 64 pixels of a row or column, relative to a sprite at each of the positions (P,)."""
     centres = FIRST_CENTRE + CENTRE_SPAN * FACTOR_VALUES[3][positions]
     offsets: Points = np.arange(SIDE) + 0.5 - centres[:, None]
     return offsets
 
 
 def _crossings(corners: Points, heights: Points) -> Points:
-    """(C, H): where the horizontal line at each of the heights (H,) crosses the outline; then infinity."""
+    """Return (C, H): where the horizontal line at each height (H,) crosses the outline, padded with infinity."""
     (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
     crossed = (y0 > heights[:, None]) != (y1 > heights[:, None])  # (H, K); a line never crosses a level edge
     with np.errstate(divide="ignore", invalid="ignore"):

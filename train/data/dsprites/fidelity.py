@@ -1,4 +1,4 @@
-"""How close the rendered dSprites come to real frames: how many pixels of each differ."""
+"""The fidelity of the rendered dSprites: the number of pixels that differ from real frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORST_PIXELS = 8
 
 @dataclass(frozen=True)
 class FidelityReport:
-    """Real frames (n, 64, 64), 0 and 1, and renderings of the factor classes (n, 5)."""
+    """Real frames (n, 64, 64), 0 and 1, and the renderings of their factor classes (n, 5)."""
 
     real: NDArray[np.uint8]
     rendered: NDArray[np.uint8]
@@ -30,16 +30,18 @@ class FidelityReport:
 
     @property
     def wrong_pixels(self) -> NDArray[np.int64]:
-        """(n,) of 4,096."""
+        """Return the number of wrong pixels (n,) of each frame's 4,096."""
         wrong: NDArray[np.int64] = (self.real != self.rendered).sum(axis=(1, 2))
         return wrong
 
     @property
     def exact_share(self) -> float:
+        """Return the share of frames without a wrong pixel."""
         return float((self.wrong_pixels == 0).mean())
 
     @property
     def faithful(self) -> bool:
+        """Return whether EXACT_SHARE and WORST_PIXELS are met."""
         return self.exact_share >= EXACT_SHARE and int(self.wrong_pixels.max()) <= WORST_PIXELS
 
     def __str__(self) -> str:
@@ -56,8 +58,8 @@ class FidelityReport:
 def fidelity(directory: Path) -> FidelityReport:
     """Compare each frame of `directory`/frames.npz with the rendering of its factor classes in frames.csv.
 
-    The npz holds `frames` uint8 (n, 64, 64), 0 and 1; the table has one row a frame with the columns shape, scale,
-    orientation, position_x and position_y. Without the table each frame is compared with the nearest of all
+    The npz file holds `frames` uint8 (n, 64, 64), 0 and 1. The table has one row for each frame with the columns shape,
+    scale, orientation, position_x and position_y. Without the table each frame is compared with the nearest of all
     renderings, which takes half a minute. Raises FileNotFoundError without frames, ValueError where they cannot be
     used.
     """
@@ -73,7 +75,7 @@ def fidelity(directory: Path) -> FidelityReport:
 
 
 def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The factor classes (n, 5) of the rendering that differs least from each of the frames (n, 64, 64)."""
+    """Return the factor classes (n, 5) of the rendering that differs least from each of the frames (n, 64, 64)."""
     frames = real.reshape(len(real), -1).astype(np.float32)
     least, found = np.full(len(real), np.inf), np.zeros(len(real), np.int64)
     outlines = tqdm(product(*map(range, dsprites.FACTOR_SIZES[:3])), "outlines", dsprites.OUTLINES)
@@ -88,7 +90,7 @@ def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def save_comparison(report: FidelityReport, path: Path) -> None:
-    """Write a picture: real frames that are not met exactly, over their renderings and the pixels that differ."""
+    """Write a picture of the frames that are not exact, their renderings and the pixels that differ."""
     rows = np.flatnonzero(report.wrong_pixels) if report.exact_share < 1 else np.arange(1)
     strips = [
         np.concatenate(list(images[rows]), axis=1)

@@ -1,1 +1,1 @@
-"""3D Shapes: the dataset, rendered, and how well its rendering matches the original."""
+"""3D Shapes: the data set, its rendering, and how well the rendering matches the original."""

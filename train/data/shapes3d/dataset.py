@@ -1,9 +1,8 @@
-"""3D Shapes (Burgess and Kim, 2018, github.com/google-deepmind/3d-shapes): load the official file, or render one.
+"""3D Shapes (Burgess & Kim 2018, github.com/google-deepmind/3d-shapes): load the official file, or render one.
 
-480,000 images are the products of 480 geometries (scale x shape x orientation) and 10 x 10 x 10 hues. A geometry is
-traced and lit once (`shapes3d_scene`, `shapes3d_light`). Each surface is then downscaled on its own, once for each of
-the six values that a component of a hue can have; downscaling is linear, so an image is the sum of one floor, one
-wall and one object, and no image is ever traced.
+The 480,000 images combine 480 geometries (scale x shape x orientation) with 10 x 10 x 10 hues. Each geometry is traced
+and lit once (`scene`, `light`). Each surface is then downscaled by itself, once for each of the six values that a
+component of a hue can have. Downscaling is linear, so an image is the sum of one floor, one wall and one object.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ Layers = NDArray[np.int16]  # (3 surfaces, 10 hues, geometries, 64, 64, 3), fixe
 
 
 def load(path: Path, indices: ArrayLike | None = None) -> Dataset:
-    """Read 3D Shapes, all of it (5.9 GB in memory) or the images at `indices` in their order.
+    """Read 3D Shapes: all of it (5.9 GB of memory) or the images at `indices` in their order.
 
-    The source is "official" unless the file says that it was rendered. Raises FileNotFoundError, and ValueError where
-    the file is not 3D Shapes, is damaged, or has no image at an index.
+    The source is "rendered" where the file says so, else "official". Raises FileNotFoundError, and ValueError where the
+    file is not 3D Shapes, is damaged, or has no image at an index.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there. Download 3dshapes.h5, or: python -m train render shapes3d")
@@ -69,10 +68,10 @@ def load(path: Path, indices: ArrayLike | None = None) -> Dataset:
 
 
 def render(path: Path, workers: int | None = None) -> None:
-    """Write all 480,000 images in the official layout to `path`, by way of a temporary name beside it.
+    """Write all 480,000 images in the official layout to `path`, through a temporary file beside it.
 
-    Datasets: `images` uint8 (480000, 64, 64, 3) and `labels` float64 (480000, 6), the last factor varying fastest.
-    Takes a few minutes; `workers` threads, by default one per processor.
+    Datasets: `images` uint8 (480000, 64, 64, 3) and `labels` float64 (480000, 6), the last factor varying fastest. It
+    takes a few minutes with `workers` threads, by default one per processor.
     """
     unfinished = path.with_name(path.name + ".part")
     pool = ThreadPoolExecutor(workers or os.cpu_count())
@@ -99,7 +98,7 @@ def render(path: Path, workers: int | None = None) -> None:
 
 
 def frames(factors: ArrayLike) -> NDArray[np.uint8]:
-    """Render the images (N, 64, 64, 3) of factor classes (N, 6), ordered as in FACTOR_NAMES.
+    """Render the images (N, 64, 64, 3) of factor classes (N, 6) in the order of FACTOR_NAMES.
 
     Raises ValueError for any other shape, and for classes outside FACTOR_SIZES.
     """
@@ -117,7 +116,10 @@ def frames(factors: ArrayLike) -> NDArray[np.uint8]:
 
 
 def _surfaces(scale: int, shape: int, orientation: int) -> NDArray[np.float32]:
-    """One geometry's sky, floor, wall and object (4, 6 levels, 64, 64), in grey levels, 0 where others are seen."""
+    """Return one geometry's sky, floor, wall and object (4, 6 levels, 64, 64) in grey levels.
+
+    A surface is 0 where another one is visible.
+    """
     side = scene.IMAGE_SIZE * scene.SUPERSAMPLING
     seen = samples(scale, shape, orientation)
     surfaces = np.empty((4, len(LEVELS), scene.IMAGE_SIZE, scene.IMAGE_SIZE), np.float32)
@@ -131,13 +133,16 @@ def _surfaces(scale: int, shape: int, orientation: int) -> NDArray[np.float32]:
 
 
 def _downscale(large: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lanczos, as the originals were: it rings a little at edges."""
+    """Downscale with a Lanczos filter, as the originals were. It rings a little at edges."""
     small = Image.fromarray(large).resize((scene.IMAGE_SIZE, scene.IMAGE_SIZE), Image.Resampling.LANCZOS)
     return np.asarray(small, np.float32)
 
 
 def _tint(surfaces: NDArray[np.float32]) -> Layers:
-    """Surfaces (G, 4, 6 levels, 64, 64) in each of the hues; the sky, and the half that rounds, go with the floor."""
+    """Colour surfaces (G, 4, 6 levels, 64, 64) in each of the hues.
+
+    The sky, and the half that rounds, are added to the floor.
+    """
     layers = np.empty((3, HUE_COUNT, len(surfaces), *IMAGE_SHAPE), np.int16)
     sky = surfaces[:, scene.SKY, 0, ..., None] * np.array(SKY_COLOUR) + 0.5
     for hue, levels in enumerate(LEVEL_OF_HUE):
@@ -150,7 +155,7 @@ def _tint(surfaces: NDArray[np.float32]) -> Layers:
 
 
 def _compose(layers: Layers, floor_hue: int, wall_hue: int, object_hue: int) -> NDArray[np.uint8]:
-    """The images (G, 64, 64, 3) of all geometries in one choice of hues."""
+    """Return the images (G, 64, 64, 3) of all geometries in one choice of hues."""
     total = layers[0, floor_hue] + layers[1, wall_hue]
     total += layers[2, object_hue]
     total >>= FRACTION_BITS
@@ -159,7 +164,10 @@ def _compose(layers: Layers, floor_hue: int, wall_hue: int, object_hue: int) -> 
 
 
 def _compressed(images: NDArray[np.uint8]) -> list[bytes]:
-    """Chunks as HDF5's gzip filter stores them; here, because its own compression runs on one processor only."""
+    """Compress chunks as HDF5's gzip filter stores them.
+
+    HDF5's own compression runs on one processor only.
+    """
     return [zlib.compress(images[at : at + CHUNK].tobytes(), COMPRESSION) for at in range(0, len(images), CHUNK)]
 
 
@@ -178,7 +186,7 @@ def _checked(file: h5py.File, path: Path) -> tuple[h5py.Dataset, h5py.Dataset]:
 
 
 def _classes(labels: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Factor classes (N, 6) of the official factor values (N, 6)."""
+    """Return the factor classes (N, 6) of the official factor values (N, 6)."""
     classes = np.empty(labels.shape, np.int64)
     for factor, values in enumerate(FACTOR_VALUES):
         classes[:, factor] = np.rint((labels[:, factor] - values[0]) / (values[1] - values[0]))
@@ -199,12 +207,12 @@ def _rows(indices: ArrayLike | None, count: int) -> NDArray[np.int64]:
 
 
 def _read(images: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Images at `rows`, touching only the chunks that hold them, and decompressing those in parallel."""
+    """Read the images at `rows`. Only chunks that hold them are read, and are decompressed in parallel."""
     order = np.argsort(rows, kind="stable")
     found = np.empty((len(rows), *IMAGE_SHAPE), np.uint8)
 
     def fetch(part: tuple[slice, ...]) -> None:
-        """Copy the wanted rows of one chunk to their places."""
+        """Copy the requested rows of one chunk to their places."""
         first, last = np.searchsorted(rows, (part[0].start, part[0].stop), sorter=order)
         places = order[first:last]
         if len(places):
@@ -218,7 +226,7 @@ def _read(images: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _parts(images: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
-    """The regions of the dataset's chunks; of runs of images where it is not chunked."""
+    """Return the regions of the dataset's chunks, or runs of images where it is not chunked."""
     shape = images.chunks or (CHUNK, *IMAGE_SHAPE)
     starts = product(*(range(0, size, step) for size, step in zip(images.shape, shape, strict=True)))
     for start in starts:
@@ -226,7 +234,10 @@ def _parts(images: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
 
 
 def _block(images: h5py.Dataset, part: tuple[slice, ...]) -> NDArray[np.uint8]:
-    """One chunk. HDF5 decompresses one at a time, so a plain gzip chunk is taken as it is and decompressed here."""
+    """Return one chunk.
+
+    HDF5 decompresses one chunk at a time. A plain gzip chunk is read compressed and decompressed here.
+    """
     if images.compression != "gzip" or images.shuffle or images.fletcher32:
         return np.asarray(images[part])
     _, stored = images.id.read_direct_chunk(tuple(side.start for side in part))

@@ -1,4 +1,4 @@
-"""How close the rendered 3D Shapes come to real frames."""
+"""The fidelity of the rendered 3D Shapes: SSIM and absolute error against real frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENLARGEMENT = 2
 
 @dataclass(frozen=True)
 class FrameFidelity:
-    """One real frame (64, 64, 3) against its rendering, with the factor classes that this was rendered from."""
+    """One real frame (64, 64, 3), its rendering, and the factor classes of the rendering."""
 
     file: str
     factors: tuple[int, ...]
@@ -34,15 +34,18 @@ class FrameFidelity:
 
 @dataclass(frozen=True)
 class FidelityReport:
+    """All frames that were compared."""
+
     frames: tuple[FrameFidelity, ...]
 
     @property
     def mean_ssim(self) -> float:
+        """Return the mean SSIM."""
         return float(np.mean([frame.ssim for frame in self.frames]))
 
     @property
     def mean_absolute_error(self) -> float:
-        """Of 255 grey levels."""
+        """Return the mean absolute error in grey levels (of 255)."""
         return float(np.mean([frame.mean_absolute_error for frame in self.frames]))
 
     def __str__(self) -> str:
@@ -54,10 +57,10 @@ class FidelityReport:
 def fidelity(directory: Path) -> FidelityReport:
     """Compare each frame of `directory`/frames.csv with the rendering of its factors.
 
-    The table has the columns file, floor_hue, wall_hue, object_hue, scale, shape, orientation (classes); where the
-    scale is blank, the best of the eight counts. SSIM is scikit-image's with its default uniform 7 x 7 window,
-    averaged over the channels (Wang et al., 2004). Raises FileNotFoundError without the table, ValueError where it
-    cannot be used.
+    The table has the columns file, floor_hue, wall_hue, object_hue, scale, shape, orientation (classes). Where the
+    scale is blank, the best of the eight counts. SSIM is scikit-image's with its default uniform 7 x 7 window, averaged
+    over the channels (Wang et al. 2004). Raises FileNotFoundError without the table, ValueError where it cannot be
+    used.
     """
     table = directory / "frames.csv"
     if not table.is_file():
@@ -70,7 +73,7 @@ def fidelity(directory: Path) -> FidelityReport:
 
 
 def save_comparison(report: FidelityReport, path: Path) -> None:
-    """Write a picture with, for each frame, the real one, the rendered one, and twice their difference on grey."""
+    """Write a picture with each real frame, its rendering, and twice their difference on grey."""
     columns = [
         np.concatenate([frame.real, frame.rendered, _difference(frame.real, frame.rendered)]) for frame in report.frames
     ]
@@ -82,7 +85,7 @@ def save_comparison(report: FidelityReport, path: Path) -> None:
 
 
 def _candidates(row: dict[str, str]) -> NDArray[np.int64]:
-    """The factor classes (1 or 8, 6) that a row allows."""
+    """Return the factor classes (1 or 8, 6) that a row allows."""
     try:
         classes = [int(row[column] or 0) if column == "scale" else int(row[column]) for column in COLUMNS]
     except ValueError as error:

@@ -1,14 +1,14 @@
-"""The light of 3D Shapes: one lamp below the ceiling, one light at the camera, and what each surface makes of them.
+"""The light of 3D Shapes: a lamp below the ceiling, a light at the camera, and the shading of each surface.
 
     colour = clip(intensity * hue + gloss)
     intensity = texture * (ambient + head * max(0, n.c) + lamp * lit * spot * max(0, n.l))
     gloss = GLOSS * spot where n.l > 0, on the object only
 
-n: normal, c: direction to the camera (its axis, not the ray), l: direction to the lamp, spot = cos(angle off straight
-down)^10. That is the classic fixed-function model, recognised in the real frames and fitted on their pixels: its two
-light directions, one lamp position (which the shadows confirm) and one weight per kind of surface leave a mean
-error of about one grey level. Round objects are lit at the vertices of a mesh of 28 slices and 16 stacks and
-interpolated in between, which gives their highlights the jagged edge of the originals.
+n is the normal, c the direction to the camera (its axis, not the ray), l the direction to the lamp, and spot =
+cos(angle off straight down)^10. This is the classic fixed-function model, fitted on the pixels of real frames. With its
+two light directions, one lamp position (which the shadows confirm) and one weight per kind of surface the mean error is
+about one grey level. Round objects are lit at the vertices of a mesh of 28 slices and 16 stacks and interpolated
+between them, which gives their highlights the jagged edge of the originals.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLEARANCE = np.float32(1e-3)
 
 @dataclass(frozen=True)
 class Samples:
-    """What every sub-sample of an image shows: `surface`, `intensity` of its hue, added white `gloss`, each (P,)."""
+    """The sub-samples of an image: `surface`, `intensity` of its hue, and added white `gloss`, each (P,)."""
 
     surface: NDArray[np.int8]
     intensity: Floats
@@ -70,7 +70,7 @@ def samples(scale: int, shape: int, orientation: int) -> Samples:
 def _visible_object(
     camera: scene.View, room: scene.Hits, shape: int, size: float
 ) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Which rays (Q,) meet the object before the room, at what distance (Q,), and the normal (Q, 3) there."""
+    """Return which rays (Q,) meet the object before the room, the distance (Q,) and the normal (Q, 3) there."""
     candidates = np.nonzero(_passes_near_object(camera.position, camera.rays, size))[0]
     distance, normal = scene.meet_object(camera.position, camera.rays[candidates], shape, size)
     near = distance < room.distance[candidates]
@@ -78,7 +78,7 @@ def _visible_object(
 
 
 def _in_shadow(point: Floats, normal: Floats, shape: int, size: float) -> NDArray[np.bool_]:
-    """Whether the object stands between points (P, 3) of the room and the lamp."""
+    """Return whether the object stands between points (P, 3) of the room and the lamp."""
     towards_lamp = scene.unit(LAMP - point)
     origin = point + CLEARANCE * normal
     shadow = _passes_near_object(origin, towards_lamp, size)
@@ -88,7 +88,10 @@ def _in_shadow(point: Floats, normal: Floats, shape: int, size: float) -> NDArra
 
 
 def _passes_near_object(origin: Floats, rays: Floats, size: float) -> NDArray[np.bool_]:
-    """Whether rays (P, 3) touch a sphere that holds an object of any shape: most do not, and need no exact test."""
+    """Return whether rays (P, 3) meet a sphere around an object of any shape.
+
+    Most rays do not, and need no exact test.
+    """
     centre = np.array([0, scene.ENCLOSING_HEIGHT * size, 0], np.float32)
     offset = np.broadcast_to(centre - origin, rays.shape)
     along = scene.dot(offset, rays)
@@ -98,7 +101,7 @@ def _passes_near_object(origin: Floats, rays: Floats, size: float) -> NDArray[np
 
 @cache
 def _room(orientation: int) -> tuple[scene.View, scene.Hits, Floats, Floats]:
-    """The camera, the empty room, and its intensity (P,) with and without the lamp."""
+    """Return the camera, the empty room, and the room's intensity (P,) with and without the lamp."""
     camera = scene.view(orientation)
     room = scene.meet_room(camera)
     texture = _texture(room)
@@ -111,7 +114,7 @@ def _room(orientation: int) -> tuple[scene.View, scene.Hits, Floats, Floats]:
 def _light_object(
     point: Floats, normal: Floats, towards_camera: Floats, shape: int, size: float
 ) -> tuple[Floats, Floats]:
-    """Intensity and gloss (Q,) of an object at points (Q, 3)."""
+    """Return intensity and gloss (Q,) of an object at points (Q, 3)."""
     terms = _terms(point, normal, towards_camera)
     if shape != CUBE:
         lid = (shape == CYLINDER) & (normal[:, 1] > 0.5)
@@ -122,7 +125,7 @@ def _light_object(
 
 
 def _interpolated_terms(point: Floats, normal: Floats, towards_camera: Floats, shape: int, size: float) -> Floats:
-    """`_terms`, taken at the four vertices around each point and interpolated (Gouraud shading)."""
+    """Return `_terms` at the four vertices around each point, interpolated (Gouraud shading)."""
     radius = (
         size
         * {
@@ -146,12 +149,12 @@ def _interpolated_terms(point: Floats, normal: Floats, towards_camera: Floats, s
 
 
 def _terms(point: Floats, normal: Floats, towards_camera: Floats) -> Floats:
-    """The lamp's diffuse and glossy terms and the head light's, (3, Q)."""
+    """Return the lamp's diffuse and glossy terms and the head light's, (3, Q)."""
     return np.stack([*_lamp(point, normal), _head(normal, towards_camera)])
 
 
 def _lamp(point: Floats, normal: Floats) -> tuple[Floats, Floats]:
-    """The diffuse term spot * max(0, n.l) and the glossy one, spot where n.l > 0, each (P,)."""
+    """Return the diffuse term spot * max(0, n.l) and the glossy one, spot where n.l > 0, each (P,)."""
     direction = scene.unit(LAMP - point)
     cosine = scene.dot(normal, direction)
     spot = np.maximum(direction[:, 1], 0) ** SPOT_EXPONENT
@@ -164,7 +167,7 @@ def _head(normal: Floats, towards_camera: Floats) -> Floats:
 
 
 def _texture(room: scene.Hits) -> Floats:
-    """The factor (P,) by which the surfaces' patterns change their intensity."""
+    """Return the factor (P,) by which the surfaces' patterns change their intensity."""
     with np.load(TEXTURES) as textures:
         wall, floor = (textures[name].astype(np.float32) / 1000 for name in ("wall", "floor"))
     factor = np.ones(len(room.point), np.float32)

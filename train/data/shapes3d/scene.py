@@ -1,9 +1,9 @@
-"""The geometry of 3D Shapes: a camera, a square room, one object at the centre of its floor.
+"""The geometry of 3D Shapes: a camera, a square room, and one object at the centre of its floor.
 
-World axes: x to the right, y up, z towards the camera of orientation 7; the room's half width is 1. The camera is
-level and orbits the object; the room and the object stand still. The numbers were fitted on 30 real frames
-(tests/data/shapes3d_reference), the silhouettes and the outlines of the shadows agree within about 0.1 px.
-Arrays of rays hold one row per sub-sample of the image, row by row from the top left.
+World axes: x to the right, y up, z towards the camera of orientation 7. The room's half width is 1. The camera is level
+and orbits the object; the room and the object do not move. The numbers were fitted on 30 real frames
+(tests/data/shapes3d_reference). Silhouettes and outlines of the shadows agree within about 0.1 px. Arrays of rays hold
+one row per sub-sample of the image, row by row from the top left.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class View:
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays meet the scene: `surface` (P,), `distance` (P,), `point` and unit `normal` (P, 3)."""
+    """The points where rays meet the scene: `surface` (P,), `distance` (P,), `point` and unit `normal` (P, 3)."""
 
     surface: NDArray[np.int8]
     distance: Floats
@@ -58,19 +58,19 @@ class Hits:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Vectors (..., 3) at length one."""
+    """Scale vectors (..., 3) to length 1."""
     lengths: Floats = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / lengths
 
 
 def dot(one: Floats, other: Floats) -> Floats:
-    """Inner products (P,) of vectors (P, 3)."""
+    """Return the inner products (P,) of vectors (P, 3)."""
     products: Floats = np.einsum("ij,ij->i", one, other)
     return products
 
 
 def view(orientation: int) -> View:
-    """The camera of an orientation class, 0 to 14."""
+    """Return the camera of an orientation class, 0 to 14."""
     yaw = np.deg2rad(ORIENTATIONS[orientation])
     backwards = np.array([np.sin(yaw), 0.0, np.cos(yaw)])
     right = np.array([np.cos(yaw), 0.0, -np.sin(yaw)])
@@ -82,7 +82,7 @@ def view(orientation: int) -> View:
 
 
 def meet_room(camera: View) -> Hits:
-    """The empty room as this camera sees it: floor, walls, and the sky above them."""
+    """Intersect the camera's rays with the empty room: floor, walls, and the sky above them."""
     position, rays = camera.position, camera.rays
     with np.errstate(divide="ignore", invalid="ignore"):
         planes = np.stack([(side - position[axis]) / rays[:, axis] for axis, side in ((0, -1), (0, 1), (2, -1))])
@@ -97,9 +97,10 @@ def meet_room(camera: View) -> Hits:
 
 
 def meet_object(origin: Floats, rays: Floats, shape: int, scale: float) -> tuple[Floats, Floats]:
-    """Distance (P,), infinite where missed, and unit outward normal (P, 3) where rays first meet the object.
+    """Intersect rays (P, 3) with the object.
 
-    `origin` is (3,) or one row per ray, outside the object.
+    Return the distance (P,), infinite where a ray misses, and the unit outward normal (P, 3). `origin` is (3,) or one
+    row per ray, outside the object.
     """
     origin = np.broadcast_to(origin, rays.shape)
     if shape == CUBE:
@@ -133,7 +134,7 @@ def _sphere(origin: Floats, rays: Floats, centre_height: float, radius: float) -
 
 
 def _tube(origin: Floats, rays: Floats, bottom: float, top: float, radius: float) -> tuple[Floats, Floats]:
-    """The curved side of an upright cylinder around the y axis."""
+    """Intersect rays with the curved side of an upright cylinder around the y axis."""
     a = rays[:, 0] ** 2 + rays[:, 2] ** 2 + np.float32(1e-12)
     b = origin[:, 0] * rays[:, 0] + origin[:, 2] * rays[:, 2]
     discriminant = b * b - a * (origin[:, 0] ** 2 + origin[:, 2] ** 2 - radius**2)
@@ -144,7 +145,7 @@ def _tube(origin: Floats, rays: Floats, bottom: float, top: float, radius: float
 
 
 def _lid(origin: Floats, rays: Floats, height: float, radius: float) -> tuple[Floats, Floats]:
-    """The upper, flat end of a cylinder."""
+    """Intersect rays with the flat upper end of a cylinder."""
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = (height - origin[:, 1]) / rays[:, 1]
         x, z = origin[:, 0] + distance * rays[:, 0], origin[:, 2] + distance * rays[:, 2]
@@ -153,7 +154,10 @@ def _lid(origin: Floats, rays: Floats, height: float, radius: float) -> tuple[Fl
 
 
 def _box(origin: Floats, rays: Floats, half: float) -> tuple[Floats, Floats]:
-    """A cube standing on the floor: inside it between the last entry to and the first exit from its three slabs."""
+    """Intersect rays with a cube on the floor, by the slab method.
+
+    A ray is inside between its last entry to and its first exit from the three slabs.
+    """
     low = np.array([-half, 0, -half], np.float32)
     high = np.array([half, 2 * half, half], np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
