@@ -1,8 +1,7 @@
-"""An edge-preserving filter as a decoder's last layer, learnt with it.
+"""A bilateral filter as the last layer of a decoder, with learned parameters.
 
-Transposed convolutions leave a faint grain on what is plain in the pictures: each pixel is computed from features that
-many contents share, and what they leave over differs from pixel to pixel. A likelihood hardly minds it and tens of
-thousands of steps remove little of it; the mean over those neighbours that are nearly of the same colour does.
+Transposed convolutions leave faint noise on plain surfaces. The likelihood hardly penalises it, and tens of thousands
+of training steps remove little of it. An average over neighbours of nearly the same colour removes it.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ NOWHERE = 100.0  # the colour beyond the picture's edge, so far from every other
 
 
 class SeparableBilateral(nn.Module):
-    """The bilateral filter (Tomasi & Manduchi 1998) of logits (N, C, H, W), along the rows, then along the columns.
+    """Bilateral filter (Tomasi & Manduchi 1998) of logits (N, C, H, W), along the rows, then along the columns.
 
-    A pixel becomes the mean of the `radius` pixels on either side and itself, weighted by how near they lie and how
-    near they are in colour. Colours are the logits' sigmoids, all channels together. One axis after the other is far
-    cheaper than the square window and smooths as well (Pham & van Vliet 2005). Both kinds of nearness are learnt.
+    Each pixel becomes a weighted mean of itself and the `radius` pixels on either side. Weights fall with the distance
+    and with the difference of colour; colours are the sigmoids of the logits, all channels together. Both weightings
+    are learned. Two one-dimensional passes are far cheaper than the square window and smooth as well (Pham & van Vliet
+    2005).
     """
 
     def __init__(self, radius: int) -> None:
@@ -33,7 +33,7 @@ class SeparableBilateral(nn.Module):
         self.sharpness = nn.Parameter(torch.full((2,), -math.log(2 * RANGE**2)))  # (axis,), log 1 / (2 range^2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), float32."""
+        """Return filtered logits, float32 (N, C, H, W), of logits (N, C, H, W)."""
         filtered = logits.float().contiguous()
         for axis in (0, 1):
             filtered = self._along(3 - axis, filtered, self.nearness[axis], self.sharpness[axis].exp())

@@ -1,4 +1,4 @@
-"""Net2Net widening: train a network of half the width first, then double its width without changing its output."""
+"""Net2Net: train a network of half the width first, then double its width without changing its output."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
 def half_width(network: Network) -> Network:
-    """The same network with half the features in every layer: about a third of the time a step."""
+    """Return the network with half the features in every layer. A step takes about a third of the time."""
     channels, hidden = (tuple(width // 2 for width in widths) for widths in (network.channels, network.hidden))
     return replace(network, channels=channels, hidden=hidden)
 
 
 def double_width(model: VAE, network: Network) -> VAE:
-    """A VAE of twice the features that computes what `model`, of `half_width(network)`, computes.
+    """Return a VAE of architecture `network` that computes what `model`, of `half_width(network)`, computes.
 
-    Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read a pair of
-    copies share the old weight. Each pair's shares differ by random amounts that cancel, so that the copies
-    receive different gradients and grow apart.
+    Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read a pair of copies
+    sum to the old weight. Random differences that cancel are added to each pair, so that the copies receive different
+    gradients.
     """
     wide = VAE(model.image_shape, network)
     for old_stack, new_stack in ((model.encoder, wide.encoder), (model.decoder, wide.decoder)):

@@ -1,4 +1,4 @@
-"""Encoders and decoders: images (N, C, H, W) in [0, 1] <-> latents (N, L)."""
+"""The variational autoencoder: images (N, C, H, W) in [0, 1] to latents (N, L) and back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ KERNEL, STRIDE, PADDING = 4, 2, 1
 
 
 class VAE(nn.Module):
-    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014), convolutional or of two perceptrons.
+    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014), convolutional or fully connected.
 
-    image_shape is (height, width, channels); height and width must be divisible by 2 once per convolution.
+    `image_shape` is (height, width, channels). Raises ValueError unless height and width are multiples of 2 to the
+    power of the number of convolutions.
     """
 
     def __init__(self, image_shape: ImageShape, network: Network) -> None:
@@ -51,17 +52,19 @@ class VAE(nn.Module):
         self.decoder = nn.Sequential(*hidden, nn.Unflatten(1, grid), *deconvolutions)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images (N, C, H, W) in [0, 1] -> mean, logvar, each (N, L)."""
+        """Return mean and logvar, each (N, L), of images (N, C, H, W) in [0, 1]."""
         mean, logvar = self.encoder(images).chunk(2, dim=1)
         return mean, logvar
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents (N, L) -> logits (N, C, H, W); their sigmoid is the expected image."""
+        """Return logits (N, C, H, W) of latents (N, L). Their sigmoid is the expected image."""
         logits: Tensor = self.decoder(latents)
         return logits
 
 
 def channels_last(model: VAE) -> VAE:
-    """The same model, its channels innermost, as they are in uint8 images: the CPU convolves up to twice as fast."""
+    """Return the model in channels-last memory format, the layout of uint8 images. The CPU convolves up to twice as
+    fast.
+    """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return model

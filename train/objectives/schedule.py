@@ -19,7 +19,7 @@ from train.objectives.losses import (
 )
 
 
-class Pass(NamedTuple):
+class ForwardPass(NamedTuple):
     """What a training batch of M images gave on its way through the network.
 
     images, logits (M, C, H, W); latents, mean, logvar (M, L), the latents drawn from the posterior.
@@ -32,8 +32,8 @@ class Pass(NamedTuple):
     logvar: Tensor
 
 
-def loss_of(
-    objective: Objective, through: Pass, population: int, step: int
+def compute_loss(
+    objective: Objective, through: ForwardPass, population: int, step: int
 ) -> tuple[Tensor, KLTerms | Terms, dict[str, float]]:
     """The loss to minimise at `step`, its terms, and the weights that they have then; `population` training images."""
     images, logits, latents, mean, logvar = through
