@@ -40,7 +40,7 @@ def list_presets(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train a preset, then evaluate the run and draw its figures, unless it stops before its end."""
     from train.data import registry
-    from train.reports.results import unfolding_of
+    from train.reports.results import read_alignment_report
     from train.training import loop
 
     preset = PRESETS[options.preset]()
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         until=options.until,
         resume=options.resume,
     )
-    last = preset.last_step(unfolding_of(directory).get("aligned"))
+    last = preset.last_step(read_alignment_report(directory).get("aligned"))
     if options.until is not None and options.until < last:
         print(f"{directory} is at step {options.until} of {last}; --resume goes on")
         return

@@ -37,7 +37,7 @@ from train.data.dataset import Dataset, split
 from train.data.dsprites import dataset as dsprites
 from train.data.shapes3d import dataset as shapes3d
 from train.models.vae import VAE
-from train.objectives.schedule import Pass, loss_of
+from train.objectives.schedule import ForwardPass, compute_loss
 from train.provenance import commit
 from train.training import loop
 
@@ -103,8 +103,8 @@ def plain(parent: Connection, plan: Plan, seed: int) -> None:
             images = data[torch.randint(len(data), (preset.training_batch,))]
             mean, logvar = model.encode(images)
             latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-            through = Pass(images, model.decode(latents), latents, mean, logvar)
-            loss, _, _ = loss_of(preset.objective, through, len(data), step)
+            through = ForwardPass(images, model.decode(latents), latents, mean, logvar)
+            loss, _, _ = compute_loss(preset.objective, through, len(data), step)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,20 +1,19 @@
-"""Alignment: replace a latent whose sign depends on the context, and its partner, by two consistent latents.
+"""Replace a latent whose sign changes with the context by latents whose sign does not. No step uses labels.
 
-Such a latent is called *folded* (train/alignment/context_signs.py). The algorithm uses no labels:
+Such a latent is called *folded*. `align_signs` runs once during training (Preset.folded_steps):
 
-    1  Find the folded latent and fit its sign and scale by context. Its partner is the latent that then shares the
-       most information with it. Where no latent shares enough, a new latent is added as partner.
-    2  Decode every image in one reference context, so that its picture shows only these two latents.
-    3  Fit two new latents to the pictures with a small beta-TCVAE. Of several seeds the lowest objective wins. With
-       one context no latent can fold, and a fit takes seconds instead of hours.
-    4  Refit the network's linear layers to the new latents (train/alignment/refit_heads.py). Convolutions are kept.
+    1  find the folded latent and its sign in every context (train/alignment/context_signs.py), and its partner: the
+       latent that depends most on the aligned value, or a new latent where none depends on it
+    2  decode every image in one reference context, so that its picture shows only what these two latents encode
+    3  fit two new latents to these pictures with a small beta-TCVAE; of several seeds the lowest objective is kept.
+       There is only one context, so nothing can fold, and a fit takes seconds
+    4  refit the linear layers of the network to the new latents (train/alignment/refit_heads.py). The convolutions
+       stay as they are
 
-Dead latents are dropped. Training then continues with the new model (Preset.folded_steps), so that the convolutions
-adapt and the errors of the small model are corrected.
+Dead latents are dropped. Training then continues with the new model, and the convolutions adapt to it.
 
-Step 1 only models a change of sign and scale. Other inconsistencies remain. At the end of training (Preset.second_look)
-`align` compares the new latents across contexts by the edges of the decoded pictures
-(train/alignment/edge_matching.py), and refits them where they disagree.
+`realign` runs once more at the end (Preset.second_look). It detects latents whose meaning still depends on the hues
+(train/alignment/edge_matching.py), which `align_signs` cannot see unless the whole latent changes its sign.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from train.alignment import context_signs, edge_matching, refit_heads
-from train.alignment.context_signs import Gauge, perceptron
+from train.alignment.context_signs import ContextSigns, build_mlp
 from train.config.experiment import BetaTCVAE, Network
 from train.information import dependence
 from train.models.inference import CHUNK, encode
@@ -48,7 +47,7 @@ REACH = 2.5  # how far the folded latent is moved to see what it does there
 COORDINATES = 24
 NEIGHBOURS = 20
 TYPICAL = 0.9  # share of images; the rest lies where the gauge failed, off every cluster
-ELSEWHERE_SHARE = 0.02  # of images, that contexts disagree on, from which the pair is taught anew
+MOVED_SHARE = 0.02  # of images, that contexts disagree on, from which the pair is taught anew
 LIVE_VARIANCE = 0.7  # mean posterior variance below which a latent is live
 LATENT_STEPS, LATENT_BATCH = 2_600, 128
 PRESSURE, PRESSURE_STEPS = 25.0, 1_200
@@ -56,8 +55,13 @@ PICTURE_WEIGHT = 10.0  # of a squared pixel, beside the KL terms: about the curv
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two new latents: their encoder, (N, COORDINATES) to mean and logvar, and the objective that it reached."""
+class PairModel:
+    """Two new latents of pictures.
+
+    encoder    (N, COORDINATES) -> mean and logvar, (N, 4)
+    objective  beta-TCVAE objective that the fit reached, nats per image
+    terms      terms of that objective
+    """
 
     encoder: nn.Module
     objective: float
@@ -65,12 +69,12 @@ class Pair:
 
     @torch.no_grad()
     def encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and logvar, each (N, 2), of coordinates (N, COORDINATES)."""
+        """Return mean and logvar (N, 2) of coordinates (N, COORDINATES). logvar is at most 0."""
         mean, logvar = self.encoder(coordinates).chunk(2, dim=1)
         return mean, logvar.clamp(max=0)
 
 
-def unfold(
+def align_signs(
     model: VAE,
     network: Network,
     images: NDArray[np.uint8],
@@ -80,51 +84,52 @@ def unfold(
     seed: int,
     candidates: int = CANDIDATE_PAIRS,
 ) -> tuple[VAE, dict[str, Any]]:
-    """Return `model`, of `network`, without dead latents and with its folded latent aligned; and a report.
+    """Return `model` without its dead latents and with its folded latent aligned, and a report as a JSON-ready dict.
 
-    Up to IMAGES of the images (N, H, W, C) uint8 at `rows` are used. Where no latent is folded, only dead latents are
-    dropped. Random numbers depend on `seed` alone; the caller's random state is restored.
+    `network` is the architecture of `model`. A sample of `rows` of images, uint8 (N, H, W, C), is used. Where no latent
+    is folded, only the dead latents are dropped. Random draws depend on `seed` alone; the global state of torch's
+    random generator is restored.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         drawn = np.random.default_rng(seed).choice(rows, min(IMAGES, len(rows)), replace=False)
         latents = torch.from_numpy(encode(model, images, drawn))
-        kept = torch.where(latents[:, 1].exp().mean(0) < LIVE_VARIANCE)[0]
-        report: dict[str, Any] = {"kept": kept.tolist(), "folded": None}
-        if not len(kept):
+        live = torch.where(latents[:, 1].exp().mean(0) < LIVE_VARIANCE)[0]
+        report: dict[str, Any] = {"kept": live.tolist(), "folded": None}
+        if not len(live):
             return model, report
-        model = with_latents(model, kept, replace(network, latent_dim=len(kept)))
-        mean, logvar = latents[:, :, kept].unbind(1)
+        model = keep_latents(model, live, replace(network, latent_dim=len(live)))
+        mean, logvar = latents[:, :, live].unbind(1)
 
         def decode(latents: Tensor) -> Tensor:
             return torch.sigmoid(model.decode(latents))
 
-        fixed, report["mirrored_share"] = most_folded(decode, mean)
-        if fixed is None:
+        signs, report["mirrored_share"] = find_folded_latent(decode, mean)
+        if signs is None:
             return model, report
-        value = fixed.fixed(mean)
-        partner = dependent(value, mean, [dim for dim in range(len(kept)) if dim != fixed.latent])
+        value = signs.align(mean)
+        partner = find_dependent_latent(value, mean, [dim for dim in range(len(live)) if dim != signs.latent])
         if partner is None:
-            partner = len(kept)
-            model = with_another_latent(model, replace(network, latent_dim=partner + 1))
+            partner = len(live)
+            model = add_latent(model, replace(network, latent_dim=partner + 1))
             mean, logvar = F.pad(mean, (0, 1)), F.pad(logvar, (0, 1))
 
-        reference = mean[busiest(decode, mean[:CONTEXTS], fixed.latent)]
+        reference = mean[most_responsive_row(decode, mean[:CONTEXTS], signs.latent)]
         clusters = torch.stack([value, mean[:, partner]], dim=1)
-        coordinates = principal(pictures(decode, fixed, clusters, partner, reference))
+        coordinates = principal_coordinates(render_pair(decode, signs, clusters, partner, reference))
         typical = is_typical(clusters)
         learnt = coordinates[torch.where(typical)[0][torch.randperm(int(typical.sum()))[:PICTURES]]]
-        pairs = [new_latents(learnt, objective, seed + number) for number in range(candidates)]
+        pairs = [fit_pair(learnt, objective, seed + number) for number in range(candidates)]
         best = min(pairs, key=lambda pair: pair.objective)
 
-        both = [fixed.latent, partner]
+        both = [signs.latent, partner]
         new_mean, new_logvar, weight = mean.clone(), logvar.clone(), torch.ones(mean.shape)
         new_mean[:, both], new_logvar[:, both] = best.encode(coordinates)
         weight[:, both] = typical.float()[:, None]
         refit_heads.refit(model, images, drawn, new_mean, new_logvar, weight, decoded=mean)
     report |= {
-        "folded": fixed.latent,
-        "context": fixed.context,
+        "folded": signs.latent,
+        "context": signs.context,
         "partner": partner,
         "objectives": [pair.objective for pair in pairs],
         "total_correlation": float(best.terms.total_correlation),
@@ -132,14 +137,14 @@ def unfold(
     return model, report
 
 
-def align(
+def realign(
     model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64], report: dict[str, Any], *, seed: int
 ) -> dict[str, Any]:
-    """Compare the latents that `unfold` made, given its `report`, across contexts, and refit `model` in place if
-    needed.
+    """Compare the latents of `align_signs` between contexts once more; change `model` in place where they differ.
 
-    Return what to add to the report. `elsewhere` is the share of images whose latents differ from their reading in the
-    best context. From ELSEWHERE_SHARE on the linear layers are refitted to that reading, and `aligned` is true.
+    `report` is the one of `align_signs`. Where the pair differs between contexts for at least MOVED_SHARE of the
+    images, the linear layers are refitted to the values of the best reference context. Return {"aligned": whether that
+    happened, "elsewhere": the share of images that differed}.
     """
     if report["folded"] is None:
         return {"aligned": False}
@@ -152,70 +157,81 @@ def align(
         def decode(latents: Tensor) -> Tensor:
             return torch.sigmoid(model.decode(latents))
 
-        reading = edge_matching.read(decode, mean, pair, tuple(report["context"]))
-        aligned = reading.elsewhere >= ELSEWHERE_SHARE
+        match = edge_matching.match_edges(decode, mean, pair, tuple(report["context"]))
+        aligned = match.moved_share >= MOVED_SHARE
         if aligned:
             new_mean, weight = mean.clone(), torch.ones(mean.shape)
-            new_mean[:, pair] = reading.values
-            weight[:, pair] = (reading.distance < reading.distance.quantile(TYPICAL)).float()[:, None]
+            new_mean[:, pair] = match.values
+            weight[:, pair] = (match.distance < match.distance.quantile(TYPICAL)).float()[:, None]
             refit_heads.refit(model, images, drawn, new_mean, logvar, weight, decoded=mean)
-    return {"aligned": aligned, "elsewhere": reading.elsewhere}
+    return {"aligned": aligned, "elsewhere": match.moved_share}
 
 
-def with_latents(model: VAE, kept: Tensor, network: Network) -> VAE:
-    """Return the model with the latents `kept` (d,) only; `network` has d latents. The others are fixed at 0."""
-    outputs = torch.cat([kept, model.latent_dim + kept])
+def keep_latents(model: VAE, live: Tensor, network: Network) -> VAE:
+    """Return the model with the latents `live` (d,) only; `network` has d latents.
+
+    The decoder computes what it computed before with the other latents at 0.
+    """
+    outputs = torch.cat([live, model.latent_dim + live])
     state = model.state_dict()
     for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
         state[name] = state[name][outputs]
-    state["decoder.0.weight"] = state["decoder.0.weight"][:, kept]
-    return _of(state, VAE(model.image_shape, network))
+    state["decoder.0.weight"] = state["decoder.0.weight"][:, live]
+    return _load_state(state, VAE(model.image_shape, network))
 
 
-def with_another_latent(model: VAE, network: Network) -> VAE:
-    """Return the model with one more latent, the last of `network`: mean 0, variance 1, without effect on the image."""
+def add_latent(model: VAE, network: Network) -> VAE:
+    """Return the model with one more latent, the last of `network`: mean 0, logvar 0, ignored by the decoder."""
     state = model.state_dict()
     for name in (f"encoder.{len(model.encoder) - 1}.weight", f"encoder.{len(model.encoder) - 1}.bias"):
         mean, logvar = state[name].chunk(2)
         nothing = torch.zeros_like(mean[:1])
         state[name] = torch.cat([mean, nothing, logvar, nothing])
     state["decoder.0.weight"] = F.pad(state["decoder.0.weight"], (0, 1))
-    return _of(state, VAE(model.image_shape, network))
+    return _load_state(state, VAE(model.image_shape, network))
 
 
-def _of(state: dict[str, Tensor], model: VAE) -> VAE:
+def _load_state(state: dict[str, Tensor], model: VAE) -> VAE:
+    """Load `state` into `model`; return the model in channels-last layout and evaluation mode."""
     model.load_state_dict(state)
     return channels_last(model).eval()
 
 
-def most_folded(decode: context_signs.Decode, latents: Tensor) -> tuple[Gauge | None, list[float]]:
-    """Return the fitted signs of the folded latent of latents (N, L), and every latent's mirrored share.
+def find_folded_latent(decode: context_signs.Decode, latents: Tensor) -> tuple[ContextSigns | None, list[float]]:
+    """Return the signs of the folded latent of latents (N, L), and the mirrored share of every latent (L,).
 
-    Of several folded latents the one with the highest share is returned, None where there is none.
+    Of several folded latents the one with the largest share is returned, None where no latent is folded.
     """
     dims = list(range(latents.shape[1]))
     if len(dims) < 2:
         return None, []
-    shares = [context_signs.mirrored_share(context_signs.pairs(decode, latents, dims, dim, PROBES)) for dim in dims]
+    shares = [
+        context_signs.mirrored_share(context_signs.sample_pairs(decode, latents, dims, dim, PROBES)) for dim in dims
+    ]
     suspects = [dim for dim in dims if shares[dim] >= context_signs.MIRRORED_SHARE]
     for latent in sorted(suspects, key=lambda dim: shares[dim], reverse=True):
         try:
-            return context_signs.fix(context_signs.pairs(decode, latents, dims, latent, PAIRS), latents, latent), shares
+            return context_signs.fit_signs(
+                context_signs.sample_pairs(decode, latents, dims, latent, PAIRS), latents, latent
+            ), shares
         except context_signs.NotFolded:
             continue
     return None, shares
 
 
-def dependent(value: Tensor, latents: Tensor, among: list[int]) -> int | None:
-    """Return the latent of (N, L) that shares the most information with `value` (N,), or None below DEPENDENCE nats."""
+def find_dependent_latent(value: Tensor, latents: Tensor, among: list[int]) -> int | None:
+    """Return the latent `among` those of (N, L) with the highest mutual information with `value` (N,).
+
+    Return None where it is below DEPENDENCE nats.
+    """
     shared = {dim: dependence(value.numpy(), latents[:, dim].numpy()) for dim in among}
     closest = max(among, key=lambda dim: shared[dim])
     return closest if shared[closest] >= DEPENDENCE else None
 
 
 @torch.inference_mode()
-def busiest(decode: context_signs.Decode, latents: Tensor, latent: int) -> int:
-    """Return the row of latents (N, L) in whose context `latent` changes the pixels most."""
+def most_responsive_row(decode: context_signs.Decode, latents: Tensor, latent: int) -> int:
+    """Return the row of latents (N, L) in whose context `latent` changes the most pixels."""
     low, high = latents.clone(), latents.clone()
     low[:, latent], high[:, latent] = -REACH, REACH
     moved = [
@@ -226,19 +242,21 @@ def busiest(decode: context_signs.Decode, latents: Tensor, latent: int) -> int:
 
 
 @torch.inference_mode()
-def pictures(decode: context_signs.Decode, fixed: Gauge, clusters: Tensor, partner: int, reference: Tensor) -> Tensor:
-    """Decode (value, partner) (N, 2) in the context of `reference` (L,).
+def render_pair(
+    decode: context_signs.Decode, signs: ContextSigns, clusters: Tensor, partner: int, reference: Tensor
+) -> Tensor:
+    """Return the pictures (N, pixels), at half the size, of the aligned pair `clusters` (N, 2) in one context.
 
-    Return the pictures (N, pixels) at half the size, flattened.
+    The columns of `clusters` are the aligned value and the partner; the context is that of `reference` (L,).
     """
     latents = reference.repeat(len(clusters), 1)
     latents[:, partner] = clusters[:, 1]
-    latents[:, fixed.latent] = fixed.folded(clusters[:, 0], latents)
+    latents[:, signs.latent] = signs.unalign(clusters[:, 0], latents)
     return torch.cat([F.avg_pool2d(decode(part), 2).flatten(1) for part in torch.split(latents, CHUNK)])
 
 
-def principal(flat: Tensor) -> Tensor:
-    """Return the principal coordinates (N, COORDINATES) of flat pictures (N, pixels), in pixel units."""
+def principal_coordinates(flat: Tensor) -> Tensor:
+    """Return the first COORDINATES principal coordinates of flat pictures (N, pixels), in pixel units."""
     centred = flat - flat.mean(0)
     axes = torch.linalg.eigh((centred.T @ centred).double())[1].flip(1)[:, :COORDINATES].float()
     coordinates: Tensor = centred @ (axes * torch.sign(axes.sum(0)))  # an axis has no sign of its own
@@ -246,22 +264,26 @@ def principal(flat: Tensor) -> Tensor:
 
 
 def is_typical(clusters: Tensor) -> Tensor:
-    """Return a mask (N,) that is false for the points of (N, 2) with the most distant neighbours."""
+    """Return (N,) bool: whether the distance of each point of (N, 2) to its NEIGHBOURS-th neighbour is below the
+    TYPICAL quantile.
+    """
     scaled = (clusters / clusters.std(0).clamp(min=1e-6)).numpy()
     reach = torch.from_numpy(cKDTree(scaled).query(scaled, NEIGHBOURS)[0][:, -1])
     typical: Tensor = reach < reach.quantile(TYPICAL)
     return typical
 
 
-def new_latents(coordinates: Tensor, objective: BetaTCVAE, seed: int) -> Pair:
-    """Fit two latents to coordinates (N, COORDINATES) with a beta-TCVAE, its pressure annealed as in the full recipe.
+def fit_pair(coordinates: Tensor, objective: BetaTCVAE, seed: int) -> PairModel:
+    """Fit two latents to coordinates (N, COORDINATES) with a beta-TCVAE whose pressure is annealed as in the full
+    recipe.
 
-    The pictures fall into few kinds, and a batch holds several of each. So log q(z) is estimated from the batch as if
-    the batch were the population. The objective that compares candidates is measured on larger batches.
+    The pictures are of a few kinds, and every training batch holds several of each kind. log q(z) is therefore
+    estimated with the training batch as the population. The objective that candidates are compared by is measured on
+    larger batches.
     """
     torch.manual_seed(seed)
     unit = coordinates[:, 0].std()
-    encoder, decoder = perceptron(COORDINATES, 4), perceptron(2, COORDINATES)
+    encoder, decoder = build_mlp(COORDINATES, 4), build_mlp(2, COORDINATES)
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, LATENT_STEPS, pct_start=0.1)
@@ -284,7 +306,7 @@ def new_latents(coordinates: Tensor, objective: BetaTCVAE, seed: int) -> Pair:
         schedule.step()
     with torch.no_grad():
         measured = [loss_on(1_500, 1.0) for _ in range(8)]
-    return Pair(
+    return PairModel(
         nn.Sequential(_Divide(float(unit)), encoder),
         float(torch.stack([loss for loss, _ in measured]).mean()),
         Terms(*(torch.stack(column).mean() for column in zip(*(terms for _, terms in measured), strict=True))),

@@ -1,16 +1,16 @@
-"""Signs and scales by context: give a latent whose sign depends on the context the same meaning in all contexts.
+"""Estimate the sign and scale of a latent in every context, without labels.
 
-The objective does not distinguish a latent that grows with the size of an object under every wall colour from one that
-grows under some colours and shrinks under others: q(z) and the likelihood are the same. Such a *folded* latent still
-determines the picture, but only together with the others. Images of the same size then lie in mirrored clusters, and an
-edit of the colour also changes the size. The sign and the scale are free in every context. They are chosen so that
+The objective of a VAE does not fix the sign of a latent in each context. A latent may grow with the size of an object
+under one wall colour and shrink with it under another: q(z) and the likelihood are the same. Such a latent is called
+*folded*. Images that are alike in that respect then lie in mirrored clusters, and an edit of the colour also edits the
+size. The sign and the scale are chosen so that in all contexts
 
-    the latent's effect on the picture, as a pattern over pixels, is the same in all contexts     (its sign)
-    its mean absolute value is the same in all contexts                                           (its scale)
+    the latent's effect on the picture, as a pattern over pixels, is the same     (sign)
+    its mean absolute value is the same                                           (scale)
 
-Patterns are compared by their cosine. The strength of a pixel's change depends on the colours that meet there; its
-place depends on the latent. Each pair of contexts asks for equal or opposite signs. The signs are found by the
-eigenvector method for synchronisation over Z2 (Singer 2011), with a network in place of the eigenvector's entries.
+Patterns are compared by their cosine similarity, which ignores how strong the change is. The signs that pairs of
+contexts require are combined by the eigenvector method for synchronisation over Z2 (Singer 2011), with a network in
+place of the eigenvector's entries.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ SCALE_JITTER = 0.03
 
 
 class NotFolded(ValueError):
-    """No assignment of signs to contexts makes this latent consistent."""
+    """Raised where no choice of one sign per context makes the effect of a latent consistent."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Latents before and after some of them were swapped for another image's, and whether a latent kept its sign.
+    """Pairs of latents that differ in their context, and how well the effect of one latent agrees between the two.
 
-    before, after  (n, L)
-    agreement      (n,)   in [-1, 1]: cosine of the latent's effect before with its effect after, less the cosine
-                          with the effect of its mirror image after
-    swapped        (n, L) bool, the latents that came from the other image
+    before, after  (n, L) latents, before and after some of them were replaced by those of other images
+    agreement      (n,)   in [-1, 1]: cosine similarity of the effects before and after, less that with the mirror image
+    swapped        (n, L) bool, the latents that were replaced
     """
 
     before: Tensor
@@ -56,8 +55,12 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Gauge:
-    """The sign and scale of a folded latent: z = sign(context) * scale(context, sign of v) * v, with v consistent."""
+class ContextSigns:
+    """The sign and scale of latent z in every context: z = sign(context) * scale(context, sign of v) * v.
+
+    The aligned value v has the same meaning in all contexts. `context` holds the indices of the latents that the sign
+    depends on.
+    """
 
     latent: int
     context: tuple[int, ...]
@@ -65,19 +68,19 @@ class Gauge:
     scale: nn.Module
 
     @torch.no_grad()
-    def fixed(self, latents: Tensor) -> Tensor:
-        """Return the consistent value v (N,) of latents (N, L)."""
+    def align(self, latents: Tensor) -> Tensor:
+        """Return the aligned value v (N,) of latents (N, L)."""
         value = latents[:, self.latent] * self.signs(latents)
         return value / self._scales(latents, value)
 
     @torch.no_grad()
-    def folded(self, fixed: Tensor, latents: Tensor) -> Tensor:
-        """Return the latent (N,) that has the consistent value `fixed` (N,) in the context of `latents` (N, L)."""
-        return fixed * self._scales(latents, fixed) * self.signs(latents)
+    def unalign(self, aligned: Tensor, latents: Tensor) -> Tensor:
+        """Return the latent (N,) whose aligned value is `aligned` (N,) in the context of latents (N, L)."""
+        return aligned * self._scales(latents, aligned) * self.signs(latents)
 
     @torch.no_grad()
     def signs(self, latents: Tensor) -> Tensor:
-        """Return the sign (N,), 1 or -1, of the latent in the context of latents (N, L)."""
+        """Return the sign, 1 or -1, (N,) of the latent in the context of latents (N, L)."""
         signs: Tensor = self.sign(latents[:, self.context]).squeeze(1)
         return torch.where(signs < 0, -1.0, 1.0)
 
@@ -86,9 +89,9 @@ class Gauge:
 
 
 def effect_agreement(decode: Decode, before: Tensor, after: Tensor, latent: int) -> Tensor:
-    """Return (n,) in [-1, 1]: 1 where `latent` has the same effect before and after (n, L), -1 where it is mirrored.
+    """Return (n,): 1 where `latent` has the same effect in `before` (n, L) and `after` (n, L), -1 where it is mirrored.
 
-    The effect is the absolute change of every pixel from the picture with the latent at 0, summed over channels.
+    The effect is the absolute change of every pixel against the same latents with `latent` at 0, summed over channels.
     """
     mirrored = after.clone()
     mirrored[:, latent] *= -1
@@ -105,8 +108,11 @@ def effect_agreement(decode: Decode, before: Tensor, after: Tensor, latent: int)
 
 
 @torch.inference_mode()
-def pairs(decode: Decode, latents: Tensor, live: list[int], latent: int, count: int, chunk: int = 200) -> Pairs:
-    """Return `count` pairs of contexts for `latent`: one or two of the other live latents come from another image."""
+def sample_pairs(decode: Decode, latents: Tensor, live: list[int], latent: int, count: int, chunk: int = 200) -> Pairs:
+    """Return `count` pairs of contexts for `latent`.
+
+    In each, one or two of the other live latents are replaced by those of another image.
+    """
     others = torch.tensor([dim for dim in live if dim != latent])
     strong = torch.where(latents[:, latent].abs() > 0.25 * latents[:, latent].std())[0]
     before = latents[strong[torch.randint(len(strong), (count,))]]
@@ -122,54 +128,54 @@ def pairs(decode: Decode, latents: Tensor, live: list[int], latent: int, count: 
     return Pairs(before, after, torch.cat(agreement), swapped)
 
 
-def mirrored_share(found: Pairs) -> float:
-    """Return the mean evidence per pair for a change of sign: near 0 for a consistent latent."""
-    return float(F.relu(-found.agreement).mean())
+def mirrored_share(pairs: Pairs) -> float:
+    """Return the mean evidence for a mirrored effect per pair. It is near 0 for a latent that is not folded."""
+    return float(F.relu(-pairs.agreement).mean())
 
 
-def explained_share(gauge: Gauge, found: Pairs) -> float:
-    """Return the share of the evidence for a change of sign that these signs remove."""
-    agreement = found.agreement * gauge.signs(found.before) * gauge.signs(found.after)
-    return 1 - mirrored_share(replace(found, agreement=agreement)) / mirrored_share(found)
+def explained_share(signs: ContextSigns, pairs: Pairs) -> float:
+    """Return the share of the evidence for mirrored effects that disappears once `signs` are applied."""
+    agreement = pairs.agreement * signs.signs(pairs.before) * signs.signs(pairs.after)
+    return 1 - mirrored_share(replace(pairs, agreement=agreement)) / mirrored_share(pairs)
 
 
-def context_of(found: Pairs) -> tuple[int, ...]:
-    """Return the latents on which the sign depends.
+def find_context(pairs: Pairs) -> tuple[int, ...]:
+    """Return the latents that change the sign.
 
-    A latent counts where swapping it alone gives more than CONTEXT_SHARE of the evidence for a change of sign.
+    A latent belongs to the context if, in pairs where it alone was swapped, at least CONTEXT_SHARE of the evidence is
+    for a mirrored effect.
     """
     context = []
-    for dim in torch.where(found.swapped.any(0))[0].tolist():
-        alone = found.swapped[:, dim] & (found.swapped.sum(1) == 1)
-        evidence = found.agreement[alone]
+    for dim in torch.where(pairs.swapped.any(0))[0].tolist():
+        alone = pairs.swapped[:, dim] & (pairs.swapped.sum(1) == 1)
+        evidence = pairs.agreement[alone]
         if F.relu(-evidence).sum() > CONTEXT_SHARE * evidence.abs().sum():
             context.append(dim)
     return tuple(context)
 
 
-def fix(found: Pairs, latents: Tensor, latent: int, steps: int = 4_000) -> Gauge:
-    """Fit sign and scale of `latent` by context, from its pairs and from latents (N, L).
+def fit_signs(pairs: Pairs, latents: Tensor, latent: int, steps: int = 4_000) -> ContextSigns:
+    """Fit the signs and scales of `latent` to its pairs and to latents (N, L). Raise NotFolded where it is not folded.
 
-    Raises NotFolded where the latent is consistent. Evidence for a change of sign alone does not decide: a change of
-    hue affects the same pixels, and small shapes look alike. The signs are fitted to some pairs and must explain the
-    evidence in the others as well.
+    Evidence for mirrored effects is not enough: a turned hue changes the same pixels, and small shapes look alike. The
+    latent is folded where signs that are fitted to some pairs also explain the other pairs.
     """
-    context = context_of(found)
-    if not context or mirrored_share(found) < MIRRORED_SHARE:
+    context = find_context(pairs)
+    if not context or mirrored_share(pairs) < MIRRORED_SHARE:
         raise NotFolded(f"latent {latent} is not folded: no other latent turns its sense")
-    fitted = len(found.agreement) - round(TESTED_SHARE * len(found.agreement))
-    unscaled = Gauge(latent, context, _fit_sign(found[:fitted], context, steps), _Ones())
-    explained = explained_share(unscaled, found[fitted:])
+    fitted = len(pairs.agreement) - round(TESTED_SHARE * len(pairs.agreement))
+    unscaled = ContextSigns(latent, context, _fit_sign(pairs[:fitted], context, steps), _Ones())
+    explained = explained_share(unscaled, pairs[fitted:])
     if explained < EXPLAINED_SHARE:
         raise NotFolded(f"latent {latent} is not folded: signs explain {explained:.0%} of what looks mirrored")
     sign = unscaled.sign
-    return Gauge(latent, context, sign, _fit_scale(unscaled.fixed(latents), latents[:, context], steps))
+    return ContextSigns(latent, context, sign, _fit_scale(unscaled.align(latents), latents[:, context], steps))
 
 
-def perceptron(inputs: int, outputs: int, hidden: int = 64, spread: float | None = None) -> nn.Sequential:
-    """Return a perceptron of two hidden layers.
+def build_mlp(inputs: int, outputs: int, hidden: int = 64, spread: float | None = None) -> nn.Sequential:
+    """Return a perceptron with two hidden layers.
 
-    `spread` is the standard deviation of the first layer's initial weights. It is wide for functions with sharp edges.
+    `spread` is the standard deviation of the first layer's weights: large where the function has sharp edges.
     """
     first = nn.Linear(inputs, hidden)
     if spread is not None:
@@ -180,16 +186,16 @@ def perceptron(inputs: int, outputs: int, hidden: int = 64, spread: float | None
     )
 
 
-def _fit_sign(found: Pairs, context: tuple[int, ...], steps: int, batch: int = 1_024) -> nn.Module:
-    """Fit the sign network by stochastic gradient descent, in two halves.
+def _fit_sign(pairs: Pairs, context: tuple[int, ...], steps: int, batch: int = 1_024) -> nn.Module:
+    """Fit the network whose output has the sign of each context.
 
-    The first half minimises the Rayleigh quotient, which has no saturated optimum. The second takes tanh of the
-    outputs, which weights pairs as signs do.
+    The first half of the steps maximises a Rayleigh quotient, which has no saturated optima. The second half maximises
+    the same agreement through tanh, so that each pair counts as much as its sign does.
     """
-    net = perceptron(len(context), 1, spread=1.0)
-    weight = found.agreement / found.agreement.abs().mean()
-    before, after = found.before[:, context], found.after[:, context]
-    optimizer, schedule = _descent(net, 3e-3, steps)
+    net = build_mlp(len(context), 1, spread=1.0)
+    weight = pairs.agreement / pairs.agreement.abs().mean()
+    before, after = pairs.before[:, context], pairs.after[:, context]
+    optimizer, schedule = _build_optimizer(net, 3e-3, steps)
     for step in range(steps):
         drawn = torch.randint(len(weight), (batch,))
         one, other = (net(side[drawn]).squeeze(1) for side in (before, after))
@@ -208,9 +214,12 @@ def _fit_sign(found: Pairs, context: tuple[int, ...], steps: int, batch: int = 1
 
 
 def _fit_scale(value: Tensor, context: Tensor, steps: int, batch: int = 1_024) -> nn.Module:
-    """Fit the mean of |value| (N,) given context (N, C) and sign: maximum likelihood, exponential."""
-    net = perceptron(context.shape[1] + 1, 1, hidden=128, spread=2.0)
-    optimizer, schedule = _descent(net, 3e-3, steps)
+    """Fit the mean of |value| (N,) in its context (N, C), for positive and negative values apart.
+
+    Maximum likelihood of an exponential distribution.
+    """
+    net = build_mlp(context.shape[1] + 1, 1, hidden=128, spread=2.0)
+    optimizer, schedule = _build_optimizer(net, 3e-3, steps)
     for _ in range(steps):
         drawn = torch.randint(len(value), (batch,))
         around = context[drawn] + SCALE_JITTER * torch.randn(batch, context.shape[1])
@@ -229,7 +238,7 @@ def _scales(net: nn.Module, context: Tensor, value: Tensor) -> Tensor:
     return torch.exp(log_scale)
 
 
-def _descent(
+def _build_optimizer(
     net: nn.Module, rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimizer = torch.optim.Adam(net.parameters(), lr=rate)

@@ -1,7 +1,4 @@
-"""Refitting of a trained network's linear layers to new latents, with its convolutions fixed.
-
-This is the last step of the alignment (train/alignment/align_latents.py).
-"""
+"""Refit the linear layers of a trained network to new latents. The convolutions stay as they are."""
 
 from __future__ import annotations
 
@@ -30,10 +27,10 @@ def refit(
     *,
     decoded: Tensor,
 ) -> None:
-    """Refit `model` to the latents `mean` and `logvar` (n, L) of the images (N, H, W, C) at `rows`, in place.
+    """Refit `model` to the latents `mean` and `logvar` (n, L) of the given rows of images (N, H, W, C).
 
-    The decoder is fitted to what it decoded from `decoded` (n, L) before. `weight` (n, L) weights the encoder's errors
-    by image and latent.
+    The decoder is fitted to compute from them what it computed from `decoded` (n, L) before. `weight` (n, L) weights
+    the error of each latent of each image.
     """
     features = features_of(model, images, rows)
     head = head_of(model.decoder)
@@ -44,7 +41,7 @@ def refit(
 
 
 def refit_encoder(model: VAE, features: NDArray[np.float16], mean: Tensor, logvar: Tensor, weight: Tensor) -> None:
-    """Fit the encoder's linear layers to `mean` and `logvar` (N, L), given features (N, units)."""
+    """Fit the encoder's linear layers to map `features` (N, units) to `mean` and `logvar` (N, L)."""
     head = head_of(model.encoder)
     unit = torch.exp(0.5 * logvar).clamp(min=NARROWEST)
 
@@ -58,9 +55,7 @@ def refit_encoder(model: VAE, features: NDArray[np.float16], mean: Tensor, logva
 
 
 def refit_decoder(model: VAE, features: NDArray[np.float16], hidden: Tensor) -> None:
-    """Fit the decoder's linear layers to `hidden` (N, units), given the latents that the encoder now gives for
-    `features`.
-    """
+    """Fit the decoder's linear layers to map the encoder's latents of `features` to `hidden` (N, units)."""
     with torch.inference_mode():
         head = head_of(model.encoder)
         told = torch.cat(
@@ -91,7 +86,7 @@ def _refit(head: nn.Sequential, loss_of: Callable[[Tensor], Tensor], count: int,
 
 
 def head_of(stack: nn.Sequential) -> nn.Sequential:
-    """Return the linear layers of an encoder or a decoder, with the layers between them."""
+    """Return the linear layers of an encoder or a decoder, with the activations between them."""
     layers = list(stack)
     for place, layer in enumerate(layers):
         if isinstance(layer, nn.Flatten):
@@ -103,7 +98,7 @@ def head_of(stack: nn.Sequential) -> nn.Sequential:
 
 @torch.inference_mode()
 def features_of(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """Return the input (len(rows), units) of the encoder's linear layers."""
+    """Return the inputs (len(rows), units) of the encoder's linear layers."""
     convolutions = model.encoder[: len(model.encoder) - len(head_of(model.encoder))]
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate([convolutions(to_tensor(images[chunk])).half().numpy() for chunk in chunks])

@@ -1,7 +1,7 @@
-"""A learned bilateral filter, the optional last layer of a decoder.
+"""A bilateral filter as the last layer of a decoder, with learned parameters.
 
-Transposed convolutions leave faint noise on plain surfaces. The likelihood hardly penalises this noise, and tens of
-thousands of training steps remove little of it. An edge-preserving mean over neighbours of similar colour removes it.
+Transposed convolutions leave faint noise on plain surfaces. The likelihood hardly penalises it, and tens of thousands
+of training steps remove little of it. An average over neighbours of nearly the same colour removes it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ NOWHERE = 100.0  # the colour beyond the picture's edge, so far from every other
 
 
 class SeparableBilateral(nn.Module):
-    """Bilateral filter (Tomasi & Manduchi 1998) of logits (N, C, H, W), first along the rows, then along the columns.
+    """Bilateral filter (Tomasi & Manduchi 1998) of logits (N, C, H, W), along the rows, then along the columns.
 
-    Each output pixel is a weighted mean of the input pixel and its `radius` neighbours on either side. The weight falls
-    with the distance in pixels and with the difference in colour; both rates are learned. Colours are the sigmoids of
-    the logits, all channels together. The separable form is far cheaper than the square window and smooths as well
-    (Pham & van Vliet 2005).
+    Each pixel becomes a weighted mean of itself and the `radius` pixels on either side. Weights fall with the distance
+    and with the difference of colour; colours are the sigmoids of the logits, all channels together. Both weightings
+    are learned. Two one-dimensional passes are far cheaper than the square window and smooth as well (Pham & van Vliet
+    2005).
     """
 
     def __init__(self, radius: int) -> None:
@@ -33,7 +33,7 @@ class SeparableBilateral(nn.Module):
         self.sharpness = nn.Parameter(torch.full((2,), -math.log(2 * RANGE**2)))  # (axis,), log 1 / (2 range^2)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Filter logits (N, C, H, W) and return float32 logits of the same shape."""
+        """Return filtered logits, float32 (N, C, H, W), of logits (N, C, H, W)."""
         filtered = logits.float().contiguous()
         for axis in (0, 1):
             filtered = self._along(3 - axis, filtered, self.nearness[axis], self.sharpness[axis].exp())

@@ -1,4 +1,4 @@
-"""Inference with a trained model: uint8 images to latents and back, in chunks that bound the memory."""
+"""Encode and decode images with a trained model, in chunks that bound the memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK = 500
 
 @torch.inference_mode()
 def encode(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return latents float32 (len(rows), 2, L), mean and logvar, of the images (N, H, W, C) at `rows`."""
+    """Return mean and logvar, float32 (len(rows), 2, L), of the given rows of images, uint8 (N, H, W, C)."""
     chunks = [
         torch.stack(model.encode(to_tensor(images[rows[start : start + CHUNK]])), dim=1).numpy()
         for start in range(0, len(rows), CHUNK)
@@ -23,7 +23,7 @@ def encode(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> ND
 
 @torch.inference_mode()
 def decode(model: VAE, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return images uint8 (N, H, W, C) of latents (N, L): the expected pixels, rounded to grey levels."""
+    """Return the expected images, uint8 (N, H, W, C), of latents (N, L)."""
     chunks = [
         (torch.sigmoid(model.decode(torch.from_numpy(latents[start : start + CHUNK]))) * 255)
         .round()
@@ -36,5 +36,5 @@ def decode(model: VAE, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
-    """Convert uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1]."""
+    """Return images, uint8 (N, H, W, C), as float32 (N, C, H, W) in [0, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

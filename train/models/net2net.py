@@ -1,4 +1,4 @@
-"""Net2Net widening: train a network of half the width first, then double its width without changing its output."""
+"""Net2Net: train a network of half the width first, then double its width without changing its output."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Weighted = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
 def half_width(network: Network) -> Network:
-    """Return `network` with half the features in every layer. A step takes about a third of the time."""
+    """Return the network with half the features in every layer. A step takes about a third of the time."""
     channels, hidden = (tuple(width // 2 for width in widths) for widths in (network.channels, network.hidden))
     return replace(network, channels=channels, hidden=hidden)
 
 
 def double_width(model: VAE, network: Network) -> VAE:
-    """Return a VAE of `network` that computes the same function as `model`, which is of `half_width(network)`.
+    """Return a VAE of architecture `network` that computes what `model`, of `half_width(network)`, computes.
 
-    This is Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read the two
-    copies share the old weight. Random differences that cancel are added to the shares. The copies then receive
-    different gradients and diverge in training.
+    Net2WiderNet (Chen, Goodfellow & Shlens 2016): every feature is copied, and the weights that read a pair of copies
+    sum to the old weight. Random differences that cancel are added to each pair, so that the copies receive different
+    gradients.
     """
     wide = VAE(model.image_shape, network)
     for old_stack, new_stack in ((model.encoder, wide.encoder), (model.decoder, wide.decoder)):

@@ -7,22 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class PhasedConvTranspose2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` with kernel 4, stride 2 and padding 1, computed by sub-pixel convolution.
+class SubpixelConvTranspose2d(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` with kernel 4, stride 2 and padding 1, computed as a sub-pixel convolution.
 
-    The even and the odd output pixels of a row are two phases. A pixel of one phase reads two input pixels of that row
-    through two of the kernel's four columns; the same holds for columns. One ordinary convolution with a 2x2 kernel
-    computes all four phases as channels, and interleaving the phases gives the image (Shi et al. 2016, "Is the
-    deconvolution layer the same as a convolutional layer?"). The parameters are those of the layer it replaces. The
-    result equals that layer's up to rounding.
+    Even and odd output pixels of a row each depend on two input pixels of that row, through two of the kernel's four
+    columns; the same holds for columns. One ordinary convolution with a 2x2 kernel computes all four phases as
+    channels, and interleaving them gives the image (Shi et al. 2016, "Is the deconvolution layer the same as a
+    convolutional layer?"). Parameters and results equal those of `nn.ConvTranspose2d`, up to rounding.
     """
 
     @classmethod
-    def of(cls, layer: nn.ConvTranspose2d) -> PhasedConvTranspose2d:
-        """Return `layer` computed by phases. The parameters are shared, not copied.
-
-        Raises ValueError for any other kernel, stride, padding, group or dilation, and for a layer without bias.
-        """
+    def from_layer(cls, layer: nn.ConvTranspose2d) -> SubpixelConvTranspose2d:
+        """Return `layer` as a sub-pixel convolution that shares its parameters. Raise ValueError for other shapes."""
         shape = (layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
         if shape != ((4, 4), (2, 2), (1, 1), (0, 0), 1, (1, 1)) or layer.bias is None:
             raise ValueError(f"needs kernel 4, stride 2, padding 1 and a bias, got {layer}")
@@ -31,8 +27,8 @@ class PhasedConvTranspose2d(nn.ConvTranspose2d):
         return phased
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Map (N, I, H, W) to (N, O, 2H, 2W)."""
-        assert self.bias is not None, "`of` takes no layer without one"
+        """Return (N, O, 2H, 2W) of (N, I, H, W)."""
+        assert self.bias is not None, "`from_layer` takes no layer without one"
         n, inputs, height, width = input.shape
         outputs = self.out_channels
         # Column 3 - 2t - a of the kernel is tap t, from left to right, of phase a.
@@ -47,9 +43,9 @@ class PhasedConvTranspose2d(nn.ConvTranspose2d):
         return torch.stack(rows, dim=3).reshape(n, outputs, 2 * height, 2 * width)
 
 
-def with_phases(decoder: nn.Sequential) -> None:
-    """Replace the decoder's last transposed convolution, if any, by PhasedConvTranspose2d, in place."""
+def use_subpixel_convolution(decoder: nn.Sequential) -> None:
+    """Replace the decoder's last transposed convolution, if it has one, in place."""
     for place in reversed(range(len(decoder))):
         if isinstance(layer := decoder[place], nn.ConvTranspose2d):
-            decoder[place] = PhasedConvTranspose2d.of(layer)
+            decoder[place] = SubpixelConvTranspose2d.from_layer(layer)
             return

@@ -1,7 +1,4 @@
-"""The variational autoencoder: images (N, C, H, W) in [0, 1] to latents (N, L) and back.
-
-The same class serves convolutional networks and multilayer perceptrons.
-"""
+"""The variational autoencoder: images (N, C, H, W) in [0, 1] to latents (N, L) and back."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ KERNEL, STRIDE, PADDING = 4, 2, 1
 
 
 class VAE(nn.Module):
-    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014).
+    """A variational autoencoder with Bernoulli pixels (Kingma & Welling 2014), convolutional or fully connected.
 
-    `image_shape` is (height, width, channels). Height and width must be divisible by 2 once for each convolution;
-    ValueError otherwise. Without convolutions the encoder and the decoder are multilayer perceptrons.
+    `image_shape` is (height, width, channels). Raises ValueError unless height and width are multiples of 2 to the
+    power of the number of convolutions.
     """
 
     def __init__(self, image_shape: ImageShape, network: Network) -> None:
@@ -60,15 +57,14 @@ class VAE(nn.Module):
         return mean, logvar
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return logits (N, C, H, W) of latents (N, L). The sigmoid of the logits is the expected image."""
+        """Return logits (N, C, H, W) of latents (N, L). Their sigmoid is the expected image."""
         logits: Tensor = self.decoder(latents)
         return logits
 
 
 def channels_last(model: VAE) -> VAE:
-    """Convert `model` to the channels-last memory format in place and return it.
-
-    uint8 images have that layout already, and the CPU convolves up to twice as fast in it.
+    """Return the model in channels-last memory format, the layout of uint8 images. The CPU convolves up to twice as
+    fast.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return model

@@ -19,8 +19,8 @@ from train.objectives.losses import (
 )
 
 
-class Pass(NamedTuple):
-    """The tensors of one forward pass over a training batch of M images.
+class ForwardPass(NamedTuple):
+    """What a training batch of M images gave on its way through the network.
 
     `images` and `logits` are (M, C, H, W). `latents`, `mean` and `logvar` are (M, L), the latents drawn from the
     posterior.
@@ -33,8 +33,8 @@ class Pass(NamedTuple):
     logvar: Tensor
 
 
-def loss_of(
-    objective: Objective, through: Pass, population: int, step: int
+def compute_loss(
+    objective: Objective, through: ForwardPass, population: int, step: int
 ) -> tuple[Tensor, KLTerms | Terms, dict[str, float]]:
     """Return the loss at `step`, its terms, and their weights at that step; `population` is the number of training
     images.

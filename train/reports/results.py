@@ -31,8 +31,8 @@ def keep(run: Path, results: Path) -> Path:
     return target / METRICS
 
 
-def unfolding_of(run: Path) -> dict[str, Any]:
-    """Return the report of the alignment of `run`, empty where it has not taken place."""
+def read_alignment_report(run: Path) -> dict[str, Any]:
+    """What `run` wrote of its unfolding and second look; empty where it did neither yet."""
     path = run / "unfolding.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
@@ -50,7 +50,7 @@ def summary(run: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{run} holds no evaluation.json: run `python -m train evaluate {run}` first")
     evaluation = json.loads((run / "evaluation.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    unfolding = unfolding_of(run)
+    unfolding = read_alignment_report(run)
     last = preset.last_step(unfolding.get("aligned"))
     if not last <= evaluation["step"] == records[-1]["step"]:
         raise ValueError(

@@ -34,13 +34,11 @@ def load_model(directory: Path) -> VAE:
     config = load_config(directory)
     preset = from_record(config["preset"])
     state = torch.load(directory / CHECKPOINT, weights_only=True)
-    return model_of(preset, state).eval()
+    return build_model(preset, state).eval()
 
 
-def model_of(preset: Preset, state: dict[str, Any]) -> VAE:
-    """Return the model of a checkpoint's `state`. It may have fewer latents than `preset`, since alignment drops dead
-    ones.
-    """
+def build_model(preset: Preset, state: dict[str, Any]) -> VAE:
+    """The model that a checkpoint of a run of `preset` holds: it may have dropped some of its latents."""
     network = network_at(preset, state["step"])
     latent_dim = state["model"]["decoder.0.weight"].shape[1]
     model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
@@ -74,7 +72,7 @@ def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: in
     os.replace(partial, directory / CHECKPOINT)
 
 
-def prepare(directory: Path, config: dict[str, Any], resume: bool) -> int:
+def prepare_run(directory: Path, config: dict[str, Any], resume: bool) -> int:
     """Create the run's directory, or check the one to resume; the step to begin with."""
     checkpoint = directory / CHECKPOINT
     if not checkpoint.exists():

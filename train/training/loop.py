@@ -19,23 +19,23 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
-from train.alignment.align_latents import align, unfold
+from train.alignment.align_latents import align_signs, realign
 from train.config.experiment import BetaTCVAE, Preset, record_of
 from train.data.dataset import Dataset, split
 from train.models.net2net import double_width
-from train.models.subpixel_deconv import with_phases
+from train.models.subpixel_deconv import use_subpixel_convolution
 from train.models.vae import VAE, channels_last
-from train.objectives.schedule import Pass, loss_of
+from train.objectives.schedule import ForwardPass, compute_loss
 from train.objectives.ssim import structural_similarity
 from train.training.allocator import keep_freed_memory
 from train.training.checkpoint import (
     CHECKPOINT,
     METRICS,
     append_filter,
+    build_model,
     load_config,
-    model_of,
     network_at,
-    prepare,
+    prepare_run,
     save,
     write_json,
 )
@@ -72,15 +72,15 @@ def run(
         "precision": load_config(directory)["precision"] if begun else resolve_precision(precision),
         "data": {"name": dataset.name, "source": dataset.source, "images": len(dataset.images)},
     }
-    step = prepare(directory, config, resume)
+    step = prepare_run(directory, config, resume)
     indices = torch.from_numpy(split(len(dataset.images)).train)
     images_of = torch.from_numpy(dataset.images)
 
     keep_freed_memory()
     torch.manual_seed(seed)
     state = torch.load(directory / CHECKPOINT, weights_only=True) if step else None
-    model = _made_fast(model_of(preset, state) if state else VAE(dataset.image_shape, network_at(preset, 0)))
-    optimizer = optimizer_of(model, preset, decoder_alone=preset.scheduled(step - 1) >= preset.steps)
+    model = _optimize_for_cpu(build_model(preset, state) if state else VAE(dataset.image_shape, network_at(preset, 0)))
+    optimizer = build_optimizer(model, preset, decoder_alone=preset.scheduled(step - 1) >= preset.steps)
     if state:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
@@ -92,28 +92,28 @@ def run(
     with bar, (directory / METRICS).open("a") as log:
         while step < end:
             if step == preset.narrow_steps and step > 0:
-                model = _made_fast(double_width(model, preset.network))
-                optimizer = optimizer_of(model, preset)
+                model = _optimize_for_cpu(double_width(model, preset.network))
+                optimizer = build_optimizer(model, preset)
             if step == preset.folded_steps and isinstance(preset.objective, BetaTCVAE) and step > 0:
-                model, report = unfold(
+                model, report = align_signs(
                     model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
                 )
                 write_json(directory / "unfolding.json", report)
-                model = _made_fast(model)
-                optimizer = optimizer_of(model, preset)
+                model = _optimize_for_cpu(model)
+                optimizer = build_optimizer(model, preset)
             if step == preset.steps:
                 append_filter(model, preset)
             if step == preset.total_steps:  # all is done, but for a second look
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
-                    report |= align(model, dataset.images, indices.numpy(), report, seed=seed)
+                    report |= realign(model, dataset.images, indices.numpy(), report, seed=seed)
                     write_json(directory / "unfolding.json", report)
                 if not report["aligned"]:
                     break
-                optimizer = optimizer_of(model, preset)
+                optimizer = build_optimizer(model, preset)
             scheduled = preset.scheduled(step)
             if scheduled == preset.steps:
-                optimizer = optimizer_of(model, preset, decoder_alone=True)
+                optimizer = build_optimizer(model, preset, decoder_alone=True)
             rate = learning_rate(preset, scheduled)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -124,8 +124,8 @@ def run(
                 mean, logvar = mean.float(), logvar.float()  # (M, L)
                 latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
                 logits = model.decode(latents).float()  # (M, C, H, W)
-            through = Pass(images, logits, latents, mean, logvar)
-            loss, terms, weights = loss_of(preset.objective, through, len(indices), scheduled)
+            through = ForwardPass(images, logits, latents, mean, logvar)
+            loss, terms, weights = compute_loss(preset.objective, through, len(indices), scheduled)
             if preset.structure and scheduled >= preset.steps:
                 loss = loss + preset.structure * (1 - structural_similarity(images, logits.sigmoid()))
             model.zero_grad(set_to_none=True)
@@ -177,16 +177,15 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16"]:
     return precision
 
 
-def optimizer_of(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
-    """Return Adam over all parameters, or over the decoder's with the encoder frozen."""
+def build_optimizer(model: VAE, preset: Preset, *, decoder_alone: bool = False) -> torch.optim.Optimizer:
     model.encoder.requires_grad_(not decoder_alone)
     trained = model.decoder if decoder_alone else model
     return torch.optim.Adam(trained.parameters(), lr=preset.learning_rate, fused=True)
 
 
-def _made_fast(model: VAE) -> VAE:
-    """Return `model` with the layers and the memory format that are fastest on the CPU."""
-    with_phases(model.decoder)
+def _optimize_for_cpu(model: VAE) -> VAE:
+    """The same model, computed as the CPU does it fastest."""
+    use_subpixel_convolution(model.decoder)
     return channels_last(model)
 
 

@@ -46,7 +46,7 @@ def latents():
 @pytest.fixture(scope="module")
 def found(latents):
     torch.manual_seed(0)
-    return context_signs.pairs(draw, latents, LIVE, SIZE, 3_000)
+    return context_signs.sample_pairs(draw, latents, LIVE, SIZE, 3_000)
 
 
 def test_patterns_tell_whether_the_sense_is_the_same(found):
@@ -57,25 +57,25 @@ def test_patterns_tell_whether_the_sense_is_the_same(found):
 
 
 def test_only_the_folded_latent_is_often_mirrored(latents, found):
-    plain = context_signs.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
+    plain = context_signs.sample_pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
     assert context_signs.mirrored_share(found) > 0.05
     assert context_signs.mirrored_share(plain) < 0.01
-    assert context_signs.context_of(found) == (BACKGROUND, FOREGROUND)
+    assert context_signs.find_context(found) == (BACKGROUND, FOREGROUND)
 
 
-def test_the_gauge_gives_one_sense_everywhere_and_back(latents, found):
+def test_the_signs_give_one_sense_everywhere_and_back(latents, found):
     torch.manual_seed(0)
-    fixed = context_signs.fix(found, latents, SIZE, steps=800)
-    value = fixed.fixed(latents)
+    fixed = context_signs.fit_signs(found, latents, SIZE, steps=800)
+    value = fixed.align(latents)
     right = (torch.sign(value) == torch.sign(latents[:, SIZE]) * sense(latents)).float().mean()
     assert max(right, 1 - right) > 0.95
-    torch.testing.assert_close(fixed.folded(value, latents), latents[:, SIZE])
+    torch.testing.assert_close(fixed.unalign(value, latents), latents[:, SIZE])
 
 
 def test_a_latent_of_one_sense_is_refused(latents):
-    plain = context_signs.pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
+    plain = context_signs.sample_pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
     with pytest.raises(context_signs.NotFolded, match="latent 0 is not folded"):
-        context_signs.fix(plain, latents, SIZE, steps=10)
+        context_signs.fit_signs(plain, latents, SIZE, steps=10)
 
 
 def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latents, found):
@@ -84,8 +84,8 @@ def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latent
     shuffled = replace(found, agreement=found.agreement[torch.randperm(len(found.agreement))])
     assert context_signs.mirrored_share(shuffled) == pytest.approx(context_signs.mirrored_share(found))
     with pytest.raises(context_signs.NotFolded, match="% of what looks mirrored"):
-        context_signs.fix(shuffled, latents, SIZE, steps=800)
-    context_signs.fix(found, latents, SIZE, steps=800)
+        context_signs.fit_signs(shuffled, latents, SIZE, steps=800)
+    context_signs.fit_signs(found, latents, SIZE, steps=800)
 
 
 def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, latents):
@@ -96,21 +96,21 @@ def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, late
         tried.append(latent)
         if latent != SIZE:
             raise context_signs.NotFolded("not this one")
-        return "the gauge"
+        return "the signs"
 
-    monkeypatch.setattr(context_signs, "pairs", lambda decode, latents, dims, latent, count: latent)
+    monkeypatch.setattr(context_signs, "sample_pairs", lambda decode, latents, dims, latent, count: latent)
     monkeypatch.setattr(context_signs, "mirrored_share", lambda latent: shares[latent])
-    monkeypatch.setattr(context_signs, "fix", fix)
-    assert align_latents.most_folded(draw, latents) == ("the gauge", list(shares.values()))
+    monkeypatch.setattr(context_signs, "fit_signs", fix)
+    assert align_latents.find_folded_latent(draw, latents) == ("the signs", list(shares.values()))
     assert tried == [BACKGROUND, SIZE]
     shares[SIZE] = 0.001
-    assert align_latents.most_folded(draw, latents)[0] is None
+    assert align_latents.find_folded_latent(draw, latents)[0] is None
 
 
 def test_the_partner_is_the_latent_that_depends_on_the_value():
     rows = torch.randn(2_000, 3)
-    assert align_latents.dependent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
-    assert align_latents.dependent(torch.randn(4_000), torch.randn(4_000, 3), [0, 1, 2]) is None
+    assert align_latents.find_dependent_latent(rows[:, 2].abs() + 0.1 * torch.randn(2_000), rows, [0, 1, 2]) == 2
+    assert align_latents.find_dependent_latent(torch.randn(4_000), torch.randn(4_000, 3), [0, 1, 2]) is None
 
 
 def test_points_off_every_cluster_are_not_typical():
@@ -129,7 +129,7 @@ def test_new_latents_of_a_grid_of_pictures_take_one_factor_each(monkeypatch):
     factors = torch.stack([torch.randint(5, (3_000,)), torch.randint(3, (3_000,))], dim=1)
     coordinates = factors.float() * torch.tensor([2.0, 1.0]) - 2
     best = min(
-        (align_latents.new_latents(coordinates, BetaTCVAE(), seed) for seed in range(3)),
+        (align_latents.fit_pair(coordinates, BetaTCVAE(), seed) for seed in range(3)),
         key=lambda pair: pair.objective,
     )
     mean, logvar = best.encode(coordinates)
@@ -162,7 +162,7 @@ def test_refitted_heads_give_the_targets(monkeypatch):
 def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0():
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
     model, kept = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
-    smaller = align_latents.with_latents(model, kept, replace(network, latent_dim=2))
+    smaller = align_latents.keep_latents(model, kept, replace(network, latent_dim=2))
     images, latents = torch.rand(7, 1, SIDE, SIDE), torch.zeros(7, 5)
     latents[:, kept] = torch.randn(7, 2)
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0
 def test_another_latent_changes_nothing_yet():
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=2)
     model = VAE((SIDE, SIDE, 1), network)
-    larger = align_latents.with_another_latent(model, replace(network, latent_dim=3))
+    larger = align_latents.add_latent(model, replace(network, latent_dim=3))
     images, latents = torch.rand(7, 1, SIDE, SIDE), torch.randn(7, 3)
     with torch.no_grad():
         for part, whole in zip(model.encode(images), larger.encode(images), strict=True):
@@ -201,19 +201,19 @@ def unfolded(monkeypatch, latents, *, folded):
     mean = torch.cat([latents, torch.zeros(len(latents), 2)], dim=1)
     both = torch.stack([mean, logvar], dim=1).numpy()
     monkeypatch.setattr(align_latents, "encode", lambda model, images, rows: both[rows])
-    monkeypatch.setattr(align_latents, "with_latents", lambda model, kept, network: model)
-    monkeypatch.setattr(align_latents, "with_another_latent", lambda model, network: model)
+    monkeypatch.setattr(align_latents, "keep_latents", lambda model, kept, network: model)
+    monkeypatch.setattr(align_latents, "add_latent", lambda model, network: model)
     monkeypatch.setattr(
         refit_heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets))
     )
     for name, value in {"PAIRS": 3_000, "LATENT_STEPS": 600, "PRESSURE_STEPS": 200, "PICTURE_WEIGHT": 200.0}.items():
         monkeypatch.setattr(align_latents, name, value)
-    fix = context_signs.fix
-    monkeypatch.setattr(context_signs, "fix", lambda *arguments: fix(*arguments, steps=800))
+    fix = context_signs.fit_signs
+    monkeypatch.setattr(context_signs, "fit_signs", lambda *arguments: fix(*arguments, steps=800))
     images, rows = np.zeros((len(latents), SIDE, SIDE, 1), np.uint8), np.arange(len(latents))
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
     before = torch.get_rng_state()
-    _, report = align_latents.unfold(Drawing(folded), network, images, rows, BetaTCVAE(), seed=1, candidates=2)
+    _, report = align_latents.align_signs(Drawing(folded), network, images, rows, BetaTCVAE(), seed=1, candidates=2)
     assert torch.equal(before, torch.get_rng_state())
     return report, taught
 
@@ -254,17 +254,17 @@ def test_what_other_contexts_read_differently_is_taught_anew(monkeypatch, latent
 
     def reading(decode, mean, pair, context):
         assert (mean.shape, pair, context) == ((1_000, 3), (SIZE, BACKGROUND), (FOREGROUND,))
-        return edge_matching.Reading(read, distance, elsewhere)
+        return edge_matching.EdgeMatch(read, distance, elsewhere)
 
     both = torch.stack([latents, torch.full(latents.shape, -4.0)], dim=1).numpy()
     monkeypatch.setattr(align_latents, "encode", lambda model, images, rows: both[rows])
-    monkeypatch.setattr(edge_matching, "read", reading)
+    monkeypatch.setattr(edge_matching, "match_edges", reading)
     monkeypatch.setattr(
         refit_heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets))
     )
     report = {"folded": SIZE, "partner": BACKGROUND, "context": [FOREGROUND]}
     before = torch.get_rng_state()
-    told = align_latents.align(Drawing(False), np.zeros(len(latents)), np.arange(1_000), report, seed=1)
+    told = align_latents.realign(Drawing(False), np.zeros(len(latents)), np.arange(1_000), report, seed=1)
     assert torch.equal(before, torch.get_rng_state())
     assert told == {"aligned": elsewhere > 0, "elsewhere": elsewhere}
     if not told["aligned"]:
@@ -280,7 +280,7 @@ def test_what_other_contexts_read_differently_is_taught_anew(monkeypatch, latent
 
 
 def test_what_was_not_unfolded_is_not_looked_at():
-    assert align_latents.align(None, None, None, {"kept": [0], "folded": None}, seed=0) == {"aligned": False}
+    assert align_latents.realign(None, None, None, {"kept": [0], "folded": None}, seed=0) == {"aligned": False}
 
 
 @pytest.mark.parametrize("live", [0, 1])
@@ -291,5 +291,5 @@ def test_a_model_without_two_live_latents_has_nothing_to_unfold(live):
         model.encoder[-1].weight.zero_()
         model.encoder[-1].bias.copy_(torch.tensor([0.0, 0.0, -4.0 if live else 0.0, 0.0]))
     images = np.zeros((50, SIDE, SIDE, 1), np.uint8)
-    smaller, report = align_latents.unfold(model, network, images, np.arange(50), BetaTCVAE(), seed=0)
+    smaller, report = align_latents.align_signs(model, network, images, np.arange(50), BetaTCVAE(), seed=0)
     assert (smaller.latent_dim, report["folded"]) == (live or 2, None)

@@ -36,17 +36,17 @@ def latents():
 
 def test_outlines_hang_on_shapes_and_hardly_on_hues(latents):
     pale, dark, other = torch.tensor([[0.5, -0.5, -1.0, 1.0], [0.5, -0.5, 0.3, -0.3], [0.9, -0.5, -1.0, 1.0]])
-    pale, dark, other = edge_matching.outlines(draw(torch.stack([pale, dark, other]), folded=False))
+    pale, dark, other = edge_matching.edge_features(draw(torch.stack([pale, dark, other]), folded=False))
     assert (pale - dark).norm() < 0.6 * (pale - other).norm()
     assert pale.norm() == pytest.approx(1)
 
 
 def test_a_plain_picture_has_no_outlines():
-    assert not edge_matching.outlines(torch.full((1, 3, SIDE, SIDE), 0.7)).any()
+    assert not edge_matching.edge_features(torch.full((1, 3, SIDE, SIDE), 0.7)).any()
 
 
 def test_what_hues_turned_is_read_in_one_sense(latents):
-    reading = edge_matching.read(draw, latents, PAIR, CONTEXT)
+    reading = edge_matching.match_edges(draw, latents, PAIR, CONTEXT)
     clear = (latents[:, FOREGROUND] - latents[:, BACKGROUND]).abs() > 0.3
     told = latents[:, HEIGHT].clone()
     told[turned(latents)] *= -1
@@ -56,12 +56,12 @@ def test_what_hues_turned_is_read_in_one_sense(latents):
         assert correlation.abs() > 0.95
     before = torch.corrcoef(torch.stack([latents[wide, HEIGHT], told[wide]]))[0, 1]
     assert before.abs() < 0.2
-    assert 0.15 < reading.elsewhere < 0.5
+    assert 0.15 < reading.moved_share < 0.5
 
 
 def test_where_contexts_agree_nothing_is_elsewhere(latents):
-    reading = edge_matching.read(lambda rows: draw(rows, folded=False), latents, PAIR, CONTEXT)
+    reading = edge_matching.match_edges(lambda rows: draw(rows, folded=False), latents, PAIR, CONTEXT)
     clear = (latents[:, FOREGROUND] - latents[:, BACKGROUND]).abs() > 0.3
     typical = clear & (latents[:, :2].abs().amax(1) < 1.5)
     assert (reading.values - latents[:, :2])[typical].abs().mean() < 0.12
-    assert reading.elsewhere < 0.05
+    assert reading.moved_share < 0.05

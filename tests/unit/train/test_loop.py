@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.alignment.align_latents import with_latents  # noqa: E402
+from train.alignment.align_latents import keep_latents  # noqa: E402
 from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE, Network, Preset  # noqa: E402
 from train.data.dataset import Dataset  # noqa: E402
 from train.models.bilateral_filter import SeparableBilateral  # noqa: E402
@@ -122,12 +122,12 @@ def test_the_last_stage_trains_the_decoder_and_leaves_the_latents_as_they_were(s
 def test_the_run_goes_on_with_the_unfolded_model_stopped_or_not(squares, tmp_path, monkeypatch, stop):
     """In place of the unfolding: one latent less, and drawing numbers as it does."""
 
-    def unfold(model, network, images, rows, objective, *, seed):
+    def align_signs(model, network, images, rows, objective, *, seed):
         assert (len(images), len(rows), objective, seed) == (200, 180, preset.objective, 5)
         torch.randn(model.latent_dim)
-        return with_latents(model, torch.tensor([0, 2]), replace(network, latent_dim=2)), {"kept": [0, 2]}
+        return keep_latents(model, torch.tensor([0, 2]), replace(network, latent_dim=2)), {"kept": [0, 2]}
 
-    monkeypatch.setattr(loop, "unfold", unfold)
+    monkeypatch.setattr(loop, "align_signs", align_signs)
     preset = replace(PRESET, narrow_steps=20, folded_steps=40, decoder_steps=20)
     loop.run(preset, squares, tmp_path / "whole", precision="fp32", seed=5)
     loop.run(preset, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
@@ -159,8 +159,8 @@ def looks(monkeypatch):
                 model.decoder[0].weight[:, 0] *= -1
         return dict(said)
 
-    monkeypatch.setattr(loop, "unfold", lambda model, *_, seed: (model, dict(UNFOLDED)))
-    monkeypatch.setattr(loop, "align", align)
+    monkeypatch.setattr(loop, "align_signs", lambda model, *_, seed: (model, dict(UNFOLDED)))
+    monkeypatch.setattr(loop, "realign", align)
     return said, seen
 
 

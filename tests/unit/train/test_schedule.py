@@ -9,17 +9,17 @@ torch = pytest.importorskip("torch")
 from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE  # noqa: E402
 from train.config.presets import PRESETS  # noqa: E402
 from train.objectives.losses import kl_terms, kl_to_prior, reconstruction_nll  # noqa: E402
-from train.objectives.schedule import Pass, loss_of, weights_at  # noqa: E402
+from train.objectives.schedule import ForwardPass, compute_loss, weights_at  # noqa: E402
 
 POPULATION = 100
 
 
 @pytest.fixture
-def through() -> Pass:
+def through() -> ForwardPass:
     generator = torch.Generator().manual_seed(0)
     mean, logvar, noise = torch.randn(3, 6, 4, generator=generator)
     images, logits = torch.rand(2, 6, 1, 3, 3, generator=generator)
-    return Pass(images, logits, mean + torch.exp(0.5 * logvar) * noise, mean, logvar)
+    return ForwardPass(images, logits, mean + torch.exp(0.5 * logvar) * noise, mean, logvar)
 
 
 def test_pressure_falls_geometrically_to_one():
@@ -47,15 +47,15 @@ def test_capacity_grows_and_then_gamma_falls():
 def test_each_objective_is_its_formula(through):
     nll = reconstruction_nll(through.logits, through.images).item()
     kl = kl_to_prior(through.mean, through.logvar).sum().item()
-    loss, terms, weights = loss_of(BetaVAE(4.0), through, POPULATION, step=3)
+    loss, terms, weights = compute_loss(BetaVAE(4.0), through, POPULATION, step=3)
     assert loss.item() == pytest.approx(nll + 4 * kl)
     assert (terms._fields, weights) == (("reconstruction_nll", "kl"), {"beta": 4.0})
 
-    loss, terms, weights = loss_of(CapacityVAE(10.0, 25.0, capacity_steps=100), through, POPULATION, step=40)
+    loss, terms, weights = compute_loss(CapacityVAE(10.0, 25.0, capacity_steps=100), through, POPULATION, step=40)
     assert weights == {"gamma": 10.0, "capacity": 10.0}
     assert loss.item() == pytest.approx(nll + 10 * abs(kl - 10))
 
-    loss, terms, weights = loss_of(BetaTCVAE(1.0, 6.0, 2.0), through, POPULATION, step=0)
+    loss, terms, weights = compute_loss(BetaTCVAE(1.0, 6.0, 2.0), through, POPULATION, step=0)
     parts = kl_terms(through.latents, through.mean, through.logvar, POPULATION)
     expected = nll + sum(weight * part.item() for weight, part in zip((1, 6, 2), parts, strict=True))
     assert loss.item() == pytest.approx(expected)
@@ -63,7 +63,7 @@ def test_each_objective_is_its_formula(through):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_loss_of_every_preset_pulls_at_encoder_and_decoder(name, through):
-    inputs = Pass(through.images, *(part.clone().requires_grad_() for part in through[1:]))
-    loss, _, _ = loss_of(PRESETS[name]().objective, inputs, POPULATION, step=10)
+    inputs = ForwardPass(through.images, *(part.clone().requires_grad_() for part in through[1:]))
+    loss, _, _ = compute_loss(PRESETS[name]().objective, inputs, POPULATION, step=10)
     gradients = torch.autograd.grad(loss, (inputs.logits, inputs.mean, inputs.logvar))
     assert all(gradient.abs().max() > 0 for gradient in gradients)

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from train.config.experiment import Network  # noqa: E402
 from train.config.presets import PRESETS  # noqa: E402
 from train.models.net2net import double_width, half_width  # noqa: E402
-from train.models.subpixel_deconv import PhasedConvTranspose2d, with_phases  # noqa: E402
+from train.models.subpixel_deconv import SubpixelConvTranspose2d, use_subpixel_convolution  # noqa: E402
 from train.models.vae import VAE  # noqa: E402
 
 NETWORK = Network(channels=(8, 16), hidden=(12,), latent_dim=3)
@@ -92,8 +92,8 @@ def test_a_decoder_by_phases_is_the_same_decoder(shape):
     torch.manual_seed(0)
     plain, phased = VAE(shape, NETWORK), VAE(shape, NETWORK)
     phased.load_state_dict(plain.state_dict())
-    with_phases(phased.decoder)
-    assert isinstance(phased.decoder[-1], PhasedConvTranspose2d)
+    use_subpixel_convolution(phased.decoder)
+    assert isinstance(phased.decoder[-1], SubpixelConvTranspose2d)
     latents, weights = torch.randn(5, 3), torch.rand(5, shape[2], *shape[:2])
     for model in (plain, phased):
         (model.decode(latents) * weights).sum().backward()
@@ -108,10 +108,10 @@ def test_a_decoder_by_phases_is_the_same_decoder(shape):
 def test_the_layer_by_phases_need_not_be_the_last():
     decoder = VAE((16, 16, 3), NETWORK).decoder
     decoder.append(torch.nn.Identity())
-    with_phases(decoder)
-    assert [isinstance(layer, PhasedConvTranspose2d) for layer in decoder][-2:] == [True, False]
+    use_subpixel_convolution(decoder)
+    assert [isinstance(layer, SubpixelConvTranspose2d) for layer in decoder][-2:] == [True, False]
 
 
 def test_other_transposed_convolutions_are_not_taken_by_phases():
     with pytest.raises(ValueError, match="kernel 4, stride 2, padding 1"):
-        PhasedConvTranspose2d.of(torch.nn.ConvTranspose2d(3, 3, 3, 2, 1))
+        SubpixelConvTranspose2d.from_layer(torch.nn.ConvTranspose2d(3, 3, 3, 2, 1))
