@@ -1,1 +1,1 @@
-"""Pixels in and out: image files, arrays and archives to rows, and pictures back."""
+"""Pixels in and out: image files, arrays and archives become rows, and rows become pictures."""

@@ -1,4 +1,4 @@
-"""Arrays as npy files or raw tensors, read without trusting their headers."""
+"""Arrays as npy files or raw tensors. The header is checked against the content, and nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -12,72 +12,81 @@ from numpy.typing import NDArray
 from service.errors import InvalidInput, ShapeMismatch, quoted
 from service.images.spec import Uint8Array
 
-# Of an npy file, which hold its header.
+# The header of an npy file lies within its first bytes, as many as these.
 HEADER_BYTES = 64 * 1024
 
-# Of an array without content: four such axes multiply to less than 2**63, which numpy wants even where one is 0.
+# The longest axis of an array without content. numpy requires that the axes multiply to less than 2**63, even where
+# one of them is 0; four axes of this length do.
 LONGEST_EMPTY_AXIS = 2**15
 
 
 def read_npy(content: bytes | memoryview) -> Uint8Array:
-    """The images in an npy file, uint8 (N, H, W) or (N, H, W, C), as a view of `content`.
+    """Return the images in an npy file, uint8 (N, H, W) or (N, H, W, C), as a view of `content`.
 
-    Raises ShapeMismatch for any other rank or type, InvalidInput for what is not a complete npy file.
+    Raises ShapeMismatch for any other rank or type, and InvalidInput where `content` is not a complete npy file.
     """
     return _read_npy(content, check_images)
 
 
-def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
-    """The images of that shape, (N, H, W) or (N, H, W, C), whose pixels are `content` in C order, as a view.
+def read_npy_latents(content: bytes | memoryview) -> NDArray[np.float64]:
+    """Return the latents in an npy file, float32 or float64 (N, L), as float64. Raises what `read_npy` raises."""
+    return _read_npy(content, _check_latents).astype(np.float64)
 
-    Raises ShapeMismatch for any other shape, InvalidInput where `content` has another length.
+
+def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
+    """Return images of `shape`, (N, H, W) or (N, H, W, C), as a view of `content`: their pixels in C order.
+
+    Raises ShapeMismatch for any other shape, and InvalidInput where `content` has another length.
     """
     check_images(shape, np.dtype(np.uint8))
     _check_length(shape, np.dtype(np.uint8), len(content), "tensor", "Send images.shape and images.tobytes().")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def read_npy_latents(content: bytes | memoryview) -> NDArray[np.float64]:
-    """The latents in an npy file, float32 or float64 (N, L). Raises as `read_npy` does."""
-    return _read_npy(content, _check_latents).astype(np.float64)
-
-
 def _read_npy(
     content: bytes | memoryview, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
 ) -> NDArray[Any]:
-    """Nothing is unpickled, and no memory is set aside for a size that the header only claims."""
-    header = _read_header(content[:HEADER_BYTES], len(content), check)
+    """Return the array in an npy file as a view of `content`. `check` raises where its shape or type is wrong.
+
+    No memory is allocated for a size that only the header claims.
+    """
+    header = read_header(content[:HEADER_BYTES], len(content), check)
     values = np.frombuffer(content, dtype=header.dtype, offset=header.length)
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
+    """The header of an npy file."""
+
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype[np.generic]
-    length: int  # bytes
+    length: int  # bytes of the header itself
 
 
-def _read_header(
+def read_header(
     head: bytes | memoryview, length: int, check: Callable[[tuple[int, ...], np.dtype[np.generic]], None]
-) -> _Header:
-    """Return what the first HEADER_BYTES of an npy file of `length` bytes say, if `check` and the length agree."""
+) -> Header:
+    """Return the header of an npy file of `length` bytes, given the file's first HEADER_BYTES.
+
+    Raises InvalidInput where it is no header or does not fit `length`, and what `check` raises.
+    """
     header = BytesIO(head)
     try:
         version = np.lib.format.read_magic(header)
-        read_header = {
+        read_fields = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
-        shape, fortran_order, dtype = read_header(header)
-    except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ... by the kind of damage
+        shape, fortran_order, dtype = read_fields(header)
+    except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage
         raise InvalidInput(f"{length} bytes are not an npy file: {error}.", "Write it with numpy.save.") from error
-    if any(type(axis) is not int for axis in shape):  # numpy takes True for 1 here, but not where it reshapes
+    if any(type(axis) is not int for axis in shape):  # numpy accepts True as 1 in a header, but not in reshape
         raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
     check(shape, dtype)
     hint = "It was cut short, or the header was changed: write it again with numpy.save."
     _check_length(shape, dtype, length - header.tell(), "npy file", hint)
-    return _Header(shape, fortran_order, dtype, header.tell())
+    return Header(shape, fortran_order, dtype, header.tell())
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
@@ -89,16 +98,8 @@ def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: i
         )
 
 
-def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-    if dtype not in (np.float32, np.float64):
-        raise ShapeMismatch(f"The array has dtype {dtype}, expected float32 or float64.", "Send the encoder's means.")
-    if len(shape) != 2:
-        raise ShapeMismatch(
-            f"The array has shape {quoted(shape)}, expected (N, L).", "A single latent vector takes z[None]."
-        )
-
-
 def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    """Raise ShapeMismatch unless an array is uint8 (N, H, W) or (N, H, W, C) of images that have pixels."""
     if dtype != np.uint8:
         raise ShapeMismatch(
             f"The array has dtype {dtype}, expected uint8.",
@@ -119,3 +120,12 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         )
     if shape[1] * shape[2] == 0:
         raise ShapeMismatch(f"The array has shape {quoted(shape)}: images without a pixel.")
+
+
+def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    if dtype not in (np.float32, np.float64):
+        raise ShapeMismatch(f"The array has dtype {dtype}, expected float32 or float64.", "Send the encoder's means.")
+    if len(shape) != 2:
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}, expected (N, L).", "A single latent vector takes z[None]."
+        )

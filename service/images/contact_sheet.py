@@ -1,4 +1,4 @@
-"""Pictures for answers: uint8 images (H, W, C), C 1 or 3, as PNG, base64, contact sheets, zips and heat maps."""
+"""Contact sheets: many uint8 images (H, W, C), C 1 or 3, in rows and columns on one white sheet, with captions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from service.images.png import encode_png
 from service.images.spec import Uint8Array
 
-WHITE, INK = 255, (40, 40, 40)
-# The side to which small images are enlarged, in whole steps, unless so many come that the sheet would be larger
-# than viewers like to open.
+INK = (40, 40, 40)
+# Small images are enlarged by a whole factor to about SHOWN_SIDE, unless the sheet would have more than MOST_PIXELS:
+# viewers are slow to open larger ones.
 SHOWN_SIDE, MOST_PIXELS = 128, 16_000_000
 GAP, MARGIN, FONT_SIZE, LINE_HEIGHT = 6, 10, 13, 16
 ROW_CAPTION_WIDTH, LONGEST_CAPTION, COLUMN_CAPTION_LINES = 150, 200, 3
@@ -23,22 +23,22 @@ ROW_CAPTION_WIDTH, LONGEST_CAPTION, COLUMN_CAPTION_LINES = 150, 200, 3
 def contact_sheet(
     rows: Sequence[Uint8Array], row_captions: Sequence[str] = (), column_captions: Sequence[str] = ()
 ) -> Uint8Array:
-    """All images on one white sheet (height, width, 3); see `_sheet`."""
+    """Return a sheet with all images, uint8 (height, width, 3). `rows` and captions are those of `_sheet`."""
     return np.array(_sheet(rows, row_captions, column_captions))
 
 
 def sheet_png(
     rows: Sequence[Uint8Array], row_captions: Sequence[str] = (), column_captions: Sequence[str] = ()
 ) -> bytes:
-    """The same as a PNG file."""
+    """Return the same sheet as a PNG file."""
     return encode_png(_sheet(rows, row_captions, column_captions))
 
 
 def _sheet(rows: Sequence[Uint8Array], row_captions: Sequence[str], column_captions: Sequence[str]) -> Image.Image:
-    """All images on one white sheet.
+    """Return all images on one white sheet.
 
-    `rows` holds at least one row, each (k, H, W, C) with k of its own; there is a caption for every row or for
-    none, and likewise for the columns. What does not fit in a caption's place is cut off with an ellipsis.
+    `rows` holds at least one row. A row is (k, H, W, C), and k may differ from row to row. Either every row has a
+    caption or none has, and the same holds for columns. A caption that does not fit is cut off with an ellipsis.
     """
     height, width = rows[0].shape[1:3]
     columns = max(len(row) for row in rows)
@@ -75,8 +75,8 @@ def _sheet(rows: Sequence[Uint8Array], row_captions: Sequence[str], column_capti
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most_lines: int) -> list[str]:
-    """`text` in lines of at most `width` pixels, at least one and at most `most_lines`."""
-    # A client's id can be of any length, and hold what no font draws.
+    """Return `text` as 1 to `most_lines` lines, each at most `width` pixels wide."""
+    # A caption may be a client's id: it has any length, and may hold characters that no font draws.
     readable = "".join(letter if letter.isprintable() else " " for letter in text[:LONGEST_CAPTION])
     lines = [""]
     for word in readable.split():
@@ -91,8 +91,9 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def _shorten(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Return `line`, cut off with an ellipsis where it is wider than `width` pixels."""
     if font.getlength(line) <= width:
         return line
     lengths = range(1, len(line))
-    kept = bisect_right(lengths, width, key=lambda length: ceil(font.getlength(f"{line[:length]}…")))
-    return f"{line[:kept]}…"
+    length = bisect_right(lengths, width, key=lambda cut: ceil(font.getlength(f"{line[:cut]}…")))
+    return f"{line[:length]}…"

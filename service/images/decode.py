@@ -1,9 +1,9 @@
-"""Images as they come, to rows as the encoder takes them: uint8 (H, W, C), one by one, each with its own error.
+"""Decode images to rows for the encoder, uint8 (H, W, C), one by one: an image that fails has an error of its own.
 
-An image of the right size and mode passes unchanged. Others are turned as EXIF says, laid on white
-where they are transparent, converted to the bundle's channels and resized (the aspect ratio is not kept).
+An image of the right size and mode passes unchanged. Any other image is turned as EXIF says, laid on white where it is
+transparent, converted to the bundle's channels and resized; the aspect ratio is not kept.
 
-What decoding an image takes is estimated from its header, before any pixel is decoded: see `Opened.cost`.
+The cost of decoding is estimated from the header, before any pixel is decoded (`Opened.cost`).
 """
 
 from __future__ import annotations
@@ -26,28 +26,32 @@ MIB = 1024 * 1024
 ORIENTATION = 0x0112  # EXIF
 START_OF_SCAN = b"\xff\xda"  # JPEG
 
-# Bytes that Pillow holds at its peak for each pixel of a mode, conversion and resizing included (measured).
+# The peak of bytes that Pillow holds for each pixel, by mode, conversion and resizing included (measured).
 BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 9, "RGB": 4, "RGBA": 8, "I;16": 6, "I;16B": 6, "I;16L": 6, "I;16N": 6}
-MOST_BYTES_PER_PIXEL = 12  # other modes, and RGB with a transparent colour
-# libwebp draws on two canvases of its own.
+MOST_BYTES_PER_PIXEL = 12  # of other modes, and of RGB with a transparent colour
+# Further bytes for each pixel of a WebP: libwebp draws on two canvases of its own.
 WEBP_CANVAS_BYTES = 12
-# A JPEG of several scans keeps two bytes for each coefficient, and every scan goes through all of them: as long as it
-# takes to write a quarter of a byte a pixel.
+# A JPEG of several scans keeps two bytes for each coefficient. Every scan passes through all of them, which takes as
+# long as writing a quarter of a byte for each pixel.
 COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
 
-# Our limit is tested on every header before decoding; Pillow's own would cut in at another size.
+# Pillow's own limit is off: `Limits` are checked on every header before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding one image may take: its width times height, and bytes of memory where they are limited."""
+    """Limits on decoding one image.
+
+    max_pixels  width times height
+    max_cost    bytes of memory; None for no limit
+    """
 
     max_pixels: int
     max_cost: int | None = None
 
     def check_pixels(self, size: tuple[int, int]) -> None:
-        """Raise TooLarge for an image of more pixels than are taken."""
+        """Raise TooLarge where an image of `size`, (width, height), has too many pixels."""
         width, height = size
         if width * height > self.max_pixels:
             raise TooLarge(
@@ -56,7 +60,9 @@ class Limits:
             )
 
     def check_cost(self, cost: int, size: tuple[int, int], length: int) -> None:
-        """Raise TooLarge for an image of that size, in a file of `length` bytes, that takes more than it may."""
+        """Raise TooLarge where decoding takes too many bytes, `cost`, of an image of `size` in a file of `length`
+        bytes.
+        """
         if self.max_cost is not None and cost > self.max_cost:
             raise TooLarge(
                 f"The image has {size[0]} x {size[1]} pixels in a file of {length} bytes: decoding it takes some "
@@ -68,9 +74,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Upload:
-    """One image of a request: what the client calls it, and how to get at its content.
+    """One image of a request: the client's id for it, and a function that reads its content.
 
-    `read` returns an image file's bytes, or pixels uint8 (H, W) or (H, W, C); it may raise MisfitError.
+    `read` returns an image file's bytes, or pixels uint8 (H, W) or (H, W, C). It may raise MisfitError.
     """
 
     id: str
@@ -79,7 +85,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Rows:
-    """`pixels` uint8 (k, H, W, C) of the uploads that could be used; the others' errors by position."""
+    """Decoded uploads.
+
+    pixels  uint8 (k, H, W, C) of the k uploads that could be decoded, in order
+    errors  the errors of the other uploads, by position
+    """
 
     pixels: Uint8Array
     errors: dict[int, MisfitError]
@@ -89,7 +99,7 @@ class Rows:
 class Opened:
     """An image file whose header has been read.
 
-    cost  bytes that decoding takes at its peak, and a measure of its time: some 3 ns a byte
+    cost  the peak of bytes that decoding takes; also a measure of its time, about 3 ns a byte
     """
 
     image: Image.Image
@@ -109,14 +119,14 @@ def read_rows(uploads: Sequence[Upload], spec: Spec, resize: Resize, limits: Lim
 
 
 def to_row(content: Content, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
-    """Return one image as uint8 `spec.shape`. Raise UndecodableImage, TooLarge or ShapeMismatch."""
+    """Return one image as uint8 `spec.shape`. Raises UndecodableImage, TooLarge or ShapeMismatch."""
     if isinstance(content, np.ndarray):
         return from_pixels(content, spec, resize, limits)
     return decode(open_image(content, spec, resize, limits), spec, resize)
 
 
 def from_pixels(content: Uint8Array, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
-    """Return pixels (H, W) or (H, W, C) of any size as uint8 `spec.shape`. Raise TooLarge or ShapeMismatch."""
+    """Return pixels (H, W) or (H, W, C) of any size as uint8 `spec.shape`. Raises TooLarge or ShapeMismatch."""
     pixels = with_channels(content)
     if pixels.shape == spec.shape:
         return pixels
@@ -130,9 +140,9 @@ def with_channels(pixels: Uint8Array) -> Uint8Array:
 
 
 def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits) -> Opened:
-    """Read an image file's header. Raise UndecodableImage, or TooLarge by what `limits` says."""
+    """Read an image file's header. Raises UndecodableImage, and TooLarge where `limits` are exceeded."""
     length = len(content)
-    content, compressed_texts = png_chunks.without_many_texts(content)
+    content, compressed_texts = png_chunks.drop_unused_texts(content)
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -152,7 +162,7 @@ def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
             )
         size = image.size
         if resize == "fit":
-            # A large JPEG is decoded at a fraction of its size, twice what the model takes or more.
+            # Pillow decodes a large JPEG at a fraction of its size, but at least twice the size that the model takes.
             image.draft(None, (2 * max(spec.width, spec.height),) * 2)
         cost = _cost(image, size, content) + compressed_texts * MIB
         limits.check_cost(cost, size, length)
@@ -166,7 +176,7 @@ def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize) -> Uint8Array:
-    """Return the image as uint8 `spec.shape`. Raise UndecodableImage or ShapeMismatch."""
+    """Return an opened image as uint8 `spec.shape`, and close it. Raises UndecodableImage or ShapeMismatch."""
     try:
         with opened.image as image:
             image.load()
@@ -179,7 +189,7 @@ def decode(opened: Opened, spec: Spec, resize: Resize) -> Uint8Array:
 
 
 def _undecodable(error: Exception) -> UndecodableImage:
-    """Pillow's decoders raise nearly every type on damaged input."""
+    """Return the error for anything that Pillow raised: on damaged input its decoders raise nearly every type."""
     return UndecodableImage(
         f"The image cannot be decoded: {error or type(error).__name__}.",
         "It may be damaged or cut short: send it again.",
@@ -187,14 +197,14 @@ def _undecodable(error: Exception) -> UndecodableImage:
 
 
 def _cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
-    """Return the bytes that decoding takes of an opened image whose full size is `size`."""
+    """Return the bytes that decoding an opened image takes. `size` is its full size; `image` may be scaled down."""
     each = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
     if image.mode == "RGB" and "transparency" in image.info:
         each = MOST_BYTES_PER_PIXEL
-    # To look for EXIF behind the pixels, Pillow would decode a PNG.
-    may_tell = image.format != "PNG" or "exif" in image.info
-    if may_tell and image.getexif().get(ORIENTATION, 1) != 1:
-        each += 4  # a turned copy
+    # EXIF may come after a PNG's pixels: Pillow would decode the image to find it.
+    exif_is_readable = image.format != "PNG" or "exif" in image.info
+    if exif_is_readable and image.getexif().get(ORIENTATION, 1) != 1:
+        each += 4  # for the turned copy
     if image.format == "WEBP":
         each += WEBP_CANVAS_BYTES
     cost = image.width * image.height * each
@@ -204,7 +214,7 @@ def _cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | me
 
 
 def _coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:
-    """Return what a JPEG of so many pixels takes before it is scaled down."""
+    """Return the bytes that a JPEG of `pixels` pixels takes before it is scaled down."""
     header_end = image.fp.tell() if image.fp is not None else 0
     bands = len(image.getbands())
     first = content.rfind(START_OF_SCAN, 0, header_end)
@@ -220,7 +230,7 @@ def _conform(image: Image.Image, spec: Spec, resize: Resize) -> Uint8Array:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     final_mode = "RGB" if spec.channels == 3 else "L"
-    # Grey is resized as grey: the three channels would come out alike.
+    # Grey is resized before it becomes colour: three equal channels would be resized alike.
     grey = image.mode in ("1", "L") and not image.has_transparency_data
     mode = "RGBA" if image.has_transparency_data else "L" if grey else final_mode
     image = image if image.mode == mode else image.convert(mode)

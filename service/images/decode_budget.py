@@ -1,4 +1,4 @@
-"""What decoding one request's images may take, by how much was sent: bytes, and seconds of CPU."""
+"""A request's budget for decoding its images, in bytes and in seconds of CPU. It grows with the body's length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from service.errors import TooLarge
 from service.images.decode import MIB
 from service.settings import Settings
 
-# What decoding one image may take however little is sent, and how many times the same all images of a request may.
+# Bytes that decoding one image may take, however short the body is. All images of a request may take
+# SHARES_OF_A_REQUEST times what one may.
 FREE_BYTES = 96 * MIB
 SHARES_OF_A_REQUEST = 2
 HINT = (
@@ -22,10 +23,14 @@ HINT = (
 
 @dataclass
 class DecodeBudget:
-    """What is left to one request, and when it came (seconds of the monotonic clock).
+    """What one request may spend, and what it has spent.
 
-    max_image_bytes  of one image; None where it has no limit
-    is_admitted      whether it has found room for images that are not decoded at once
+    sent_bytes       length of the body
+    max_image_bytes  limit for one image; None for no limit
+    max_bytes        limit for all images together
+    bytes, seconds   spent so far
+    began            when the request came, in seconds of the monotonic clock
+    is_admitted      True once there was room for images that are not decoded at once
     """
 
     sent_bytes: int
@@ -39,7 +44,7 @@ class DecodeBudget:
 
     @classmethod
     def of(cls, settings: Settings, sent_bytes: int) -> DecodeBudget:
-        """Return the budget of a request whose body has so many bytes."""
+        """Return the budget of a request whose body has `sent_bytes` bytes."""
         by_length = settings.max_decode_ratio * sent_bytes
         return cls(
             sent_bytes,
@@ -50,11 +55,11 @@ class DecodeBudget:
 
     @classmethod
     def unlimited(cls) -> DecodeBudget:
-        """Return the budget of images that nobody sent."""
+        """Return a budget without limits, for images that no client sent."""
         return cls(0, None, sys.maxsize, math.inf)
 
     def again(self) -> DecodeBudget:
-        """Return a budget to decode the same images once more, for which there was room."""
+        """Return a budget to decode the same images once more. They are admitted already."""
         return replace(self, bytes=0, seconds=0.0, is_admitted=True)
 
     @property
@@ -66,7 +71,7 @@ class DecodeBudget:
         return self.max_seconds - self.seconds
 
     def take(self, bytes: int) -> None:
-        """Raise TooLarge where images that take so many bytes more are too much."""
+        """Count `bytes` more. Raises TooLarge where the images then take more bytes than they may."""
         self.bytes += bytes
         if self.bytes > self.max_bytes:
             raise TooLarge(
@@ -76,7 +81,7 @@ class DecodeBudget:
             )
 
     def spend(self, seconds: float) -> None:
-        """Raise TooLarge where the images have taken more seconds of CPU than they may."""
+        """Count `seconds` of CPU more. Raises TooLarge where the images then take more than they may."""
         self.seconds += seconds
         if self.seconds >= self.max_seconds:
             raise TooLarge(

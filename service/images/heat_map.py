@@ -1,4 +1,4 @@
-"""A heat map over a grey image."""
+"""Heat maps over grey images: brighter, warmer colours mark the pixels that count as evidence."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from PIL import Image
 
 from service.images.spec import Uint8Array
 
-# Violet to yellow, each about 15 lighter than the one before (CIELAB L* 18 to 95): a stronger value looks stronger.
+# From violet to yellow. Each colour is about 15 lighter than the one before (CIELAB L* from 18 to 95), so that a
+# stronger value looks stronger.
 HEAT = np.array([[70, 20, 90], [130, 30, 115], [195, 60, 100], [240, 115, 75], [250, 180, 80], [250, 242, 160]])
 
-STRONGEST_ALPHA = 0.85
-
+STRONGEST_ALPHA = 0.85  # of the colour where the evidence is at its maximum
 STRENGTHS, GREYS = 1024, 256
-
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (ITU-R BT.709)
 
 
 def overlays(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
-    """`image` (H, W, C), in grey, under each heat map of `evidence` (t, h, w), not negative: uint8 (t, H, W, 3).
+    """Return `image` (H, W, C) in grey under each heat map of `evidence` (t, h, w), as uint8 (t, H, W, 3).
 
-    A map is enlarged bilinearly and measured against its own greatest value: nothing there leaves the grey
-    image as it is, the most covers it nearly. Colour then means evidence, whatever colours the image has.
+    No evidence is negative. Each map is enlarged bilinearly and scaled by its own maximum. Where it is 0 the grey image
+    shows unchanged; where it is at its maximum the colour hides it nearly. Colour therefore means evidence, whatever
+    colours the image has.
     """
     height, width = image.shape[:2]
     weights = np.array(LUMINANCE if image.shape[2] == 3 else (1,), dtype=np.float32)
@@ -31,21 +31,21 @@ def overlays(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
     small = (evidence / peaks * (STRENGTHS - 1)).astype(np.float32)
     enlarged = [Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in small]
     strength = np.stack([np.asarray(each) for each in enlarged]).round().astype(np.uint32)
-    tinted: Uint8Array = TINTED[strength * GREYS + grey]
-    return tinted
+    result: Uint8Array = TINTED[strength * GREYS + grey]
+    return result
 
 
-def heat(strength: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The colour (..., 3), 0 to 255, of each strength (...) in [0, 1]: the stronger, the lighter."""
+def heat_colours(strength: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the colour (..., 3), 0 to 255, of each strength (...) in [0, 1]. A stronger value is lighter."""
     stops = np.linspace(0, 1, len(HEAT))
     return np.stack([np.interp(strength, stops, channel) for channel in HEAT.T], axis=-1)
 
 
 def _tinted() -> Uint8Array:
-    """The colour of each grey under each strength, (STRENGTHS * GREYS, 3): looking it up is faster than mixing it."""
+    """Return the colour of each grey under each strength, (STRENGTHS * GREYS, 3). A look-up is faster than mixing."""
     strength = np.linspace(0, 1, STRENGTHS)[:, None, None]
     alpha, grey = STRONGEST_ALPHA * strength, np.arange(GREYS)[:, None]
-    mixed = (1 - alpha) * grey + alpha * heat(strength[..., 0])
+    mixed = (1 - alpha) * grey + alpha * heat_colours(strength[..., 0])
     return mixed.round().astype(np.uint8).reshape(-1, 3)
 
 

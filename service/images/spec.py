@@ -1,4 +1,4 @@
-"""The rows that an encoder takes: their shape, and how other sizes become it."""
+"""The images that an encoder takes: their type and shape, and what happens to images of another size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 Uint8Array = NDArray[np.uint8]
 
-Resize = Literal["fit", "reject"]
+Resize = Literal["fit", "reject"]  # images of another size: resize them, or raise ShapeMismatch
 
 
 class Spec(Protocol):
-    """The rows that the encoder takes, as `service.bundle.store.ImageSpec` has them."""
+    """The shape of the encoder's images. `service.bundle.manifest.ImageSpec` is one."""
 
     @property
     def height(self) -> int: ...

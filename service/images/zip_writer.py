@@ -1,4 +1,4 @@
-"""Zip files that are the same for the same content, and safe names for their members."""
+"""Zip files that are byte for byte the same for the same content, and safe file names for them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 
-# Zip's earliest date: the same files always make the same bytes.
+# The earliest date that a zip can hold. A fixed date keeps equal files equal.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif)$", re.IGNORECASE)
 
 
 def zip_files(files: Mapping[str, bytes]) -> bytes:
-    """A zip of `files` by name, in their order; the same files give the same bytes. PNGs are stored as they are."""
+    """Return a zip of `files` by name, in their order. Equal files give equal bytes. PNGs are stored uncompressed."""
     return b"".join(zip_pieces((name, iter([content])) for name, content in files.items()))
 
 
 def zip_pieces(files: Iterable[tuple[str, Iterator[bytes]]]) -> Iterator[bytes]:
-    """The same in pieces, from files by name whose content comes in pieces: only one of them is held at a time."""
-    file = _Tail()
+    """Yield the same zip in pieces. Each file is a name and its content in pieces; one piece is in memory at a time."""
+    file = _UntakenBytes()
     with zipfile.ZipFile(file, "w") as writer:
         for name, pieces in files:
             entry = zipfile.ZipInfo(name, EPOCH)
-            entry.create_system, entry.external_attr = 3, 0o644 << 16  # on every system as if written on Unix
+            entry.create_system, entry.external_attr = 3, 0o644 << 16  # the same on every system: Unix
             entry.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
             with writer.open(entry, "w") as content:
                 for piece in pieces:
@@ -33,13 +33,16 @@ def zip_pieces(files: Iterable[tuple[str, Iterator[bytes]]]) -> Iterator[bytes]:
     yield file.take()
 
 
-class _Tail(BytesIO):
-    """A file of which only what was not taken yet is held: no more is written again than the last entry's header."""
+class _UntakenBytes(BytesIO):
+    """A file that holds only what `take` has not returned yet.
+
+    That is enough for ZipFile, which rewrites nothing before the last entry's header.
+    """
 
     _taken = 0
 
     def take(self) -> bytes:
-        """Everything that was written since the last time."""
+        """Return everything that was written since the last call."""
         content = self.getvalue()
         self._taken += len(content)
         super().seek(0)
@@ -54,6 +57,6 @@ class _Tail(BytesIO):
 
 
 def file_stem(image_id: str) -> str:
-    """A file name, without suffix, for what the client calls `image_id`: never a path, and never empty."""
+    """Return a file name without suffix for the client's `image_id`. It is never a path and never empty."""
     stem = re.sub(r"[^\w.-]+", "_", IMAGE_SUFFIX.sub("", image_id))
     return stem.strip("._")[:100] or "image"

@@ -208,7 +208,7 @@ def _lightness(rgb):
 
 
 def test_the_stronger_the_lighter_in_even_steps():
-    lightness = _lightness(heat_map.heat(np.linspace(0, 1, 101)))
+    lightness = _lightness(heat_map.heat_colours(np.linspace(0, 1, 101)))
     assert (np.diff(lightness) > 0).all()
     straight = np.linspace(lightness[0], lightness[-1], 101)
     np.testing.assert_allclose(lightness, straight, atol=2.5)
