@@ -1,1 +1,1 @@
-"""The model artefact: a directory that export writes, and that everything else loads and verifies."""
+"""The model artefact: a directory that export writes and the service loads and verifies."""

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what the model is, and the hash of every other file."""
+"""manifest.json as types: what the model is, and the hash of every other file of the bundle."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"  # optional: without it the service draws no pictures and checks nothing by reconstruction
 SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # plain: never a path
 
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # never a path
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Version(BaseModel):
+    """The only field that is read of a manifest of another version."""
+
     format_version: int
 
 
 class ImageSpec(FrozenModel):
-    """The images that the encoder takes; the service converts and resizes to it."""
+    """The images that the encoder takes. The service converts and resizes other images to it."""
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -43,12 +45,12 @@ class ImageSpec(FrozenModel):
 
 
 class Parity(FrozenModel):
-    """The largest differences between PyTorch and ONNX Runtime that export found (it refuses larger ones)."""
+    """The largest differences between PyTorch and ONNX Runtime that export measured. Export refuses larger ones."""
 
     batch_sizes: tuple[int, ...]
-    latents_relative: float = Field(ge=0)  # to the scale of the mean or logvar tensor
+    latents_relative: float = Field(ge=0)  # relative to the scale of the mean or logvar tensor
     pixels_grey_levels: int = Field(ge=0)
-    # To the scale of the maps of all latents; left out of the manifest of a bundle without saliency.onnx.
+    # Relative to the scale of the maps of all latents. Absent in a bundle without saliency.onnx.
     saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
 
 
@@ -61,6 +63,8 @@ class Capabilities(FrozenModel):
 
 
 class Manifest(FrozenModel):
+    """What the model is, how it was trained and exported, and the hash of every other file."""
+
     format_version: int
     bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
     model: str
@@ -68,9 +72,9 @@ class Manifest(FrozenModel):
     image: ImageSpec
     latent_dim: int = Field(gt=0)
     latents: tuple[Latent, ...]
-    # How contexts are estimated where a request does not say; DEFAULT_ESTIMATOR, and left out, where it is None.
+    # The estimator for requests that name none. Absent where it is None, which stands for DEFAULT_ESTIMATOR.
     estimator: EstimatorName | None = Field(default=None, exclude_if=lambda value: value is None)
-    files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `write` fills it in
+    files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `store.write` fills it in
     parity: Parity
     metrics: dict[str, JsonValue]
     training: dict[str, JsonValue]
@@ -102,6 +106,7 @@ class Manifest(FrozenModel):
         )
 
     def content_hash(self) -> str:
+        """Return the sha256 of the manifest without `bundle_id`, as canonical JSON."""
         content = self.model_dump(mode="json", exclude={"bundle_id"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

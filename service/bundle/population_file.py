@@ -1,4 +1,4 @@
-"""population.npz: the training population's moments and sample, written, and read with every check."""
+"""population.npz: the training population's moments and sample. Every value is checked when the file is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPORT_AGAIN = "Export the bundle again."
 
 
 def to_npz(population: Population) -> bytes:
-    """Return the file's content, the sample in float32."""
+    """Return the file's content. The sample is stored in float32."""
     buffer = BytesIO()
     arrays: dict[str, Any] = {
         "location": population.location,
@@ -36,7 +36,8 @@ def to_npz(population: Population) -> bytes:
 def from_npz(content: bytes, latent_dim: int) -> Population:
     """Return the population of `latent_dim` latents that the file holds.
 
-    Raises BundleCorrupt for anything but finite moments, a finite sample, and errors in their order.
+    Raises BundleCorrupt unless moments and sample are finite and of the right shape, the covariance is symmetric,
+    posterior variances are positive, and the quantiles of the reconstruction error are positive and in order.
     """
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
@@ -55,10 +56,10 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
     }
     if sample is not None:
         shapes["sample"] = (sample, (max(len(np.atleast_1d(sample)), 1), latent_dim))
-    for part, (array, expected) in shapes.items():
+    for name, (array, expected) in shapes.items():
         if array.shape != expected or not np.isfinite(array).all():
             raise BundleCorrupt(
-                f"{POPULATION}: {part} has shape {array.shape}, or values that are not finite; "
+                f"{POPULATION}: {name} has shape {array.shape}, or values that are not finite; "
                 f"the manifest calls for finite values of shape {expected}.",
                 EXPORT_AGAIN,
             )
@@ -68,7 +69,7 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
             "symmetric covariance and positive posterior variances.",
             EXPORT_AGAIN,
         )
-    known = None
+    quantiles = None
     if familiarity is not None:
         if familiarity.shape != (2,) or not 0 < familiarity[0] <= familiarity[1] < np.inf:
             raise BundleCorrupt(
@@ -76,5 +77,5 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
                 "of the reconstruction errors, both positive.",
                 EXPORT_AGAIN,
             )
-        known = Familiarity(*familiarity.tolist())
-    return Population(location, covariance, posterior_variance, size, sample, known)
+        quantiles = Familiarity(*familiarity.tolist())
+    return Population(location, covariance, posterior_variance, size, sample, quantiles)

@@ -1,13 +1,13 @@
-"""The bundle: everything the service needs to know about one trained model, in one directory.
+"""Write, load and verify a bundle: one directory with everything that the service needs of one trained model.
 
     manifest.json    what the model is, and the sha256 of every other file
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): optional
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
     population.npz   the latents of the training population, and how well its images are redrawn
-    README.md        the model card, for people: not part of the contract, free to be edited
+    README.md        the model card, for people: no hash covers it, and it may be edited
 
-`export` writes it, `service` reads it, and both sides use this module only. Nothing in it is pickled.
+`export` writes bundles and `service` reads them, both through this module alone. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def write(
     population: Population,
     card: str = "",
 ) -> Bundle:
-    """Write a bundle, complete or not at all, after reading it back.
+    """Write a bundle, after reading it back: either the whole bundle or nothing.
 
-    `manifest.files` and `manifest.bundle_id` are filled in here; `graphs` maps file names to ONNX bytes. An
-    existing bundle at `directory` is replaced, its model card too.
+    `graphs` maps file names to ONNX bytes. `manifest.files` and `manifest.bundle_id` are filled in here. A bundle that
+    exists at `directory` is replaced, with its model card.
     Raises FileExistsError where `directory` holds anything but a bundle, and what `load` raises.
     """
     directory = directory.resolve()
@@ -81,8 +81,8 @@ def write(
 def load(directory: Path) -> Bundle:
     """Read and verify the bundle at `directory`.
 
-    Raises BundleMissing, BundleCorrupt or BundleIncompatible, naming what is wrong and where.
-    The graphs' own tensors are checked where they are opened, in `service/inference/onnx_runtime.py`.
+    Raises BundleMissing, BundleCorrupt or BundleIncompatible, with what is wrong and where. The graphs' tensors are
+    checked when the graphs are opened, in `service/inference/onnx_runtime.py`.
     """
     manifest = _read_manifest(directory)
     for name in REQUIRED_FILES:
@@ -92,10 +92,10 @@ def load(directory: Path) -> Bundle:
                 f"A bundle of version {FORMAT_VERSION} lists {', '.join(REQUIRED_FILES)}: export it again.",
             )
     for name, expected in manifest.files.items():
-        found = hashlib.sha256(_read(directory / name)).hexdigest()
-        if found != expected:
+        digest = hashlib.sha256(_read(directory / name)).hexdigest()
+        if digest != expected:
             raise BundleCorrupt(
-                f"{directory / name} has sha256 {found}, but the manifest promises {expected}.",
+                f"{directory / name} has sha256 {digest}, but the manifest promises {expected}.",
                 "The file was changed or cut short after the export: copy the bundle again.",
             )
     if manifest.content_hash() != manifest.bundle_id:

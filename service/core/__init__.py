@@ -1,1 +1,1 @@
-"""The mathematics: arrays in, arrays out. No file, no request, no transport."""
+"""The mathematics: functions from arrays to arrays. No file, no request, no transport."""

@@ -1,4 +1,4 @@
-"""One latent dimension of a model."""
+"""One latent dimension of a model: its name, and the factor that it follows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.frozen_model import FrozenModel
 
 
 class Latent(FrozenModel):
-    """One latent dimension, named after the generative factor that it follows where that is known."""
+    """One latent dimension. It is named after the generative factor that it follows, where that is known."""
 
     index: int = Field(ge=0)
     name: str

@@ -1,4 +1,4 @@
-"""The population: what the model was trained on, as far as scoring needs it. The background of every context."""
+"""The training population's moments and sample: the background of every context."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from service.core.types import Float64Array, IndexArray
 
-# A latent whose mean hardly moves over the population carries nothing: below this variance it is dead.
+# A latent is dead where the variance of its mean over the population is below this: it carries nothing.
 DEAD_VARIANCE = 0.01
-# Images of the population whose means are kept as they are.
+# Number of images in the population's sample.
 SAMPLE_SIZE = 1_000
 
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How well images of the population are redrawn: quantiles of `foreign.reconstruction_error` over held-out ones.
+    """How well the model redraws held-out images of the population: quantiles of `ood.reconstruction_error`.
 
     median  the error of an ordinary image
     high    the 0.999 quantile
@@ -29,21 +29,21 @@ class Familiarity:
 
     @classmethod
     def of(cls, errors: NDArray[np.floating]) -> Self:
-        """Quantiles of the reconstruction errors (n,), n >= 1, of images that the model was not trained on."""
+        """Return the quantiles of reconstruction errors (n,), n >= 1, of images that the model was not trained on."""
         median, high = np.quantile(errors, (0.5, 0.999)).tolist()
         return cls(median, high)
 
 
 @dataclass(frozen=True)
 class Population:
-    """The latents over the training population.
+    """The latents of the training population.
 
     location            (L,)    mean of the encoder's means
     covariance          (L, L)  covariance of the encoder's means, ddof 1
     posterior_variance  (L,)    mean of exp(logvar): how exactly the encoder knows each latent
-    size                        number of images that the moments were taken over
-    sample              (p, L)  encoder means of a random few of them: the shape that moments do not tell
-    familiarity                 None in bundles that were exported before it was measured, as `sample` is
+    size                number of images in the moments
+    sample              (p, L)  encoder means of a random sample: the distribution's shape, which moments do not tell
+    familiarity         None, as `sample` is, in bundles that were exported before it existed
     """
 
     location: Float64Array
@@ -55,7 +55,7 @@ class Population:
 
     @classmethod
     def from_latents(cls, latents: NDArray[np.floating], familiarity: Familiarity | None = None) -> Self:
-        """The population of `latents` (N, 2, L), N >= 2, in random order: the first are its sample."""
+        """Return the population of `latents` (N, 2, L), N >= 2, in random order: the first become the sample."""
         mean, logvar = np.asarray(latents, dtype=np.float64).transpose(1, 0, 2)
         return cls(
             location=mean.mean(axis=0),
@@ -68,5 +68,5 @@ class Population:
 
     @property
     def live_dims(self) -> IndexArray:
-        """Indices of the latents that vary over the population."""
+        """Return the indices of the latents that vary over the population."""
         return np.flatnonzero(np.diag(self.covariance) >= DEAD_VARIANCE)

@@ -1,4 +1,4 @@
-"""The names of estimators, sources and reliabilities, and the array type of the mathematics."""
+"""The array types of the mathematics, and the names of estimators, sources and reliabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IndexArray = NDArray[np.intp]
 
 EstimatorName = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
 
-# A merged context keeps no images to estimate from: its moments are what its parts' images have.
+# "moments" is a merged context's: no images are kept to estimate from, so it has the plain moments of all images.
 ContextEstimatorName = Literal[
     "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd", "moments"
 ]

@@ -1,8 +1,7 @@
-"""Estimators of a context's normal moments, each a function of points (n, d) -> Fit.
+"""The classical estimators of a context's normal moments. Each is a function of points (n, d) and floor (d,) to a Fit.
 
-All work on the live latents in population units (the population's mean is 0 and its standard deviation 1 on
-every axis), in float64, with `floor` (d,), the encoder's noise, on the diagonal: it keeps a factor that is
-constant in the context informative and finite. None depends on the order of the points.
+Points are live latents in population units, float64. `floor`, the encoder's noise, is added to the diagonal: a factor
+that is constant in the context stays informative and finite. No estimator depends on the order of the points.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from service.core.types import Float64Array
 
 
 def classical(points: Float64Array, floor: Float64Array) -> Fit:
-    """Mean and sample covariance (ddof 1)."""
+    """Fit the mean and the sample covariance (ddof 1)."""
     moments = Moments.of(points)
     return Fit(moments.mean, moments.scatter / (moments.size - 1) + np.diag(floor))
 
 
 def leave_one_out_distances(points: Float64Array, floor: Float64Array) -> Float64Array:
-    """Squared distance (n,) of every point to the moments (ddof 1) of the n - 1 others, n >= 3.
+    """Return the squared distance (n,) of every point to the moments (ddof 1) of the n - 1 others, n >= 3.
 
-    Leaving x_i out moves the mean by delta_i / (n-1) and takes n/(n-1) delta_i delta_i' from the scatter M,
-    so with A = M + (n-2) floor and q_i = delta_i' A^-1 delta_i the Sherman-Morrison formula gives
-        D2_i = (n/(n-1))^2 (n-2) q_i / (1 - n/(n-1) q_i),
-    which without a floor is scoring.md's expression in D2 = (n-1) q_i.
+    Leaving x_i out moves the mean by delta_i / (n-1) and takes n/(n-1) delta_i delta_i' from the scatter M. With
+    A = M + (n-2) floor and q_i = delta_i' A^-1 delta_i the Sherman-Morrison formula gives
+        D2_i = (n/(n-1))^2 (n-2) q_i / (1 - n/(n-1) q_i).
+    Without a floor that is the expression of scoring-method.md in D2 = (n-1) q_i.
     """
     moments = Moments.of(points)
     n = len(points)
@@ -39,7 +38,7 @@ def leave_one_out_distances(points: Float64Array, floor: Float64Array) -> Float6
 
 
 def is_degenerate(points: Float64Array) -> bool:
-    """Whether the covariance of n - 1 of the points (n, d) may be singular, to working precision."""
+    """Return whether the covariance of n - 1 of the points (n, d) may be singular, to working precision."""
     n, d = points.shape
     if d == 0 or n < d + 2:
         return True
@@ -48,23 +47,23 @@ def is_degenerate(points: Float64Array) -> bool:
 
 
 def shrunk_ledoit_wolf(points: Float64Array, floor: Float64Array) -> Fit:
-    """Ledoit & Wolf (2004): towards a scaled identity."""
+    """Fit the covariance of Ledoit & Wolf (2004), shrunk towards a scaled identity."""
     return Fit(points.mean(axis=0), ledoit_wolf(points)[0] + np.diag(floor))
 
 
 def shrunk_oas(points: Float64Array, floor: Float64Array) -> Fit:
-    """Oracle approximating shrinkage, Chen et al. (2010): towards a scaled identity."""
+    """Fit the oracle approximating shrinkage of Chen et al. (2010), towards a scaled identity."""
     return Fit(points.mean(axis=0), oas(points)[0] + np.diag(floor))
 
 
 def minimum_covariance_determinant(points: Float64Array, floor: Float64Array) -> Fit:
-    """FAST-MCD, Rousseeuw & Van Driessen (1999), reweighted; on degenerate points the plain moments."""
+    """Fit the reweighted FAST-MCD of Rousseeuw & Van Driessen (1999). Degenerate points get the plain moments."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             fit = MinCovDet(random_state=0).fit(points)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError, Warning):
             plain = classical(points, floor)
-            note = "mcd needs more images, or images that vary in every live latent: used the plain moments."
-            return Fit(plain.location, plain.covariance, warnings=(note,))
+            warning = "mcd needs more images, or images that vary in every live latent: used the plain moments."
+            return Fit(plain.location, plain.covariance, warnings=(warning,))
     return Fit(fit.location_, fit.covariance_ + np.diag(floor))

@@ -1,7 +1,7 @@
-"""The context: what is normal here, as a location and a covariance of the latents, and how far to trust it.
+"""A context: the location and covariance of normal latents, and how far to trust them.
 
-A context that was fitted to images travels: it keeps what scoring, explaining and editing need, and the plain
-moments of its images, which merge exactly with those of other images.
+A context that was fitted to images can be sent elsewhere: it holds all that scoring, explaining and editing need. It
+also holds the plain moments of its images, which merge exactly with those of other images.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from service.core.types import ContextEstimatorName, Float64Array, Reliability, 
 class Context:
     """The normal images' moments, and where they came from.
 
-    location       (L,)    centre of the normal images' encoder means
-    covariance     (L, L)  their covariance, noise floor included: positive definite over the live latents;
-                           a dead latent keeps the population's moments and is uncorrelated with the others
-    moments                of the encoder means of all images that the context was fitted to, outliers included;
-                           None where it was fitted to none
-    posterior_variance     (L,)    mean posterior variance of those images: how exactly the encoder knows each latent
-    radius_squared         squared Mahalanobis distance within which 99% of the normal images lie
-    source                 "batch": the scored images themselves; "reference": images supplied apart, now or
-                           when the context was fitted; "population": too few images for a context of their own
-    contamination          estimated share of outliers among those images; None where nothing estimates it
-    reliability            "low" where the moments rest on too few images, or on too many outliers
-    warnings               what the user should know, as sentences
-    kernel                 the images themselves, as far as `density_ratio` compares others with them
+    location            (L,)    centre of the normal images' encoder means
+    covariance          (L, L)  their covariance with the noise floor, positive definite over the live latents. A dead
+                                latent has the population's moments and is uncorrelated with the others
+    moments             of the encoder means of all images that the context was fitted to, outliers included; None where
+                        it was fitted to none
+    posterior_variance  (L,)    mean posterior variance of those images: how exactly the encoder knows each latent
+    radius_squared      squared Mahalanobis distance within which 99% of the normal images lie
+    source              "batch": the scored images themselves; "reference": other images, sent now or when the context
+                        was fitted; "population": there are too few images for a context of their own
+    contamination       estimated share of outliers among those images; None where nothing estimates it
+    reliability         "low" where the moments rest on too few images, or on too many outliers
+    warnings            what the user should know, as sentences
+    kernel              the images themselves, as far as `density_ratio` compares others with them
     """
 
     location: Float64Array
@@ -46,5 +46,5 @@ class Context:
 
     @property
     def size(self) -> int:
-        """Number of images that the context was fitted to."""
+        """Return the number of images that the context was fitted to."""
         return 0 if self.moments is None else round(self.moments.size)

@@ -1,4 +1,4 @@
-"""A Gaussian fit: squared Mahalanobis distances, log densities and marginals."""
+"""A Gaussian fit of the normal images: squared Mahalanobis distances, log densities and marginals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from service.core.types import BoolArray, Float64Array
 
 @dataclass(frozen=True)
 class Fit:
-    """Moments of the normal images; the floor is part of the covariance."""
+    """A Gaussian fitted to the normal images.
+
+    location       (d,)
+    covariance     (d, d)  the noise floor included
+    contamination  estimated share of outliers; None where nothing estimates it
+    warnings       what the user should know, as sentences
+    """
 
     location: Float64Array
     covariance: Float64Array
@@ -20,19 +26,8 @@ class Fit:
     warnings: tuple[str, ...] = ()
 
 
-def marginal_distances(points: Float64Array, fit: Fit, axes: BoolArray) -> tuple[Float64Array, Float64Array]:
-    """For each of some sets of axes (s, d), by the marginals of `fit` on them: the squared distances (s, n) of points
-    (n, d), and the log (s,) of the root of the covariance's determinant."""
-    # Systems of one size: an axis that a set leaves out has variance 1 and no deviation.
-    both = axes[:, :, None] & axes[:, None, :]
-    factors = np.linalg.cholesky(np.where(both, fit.covariance, np.eye(axes.shape[1])))
-    delta = np.where(axes[:, None], points - fit.location, 0)  # (s, n, d)
-    whitened = delta @ np.linalg.inv(factors).transpose(0, 2, 1)
-    return np.square(whitened).sum(axis=2), np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-
-
 def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
-    """Squared distance (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
+    """Return squared distances (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
     factor = np.linalg.cholesky(covariance)
     whitened = solve_triangular(factor, (points - location).T, lower=True)
     distances: Float64Array = np.square(whitened).sum(axis=0)
@@ -40,15 +35,31 @@ def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance
 
 
 def log_density(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
-    """Gaussian log density (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
+    """Return Gaussian log densities (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
     factor = np.linalg.cholesky(covariance)
     whitened = solve_triangular(factor, (points - location).T, lower=True)
     density: Float64Array = -0.5 * np.square(whitened).sum(axis=0) - np.log(np.diag(factor)).sum()
     return density
 
 
+def marginal_distances(points: Float64Array, fit: Fit, axes: BoolArray) -> tuple[Float64Array, Float64Array]:
+    """Return squared distances (s, n) of points (n, d) by the marginals of `fit` on each set of `axes` (s, d).
+
+    Also return half the log determinant (s,) of each marginal's covariance.
+    """
+    # All systems have one size: an axis outside a set has variance 1 and no deviation.
+    both = axes[:, :, None] & axes[:, None, :]
+    factors = np.linalg.cholesky(np.where(both, fit.covariance, np.eye(axes.shape[1])))
+    delta = np.where(axes[:, None], points - fit.location, 0)  # (s, n, d)
+    whitened = delta @ np.linalg.inv(factors).transpose(0, 2, 1)
+    return np.square(whitened).sum(axis=2), np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+
+
 def shrink_correlations(covariance: Float64Array, size: float) -> Float64Array:
-    """Off-diagonal entries times n/(n+d): with few points their sampling error outweighs what they tell."""
+    """Return a covariance (d, d) with its off-diagonal entries times n / (n + d), n = `size`.
+
+    With few points the sampling error of correlations outweighs what they tell.
+    """
     d = len(covariance)
-    kept = size / (size + d)
-    return kept * covariance + (1 - kept) * np.diag(np.diag(covariance))
+    factor = size / (size + d)
+    return factor * covariance + (1 - factor) * np.diag(np.diag(covariance))

@@ -1,20 +1,20 @@
-"""The context as a contaminated normal: (1 - eps) N(location, covariance) + eps N(population).
+"""The estimator `mixture`: a contaminated normal, (1 - eps) N(location, covariance) + eps N(population).
 
-The population is broad, so an image is an inlier where it lies in the directions that the context narrows,
-and every other direction must say nothing. That calls for two decisions that plain EM does not take:
+The population is broad. An image is an inlier where it lies in the directions that the context narrows; every other
+direction must say nothing. Plain EM does not decide two questions:
 
-- Which directions are narrow? A spike-and-slab prior: a direction either follows the population, or has a
-  mean and variance of its own and pays for them (Laplace's approximation of the evidence). This is what
-  keeps twenty images in ten dimensions from explaining noise.
-- Which mode? A free hue is a ring of ten clumps, and EM settles on whichever it starts near. So it starts
-  from the whole batch and from the densest stretches of every axis, and the evidence picks among the ends,
-  with a prior that prefers the least contamination which explains the batch.
+- Which directions are narrow? A spike-and-slab prior decides: a direction either follows the population, or has a
+  mean and a variance of its own and pays for them (Laplace's approximation of the evidence). Without it, twenty images
+  in ten dimensions would explain noise.
+- Which mode? A free hue is a ring of ten clumps, and EM settles on the one that it starts near. EM therefore starts
+  from the whole batch and from the densest stretches of every axis. The evidence selects among the results, with a
+  prior that prefers the least contamination that explains the batch.
 
-Inside, points (n, d) are whitened by the population's Cholesky factor, so that the population is N(0, I): an
-axis stays itself but for what the axes before it already tell, and two latents that follow one factor count
-once. An axis that the others all but determine is dead, like a latent that never moves: what shifts a whole
-batch a little (another camera, another renderer) would be many of its deviations. Responsibilities r are each
-image's posterior probability of being an inlier.
+Inside, points (n, d) are whitened by the population's Cholesky factor: the population becomes N(0, I). Each axis then
+holds only what the axes before it do not tell, so that two latents that follow one factor count once. An axis that the
+others all but determine is dead, like a latent that never varies: a small shift of the whole batch (another camera,
+another renderer) would be many of its deviations. A responsibility r is an image's posterior probability of being an
+inlier.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from service.core.detect.gaussian import Fit, log_density
 from service.core.detect.moments import Moments
 from service.core.types import Float64Array
 
-# Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). What grows with n holds off small tight modes.
+# Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). The term that grows with n discourages small tight modes.
 OUTLIERS, INLIERS, RELUCTANCE = 1.0, 1.0, 2.0
 # Prior of a narrow axis' variance, worth NARROW_WEIGHT images; it may lie anywhere within exp(LOG_RANGE).
 NARROW_WEIGHT, NARROW_VARIANCE, LOG_RANGE = 1.0, 0.02, 4.0
-# Correlations of m inliers on d axes count by half at m = CORRELATION_WEIGHT * d, and soon fully above it.
+# Correlations of m inliers on d axes have weight 1/2 at m = CORRELATION_WEIGHT * d, and almost 1 soon above it.
 CORRELATION_WEIGHT = 2.0
-# Share of an axis' variance that the axes before it must leave over.
+# An axis is dead where the axes before it leave over less than this share of its variance.
 REDUNDANT = 0.05
-# Population standard deviations at which a point stops pulling on the moments.
+# Points are clipped at this many population standard deviations.
 CLIP = 5.0
-# The search sees at most this many images; the last fit sees all.
+# The search uses at most this many images; the last fit uses all.
 SEARCH_SIZE = 400
 START_SHARES = (0.3, 0.5, 0.8)
-# Iterations of the search over all starts, of that over the survivors, and of the fit with correlations.
+# Iterations from all starts, from the survivors, and of the fit with correlations.
 SHORT_RUN, LONG_RUN, REFINEMENTS = 6, 20, 30
-# How many starts survive the short run; how many modes beside the whole batch's are fitted with correlations.
+# Starts that survive the short run; modes that are fitted with correlations. The whole batch's comes in addition.
 SURVIVORS, CANDIDATES = 8, 4
 # Modes whose responsibilities differ by less than this on average are one; EM stops where none moves further.
 SAME_MODE = 0.01
@@ -54,7 +54,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class _Mode:
-    """An end of EM: the inliers' moments in whitened points, the share of outliers, and how well it explains."""
+    """A result of EM: the inliers' moments in whitened points, the share of outliers, and the evidence for them."""
 
     location: Float64Array
     covariance: Float64Array
@@ -63,7 +63,7 @@ class _Mode:
 
 
 def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
-    """The inliers' moments and the share of outliers of points (n, d) in population units, n >= 3, d >= 1."""
+    """Fit the inliers' moments and the share of outliers of points (n, d) in population units, n >= 3, d >= 1."""
     factor = np.linalg.cholesky(background.covariance)
     white = solve_triangular(factor, np.clip(points, -CLIP, CLIP).T, lower=True).T
     noise = solve_triangular(factor, np.diag(np.sqrt(floor)), lower=True)
@@ -80,45 +80,45 @@ def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> F
     return Fit(factor @ location, factor @ covariance @ factor.T, best.contamination)
 
 
-def starts(points: Float64Array) -> Float64Array:
-    """Responsibilities (s, n) to start from: all, and each axis' shortest stretches that hold a share."""
-    n, d = points.shape
-    order = np.argsort(points, axis=0, kind="stable")
-    ordered = np.take_along_axis(points, order, axis=0)
-    responsibilities = [np.ones(n)]
-    for share in START_SHARES:
-        held = int(np.ceil(share * n))
-        first = (ordered[held - 1 :] - ordered[: n - held + 1]).argmin(axis=0)
-        for axis in range(d):
-            chosen = np.zeros(n)
-            chosen[order[first[axis] : first[axis] + held, axis]] = 1
-            responsibilities.append(chosen)
-    return np.array(responsibilities)
-
-
 def search(points: Float64Array, noise: Float64Array) -> list[Float64Array]:
-    """Responsibilities (n,) of the whole batch's mode and of the best modes that differ from it."""
+    """Return responsibilities (n,) of the whole batch's mode and of the best modes that differ from it."""
     responsibilities, evidence = fit_axes(points, noise, starts(points), SHORT_RUN)
     survivors = _distinct(responsibilities, evidence, SURVIVORS)
     responsibilities, evidence = fit_axes(points, noise, responsibilities[survivors], LONG_RUN)
     return [responsibilities[mode] for mode in _distinct(responsibilities, evidence, CANDIDATES)]
 
 
+def starts(points: Float64Array) -> Float64Array:
+    """Return responsibilities (s, n) to start from: all points, and each axis' shortest stretches that hold a share."""
+    n, d = points.shape
+    order = np.argsort(points, axis=0, kind="stable")
+    ordered = np.take_along_axis(points, order, axis=0)
+    responsibilities = [np.ones(n)]
+    for share in START_SHARES:
+        count = int(np.ceil(share * n))
+        first = (ordered[count - 1 :] - ordered[: n - count + 1]).argmin(axis=0)
+        for axis in range(d):
+            inside = np.zeros(n)
+            inside[order[first[axis] : first[axis] + count, axis]] = 1
+            responsibilities.append(inside)
+    return np.array(responsibilities)
+
+
 def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int) -> list[int]:
-    """The first mode, and up to `most` others in the order of their evidence that differ from all before."""
-    chosen = [0]
+    """Return the first mode and up to `most` others by evidence, each different from all before."""
+    selected = [0]
     for mode in np.argsort(-evidence, kind="stable"):
-        if len(chosen) > most:
+        if len(selected) > most:
             break
-        if np.abs(responsibilities[chosen] - responsibilities[mode]).mean(axis=1).min() > SAME_MODE:
-            chosen.append(int(mode))
-    return chosen
+        if np.abs(responsibilities[selected] - responsibilities[mode]).mean(axis=1).min() > SAME_MODE:
+            selected.append(int(mode))
+    return selected
 
 
 def fit_axes(
     points: Float64Array, noise: Float64Array, r: Float64Array, iterations: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Variational EM with independent axes, from s starts at once: responsibilities (s, n), evidence (s,)."""
+    """Run variational EM with independent axes from s starts: return responsibilities (s, n) and evidence (s,)."""
     n = len(points)
     squares = np.square(points)
     for _ in range(iterations):
@@ -141,9 +141,9 @@ def fit_axes(
 
 
 def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
-    """EM with correlations from responsibilities r (n,), over the principal directions of the inliers.
+    """Run EM with correlations from responsibilities r (n,), over the inliers' principal directions. noise (d, d).
 
-    One that is not narrow takes the population's moments, so that it says nothing. noise (d, d).
+    A direction that is not narrow takes the population's moments, so that it says nothing.
     """
     n, d = points.shape
     for _ in range(REFINEMENTS):
@@ -153,7 +153,7 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
         variance = _narrow_variance(spread, size) + np.diag(noise)
         gain = 0.5 * size * (spread + mean**2 - np.log(variance) - spread / variance)
         narrow = expit(gain - _price(mean, variance, size))
-        # With few inliers, correlations and free axes fall back on what each axis says by itself.
+        # With few inliers, the covariance falls back on the axes' own variances.
         weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** 2)
         alone = narrow * variance + 1 - narrow
         jitter = NARROW_WEIGHT * NARROW_VARIANCE / (size + NARROW_WEIGHT)
@@ -166,7 +166,7 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
         gain = 0.5 * (r @ (along**2 - np.square(along - centre) / ratio) - size * np.log(ratio))
         price = _price(centre, ratio, size)
         narrow = expit(gain - price)
-        # Between the two by their natural parameters, so that the context stays one Gaussian.
+        # Narrow and free are averaged by their natural parameters, so that the context stays one Gaussian.
         shrunk = 1 / (narrow / ratio + 1 - narrow)
         centre = shrunk * narrow * centre / ratio
         log_ratio = 0.5 * (along**2 - np.square(along - centre) / shrunk - np.log(shrunk)).sum(axis=1)
@@ -175,7 +175,7 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
         r = updated[0]
         if settled:
             break
-    # Reluctance is for choosing a mode; within the one chosen, the share is what it looks like.
+    # RELUCTANCE serves the choice of a mode. The share of outliers within the selected mode is estimated without it.
     contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
     fits = evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum()
     return _Mode(directions @ centre, directions * shrunk @ directions.T, contamination, float(fits))
@@ -186,10 +186,10 @@ def _narrow_variance(spread: Float64Array, size: Float64Array | float) -> Float6
 
 
 def _price(mean: Float64Array, variance: Float64Array, size: Float64Array | float) -> Float64Array:
-    """What a mean and a variance of its own cost a direction, in nats: log prior volume over posterior's.
+    """Return the cost in nats of a direction's own mean and variance: log prior volume over posterior volume.
 
-    The mean's prior is the population's N(0, 1), its posterior sd sqrt(variance / size); the log variance's
-    prior is flat over LOG_RANGE in the standard deviation, its posterior sd 1 / sqrt(2 size).
+    The mean's prior is the population's N(0, 1), its posterior sd sqrt(variance / size). The log variance's prior is
+    flat over LOG_RANGE in the standard deviation, its posterior sd 1 / sqrt(2 size).
     """
     certainty = np.maximum(size, np.pi)
     price: Float64Array = (
@@ -202,12 +202,12 @@ def _price(mean: Float64Array, variance: Float64Array, size: Float64Array | floa
 
 
 def _share(size: Float64Array, n: int) -> Float64Array:
-    """Posterior mean of eps with `size` inliers among n."""
+    """Return the posterior mean of eps with `size` inliers among n."""
     return (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS + RELUCTANCE * n)
 
 
 def _expectation(log_ratio: Float64Array, size: Float64Array, n: int) -> tuple[Float64Array, Float64Array]:
-    """Responsibilities (s, n) and penalised log likelihood (s,), from log inlier/population densities (s, n)."""
+    """Return responsibilities (s, n) and penalised log likelihood (s,), from log inlier/population ratios (s, n)."""
     eps = _share(size, n)
     inlier = np.log1p(-eps) + log_ratio
     total = np.logaddexp(inlier, np.log(eps))

@@ -1,4 +1,4 @@
-"""Moments of a set of points, merged exactly with those of another set."""
+"""Count, mean and scatter of a set of points. Two sets' moments merge exactly."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from service.core.types import Float64Array
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted count, mean and scatter about that mean: the sufficient statistics of a Gaussian.
+    """Weighted count, mean and scatter: the sufficient statistics of a Gaussian.
 
     size     sum of the weights
     mean     (d,)
-    scatter  (d, d)  sum of weight * (x - mean)(x - mean)', centred before it is squared: a sum of raw
-                     squares loses every digit once the mean is large beside the spread
+    scatter  (d, d)  sum of weight * (x - mean)(x - mean)'. Points are centred before they are squared: a sum of raw
+                     squares loses every digit where the mean is large beside the spread
     """
 
     size: float
@@ -26,7 +26,7 @@ class Moments:
 
     @classmethod
     def of(cls, points: Float64Array, weights: Float64Array | None = None) -> Self:
-        """Moments of `points` (n, d), n >= 1, with `weights` (n,) that are not negative and not all zero."""
+        """Return the moments of `points` (n, d), n >= 1, with `weights` (n,): none negative, not all zero."""
         weights = np.ones(len(points)) if weights is None else weights
         size = float(weights.sum())
         mean = weights @ points / size
@@ -34,7 +34,7 @@ class Moments:
         return cls(size, mean, (centred * weights[:, None]).T @ centred)
 
     def merge(self, other: Self) -> Self:
-        """The moments of both sets of points together (Chan, Golub & LeVeque 1983)."""
+        """Return the moments of both sets of points together (Chan, Golub & LeVeque 1983)."""
         size = self.size + other.size
         gap = other.mean - self.mean
         mean = self.mean + gap * (other.size / size)

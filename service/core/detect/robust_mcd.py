@@ -1,4 +1,4 @@
-"""The robust estimator: a deterministic minimum covariance determinant."""
+"""The estimator `robust`: a deterministic minimum covariance determinant (MCD)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from service.core.detect.gaussian import Fit, mahalanobis_squared, shrink_correl
 from service.core.detect.moments import Moments
 from service.core.types import Float64Array
 
-ROBUST_SHARE = 0.75
-
+ROBUST_SHARE = 0.75  # of the points, which the moments are taken over
 MAX_ITERATIONS = 100
 
 
 def robust(points: Float64Array, floor: Float64Array) -> Fit:
-    """Deterministic MCD, after Hubert, Rousseeuw & Verdonck (2012), with a floor and shrunk correlations.
+    """Fit the deterministic MCD of Hubert, Rousseeuw & Verdonck (2012), with a floor and shrunk correlations.
 
-    Three robust first guesses; from each, concentration steps keep the 75% nearest points until they stay
-    the same; the guess with the smallest determinant wins.
+    There are three robust initial estimates. Concentration steps from each take the nearest 75% of the points until
+    these no longer change. The result with the smallest determinant wins. points (n, d), floor (d,).
     """
     n, d = points.shape
-    kept = max(int(np.ceil(ROBUST_SHARE * n)), 2)
-    # Consistency at the Gaussian, Croux & Haesbroeck (1999): the nearest 75% underestimate the spread.
+    count = max(int(np.ceil(ROBUST_SHARE * n)), 2)
+    # The nearest 75% underestimate the spread: Croux & Haesbroeck's factor (1999) makes it consistent at the Gaussian.
     consistency = ROBUST_SHARE / chi2.cdf(chi2.ppf(ROBUST_SHARE, d), d + 2)
     median = np.median(points, axis=0)
     spread = 1.4826 * np.median(np.abs(points - median), axis=0)
@@ -39,12 +38,12 @@ def robust(points: Float64Array, floor: Float64Array) -> Fit:
         nearest = np.zeros(0, dtype=np.intp)
         for _ in range(MAX_ITERATIONS):
             distances = mahalanobis_squared(points, fit.location, fit.covariance)
-            chosen = np.sort(np.argsort(distances, kind="stable")[:kept])
-            if np.array_equal(chosen, nearest):
+            selected = np.sort(np.argsort(distances, kind="stable")[:count])
+            if np.array_equal(selected, nearest):
                 break
-            nearest = chosen
+            nearest = selected
             moments = Moments.of(points[nearest])
-            covariance = consistency * shrink_correlations(moments.scatter / (kept - 1), kept)
+            covariance = consistency * shrink_correlations(moments.scatter / (count - 1), count)
             fit = Fit(moments.mean, covariance + np.diag(floor))
         volume = float(np.linalg.slogdet(fit.covariance)[1])
         if volume < best_volume:

@@ -1,4 +1,4 @@
-"""Latents in population units: the live ones only, with the population's mean 0 and standard deviation 1."""
+"""Latents in population units: live latents only, scaled to the population's mean 0 and standard deviation 1."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from service.core.detect.context import Context
 from service.core.population import Population
 from service.core.types import Float64Array, IndexArray
 
-# Population standard deviations beyond which a latent is no further out: it keeps every square finite.
+# Points are clipped at this many population standard deviations, which keeps every square finite.
 FURTHEST = 1e3
 
 
 @dataclass(frozen=True)
 class PopulationUnits:
-    """The live latents, from the population's mean, in its standard deviations; dead ones are left out.
+    """Conversion between latents (L,) and points (d,): live latents in population standard deviations from its mean.
 
     live  (d,)  indices of the live latents
     unit  (d,)  their standard deviations over the population
@@ -34,35 +34,37 @@ class PopulationUnits:
         return cls(population, live, np.sqrt(np.diag(population.covariance)[live]))
 
     def points(self, latents: NDArray[np.floating]) -> Float64Array:
-        """Encoder means (n, d) of latents (n, 2, L), or of means (n, L)."""
+        """Return points (n, d) of latents (n, 2, L), or of means (n, L)."""
         mean = (latents[:, 0] if latents.ndim == 3 else latents)[:, self.live].astype(np.float64)
         centred = (mean - self.population.location[self.live]) / self.unit
         return np.clip(centred, -FURTHEST, FURTHEST)
 
     def sample(self) -> Float64Array | None:
-        """The population's sample (p, d), None where the bundle holds none."""
+        """Return the population's sample as points (p, d), None where the bundle holds none."""
         return None if self.population.sample is None else self.points(self.population.sample)
 
     def correlation(self) -> Float64Array:
-        """The population's covariance (d, d) in these units."""
+        """Return the population's covariance (d, d) in these units."""
         covariance: Float64Array = self.population.covariance[np.ix_(self.live, self.live)]
         return np.asarray(covariance / np.outer(self.unit, self.unit))
 
     def in_units(self, context: Context) -> tuple[Float64Array, Float64Array]:
-        """Location (d,) and covariance (d, d) of `context`, undoing the two methods below."""
+        """Return location (d,) and covariance (d, d) of `context` in these units: the inverse of the methods below."""
         location = (context.location[self.live] - self.population.location[self.live]) / self.unit
         covariance = context.covariance[np.ix_(self.live, self.live)] / np.outer(self.unit, self.unit)
         return location, np.asarray(covariance)
 
     def location_in_latents(self, location: Float64Array) -> Float64Array:
-        """(d,) -> (L,); a dead latent takes the population's mean."""
+        """Return a location (d,) as latents (L,). A dead latent takes the population's mean."""
         whole = self.population.location.copy()
         whole[self.live] += self.unit * location
         return whole
 
     def covariance_in_latents(self, covariance: Float64Array) -> Float64Array:
-        """(d, d) -> (L, L); a dead latent takes the population's variance, uncorrelated."""
-        # A latent that never moves at all would make the whole singular.
+        """Return a covariance (d, d) over all latents (L, L). A dead latent takes the population's variance,
+        uncorrelated.
+        """
+        # A latent that never varies would make the matrix singular.
         whole = np.diag(np.maximum(np.diag(self.population.covariance), np.finfo(np.float64).tiny))
         whole[np.ix_(self.live, self.live)] = covariance * np.outer(self.unit, self.unit)
         return whole

@@ -1,4 +1,4 @@
-"""Samples of new latents: near a normal image, or from the context's Gaussian."""
+"""Samples of new latents: near one of the normal images, or from the context's Gaussian."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from service.errors import ContextTooSmall
 def sample_empirical(
     latents: NDArray[np.floating], count: int, rng: np.random.Generator
 ) -> tuple[Float64Array, IndexArray]:
-    """`count` latents (count, L), each from the posterior of one of the normal images' `latents` (n, 2, L).
+    """Return `count` latents (count, L), each from the posterior of a normal image, and the images' rows (count,).
 
-    y = mean + exp(logvar / 2) noise of an image drawn with replacement; `drawn` (count,) says which image.
+    y = mean + exp(logvar / 2) noise of an image drawn with replacement from `latents` (n, 2, L).
     Raises InvalidOption for a count out of range, ContextTooSmall where there is no image to draw.
     """
     check_count("samples", count, 1, MOST_IMAGES)
@@ -39,10 +39,11 @@ def sample_gaussian(
     radius_squared: float,
     rng: np.random.Generator,
 ) -> Float64Array:
-    """`count` latents (count, L) from N(location, covariance) given D2 <= `radius_squared`; dead dims at the location.
+    """Return `count` latents (count, L) from N(location, covariance) given D2 <= `radius_squared`.
 
-    Exact, without rejection: of a Gaussian, direction and D2 are independent, and D2 is chi-square with d degrees
-    of freedom, here drawn through its inverse distribution function cut off at `radius_squared`.
+    Dead dims are at the location. The samples are exact, and none is rejected: a Gaussian's direction and D2 are
+    independent, and D2 is chi-square with d degrees of freedom. D2 is drawn by the inverse of its distribution
+    function, cut off at `radius_squared`.
     Raises InvalidOption for a count out of range.
     """
     check_count("samples", count, 1, MOST_IMAGES)

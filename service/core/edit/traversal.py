@@ -20,10 +20,10 @@ def traverse(
     covariance: Float64Array,
     span: float = 2.0,
 ) -> Float64Array:
-    """Latents (len(dims), steps, L): in row r, `latents` (L,) with dims[r] going across a range, all else as it is.
+    """Return latents (len(dims), steps, L): in row r, `latents` (L,) with dims[r] varied over a range.
 
-    The range is location -+ `span` standard deviations: the context's, or the population's if it is its moments
-    that are given. Raises InvalidOption without dims, and for steps or a span out of range.
+    The range is location -+ `span` standard deviations, of the context or of the population, by the moments passed.
+    Raises InvalidOption without dims, and for steps or a span out of range.
     """
     if not dims:
         raise InvalidOption("0 latents to traverse, expected at least 1.", "Name the latents that should vary.")
@@ -42,9 +42,9 @@ def traverse_plane(
     covariance: Float64Array,
     span: float = 2.0,
 ) -> Float64Array:
-    """Latents (steps, steps, L): `latents` (L,) with dims[0] varying down the rows and dims[1] along each row.
+    """Return latents (steps, steps, L): `latents` (L,) with dims[0] varied down the rows and dims[1] along each row.
 
-    Ranges and errors as in `traverse`; also InvalidOption where the two dims are one.
+    Ranges and errors are those of `traverse`. Also raises InvalidOption where both dims are the same.
     """
     first, second = dims
     if first == second:
@@ -57,9 +57,9 @@ def traverse_plane(
 
 
 def interpolate(start: Float64Array, end: Float64Array, frames: int) -> Float64Array:
-    """Latents (frames, L) on the straight path from `start` (L,) to `end` (L,), both included.
+    """Return latents (frames, L) on the straight path from `start` (L,) to `end` (L,), both included.
 
-    D2 is convex, so no frame is further from any context than the further of the two ends.
+    D2 is convex: no frame is further from a context than the further of the two ends.
     Raises InvalidOption for fewer than 2 frames or too many.
     """
     check_count("frames", frames, 2, MOST_IMAGES)
@@ -69,6 +69,7 @@ def interpolate(start: Float64Array, end: Float64Array, frames: int) -> Float64A
 
 
 def _range(dim: int, steps: int, location: Float64Array, covariance: Float64Array, span: float) -> Float64Array:
+    """Return the values (steps,) that a latent takes. Raises InvalidOption for a span out of range."""
     if not 0 < span <= FURTHEST:
         raise InvalidOption(
             f"The span is {span}; expected a positive number of standard deviations, at most {FURTHEST:g}.",

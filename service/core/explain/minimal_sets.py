@@ -19,10 +19,10 @@ from service.core.types import BoolArray, Float64Array
 
 Inside = Callable[[Float64Array], BoolArray]
 
-# Up to this many live latents every set of them is tried; beyond it sets grow by one latent at a time.
+# Up to this many live latents every set is tried; with more, sets grow by one latent at a time.
 EXACT_DIMS = 12
 
-# Images whose sets are searched at a time: every set of every one of them is held at once.
+# Images that are searched at a time: all sets of all of them are in memory together.
 ROWS_AT_ONCE = 256
 
 # Share of a distance that rounding may add to it.
@@ -30,7 +30,7 @@ ROUNDING = 1e-9
 
 
 def minimal_sets(latents: NDArray[np.floating], context: Context, population: Population) -> BoolArray:
-    """The fewest latents (n, L) of each image whose repair brings it inside `context`; see `smallest_sets`."""
+    """Return the fewest latents (n, L) of each image whose repair brings it inside `context` (`smallest_sets`)."""
     units = PopulationUnits.of(population)
 
     def inside(points: Float64Array) -> BoolArray:
@@ -45,37 +45,37 @@ def minimal_sets(latents: NDArray[np.floating], context: Context, population: Po
 def repair_z(
     latents: NDArray[np.floating], repaired: BoolArray, context: Context, population: Population
 ) -> Float64Array:
-    """How far off the latents in `repaired` (n, L) are, given those that are not; see `repair_deviations`."""
+    """Return how far off the latents in `repaired` (n, L) are, given the others, in sd (`repair_deviations`)."""
     units = PopulationUnits.of(population)
     fit = Fit(*units.in_units(context))
     return _over_latents(repair_deviations(units.points(latents), fit, repaired[:, units.live]), units)
 
 
 def smallest_sets(points: Float64Array, fit: Fit, radius_squared: float, inside: Inside) -> BoolArray:
-    """The smallest set of dims (n, d) whose repair makes each image an inlier, as `inside` (m, d) -> (m,) has it.
+    """Return the smallest set of dims (n, d) whose repair makes each image an inlier.
 
-    To repair a set S is to give it its mean given the rest, y_S = x_S - Omega_SS^-1 g_S, which lowers D2 by
-    g_S' Omega_SS^-1 g_S. Among sets of one size the one that lowers D2 most is taken. An image that is inside
-    needs none; one that no set brings inside needs all. Beyond EXACT_DIMS dims not every set is tried: each
-    step adds the dim that lowers D2 most.
+    `inside` tells of points (m, d) which are inliers (m,). To repair a set S is to give it its mean given the rest,
+    y_S = x_S - Omega_SS^-1 g_S, which lowers D2 by g_S' Omega_SS^-1 g_S. Of sets of one size the one that lowers D2
+    most is taken. An image that is inside needs no dim; one that no set brings inside needs all. Beyond EXACT_DIMS dims
+    sets are not searched exhaustively: each step adds the dim that lowers D2 most.
 
-    Nothing whose D2 exceeds `radius_squared` may be inside: that spares asking about most sets.
+    No point whose D2 exceeds `radius_squared` may be inside, so that most sets need no call of `inside`.
     """
-    chosen = np.zeros(points.shape, dtype=bool)
+    selected = np.zeros(points.shape, dtype=bool)
     outside = np.flatnonzero(~inside(points))
     for start in range(0, len(outside), ROWS_AT_ONCE):
         rows = outside[start : start + ROWS_AT_ONCE]
         if points.shape[1] <= EXACT_DIMS:
-            chosen[rows] = _exact_sets(points[rows], fit, radius_squared, inside)
+            selected[rows] = _exact_sets(points[rows], fit, radius_squared, inside)
         else:
-            chosen[rows] = _grown_sets(points[rows], fit, inside)
-    return chosen
+            selected[rows] = _grown_sets(points[rows], fit, inside)
+    return selected
 
 
 def repair_deviations(points: Float64Array, fit: Fit, repaired: BoolArray) -> Float64Array:
-    """(x_k - E[x_k | R]) / sd[x_k | R] for the dims k in `repaired` (n, d), R the others; 0 for those.
+    """Return (x_k - E[x_k | R]) / sd[x_k | R] for the dims k in `repaired` (n, d), with R the others; 0 for R.
 
-    Of a single dim this is the conditional z, of all dims together the marginal z.
+    For a single dim this is the conditional z, for all dims together the marginal z.
     """
     _, gradient, precision = departure(points, fit)
     deviations = np.empty(points.shape)
@@ -93,7 +93,7 @@ def _exact_sets(points: Float64Array, fit: Fit, radius_squared: float, inside: I
     n, d = points.shape
     delta, gradient, precision = departure(points, fit)
     distance = (delta * gradient).sum(axis=1)
-    chosen = np.ones((n, d), dtype=bool)
+    selected = np.ones((n, d), dtype=bool)
     left = np.arange(n)
     for size in range(1, d):
         sets = np.array(list(combinations(range(d), size)))  # (s, size)
@@ -106,30 +106,30 @@ def _exact_sets(points: Float64Array, fit: Fit, radius_squared: float, inside: I
         repaired[np.arange(len(row))[:, None], sets[which]] -= step[which, :, row]
         near[which, row] = inside(repaired)
         best = np.where(near, drop, -np.inf).argmax(axis=0)
-        found = near.any(axis=0)
-        chosen[left[found]] = False
-        chosen[left[found, None], sets[best[found]]] = True
-        left = left[~found]
+        solved = near.any(axis=0)
+        selected[left[solved]] = False
+        selected[left[solved, None], sets[best[solved]]] = True
+        left = left[~solved]
         if not left.size:
             break
-    return chosen
+    return selected
 
 
 def _grown_sets(points: Float64Array, fit: Fit, inside: Inside) -> BoolArray:
-    chosen = np.zeros(points.shape, dtype=bool)
+    selected = np.zeros(points.shape, dtype=bool)
     rows = np.arange(len(points))
     for _ in range(points.shape[1]):
-        # Once S is repaired, D2 is that of the rest R by their own covariance: Sigma_RR, the identity elsewhere.
-        kept = ~chosen[rows]
-        both = kept[:, :, None] & kept[:, None, :]
+        # With S repaired, D2 is that of the rest R under Sigma_RR; the identity elsewhere keeps one size.
+        rest = ~selected[rows]
+        both = rest[:, :, None] & rest[:, None, :]
         precision = np.linalg.inv(np.where(both, fit.covariance, np.eye(len(fit.covariance))))
-        delta = np.where(kept, points[rows] - fit.location, 0)
+        delta = np.where(rest, points[rows] - fit.location, 0)
         gradient = (precision @ delta[:, :, None])[:, :, 0]
-        repaired = np.where(kept, points[rows], fit.location + gradient @ fit.covariance)
-        drop = np.where(kept, gradient**2 / np.diagonal(precision, axis1=1, axis2=2), -1)
+        repaired = np.where(rest, points[rows], fit.location + gradient @ fit.covariance)
+        drop = np.where(rest, gradient**2 / np.diagonal(precision, axis1=1, axis2=2), -1)
         outside = ~inside(repaired)
         rows = rows[outside]
         if not rows.size:
             break
-        chosen[rows, drop[outside].argmax(axis=1)] = True
-    return chosen
+        selected[rows, drop[outside].argmax(axis=1)] = True
+    return selected

@@ -10,7 +10,7 @@ from service.core.detect.context import Context
 from service.core.latent import Latent
 from service.core.types import BoolArray, Float64Array, Source
 
-# How many latents a sentence names, and the deviation below which none of several stands out.
+# A sentence names up to NAMED latents. Of several, none stands out where the largest deviation is below OUTSTANDING.
 NAMED, OUTSTANDING = 3, 2.0
 SOURCES: dict[Source, str] = {
     "batch": "this batch",
@@ -22,19 +22,23 @@ SOURCES: dict[Source, str] = {
 def sentences(
     repaired: BoolArray, deviations: Float64Array, flagged: BoolArray, latents: Sequence[Latent], context: Context
 ) -> list[str]:
-    """Each image's reason in plain words, from its minimal set (n, L), `repair_z` (n, L) and flag (n,)."""
+    """Return each image's reason, from its minimal set (n, L), its deviations (`repair_z`, (n, L)) and its flag
+    (n,).
+    """
     names = [latent.name for latent in latents]
     live = sum(not latent.dead for latent in latents)
-    found = []
-    for chosen, z, is_outlier in zip(repaired, np.abs(deviations), flagged, strict=True):
-        dims = [k for k in np.argsort(-z, kind="stable") if chosen[k]]
+    reasons = []
+    for selected, z, is_outlier in zip(repaired, np.abs(deviations), flagged, strict=True):
+        dims = [k for k in np.argsort(-z, kind="stable") if selected[k]]
         off = {names[k]: float(z[k]) for k in dims}
-        found.append(sentence(off, live - len(off), bool(is_outlier), SOURCES[context.source]))
-    return found
+        reasons.append(sentence(off, live - len(off), bool(is_outlier), SOURCES[context.source]))
+    return reasons
 
 
 def sentence(off: dict[str, float], others: int, flagged: bool, context: str) -> str:
-    """One image's reason: what is `off` and by how many sd, furthest first, and how many `others` are not."""
+    """Return one image's reason. `off` maps latents to their sd, furthest first; `others` counts the latents that
+    fit.
+    """
     if not flagged:
         return f"fits {context}"
     deviations = list(off.values())
@@ -50,7 +54,7 @@ def sentence(off: dict[str, float], others: int, flagged: bool, context: str) ->
 
 
 def _listed(words: Sequence[str]) -> str:
-    """["a", "b", "c"] -> "a, b and c"."""
+    """Return words as a list in prose: ["a", "b", "c"] as "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 

@@ -1,5 +1,4 @@
-"""Why an image's density ratio is what it is: shares of its log odds, axis by axis
-(`service/core/detect/density_ratio.py`)."""
+"""Shapley values of the density ratio's log odds (`service/core/detect/density_ratio.py`), axis by axis."""
 
 from __future__ import annotations
 
@@ -20,22 +19,21 @@ from service.core.detect.density_ratio import (
 )
 from service.core.types import BoolArray, Float32Array, Float64Array, IndexArray
 
-# Of points (n, d) and sets of axes (s, d): the log ratio (s, n) of context to population by the Gaussians of each set.
+# A function of points (n, d) and sets of axes (s, d): the log ratio (s, n) of context to population, by Gaussians.
 Base = Callable[[Float64Array, BoolArray], Float64Array]
 
 # Up to this many axes Shapley values are exact; beyond it they average over PAIRS orders and their reverses.
 EXACT_AXES, PAIRS = 8, 16
-# Rows whose shares are computed at a time: their kernels stay in the cache.
+# Rows that are computed at a time, so that their kernels stay in the cache.
 ROWS_AT_ONCE = 128
 
 
 def odds_shares(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Base) -> Float64Array:
-    """Shapley values (n, d) of the log odds: they sum to them but for a constant of the context.
+    """Return Shapley values (n, d) of the log odds: their sum is the log odds, up to a constant of the context.
 
-    A coalition's worth is the log odds that its axes alone would give: kernels, population and Gaussians are
-    restricted to them. No axis at all gives the constant, and an axis that never matters gets nothing. Beyond
-    EXACT_AXES axes the average is over 2 * PAIRS orders in which axes may come, always the same ones; the sum
-    stays exact (Castro, Gomez & Tejada 2009).
+    A coalition's worth is the log odds with kernels, population and Gaussians restricted to its axes. The empty
+    coalition gives the constant, and an axis that never matters gets nothing. Beyond EXACT_AXES axes the values are
+    averages over 2 * PAIRS orders of the axes, always the same ones; the sum stays exact (Castro, Gomez & Tejada 2009).
     """
     d = points.shape[1]
     coalitions, weights = exact(d) if d <= EXACT_AXES else sampled(d)
@@ -49,12 +47,12 @@ def odds_shares(points: Float64Array, kernel: Kernel, sample: Float64Array, base
 def worths(
     points: Float64Array, kernel: Kernel, sample: Float64Array, base: Base, coalitions: BoolArray
 ) -> Float64Array:
-    """The log odds (s, n), but for their constant, that each of `coalitions` (s, d) alone would give."""
+    """Return the log odds (s, n), up to their constant, by the axes of each of `coalitions` (s, d) alone."""
     rounded, both = np.round(points, DECIMALS), np.concatenate([kernel.points, np.round(sample, DECIMALS)])
     used = np.flatnonzero(np.isfinite(kernel.bandwidth))
     alone = np.where(np.eye(len(kernel.bandwidth), dtype=bool), kernel.bandwidth, np.inf)
     kernels = {axis: kernels_between(rounded, both, alone[axis]) for axis in used.tolist()}
-    # Free axes have no kernel: most coalitions share their neighbours with others.
+    # Free axes have no kernel: coalitions that differ in free axes only have the same neighbours.
     sets, of = np.unique(coalitions[:, used], axis=0, return_inverse=True)
     near, density = np.empty((len(sets), len(points))), np.empty((len(sets), len(points)))
     nothing = np.ones((len(points), len(both)), dtype=np.float32)
@@ -72,24 +70,28 @@ def worths(
 def _products(
     sets: BoolArray, places: IndexArray, product: Float32Array, left: Sequence[Float32Array]
 ) -> Iterator[tuple[IndexArray, Float32Array]]:
-    """Yield, for those of `sets` (s, d) in `places` that agree on every axis, their places and kernels' product.
+    """Yield the places of `sets` (s, d) that agree on every axis, with the product of their axes' kernels.
 
-    product  (n, m)  of the axes on which all sets in `places` agree: those that begin alike share it
-    left             the kernels (n, m) of the axes after these
-    No function inside another: one that calls itself would keep all arrays until garbage is collected.
+    places   the rows of `sets` that are handled here; they agree on all axes before those of `left`
+    product  (n, m)  of the kernels of those axes, which sets that begin alike share
+    left     the kernels (n, m) of the axes after these
+
+    This is no nested function: a recursive closure would hold all arrays until garbage is collected.
     """
     if not left:
         yield places, product
         return
-    chosen = sets[places, sets.shape[1] - len(left)]
-    if not chosen.all():
-        yield from _products(sets, places[~chosen], product, left[1:])
-    if chosen.any():
-        yield from _products(sets, places[chosen], product * left[0], left[1:])
+    selected = sets[places, sets.shape[1] - len(left)]
+    if not selected.all():
+        yield from _products(sets, places[~selected], product, left[1:])
+    if selected.any():
+        yield from _products(sets, places[selected], product * left[0], left[1:])
 
 
 def exact(d: int) -> tuple[BoolArray, Float64Array]:
-    """All coalitions (2^d, d), and what the worth of each counts for in the share of each axis (Shapley 1953)."""
+    """Return all coalitions (2^d, d), and the weight (2^d, d) of each one's worth in each axis' value (Shapley
+    1953).
+    """
     coalitions = (np.arange(2**d)[:, None] >> np.arange(d)) & 1 == 1
     size = coalitions.sum(axis=1)
     with_axis = 1 / (d * np.array([comb(d - 1, max(k - 1, 0)) for k in range(d + 1)]))
@@ -98,7 +100,7 @@ def exact(d: int) -> tuple[BoolArray, Float64Array]:
 
 
 def sampled(d: int) -> tuple[BoolArray, Float64Array]:
-    """The same of the coalitions that arise while the axes come in one of 2 * PAIRS orders."""
+    """Return the coalitions that arise while axes come in one of 2 * PAIRS orders, and weights as `exact` does."""
     rng = np.random.default_rng(0)
     orders = [rng.permutation(d) for _ in range(PAIRS)]
     orders += [order[::-1] for order in orders]
