@@ -176,7 +176,9 @@ class Misfit(Routes):
         self.decoder.close()
 
     async def __is_alive__(self) -> bool:
-        """Misfit without Inference, or without anything that decodes, is of no use: it fails, and all are restarted."""
+        """Return whether Inference answers and images can be decoded. Otherwise the probe fails, and all processes
+        restart.
+        """
         return await self._is_ready()
 
     async def __is_ready__(self) -> bool:

@@ -10,11 +10,11 @@ BINS = 20
 
 
 def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Which of 20 equal-width bins each of (N,) values falls into."""
+    """Return which of 20 equal-width bins each of (N,) values falls into."""
     bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
     return bins
 
 
 def dependence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Mutual information of two latents, (N,) each, cut into bins as those of `information_gap`."""
+    """Return the mutual information of two latents, (N,) each, in the bins of `information_gap`."""
     return float(mutual_info_score(binned(one), binned(other)))

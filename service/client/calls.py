@@ -93,13 +93,13 @@ class Transport(Protocol):
     """How calls travel. What it raises is a CallError."""
 
     def prepare(self, call: Call[Any], request_id: str) -> Any:
-        """All that is to be sent. Takes its time: files are read, and images encoded."""
+        """Return all that is to be sent. Files are read and images encoded here, so it takes time."""
 
     async def send(self, prepared: Any) -> Any:
         """Send it, once. Returns the answer's JSON, as Python's objects."""
 
     async def stream(self, call: Call[Any], request_id: str) -> Any:
-        """As `prepare` and `send`, for a call with chunks, which come only once."""
+        """Prepare and send a call with chunks, which come only once."""
 
     async def close(self) -> None: ...
 
@@ -113,10 +113,7 @@ class Files:
 
 
 def read_images(images: Images, first: int = 0) -> Uint8Array | Files:
-    """`images` as they travel; those without a name are called by their place, from `first` on.
-
-    Raises CallError, as the server would, for an array of another type or shape, and OSError for a missing file.
-    """
+    """Return `images` as they are sent. One without a name is called by its place, counted from `first`."""
     if isinstance(images, np.ndarray):
         try:
             arrays.check_images(images.shape, images.dtype)

@@ -91,7 +91,7 @@ class _Methods:
         context: Contexts | None = None,
         **options: object,
     ) -> Call[ScoreResponse]:
-        """As `score`, of a batch too large for one message, which comes in chunks. Over gRPC only; never retried."""
+        """Score a batch that is too large for one message and comes in chunks. Over gRPC only; never retried."""
         return Call("ScoreStream", ScoreResponse, None, reference, context, options, chunks=chunks)
 
     @_Method
@@ -105,14 +105,14 @@ class _Methods:
     def fit(
         self, /, images: Images | None = None, *, context: Contexts | None = None, **options: object
     ) -> Call[FitResponse]:
-        """The context that the images make, merged with those in `context`; send it as `context` with other calls."""
+        """Fit a context to the images, merged with those in `context`. Send it as `context` with other calls."""
         return Call("Fit", FitResponse, images, None, context, options)
 
     @_Method
     def edit(
         self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
     ) -> Call[PicturesResponse]:
-        """What the images would look like if they belonged, or with other latents."""
+        """Draw what the images would look like if they belonged, or with other latents."""
         return Call("Edit", PicturesResponse, images, reference, context, options)
 
     @_Method
@@ -125,14 +125,14 @@ class _Methods:
         context: Contexts | None = None,
         **options: object,
     ) -> Call[PicturesResponse]:
-        """Pictures along every live latent, or along those named in `latents`, or a plane of two."""
+        """Draw pictures along every live latent, along those named in `latents`, or over a plane of two."""
         return Call("Traverse", PicturesResponse, images, reference, context, options)
 
     @_Method
     def interpolate(
         self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
     ) -> Call[PicturesResponse]:
-        """Pictures on the way from one image to another."""
+        """Draw pictures on the way from one image to another."""
         return Call("Interpolate", PicturesResponse, images, reference, context, options)
 
     @_Method
@@ -145,7 +145,7 @@ class _Methods:
         context: Contexts | None = None,
         **options: object,
     ) -> Call[PicturesResponse]:
-        """New pictures that belong."""
+        """Draw new pictures that belong to the context."""
         return Call("Sample", PicturesResponse, images, reference, context, options)
 
     @_Method
@@ -155,12 +155,12 @@ class _Methods:
 
     @_Method
     def decode(self, /, latents: Iterable[Iterable[float]]) -> Call[PicturesResponse]:
-        """The pictures of latents (n, L)."""
+        """Draw the pictures of latents (n, L)."""
         return Call("Decode", PicturesResponse, latents=latents)
 
     @_Method
     def describe(self, /) -> Call[Description]:
-        """The model, its latents, the limits, and where the networks run."""
+        """Describe the model, its latents, the limits, and where the networks run."""
         return Call("Describe", Description)
 
 
@@ -279,7 +279,7 @@ class Client(_Methods):
 
 
 def png(picture: Picture | HeatMap) -> bytes:
-    """The PNG file of a picture or heat map in an answer."""
+    """Return the PNG file of a picture or heat map in an answer."""
     if picture.image is None:
         raise ValueError("There is no image in it: it was asked for as a contact sheet or zip.")
     return base64.b64decode(picture.image)

@@ -130,7 +130,7 @@ def _is_local(status: grpc.aio.AioRpcError) -> bool:
 
 
 def _at_once(answer: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns that has nothing to wait for."""
+    """Return what a coroutine returns that has nothing to wait for."""
     try:
         answer.send(None)
     except StopIteration as returned:
@@ -140,7 +140,7 @@ def _at_once(answer: Coroutine[Any, Any, T]) -> T:
 
 
 def error_of(error: grpc.aio.AioRpcError) -> CallError:
-    """What a failed call says: misfit in the trailing metadata, and gRPC itself in its details only."""
+    """Return the error of a failed call: misfit's own in the trailing metadata, else what gRPC says in its details."""
     metadata: dict[str, Any] = dict(error.trailing_metadata())
     status, retry_after = error.code(), metadata.get(RETRY_AFTER)
     if ERROR_DETAIL in metadata:
@@ -163,7 +163,7 @@ def error_of(error: grpc.aio.AioRpcError) -> CallError:
 
 
 def request_of(call: Call[Any]) -> Message:
-    """The message of any call but a stream's."""
+    """Return the message of any call but a stream's."""
     if call.method == "Decode":
         return pb.DecodeRequest(latents=[pb.Latents(values=row) for row in call.rows_of_latents])
     if call.method == "Describe":
@@ -184,7 +184,7 @@ async def _messages(call: Call[Any]) -> AsyncIterator[pb.ScoreStreamRequest]:
 
 
 async def _each(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """The values; other iterators are asked for each in a thread, as that may take time."""
+    """Yield the values. An iterator that is not asynchronous is advanced in a thread, as that may take time."""
     if isinstance(values, AsyncIterable):
         async for value in values:
             yield value
@@ -195,7 +195,7 @@ async def _each(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 
 def _how(call: Call[Any], options: str) -> dict[str, Any]:
-    """The fields beside the images."""
+    """Return the fields beside the images."""
     fields: dict[str, Any] = {"options": _options(getattr(pb, options)(), call.given_options)}
     if call.reference is not None:
         fields["reference"] = _images(call.reference)
@@ -219,7 +219,8 @@ def _struct(values: Mapping[str, Any]) -> Struct:
 
 
 def _options(message: Message, given: Mapping[str, object]) -> Message:
-    """The server checks them; only what its message has no place for is refused here."""
+    """Return the options message. The server checks the options; here only what has no place in the message is
+    refused."""
     fields = message.DESCRIPTOR.fields_by_name
     if unknown := given.keys() - fields.keys():
         raise CallError(
@@ -255,7 +256,7 @@ def _set(message: Message, field: Any, value: Any) -> None:
 
 
 def json_of(answer: Message, method: str) -> dict[str, Any]:
-    """The answer of `method` as HTTP's JSON, parsed."""
+    """Return the answer of `method` as HTTP's JSON, parsed."""
     found = _plain(answer)
     if method == "Explain":
         for item in found["items"]:

@@ -81,7 +81,8 @@ class HttpTransport:
 
 
 def error_of(response: httpx.Response) -> CallError:
-    """What an answer of another status than 2xx says; it may come from something in between, in no shape of ours."""
+    """Return the error in an answer whose status is not 2xx. It may come from a proxy, in another shape than
+    misfit's."""
     try:
         said = ErrorResponse.model_validate_json(response.content)
         code, message, hint = said.error.code, said.error.message, said.error.hint

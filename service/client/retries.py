@@ -29,10 +29,7 @@ class Retries:
     longest_wait: float = 30.0
 
     def wait(self, failed: int, retry_after: float, chance: float) -> float:
-        """Seconds after the `failed`-th attempt in a row; `chance` is from [0, 1].
-
-        Clients that were turned away together come back spread over the whole window ("full jitter").
-        """
+        """Return the seconds to wait after the `failed`-th attempt in a row; `chance` is from [0, 1]."""
         return retry_after + chance * min(self.longest_wait, self.first_wait * 2.0 ** (failed - 1))
 
     async def run(
@@ -41,10 +38,7 @@ class Retries:
         deadline: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> T:
-        """What `attempt` returns at last, or the error that it ends in: one that is not temporary, or the last.
-
-        It is not tried again where the wait would outlast `deadline`, in the event loop's time.
-        """
+        """Return what `attempt` returns, repeated while its errors are temporary. Raises its last error."""
         failed = 0
         while True:
             try:
@@ -60,7 +54,7 @@ class Retries:
 
 
 def seconds_of(retry_after: str | None) -> float:
-    """The value of a Retry-After header, seconds or a date (RFC 9110, 10.2.3), as seconds; 0 where it says nothing."""
+    """Return a Retry-After header, seconds or a date (RFC 9110, 10.2.3), as seconds; 0 where it says nothing."""
     if not retry_after:
         return 0.0
     if retry_after.isdecimal():

@@ -35,7 +35,9 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 def open_lock(addresses: Mapping[str, str], name: str) -> int | None:
-    """A descriptor of the lock `name` in the private directory of the sockets at `addresses`; None without sockets."""
+    """Open the lock `name` in the private directory of the sockets at `addresses`; return None where there are no
+    sockets.
+    """
     sockets = [Path(address.removeprefix(SCHEME)) for address in addresses.values() if address.startswith(SCHEME)]
     return os.open(sockets[0].with_name(name), os.O_RDWR | os.O_CREAT, 0o600) if sockets else None
 
@@ -53,7 +55,7 @@ class Watch:
         self._lock, self._was_held = lock, False
 
     def has_ended(self) -> bool:
-        """Whether nobody holds the lock any more: False as long as nobody was seen to hold it."""
+        """Return whether the lock was held and nobody holds it any more."""
         if self._lock is None:
             return False
         try:
@@ -66,7 +68,7 @@ class Watch:
 
 
 def lasting(addresses: Mapping[str, str]) -> dict[str, str]:
-    """The same addresses, the sockets among them by descriptors of this process (on Linux)."""
+    """Return the same addresses, with Unix sockets named by descriptors of this process (on Linux)."""
     if not hasattr(os, "O_PATH"):
         return dict(addresses)
     return {

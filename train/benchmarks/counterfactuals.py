@@ -111,5 +111,5 @@ def _repair(material: Material, networks: OnnxNetworks, context: LabelledContext
 
 
 def _look(networks: OnnxNetworks, latents: FloatArray) -> FloatArray:
-    """What the encoder sees in the pictures of latents (n, L)."""
+    """Return what the encoder sees in the pictures of latents (n, L)."""
     return networks.encode(networks.decode(latents.astype(np.float32)))

@@ -32,7 +32,7 @@ def keep(run: Path, results: Path) -> Path:
 
 
 def read_alignment_report(run: Path) -> dict[str, Any]:
-    """What `run` wrote of its unfolding and second look; empty where it did neither yet."""
+    """Return what a run wrote of its alignment and second look; empty where it has done neither."""
     path = run / "unfolding.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found

@@ -38,7 +38,7 @@ def load_model(directory: Path) -> VAE:
 
 
 def build_model(preset: Preset, state: dict[str, Any]) -> VAE:
-    """The model that a checkpoint of a run of `preset` holds: it may have dropped some of its latents."""
+    """Build the model of a checkpoint of a run of `preset`. It may have dropped some of the preset's latents."""
     network = network_at(preset, state["step"])
     latent_dim = state["model"]["decoder.0.weight"].shape[1]
     model = VAE(tuple(state["image_shape"]), replace(network, latent_dim=latent_dim))
@@ -54,7 +54,7 @@ def network_at(preset: Preset, step: int) -> Network:
 
 
 def append_filter(model: VAE, preset: Preset) -> None:
-    """What the decoder's own steps begin with, where the preset wants a filter there."""
+    """Append the bilateral filter to the decoder where the preset asks for one."""
     if preset.bilateral_radius:
         model.decoder.append(SeparableBilateral(preset.bilateral_radius))
 

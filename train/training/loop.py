@@ -184,7 +184,7 @@ def build_optimizer(model: VAE, preset: Preset, *, decoder_alone: bool = False) 
 
 
 def _optimize_for_cpu(model: VAE) -> VAE:
-    """The same model, computed as the CPU does it fastest."""
+    """Return the same model in the form that the CPU computes fastest."""
     use_subpixel_convolution(model.decoder)
     return channels_last(model)
 

@@ -87,12 +87,7 @@ class Kernel:
 
 
 def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Array, base: Float64Array) -> Kernel:
-    """The kernel of the context of points (n, d), n >= 3.
-
-    resolution  (d,)    standard deviation of the encoder's posterior
-    sample      (p, d)  images of the population
-    base        (n,)    log ratio at the points by the Gaussians alone
-    """
+    """Fit the kernel of a context to its points (n, d), n >= 3."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
     bandwidth = choose_bandwidths(points, resolution, sample)
     step = -(-len(points) // MOST_IMAGES)
@@ -128,15 +123,12 @@ def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base:
 
 
 def _pieces(points: Float64Array) -> Iterator[Float64Array]:
-    """Some rows at a time: against a sample of the population, all at once would take kilobytes an image.
-
-    Of no rows it is one piece with none.
-    """
+    """Yield some rows at a time: against a sample of the population, all at once would take kilobytes an image."""
     return (points[start : start + ROWS_AT_ONCE] for start in range(0, max(len(points), 1), ROWS_AT_ONCE))
 
 
 def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64Array:
-    """The weight (n,) near each point, of the kernels (n, m) in pieces and weights (m,)."""
+    """Return the weight (n,) near each point, from kernels (n, m) in pieces and weights (m,)."""
     return np.concatenate([piece @ weights for piece in near])
 
 
@@ -148,7 +140,7 @@ def log_odds(log_ratio: Float64Array, kernel: Kernel, contamination: float) -> F
 
 
 def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Float64Array) -> Float64Array:
-    """A bandwidth for every axis (d,), infinite for those that tell the points from the population in no way."""
+    """Choose a bandwidth for every axis (d,): infinite where an axis does not tell the points from the population."""
     most = min(SEARCH_IMAGES + len(points) // SEARCH_STEP, SEARCH_MOST)
     points = points[:: -(-len(points) // most)]
     sample = sample[:: -(-len(sample) // SEARCH_SAMPLE)]
@@ -177,9 +169,10 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
 
 
 def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:
-    """Leave-one-out log likelihood (c,) relative to the population, for c choices: near (c, n, n), density (c, n).
+    """Return the leave-one-out log likelihood (c,) relative to the population, of c choices of bandwidths.
 
-    Here the base is the population itself, worth one image: axes are to earn their place by neighbours alone.
+    near     (c, n, n)  kernels between the points
+    density  (c, n)     density of the population at the points
     """
     choices, n = density.shape
     weights, eps = np.ones((choices, n)), np.full((choices, 1), START_CONTAMINATION)
@@ -194,7 +187,7 @@ def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:
 
 
 def _share(inliers: Float64Array, n: int) -> Float64Array:
-    """Posterior mean of the share of outliers, with so many inliers among n."""
+    """Return the posterior mean of the share of outliers, with so many inliers among n."""
     share: Float64Array = (n - inliers + 1) / (n * (1 + RELUCTANCE) + 2)
     return share
 
@@ -204,7 +197,7 @@ def _evidence(log_ratio: Float64Array, typical: float, spread: float) -> Float64
 
 
 def _contamination(evidence: Float64Array) -> float:
-    """The share of outliers (EM over the calibrated odds)."""
+    """Return the share of outliers, by EM over the calibrated odds."""
     share = 1 / (1 + PRIOR_INLIERS)
     for _ in range(CALIBRATION_ROUNDS):
         found = expit(evidence + np.log(share / (1 - share))).sum()
@@ -223,24 +216,24 @@ def log_ratio(
 
 
 def own_places(points: Float64Array, kept: Float64Array) -> IndexArray:
-    """Where among the points kept (m, d) each of points (n, d) is found itself, or -1."""
+    """Return where each of points (n, d) stands among the kernel's points (m, d), or -1."""
     places = {point.tobytes(): place for place, point in enumerate(kept + 0.0)}
     return np.array([places.get(point.tobytes(), -1) for point in points + 0.0], dtype=np.intp)
 
 
 def own_weights(places: IndexArray, weights: Float64Array) -> Float64Array:
-    """The weights (n,) at those places, 0 where there is none."""
+    """Return the weights (n,) at those places, 0 where there is none."""
     return np.where(places < 0, 0.0, weights[places])
 
 
 def density_of(kernels: Float32Array) -> Float64Array:
-    """(n,) of the kernels (n, p) of the population's images."""
+    """Return the density (n,) of the kernels (n, p) of the population's images."""
     density: Float64Array = np.maximum(kernels.mean(axis=1, dtype=np.float64), FEWEST_NEIGHBOURS / kernels.shape[1])
     return density
 
 
 def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float64Array) -> Float32Array:
-    """K (n, m) of points (n, d) and others (m, d), 1 where they coincide."""
+    """Return kernels (n, m) between points (n, d) and others (m, d): 1 where they coincide."""
     squares = np.zeros((len(points), len(others)), dtype=np.float32)
     for axis in np.flatnonzero(np.isfinite(bandwidth)):
         scaled, theirs = ((side[:, axis] / bandwidth[axis]).astype(np.float32) for side in (points, others))
@@ -251,7 +244,7 @@ def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float
 
 
 def _every_bandwidth(points: Float64Array, others: Float64Array, resolution: Float64Array) -> Float32Array:
-    """K (n, d, b, m) on each axis alone, for every bandwidth, the narrowest first."""
+    """Return kernels (n, d, b, m) on each axis alone, for every bandwidth, the narrowest first."""
     widest = resolution * NARROWEST * 2.0**DOUBLINGS
     gaps = (points / widest).astype(np.float32)[:, :, None] - (others / widest).T.astype(np.float32)
     kernels = np.empty((*gaps.shape[:2], DOUBLINGS + 1, len(others)), dtype=np.float32)

