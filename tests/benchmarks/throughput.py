@@ -38,7 +38,7 @@ from service.inference.local import LocalNetworks
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.http.body_parsers import parse
+from service.transports.http.body_parsers import parse_images
 
 IMAGES = 350
 BOUNDARY = "misfit-benchmark"
@@ -116,7 +116,7 @@ def over_grpc(served: Served, message: bytes, clients: int, requests: int) -> fl
 async def in_process(pipeline: Pipeline, body: Body, clients: int, requests: int) -> float:
     async def client() -> None:
         for _ in range(requests):
-            request = await asyncio.to_thread(parse, body[0], {}, body[1], pipeline.settings, ScoreOptions)
+            request = await asyncio.to_thread(parse_images, body[0], {}, body[1], pipeline.settings, ScoreOptions)
             await pipeline.score(request)
 
     start = time.perf_counter()
