@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
@@ -309,6 +309,10 @@ def http_cases() -> list[HttpCase]:
     return [*score, *explain, *fit, *edit, *explore, *errors]
 
 
+def _one(name: str, method: str, message: Any) -> GrpcCase:
+    return GrpcCase(name, method, [message])
+
+
 def grpc_cases() -> list[GrpcCase]:
     images = batch()
     tensor = calls.tensor(images)
@@ -319,12 +323,11 @@ def grpc_cases() -> list[GrpcCase]:
     kept.update(context(0, 20))
     by_values = pb.EditOptions(edit=pb.EDIT_KIND_SHIFT, which=["3"], values={"size": -1.0}, unit=pb.UNIT_SD)
     unknown = pb.ScoreOptions(threshold=3)
-    one: Callable[[str, str, Any], GrpcCase] = lambda name, method, message: GrpcCase(name, method, [message])  # noqa: E731
     return [
-        one("grpc_score", "Score", pb.ScoreRequest(images=tensor)),
-        one("grpc_score_spoiled_files", "Score", pb.ScoreRequest(images=spoiled)),
-        one("grpc_score_reference", "Score", pb.ScoreRequest(images=files, reference=tensor)),
-        one("grpc_score_context", "Score", pb.ScoreRequest(images=files, contexts=[kept])),
+        _one("grpc_score", "Score", pb.ScoreRequest(images=tensor)),
+        _one("grpc_score_spoiled_files", "Score", pb.ScoreRequest(images=spoiled)),
+        _one("grpc_score_reference", "Score", pb.ScoreRequest(images=files, reference=tensor)),
+        _one("grpc_score_context", "Score", pb.ScoreRequest(images=files, contexts=[kept])),
         GrpcCase(
             "grpc_score_stream",
             "ScoreStream",
@@ -335,19 +338,19 @@ def grpc_cases() -> list[GrpcCase]:
                 pb.ScoreStreamRequest(images=calls.tensor(images[25:])),
             ],
         ),
-        one("grpc_explain", "Explain", pb.ExplainRequest(images=tensor, options=pb.ExplainOptions(top=2))),
-        one("grpc_fit", "Fit", pb.FitRequest(images=spoiled, options=pb.FitOptions(estimator=pb.ESTIMATOR_OAS))),
-        one("grpc_edit", "Edit", pb.EditRequest(images=tensor)),
-        one("grpc_edit_shift", "Edit", pb.EditRequest(images=tensor, options=by_values)),
-        one("grpc_traverse", "Traverse", pb.TraverseRequest(images=files, options=pb.TraverseOptions(steps=2))),
-        one("grpc_interpolate", "Interpolate", pb.InterpolateRequest(images=files)),
-        one("grpc_sample", "Sample", pb.SampleRequest(contexts=[kept], options=pb.SampleOptions(count=2))),
-        one("grpc_encode", "Encode", pb.EncodeRequest(images=files)),
-        one("grpc_decode", "Decode", pb.DecodeRequest(latents=[pb.Latents(values=[0, 1, 0, -1, 0, 0])])),
-        one("grpc_describe", "Describe", pb.DescribeRequest()),
-        one("grpc_error_no_images", "Score", pb.ScoreRequest()),
-        one("grpc_error_wrong_option", "Score", pb.ScoreRequest(images=files, options=unknown)),
-        one("grpc_error_nothing_usable", "Score", pb.ScoreRequest(images=calls.files([b"no image"]))),
-        one("grpc_error_wrong_latents", "Decode", pb.DecodeRequest(latents=[pb.Latents(values=[0])])),
-        one("grpc_error_broken_message", "Score", b"\xff\xff\xff"),
+        _one("grpc_explain", "Explain", pb.ExplainRequest(images=tensor, options=pb.ExplainOptions(top=2))),
+        _one("grpc_fit", "Fit", pb.FitRequest(images=spoiled, options=pb.FitOptions(estimator=pb.ESTIMATOR_OAS))),
+        _one("grpc_edit", "Edit", pb.EditRequest(images=tensor)),
+        _one("grpc_edit_shift", "Edit", pb.EditRequest(images=tensor, options=by_values)),
+        _one("grpc_traverse", "Traverse", pb.TraverseRequest(images=files, options=pb.TraverseOptions(steps=2))),
+        _one("grpc_interpolate", "Interpolate", pb.InterpolateRequest(images=files)),
+        _one("grpc_sample", "Sample", pb.SampleRequest(contexts=[kept], options=pb.SampleOptions(count=2))),
+        _one("grpc_encode", "Encode", pb.EncodeRequest(images=files)),
+        _one("grpc_decode", "Decode", pb.DecodeRequest(latents=[pb.Latents(values=[0, 1, 0, -1, 0, 0])])),
+        _one("grpc_describe", "Describe", pb.DescribeRequest()),
+        _one("grpc_error_no_images", "Score", pb.ScoreRequest()),
+        _one("grpc_error_wrong_option", "Score", pb.ScoreRequest(images=files, options=unknown)),
+        _one("grpc_error_nothing_usable", "Score", pb.ScoreRequest(images=calls.files([b"no image"]))),
+        _one("grpc_error_wrong_latents", "Decode", pb.DecodeRequest(latents=[pb.Latents(values=[0])])),
+        _one("grpc_error_broken_message", "Score", b"\xff\xff\xff"),
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 # The split belongs to the data set, not to a run: every seed trains and is judged on the same images.
 SPLIT_SEED = 0
@@ -57,3 +58,16 @@ def split(size: int) -> Split:
     order = np.random.default_rng(SPLIT_SEED).permutation(size).astype(np.int64)
     held_out = max(1, round(size * HELD_OUT_SHARE))
     return Split(order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out])
+
+
+def check_factors(factors: ArrayLike, sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return factor classes as an array (N, F), F = len(sizes).
+
+    Raises ValueError for any other shape, and for classes that are not from 0 to below `sizes`.
+    """
+    classes = np.asarray(factors)
+    if classes.ndim != 2 or classes.shape[1] != len(sizes):
+        raise ValueError(f"factors have shape {classes.shape}, expected (N, {len(sizes)})")
+    if ((classes < 0) | (classes >= sizes)).any():
+        raise ValueError(f"factor classes run from 0 to below {tuple(sizes)}, got {classes.min(0)} to {classes.max(0)}")
+    return classes

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from train.data.dataset import Dataset
+from train.data.dataset import Dataset, check_factors
 
 # The official factors, but for the colour, which is always white. The last varies fastest.
 FACTOR_NAMES = ("shape", "scale", "orientation", "position x", "position y")
@@ -107,11 +107,7 @@ def frames(factors: ArrayLike) -> NDArray[np.uint8]:
 
     Raises ValueError for any other shape, and for classes outside FACTOR_SIZES.
     """
-    classes = np.asarray(factors)
-    if classes.ndim != 2 or classes.shape[1] != len(FACTOR_SIZES):
-        raise ValueError(f"factors have shape {classes.shape}, expected (N, {len(FACTOR_SIZES)})")
-    if ((classes < 0) | (classes >= FACTOR_SIZES)).any():
-        raise ValueError(f"factor classes run from 0 to below {FACTOR_SIZES}, got {classes.min(0)} to {classes.max(0)}")
+    classes = check_factors(factors, FACTOR_SIZES)
     images = np.empty((len(classes), SIDE, SIDE), np.uint8)
     for image, (shape, scale, orientation, x, y) in zip(images, classes, strict=True):
         image[:] = _drawn(outline(shape, scale, orientation), np.array([x]), np.array([y]))[0, 0]

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from train.data.dataset import Dataset
+from train.data.dataset import Dataset, check_factors
 from train.data.shapes3d import scene
 from train.data.shapes3d.light import samples
 
@@ -102,11 +102,7 @@ def frames(factors: ArrayLike) -> NDArray[np.uint8]:
 
     Raises ValueError for any other shape, and for classes outside FACTOR_SIZES.
     """
-    classes = np.asarray(factors)
-    if classes.ndim != 2 or classes.shape[1] != len(FACTOR_SIZES):
-        raise ValueError(f"factors have shape {classes.shape}, expected (N, {len(FACTOR_SIZES)})")
-    if ((classes < 0) | (classes >= FACTOR_SIZES)).any():
-        raise ValueError(f"factor classes run from 0 to below {FACTOR_SIZES}, got {classes.min(0)} to {classes.max(0)}")
+    classes = check_factors(factors, FACTOR_SIZES)
     images = np.empty((len(classes), *IMAGE_SHAPE), np.uint8)
     for geometry in np.unique(classes[:, 3:], axis=0):
         layers = _tint(_surfaces(*geometry)[None])
