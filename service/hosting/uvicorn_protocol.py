@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import re
 import resource
 import struct
 import termios
@@ -25,6 +24,7 @@ from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID
 from service.errors import InvalidInput
 from service.hosting.private_names import private_names, require, require_in_code
+from service.hosting.strict_connection import StrictConnection
 from service.settings import Settings
 from service.transports.error_replies import request_id_of
 
@@ -60,66 +60,8 @@ ACCEPT_AGAIN_SECONDS = 0.05
 SAME_LINE_SECONDS = 60.0
 # When they are taken, this share of the connections makes room at once: finding them goes through all.
 MAKE_ROOM_SHARE = 1 / 16
-# Every chunk of a body costs as much time as a kilobyte: so many may be small, then their mean has a bound.
-FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
 
 CLOSE = (b"connection", b"close")
-# The end of a head, or a header that goes on in the next line (obs-fold), whichever comes first.
-HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
-
-
-class StrictConnection(h11.Connection):
-    """HTTP/1.1 as h11 reads it, less what another server might read differently (RFC 9112, sections 5.2, 6.1, 6.3).
-
-    A proxy that ends a request elsewhere than this server does lets its client hide a second one in it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER)
-        self.since = time.monotonic()  # when the client's part came into its present state
-        self.refusal = "The request is not valid HTTP/1.1."
-        self._chunks = self._chunk_bytes = 0
-
-    def next_event(self) -> Any:
-        """Return the next event, as h11.Connection does. Raises h11.RemoteProtocolError for what is refused."""
-        if self.their_state is h11.IDLE:
-            self._check_head()
-        event = super().next_event()
-        if isinstance(event, h11.Data):
-            self._check_chunk(event)
-        elif isinstance(event, h11.Request):
-            self.since, self._chunks, self._chunk_bytes = time.monotonic(), 0, 0
-            self._check_framing(event)
-        elif isinstance(event, h11.EndOfMessage):
-            self.since = time.monotonic()
-        return event
-
-    def start_next_cycle(self) -> None:
-        super().start_next_cycle()
-        self.since = time.monotonic()
-
-    def _check_head(self) -> None:
-        received, _ = self.trailing_data
-        if (found := HEAD_END_OR_FOLD.search(received)) and found[1]:
-            self._refuse("A header goes on in the next line.")
-
-    def _check_framing(self, request: h11.Request) -> None:
-        names = [name for name, _ in request.headers]
-        if b"transfer-encoding" in names:
-            if b"content-length" in names:
-                self._refuse("The request has both Content-Length and Transfer-Encoding.")
-            if request.http_version < b"1.1":
-                self._refuse("The request has Transfer-Encoding, which HTTP/1.0 does not know.")
-
-    def _check_chunk(self, data: h11.Data) -> None:
-        self._chunks += data.chunk_start
-        self._chunk_bytes += len(data.data)
-        if self._chunks > FREE_CHUNKS and self._chunk_bytes < self._chunks * MEAN_CHUNK_BYTES:
-            self._refuse(f"The body comes in {self._chunks} chunks of fewer than {MEAN_CHUNK_BYTES} bytes on average.")
-
-    def _refuse(self, reason: str) -> None:
-        self.refusal = reason
-        raise h11.RemoteProtocolError(reason)
 
 
 class BoundedProtocol(H11Protocol):
