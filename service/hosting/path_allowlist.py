@@ -14,15 +14,15 @@ from service.transports.http.middleware import AccessLog, no_such_path
 
 
 class PathAllowlist:
-    """ASGI application: passes a request on to `server` only if the server has a route or a file for its path.
+    """An ASGI application that passes a request to `server` only if the server has a route or a file for its path.
 
-    BentoML's server counts and traces every path that a client names, before it looks for a route. A client that names
-    many paths would fill memory, disk and Prometheus.
+    BentoML's server counts and traces every path that a client names, before it looks for a route. Without this, a
+    client that names many paths would fill memory, disk and Prometheus.
     """
 
     def __init__(self, server: Starlette) -> None:
         self._server = server
-        self._paths = frozenset(path for route in server.routes for path in _paths(route))
+        self._paths = frozenset(path for route in server.routes for path in _list_paths(route))
         self._refusal = AccessLog(_refuse)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,8 +38,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await response(scope, receive, send)
 
 
-def _paths(route: object) -> list[str]:
-    """Return every path that `route` answers. Raises TypeError if the paths cannot be listed."""
+def _list_paths(route: object) -> list[str]:
+    """Return every path that `route` answers. Raises TypeError if a route has parameters, or is of an unknown kind."""
     if isinstance(route, Route) and not route.param_convertors:
         return [route.path]
     if isinstance(route, Mount) and isinstance(route.app, StaticFiles) and route.app.directory is not None:

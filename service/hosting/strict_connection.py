@@ -19,19 +19,22 @@ HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
 
 
 class StrictConnection(h11.Connection):
-    """HTTP/1.1 as h11 reads it, less what another server might read differently (RFC 9112, sections 5.2, 6.1, 6.3).
+    """The server's side of an HTTP/1.1 connection. It refuses ambiguous requests (RFC 9112, sections 5.2, 6.1, 6.3).
 
-    A proxy that ends a request elsewhere than this server does lets its client hide a second one in it.
+    If a proxy and this server disagree where a request ends, a client can hide a second request in the first one.
     """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER)
-        self.since = time.monotonic()  # when the client's part came into its present state
+        self.since = time.monotonic()  # when `their_state` last changed
         self.refusal = "The request is not valid HTTP/1.1."
         self._chunks = self._chunk_bytes = 0
 
     def next_event(self) -> Any:
-        """Return the next event, as h11.Connection does. Raises h11.RemoteProtocolError for what is refused."""
+        """Return the next event, as h11.Connection does.
+
+        Raises h11.RemoteProtocolError for a refused request, with the reason in `refusal`.
+        """
         if self.their_state is h11.IDLE:
             self._check_head()
         event = super().next_event()
@@ -45,15 +48,18 @@ class StrictConnection(h11.Connection):
         return event
 
     def start_next_cycle(self) -> None:
+        """Wait for the next request, as h11.Connection does."""
         super().start_next_cycle()
         self.since = time.monotonic()
 
     def _check_head(self) -> None:
+        """Refuse a header that is folded into several lines. h11 would join the lines before anyone sees them."""
         received, _ = self.trailing_data
-        if (found := HEAD_END_OR_FOLD.search(received)) and found[1]:
+        if (match := HEAD_END_OR_FOLD.search(received)) and match[1]:
             self._refuse("A header goes on in the next line.")
 
     def _check_framing(self, request: h11.Request) -> None:
+        """Refuse a request whose headers do not say clearly where its body ends."""
         names = [name for name, _ in request.headers]
         if b"transfer-encoding" in names:
             if b"content-length" in names:
@@ -62,6 +68,7 @@ class StrictConnection(h11.Connection):
                 self._refuse("The request has Transfer-Encoding, which HTTP/1.0 does not know.")
 
     def _check_chunk(self, data: h11.Data) -> None:
+        """Count the chunks of a body, and refuse a body of very many small ones."""
         self._chunks += data.chunk_start
         self._chunk_bytes += len(data.data)
         if self._chunks > FREE_CHUNKS and self._chunk_bytes < self._chunks * MEAN_CHUNK_BYTES:

@@ -51,7 +51,7 @@ class Server:
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", MOST_CALLS),
-                ("grpc.max_allowed_incoming_connections", most_connections()),
+                ("grpc.max_allowed_incoming_connections", get_max_connections()),
                 ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_SECONDS)),
                 ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
                 ("grpc.max_connection_age_ms", round(1000 * AGE_SECONDS)),
@@ -87,7 +87,7 @@ class Server:
             await asyncio.sleep(HEALTH_SECONDS)
 
 
-def most_connections() -> int:
+def get_max_connections() -> int:
     """Return how many connections the server may have at a time, at least 1."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(max(int(descriptors * DESCRIPTOR_SHARE), 1), MOST_INT32)

@@ -79,7 +79,7 @@ async def opened():
 
 async def test_uvicorn_takes_the_protocol_with_its_bounds(opened):
     """Also: it has the attributes that are used here."""
-    uvicorn_protocol.limit()
+    uvicorn_protocol.bound_connections()
     config = Config(never, log_config=None)
     config.load()
     assert config.http_protocol_class is BoundedProtocol
@@ -167,7 +167,7 @@ async def test_an_answer_has_to_be_read(opened):
 
 
 async def test_those_that_wait_for_their_clients_make_room(opened, monkeypatch):
-    monkeypatch.setattr(uvicorn_protocol, "most_connections", lambda: 4)
+    monkeypatch.setattr(uvicorn_protocol, "get_max_connections", lambda: 4)
     at_work, silent, sending, idle = (opened() for _ in range(4))
     for age, protocol in enumerate((idle, sending, silent)):
         protocol.conn.since -= 100 - age
@@ -186,12 +186,12 @@ async def test_those_that_wait_for_their_clients_make_room(opened, monkeypatch):
 
 
 def test_a_full_process_is_logged_once_and_everything_else_always():
-    rarely = uvicorn_protocol.Rarely()
+    repeat_filter = uvicorn_protocol.RepeatFilter()
 
     def passes(text: str, seconds: float) -> bool:
         record = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, text, (), None)
         record.created = seconds
-        return rarely.filter(record)
+        return repeat_filter.filter(record)
 
     full = "socket.accept() out of system resource\nsocket: <socket.socket>"
     assert [passes(full, 100 + seconds) for seconds in (0, 1, 59, 60, 61)] == [True, False, False, True, False]
@@ -200,4 +200,4 @@ def test_a_full_process_is_logged_once_and_everything_else_always():
 
 def test_there_are_fewer_connections_than_descriptors():
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 0 < uvicorn_protocol.most_connections() < descriptors
+    assert 0 < uvicorn_protocol.get_max_connections() < descriptors
