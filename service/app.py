@@ -158,7 +158,7 @@ class Misfit(Routes):
         self.decoder = DecodePool(self.settings)
         self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
-        admission = Admission(*limits, self.metrics.in_flight)
+        admission = Admission(*limits, self.metrics.report_in_flight)
         self.dispatcher = Dispatcher(self.pipeline, admission, self.metrics, self.networks.provider)
 
     @bentoml.on_startup

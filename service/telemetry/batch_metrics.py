@@ -23,7 +23,7 @@ FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 class BatchMetrics:
-    """The metrics of the networks' process. Make it once in the worker of Inference."""
+    """The metrics of the networks' process. The worker of Inference makes one object."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Gauge, Histogram

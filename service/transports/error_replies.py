@@ -30,7 +30,7 @@ def for_client(error: Exception, request_id: str) -> MisfitError:
     hint = f"The log tells more: look for request {request_id}."
     reply = error if meant else MisfitError("Something went wrong inside.", hint)
     assert isinstance(reply, MisfitError)
-    logs.failed(reply.code)
+    logs.record_error(reply.code)
     if STATUS[type(reply)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request %s failed", request_id, exc_info=error)
     return reply

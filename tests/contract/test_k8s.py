@@ -278,7 +278,7 @@ def known_metrics(served_bundle: Bundle) -> set[str]:
     """Ours, as the service registers them; BentoML's, as its source names them; and what the rules record."""
     registry = CollectorRegistry()
     metrics = Metrics(served_bundle, registry)
-    metrics.grpc_call("Score", "OK", 0.1)
+    metrics.count_grpc_call("Score", "OK", 0.1)
     metrics._contexts.labels("batch", "robust", "low")
     batches = BatchMetrics(registry)
     batches.report_bundle(served_bundle, "CPUExecutionProvider")

@@ -168,7 +168,7 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
                 spans.set_failed(span, reply.code)
             await refuse(call, reply, number)
         finally:
-            metrics.grpc_call(name, code.name, time.perf_counter() - started)
+            metrics.count_grpc_call(name, code.name, time.perf_counter() - started)
             logged.status = code.name
             span.set_attribute("rpc.grpc.status_code", code.value[0])
 

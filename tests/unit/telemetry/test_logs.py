@@ -125,7 +125,7 @@ def test_a_call_that_nobody_answered_says_so(written):
 
 def test_outside_of_a_call_nothing_is_noted():
     logs.add_images(1)
-    logs.failed("internal")
+    logs.record_error("internal")
 
 
 def client_of(app) -> httpx.AsyncClient:
