@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from service.transports.http.middleware import AccessLog, no_such_path
+from service.transports.http.middleware import AccessLog, build_not_found
 
 
 class PathAllowlist:
@@ -34,7 +34,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1000, "reason": ""})
     else:
-        response: Response = no_such_path(scope)
+        response: Response = build_not_found(scope)
         await response(scope, receive, send)
 
 

@@ -36,7 +36,7 @@ from service.client.retries import parse_retry_after
 from service.images.decode import Limits, to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.grpc.converters import METHODS, images_request
+from service.transports.grpc.converters import METHODS, read_images_request
 from service.transports.http.body_parsers import parse_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
@@ -368,7 +368,7 @@ OPTIONS = [
 async def test_options_come_out_alike_over_both(method, options):
     call = Call(method, BaseModel, PIXELS, options=options)
     settings, options_type = Settings(), METHODS[method].endpoint.image_options
-    by_grpc = images_request(build_message(call), options_type, settings, 0)
+    by_grpc = read_images_request(build_message(call), options_type, settings, 0)
     client = AsyncClient("http://host")
     request = client._transport.prepare(call, "id")
     by_http = parse_images(request.headers["content-type"], {}, request.read(), settings, options_type)
