@@ -75,12 +75,12 @@ def read_images_request(
     if message.HasField("images"):
         _add_images(builder, "images", message.images)
     if "reference" in fields and message.HasField("reference"):
-        builder.part("reference")
+        builder.get_uploads("reference")
         _add_images(builder, "reference", message.reference)
     if "contexts" in fields:
         builder.contexts += read_contexts([_plain_object(context) for context in message.contexts])
     builder.options = _read_options(message.options)
-    return builder.request(options_type, in_chunks=in_chunks)
+    return builder.build(options_type, in_chunks=in_chunks)
 
 
 def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
