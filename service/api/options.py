@@ -53,7 +53,7 @@ class Options(BaseModel):
 
     @property
     def pictures(self) -> int:
-        """How many pictures are to be decoded beside the request's own images."""
+        """Return how many pictures to decode beside the request's own images."""
         return 0
 
 
@@ -182,7 +182,7 @@ class TraverseOptions(ScoringOptions):
 
     @property
     def pictures(self) -> int:
-        """At least, where it is left to the model how many latents there are."""
+        """Return how many pictures to decode; the least number if the model decides how many latents there are."""
         return self.steps * (self.steps if self.plane else len(self.latents or [0]))
 
 

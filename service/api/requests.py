@@ -79,7 +79,7 @@ class RequestBuilder:
     """Builds a request from its files, one by one, and keeps it within the limits."""
 
     def __init__(self, settings: Settings, sent_bytes: int) -> None:
-        """`sent_bytes` is the length of the body."""
+        """Start an empty request, whose body has `sent_bytes` bytes."""
         self._budget = DecodeBudget.of(settings, sent_bytes)
         self._unpacked_bytes = 0
         self.images: list[Upload] = []

@@ -86,7 +86,7 @@ class Call(Generic[AnswerT_co]):
 
     @property
     def rows_of_latents(self) -> list[list[float]]:
-        """Return the latents as lists of floats, whatever types of sequences and numbers they came as."""
+        """Return the latents as lists of floats. They may come as any sequences of any numbers."""
         return [[float(value) for value in row] for row in (() if self.latents is None else self.latents)]
 
 

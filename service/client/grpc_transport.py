@@ -34,7 +34,7 @@ CHANNEL = (
 )
 # The number of no enum value: the server refuses it with the list of words that it knows.
 NO_SUCH_WORD = -1
-# After a write to a stream has failed, the server's status is still on its way: wait for it so long.
+# After a write to a stream has failed, the server's status is still on its way. Wait for it this many seconds.
 PEER_SECONDS = 5.0
 # HTTP's JSON has null where these fields have no value. A message cannot distinguish null from an empty list.
 NULL_IF_EMPTY = {"attributions", "minimal_set", "factors", "interactions", "heat_maps", "mean", "logvar"}

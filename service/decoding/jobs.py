@@ -25,7 +25,7 @@ from service.images.spec import Resize, Spec, Uint8Array
 ARRAY_BYTES_PER_PIXEL = 8
 # Contents of more bytes are sent to a worker as messages of their own, without a copy.
 SEPARATE_BYTES = 64 * 1024
-# An image that is too large counts as so many bytes, so that a request of many such images soon ends.
+# An image that is too large counts as this many bytes, so that a request of many such images soon ends.
 REFUSED_BYTES = 4 * MIB
 ERRORS: dict[str, type[MisfitError]] = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InvalidInput)
@@ -53,8 +53,8 @@ class RowShape:
 class Job:
     """Images to decode.
 
-    decode_up_to  decode only if all images together take at most so many bytes, else return only their costs; None for
-                  no limit
+    decode_up_to  decode only if all images together take at most this many bytes, else return only their costs; None
+                  for no limit
     give_up_at    open no further image once the opened images take more bytes than this
     seconds       CPU time after which the system ends the process
     """

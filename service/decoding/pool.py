@@ -29,14 +29,14 @@ from service.settings import Settings
 
 # Bytes of the files of one job. A larger file is a job of its own.
 JOB_BYTES = MIB
-# If the images of a job together take at most so many bytes, they are decoded at once, in some 25 ms.
+# If the images of a job together take at most this many bytes, they are decoded at once, in some 25 ms.
 AT_ONCE_BYTES = 8 * MIB
-# One job of large images takes at most so many bytes, and some 0.2 s, unless it is a single image. As many jobs run at
-# a time as there are workers; fewer beside an image that takes more.
+# One job of large images takes at most this many bytes, and some 0.2 s, unless it is a single image. As many jobs run
+# at a time as there are workers; fewer beside an image that takes more.
 LARGE_BYTES = 64 * MIB
 # Workers for large images leave the CPU to small images and to all other short work.
 LARGE_NICENESS = 10
-# For each so many bytes, images are due as if they had come a second later.
+# Images are due a second later for every BYTES_PER_SECOND that they take.
 BYTES_PER_SECOND = 32 * MIB
 # CPU seconds that a process takes to start again.
 RESTART_SECONDS = 0.25

@@ -24,7 +24,7 @@ from service.decoding.jobs import Decoded, Job, load_decoded, send_job
 from service.errors import InferenceUnavailable
 from service.fair_queue import FairQueue
 
-# A worker that does not answer for so long is ended. If it uses CPU, its CPU limit ends it sooner.
+# A worker that does not answer for this many seconds is ended. If it uses CPU, its CPU limit ends it sooner.
 STALLED_SECONDS = 60.0
 ENDING_SECONDS = 0.5
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ class WorkerGroup:
     """Worker processes that take the jobs of one queue, earliest due first."""
 
     def __init__(self, workers: int, niceness: int, max_bytes: int, queue: FairQueue) -> None:
-        """Make `workers` workers, which start later. `queue` must admit at most so many jobs at a time."""
+        """Make `workers` workers, which start later. `queue` must admit at most as many jobs at a time."""
         self._idle = [Worker(niceness, max_bytes) for _ in range(workers)]
         self._workers = list(self._idle)
         self._queue = queue

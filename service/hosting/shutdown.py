@@ -1,8 +1,8 @@
 """The order of shutdown: the process of the networks stops after the API workers that call it.
 
 The supervisor sends its signal to all processes at once. So each API worker holds a shared lock as long as it lives.
-When the networks' process gets the signal, it first waits until the lock is free. The system frees a lock however its
-process ends.
+When the networks' process gets the signal, it first waits until the lock is free. The system frees the locks of
+every process that ends, even of one that is killed.
 
 The networks' process holds a lock as well. By it the API workers know whether that process lives. Its listening socket
 does not tell, as the socket outlives the process.
@@ -115,7 +115,7 @@ def name_supervisor() -> None:
 
 
 def end_with_supervisor() -> None:
-    """Make this process get SIGTERM once its supervisor has ended, however it ended. Call this in the main thread.
+    """Make this process get SIGTERM once its supervisor has ended in any way. Call this in the main thread.
 
     If no supervisor has called `name_supervisor`, nothing happens. Raises OSError if the system refuses.
     """

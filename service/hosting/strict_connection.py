@@ -11,8 +11,8 @@ from typing import Any
 
 import h11
 
-# A chunk costs as much time as a kilobyte of a body, however small it is. So many chunks may be small; beyond them
-# their mean length has a bound.
+# Even the smallest chunk of a body costs as much time as a kilobyte. FREE_CHUNKS chunks may be of any length. If there
+# are more, their mean length must be MEAN_CHUNK_BYTES or more.
 FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
 # The end of a head, or a header that goes on in the next line (obs-fold), whichever comes first.
 HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")

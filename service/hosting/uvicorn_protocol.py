@@ -43,22 +43,22 @@ with private_names(__name__):
 
 # Seconds that a client may take for the head of a request, or for a TLS handshake.
 HEAD_SECONDS = 10.0
-# A body may take MISFIT_BODY_SECONDS. An application that reads it then answers 408, for which it has so much longer.
+# A body may take MISFIT_BODY_SECONDS. An application that reads it then answers 408, within this many seconds.
 BODY_GRACE_SECONDS = 5.0
-# A client has to read so many bytes of an answer, or all the rest of it, in so many seconds: 8.7 kB a second.
+# A client has to read ANSWER_BYTES of an answer, or all the rest of it, in ANSWER_SECONDS: 8.7 kB a second.
 ANSWER_SECONDS, ANSWER_BYTES = 30.0, 256 * 1024
-# Seconds between two checks of a connection. A connection lives at most so much longer than its bound.
+# Seconds between two checks of a connection. A connection lives at most this much longer than its bound.
 CHECK_SECONDS = 5.0
-# After an answer to a part of a request, the server reads so much of the rest, for so long, before it closes the
-# connection.
+# After an answer to a part of a request, the server reads at most LINGER_BYTES of the rest, for LINGER_SECONDS. Then it
+# closes the connection.
 LINGER_SECONDS, LINGER_BYTES = 2.0, 256 * 1024
 # The share of the process's descriptors that HTTP's connections may take; gRPC's share is in
 # `service.transports.grpc.server`.
 DESCRIPTOR_SHARE = 0.6
-# If one burst of connections takes all descriptors, the server accepts again after so many seconds. asyncio's own value
-# is a second.
+# If one burst of connections takes all descriptors, the server accepts again after this many seconds. asyncio would
+# wait a second.
 ACCEPT_AGAIN_SECONDS = 0.05
-# asyncio logs a trace whenever it cannot accept a connection. One trace in so many seconds is enough.
+# asyncio logs a trace whenever it cannot accept a connection. One trace in this many seconds is enough.
 SAME_LINE_SECONDS = 60.0
 # If there are too many connections, end this share of them at once: finding the oldest takes time, as it goes through
 # all of them.

@@ -36,7 +36,7 @@ class RemoteNetworks:
     def __init__(
         self, inference: Any, capabilities: Capabilities, has_ended: Callable[[], bool] = lambda: False
     ) -> None:
-        """`inference` is BentoML's proxy; `has_ended` tells whether the process was there and is no more."""
+        """Call the networks through BentoML's proxy `inference`. `has_ended` tells whether their process has ended."""
         self._inference, self._has_ended = inference, has_ended
         self.capabilities = capabilities
 

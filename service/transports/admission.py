@@ -97,10 +97,10 @@ class Admission:
         ticket.taken[unit] -= amount
         self._observe(self.in_flight)
 
-    def _check(self, unit: str, taken: int, amount: int) -> None:
-        if taken + amount > self._limits[unit]:
+    def _check(self, unit: str, in_flight: int, amount: int) -> None:
+        if in_flight + amount > self._limits[unit]:
             raise Overloaded(
-                f"{taken} {unit} are being worked on, and there is no room for {amount} more; "
+                f"{in_flight} {unit} are being worked on, and there is no room for {amount} more; "
                 f"at most {self._limits[unit]} are taken at a time.",
                 "Send it again a little later.",
             )

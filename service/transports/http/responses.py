@@ -103,7 +103,7 @@ class StreamedResponse(Response):
         media_type: str,
         headers: dict[str, str],
     ) -> None:
-        """`deadline` is of the event loop's clock."""
+        """Make a response of `beginning` and `rest`. `deadline` is a time of the event loop."""
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
         self._beginning, self._rest, self._deadline, self._hooks = beginning, rest, deadline, hooks
