@@ -18,7 +18,7 @@ from service.decoding.pool import DecodePool
 from service.errors import BundleError
 from service.hosting import circus_sockets, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
-from service.hosting.workers import Api, Batching, addresses
+from service.hosting.workers import Api, Batching, get_addresses
 from service.inference.hardware import has_gpu
 from service.inference.onnx_runtime import OnnxNetworks
 from service.inference.remote import RemoteNetworks
@@ -74,14 +74,14 @@ class Inference:
         settings = Settings()
         bundle = store.load(settings.bundle_directory)
         self.networks = OnnxNetworks(bundle, require_gpu=settings.require_gpu)
-        batch_metrics().running(bundle, self.networks.provider)
+        batch_metrics().report_bundle(bundle, self.networks.provider)
 
     @bentoml.on_startup
     async def outlive_api(self) -> None:
         """Hold this process's lock, and stop only after the API's process has released its own."""
-        if (own_lock := shutdown.open_lock(addresses(), shutdown.INFERENCE)) is not None:
-            shutdown.hold(own_lock)
-        if (api_lock := shutdown.open_lock(addresses(), shutdown.API)) is not None:
+        if (own_lock := shutdown.open_lock(get_addresses(), shutdown.INFERENCE)) is not None:
+            shutdown.hold_lock(own_lock)
+        if (api_lock := shutdown.open_lock(get_addresses(), shutdown.API)) is not None:
             shutdown.stop_after_holders(api_lock)
 
     @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
@@ -125,7 +125,7 @@ class Misfit(Routes):
 
     @bentoml.on_deployment
     def _refuse_early() -> None:
-        """Before any process starts: one line about what is wrong, in place of a trace from each of them."""
+        """Check the settings before any process starts: print one line instead of a trace from each process."""
         circus_sockets.close_control_sockets()
         shutdown.name_supervisor()
         warn_of_unknown_variables()
@@ -147,10 +147,10 @@ class Misfit(Routes):
                 ) from None
 
     def __init__(self) -> None:
-        watch = shutdown.Watch(shutdown.open_lock(addresses(), shutdown.INFERENCE))
-        if (lock := shutdown.open_lock(addresses(), shutdown.API)) is not None:
-            shutdown.hold(lock)
-            addresses().update(shutdown.lasting(addresses()))
+        watch = shutdown.Watch(shutdown.open_lock(get_addresses(), shutdown.INFERENCE))
+        if (lock := shutdown.open_lock(get_addresses(), shutdown.API)) is not None:
+            shutdown.hold_lock(lock)
+            get_addresses().update(shutdown.name_by_descriptor(get_addresses()))
         self.settings = Settings()
         loaded = store.load(self.settings.bundle_directory)
         self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
@@ -158,7 +158,7 @@ class Misfit(Routes):
         self.decoder = DecodePool(self.settings)
         self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
-        admission = Admission(*limits, self.metrics.in_flight)
+        admission = Admission(*limits, self.metrics.report_in_flight)
         self.dispatcher = Dispatcher(self.pipeline, admission, self.metrics, self.networks.provider)
 
     @bentoml.on_startup
@@ -188,7 +188,7 @@ class Misfit(Routes):
         return all(await asyncio.gather(self.networks.is_ready(), self.decoder.is_alive()))
 
 
-uvicorn_protocol.limit()
+uvicorn_protocol.bound_connections()
 Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]

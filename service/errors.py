@@ -26,12 +26,12 @@ Domain errors know no status codes: `service/transports/error_status.py` maps ea
 
 from __future__ import annotations
 
-# Characters of a message, and of what it quotes.
+# Characters of a message, and of a value that it quotes.
 LONGEST_MESSAGE, LONGEST_QUOTE = 2000, 80
 
 
 def readable(text: str) -> str:
-    """Return `text` with U+FFFD in place of what is no character: every encoder takes it.
+    """Return `text` with U+FFFD in place of every lone surrogate, so that every encoder accepts it.
 
     A name that is not UTF-8 reaches Python with lone surrogates (PEP 383), which neither JSON nor protobuf can hold.
     """
@@ -50,9 +50,9 @@ def quoted(value: object) -> str:
 
 
 class MisfitError(Exception):
-    """`message` says what came and what was expected; `hint` how to mend it.
+    """An error that misfit raises. `message` says what came and what was expected, `hint` how to mend it.
 
-    A message may quote what came: it is made readable, and cut to LONGEST_MESSAGE characters.
+    A message may quote what came. So it is made readable, and cut to LONGEST_MESSAGE characters.
     """
 
     code = "internal"

@@ -1,7 +1,7 @@
 """A fair queue in front of a bounded resource: at most `capacity` units run at once, earliest due time first.
 
-Later parts of a large request are due later. So a small request overtakes the rest of a large one, and work that has
-waited long enough is overtaken by nothing.
+Later parts of a large request are due later. So a small request overtakes the rest of a large one. Nothing overtakes
+work that has waited long enough.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class FairQueue:
     """Admits at most `capacity` units of work at a time, for one event loop."""
 
     def __init__(self, capacity: int, min_units: int = 1) -> None:
-        """Count every piece of work as at least `min_units`, and at most `capacity`, units."""
+        """Make an empty queue. Every piece of work counts as at least `min_units` and at most `capacity` units."""
         self._capacity, self._min_units = capacity, min_units
         self._free = capacity
         self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []  # due, number, units, admitted
@@ -25,7 +25,10 @@ class FairQueue:
 
     @asynccontextmanager
     async def slot(self, units: int, due: float) -> AsyncIterator[None]:
-        """Wait until `units` units, due at that time of the event loop, are admitted; release them on leaving."""
+        """Wait until `units` units are admitted, and release them at the end of the block.
+
+        `due` is a time of the event loop: the earliest is admitted first.
+        """
         acquired = await self.acquire(units, due)
         try:
             yield
@@ -48,11 +51,12 @@ class FairQueue:
         return units
 
     def release(self, units: int) -> None:
-        """Free so many units, and admit what waits for them."""
+        """Free `units` units, and admit the work that waits for them."""
         self._free += units
         self._admit()
 
     def _admit(self) -> None:
+        """Admit waiting work in order, until the next piece finds no room."""
         while self._waiting:
             _, _, units, admitted = self._waiting[0]
             if not admitted.cancelled():

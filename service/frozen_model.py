@@ -6,5 +6,5 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    # Finite numbers only: JSON has no nan, so one would come back as something else.
+    # Only finite numbers: JSON has no nan, so that a nan would come back as another value.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

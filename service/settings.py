@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _all_images_may_come_one_by_one(self) -> Self:
-        if self.max_values < 2 * self.max_images:  # each with a name
+        if self.max_values < 2 * self.max_images:  # an image and its name are two values
             raise ValueError("raise MISFIT_MAX_VALUES to at least twice MISFIT_MAX_IMAGES")
         return self
 
@@ -84,15 +84,16 @@ class Settings(BaseSettings):
 
     @property
     def bundle_directory(self) -> Path:
+        """Return the directory of `bundle`: a shipped bundle of that name, else the path itself."""
         shipped = BUNDLES / self.bundle
         return shipped if Path(self.bundle).name == self.bundle and shipped.is_dir() else Path(self.bundle)
 
 
 def warn_of_unknown_variables() -> None:
-    """Log each MISFIT_ variable that means nothing: most likely it is misspelt, and silently ignored."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    """Log each MISFIT_ variable that is not a setting. Most likely its name is misspelt."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}."
+        if name.startswith(PREFIX) and name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(names)}."
             logger.warning("%s is not a setting of misfit and has no effect; %s", name, hint)

@@ -182,12 +182,12 @@ def _smallest_eigenvalue(matrix: Float64Array) -> float:
     return float(np.linalg.eigvalsh(scaled).min(initial=1) - np.linalg.norm(scaled - scaled.T))
 
 
-def _check_range(values: Float64Array, least: float | Float64Array, most: float, name: str, units: str) -> None:
+def _check_range(values: Float64Array, low: float | Float64Array, high: float, name: str, units: str) -> None:
     """Raise InvalidInput that names the first of the values (n,) that is outside its range, or not a number."""
-    outside = np.flatnonzero(~((values >= least) & (values <= most)))
+    outside = np.flatnonzero(~((values >= low) & (values <= high)))
     if outside.size:
         index = outside[0]
-        expected = f"{np.broadcast_to(least, values.shape)[index]:.3g} to {most:.3g}{units and ', '}{units}"
+        expected = f"{np.broadcast_to(low, values.shape)[index]:.3g} to {high:.3g}{units and ', '}{units}"
         raise InvalidInput(f"{name}[{index}] is {values[index]:.3g}, expected {expected}.", FIT_AGAIN)
 
 
@@ -211,11 +211,11 @@ def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
     # Null is infinite: the latent is free.
     widths = [LARGEST_BANDWIDTH if width is None else width for width in portable.bandwidth]
     bandwidth = _array(widths, (live,), "kernel.bandwidth")
-    of, units = "The context's kernel", "standard deviations of the population"
-    _check_range(bandwidth, SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH, f"{of}.bandwidth", f"{units}, or null")
+    subject, units = "The context's kernel", "standard deviations of the population"
+    _check_range(bandwidth, SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH, f"{subject}.bandwidth", f"{units}, or null")
     bandwidth = np.array([np.inf if width is None else width for width in portable.bandwidth])
     points = _array(portable.points, (size, live), "kernel.points")
-    _check_range(points.reshape(-1), -CLIPPED, CLIPPED, f"{of}.points, flattened,", units)
+    _check_range(points.reshape(-1), -CLIPPED, CLIPPED, f"{subject}.points, flattened,", units)
     return Kernel(points, weights, bandwidth, portable.typical, portable.spread, portable.contamination)
 
 

@@ -46,17 +46,17 @@ class Endpoint:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether the answer can also be a contact sheet or a zip of pictures."""
+        """Return whether the answer can also be a contact sheet or a zip of pictures."""
         return self.answer is PicturesResponse or self.options is ExplainOptions
 
     @property
     def grpc_name(self) -> str:
-        """The name of its gRPC method."""
+        """Return the name of its gRPC method."""
         return self.name.capitalize()
 
     @property
     def image_options(self) -> type[Options]:
-        """The options of an endpoint that takes images."""
+        """Return the options of an endpoint that takes images. Raises TypeError for any other endpoint."""
         if self.options is None:
             raise TypeError(f"/{self.name} takes {self.takes}, not images: it has no options.")
         return self.options

@@ -18,12 +18,12 @@ MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000
 ImagesNeeded = Literal["always", "unless context"]
 
 
-def _list_of(text: Any) -> Any:
+def _split_list(text: Any) -> Any:
     """Split a query's text: "floor hue, scale" is a list of two."""
     return [word.strip() for word in text.split(",")] if isinstance(text, str) else text
 
 
-def _object_of(text: Any) -> Any:
+def _parse_object(text: Any) -> Any:
     """Parse a query's text: {"scale": 1.5} is an object."""
     return from_json(text) if isinstance(text, str) else text
 
@@ -35,10 +35,10 @@ def most_pictures(image: ImageSpec) -> int:
 
 # Far more latents than a model has: each one that is named is looked up.
 LatentChoice = Annotated[int | str, Field(union_mode="left_to_right")]
-LatentChoices = Annotated[list[LatentChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_list_of)]
-LatentValues = Annotated[dict[str, float], Field(max_length=MOST_PICTURES), BeforeValidator(_object_of)]
+LatentChoices = Annotated[list[LatentChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_split_list)]
+LatentValues = Annotated[dict[str, float], Field(max_length=MOST_PICTURES), BeforeValidator(_parse_object)]
 ImageChoice = Annotated[int | str, Field(union_mode="left_to_right", description="an image's index, or its id")]
-ImageChoices = Annotated[list[ImageChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_list_of)]
+ImageChoices = Annotated[list[ImageChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_split_list)]
 
 
 class Options(BaseModel):
@@ -53,7 +53,7 @@ class Options(BaseModel):
 
     @property
     def pictures(self) -> int:
-        """How many pictures are to be decoded beside the request's own images."""
+        """Return how many pictures to decode beside the request's own images."""
         return 0
 
 
@@ -182,7 +182,7 @@ class TraverseOptions(ScoringOptions):
 
     @property
     def pictures(self) -> int:
-        """At least, where it is left to the model how many latents there are."""
+        """Return how many pictures to decode; the least number if the model decides how many latents there are."""
         return self.steps * (self.steps if self.plane else len(self.latents or [0]))
 
 

@@ -27,33 +27,33 @@ PACKED_BYTES = {
 }
 
 
-def check_json(text: bytes | memoryview, most: int) -> int:
-    """Return an upper bound of how many values a JSON text holds. Raises TooLarge where it exceeds `most`.
+def check_json(text: bytes | memoryview, limit: int) -> int:
+    """Return an upper bound of how many values a JSON text holds. Raises TooLarge where it exceeds `limit`.
 
     Every value comes after a comma, or opens something. JSON text within a string counts as well, unless its commas are
     escaped: so escapes count.
     """
     content = bytes(text)
-    return _checked(sum(content.count(mark) for mark in (b",", b"[", b"{", b"\\u")), most)
+    return _check_count(sum(content.count(mark) for mark in (b",", b"[", b"{", b"\\u")), limit)
 
 
-def check_message(kind: Descriptor, content: bytes, most: int) -> int:
-    """Return how many fields and numbers a message of that kind holds. Raises TooLarge where they exceed `most`.
+def check_message(kind: Descriptor, content: bytes, limit: int) -> int:
+    """Return how many fields and numbers a message of that kind holds. Raises TooLarge where they exceed `limit`.
 
     Malformed content ends the count: the parser says what is wrong with it.
     """
     count, pending = 0, [(kind, 0, len(content))]
     while pending:
         kind, at, end = pending.pop()
-        fields = _fields(kind)
+        fields = _get_fields(kind)
         while at < end:
             count += 1
-            if count > most:
-                return _checked(count, most)
-            tag, at = _varint(content, at)
+            if count > limit:
+                return _check_count(count, limit)
+            tag, at = _read_varint(content, at)
             wire_type = tag & 7
             if wire_type == LENGTH_DELIMITED:
-                length, at = _varint(content, at)
+                length, at = _read_varint(content, at)
                 if (field := fields.get(tag >> 3)) is None:
                     pass
                 elif field.message_type is not None:
@@ -62,27 +62,28 @@ def check_message(kind: Descriptor, content: bytes, most: int) -> int:
                     count += max(min(length, end - at), 0) // PACKED_BYTES.get(field.type, 1)  # not what it claims
                 at += length
             elif wire_type == VARINT:
-                at = _varint(content, at)[1]
+                at = _read_varint(content, at)[1]
             else:
                 at += {FIXED64: 8, FIXED32: 4}.get(wire_type, 0)
-    return _checked(count, most)
+    return _check_count(count, limit)
 
 
-def _checked(count: int, most: int) -> int:
-    if count > most:
+def _check_count(count: int, limit: int) -> int:
+    """Return `count`. Raises TooLarge if it exceeds `limit`."""
+    if count > limit:
         raise TooLarge(
-            f"The body is made of more than {most} values: numbers, names, lists and images.",
+            f"The body is made of more than {limit} values: numbers, names, lists and images.",
             "Send images as files or as one array, and merge contexts a few at a time.",
         )
     return count
 
 
 @cache
-def _fields(kind: Descriptor) -> Mapping[int, FieldDescriptor]:
+def _get_fields(kind: Descriptor) -> Mapping[int, FieldDescriptor]:
     return dict(kind.fields_by_number)
 
 
-def _varint(content: bytes, at: int) -> tuple[int, int]:
+def _read_varint(content: bytes, at: int) -> tuple[int, int]:
     """Return the number at that place, and the place after it: the end, where there is none."""
     number = 0
     for shift, byte in enumerate(content[at : at + MOST_VARINT_BYTES]):

@@ -79,7 +79,7 @@ class RequestBuilder:
     """Builds a request from its files, one by one, and keeps it within the limits."""
 
     def __init__(self, settings: Settings, sent_bytes: int) -> None:
-        """`sent_bytes` is the length of the body."""
+        """Start an empty request, whose body has `sent_bytes` bytes."""
         self._budget = DecodeBudget.of(settings, sent_bytes)
         self._unpacked_bytes = 0
         self.images: list[Upload] = []
@@ -91,40 +91,40 @@ class RequestBuilder:
         self._bytes_left = min(settings.max_body_bytes, FREE_UNPACKED_BYTES + UNPACKED_PER_BYTE * sent_bytes)
         self._values_left = settings.max_values  # in all that is JSON
 
-    def request(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
+    def build(self, options_type: type[OptionsT], *, in_chunks: bool = False) -> ImagesRequest[OptionsT]:
         """Return the request. Where the images come `in_chunks`, this chunk may have none.
 
         Raises InvalidInput where images are missing, InvalidOption where the options do not fit.
         """
-        instead = in_chunks or (options_type.images_needed == "unless context" and bool(self.contexts))
-        if not self.images and not instead:
+        may_be_empty = in_chunks or (options_type.images_needed == "unless context" and bool(self.contexts))
+        if not self.images and not may_be_empty:
             raise no_images()
         if self.reference == []:
             raise no_images("reference images")
         options = read_options(self.options, options_type)
         if self.contexts and (self.reference is not None or "estimator" in options.model_fields_set):
-            given = "a reference set" if self.reference is not None else "an estimator"
+            second_source = "a reference set" if self.reference is not None else "an estimator"
             raise InvalidOption(
-                f"Given both a context and {given}: what is normal is then said twice.",
+                f"Given both a context and {second_source}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
         return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
 
-    def json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
+    def parse_json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """Return the value of a JSON text. Raises `error_type`, or TooLarge where all texts together hold too many
         values.
         """
-        given, values = read_json(text, what, self._values_left, error_type)
-        self._values_left -= values
-        return given
+        value, count = read_json(text, what, self._values_left, error_type)
+        self._values_left -= count
+        return value
 
     def add_options(self, text: bytes | memoryview) -> None:
-        self.options |= read_object(self.json(text, "options", InvalidOption))
+        self.options |= read_object(self.parse_json(text, "options", InvalidOption))
 
     def add_contexts(self, text: bytes | memoryview, what: str) -> None:
-        self.contexts += read_contexts(self.json(text, what))
+        self.contexts += read_contexts(self.parse_json(text, what))
 
-    def part(self, field: str) -> list[Upload]:
+    def get_uploads(self, field: str) -> list[Upload]:
         """Return the list of uploads of `images` or `reference`. Once asked for, a reference set exists, even if
         empty."""
         if field == "reference" and self.reference is None:
@@ -169,8 +169,8 @@ class RequestBuilder:
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
-        part = self.part(field)
-        part.append(Upload(readable(name) or str(len(part)), read))
+        uploads = self.get_uploads(field)
+        uploads.append(Upload(readable(name) or str(len(uploads)), read))
         if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
                 f"The request has more than {self.max_images} images, reference included.",
@@ -182,36 +182,38 @@ def no_images(what: str = "images") -> InvalidInput:
     return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
 
 
-def read_options(given: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
+def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
     """Return the options. Raises InvalidOption that names what is wrong, and what the options are."""
-    if unknown := given.keys() - options_type.model_fields.keys():
+    if unknown := values.keys() - options_type.model_fields.keys():
         raise InvalidOption(
-            f"Unknown option: {', '.join(map(_bare, sorted(unknown)[:3]))}.",
+            f"Unknown option: {', '.join(map(_cut_name, sorted(unknown)[:3]))}.",
             f"Known options are {', '.join(options_type.model_fields)}.",
         )
     try:
-        return options_type.model_validate(given)
+        return options_type.model_validate(values)
     except ValidationError as error:
-        raise InvalidOption(_problems(error), "GET /docs.json describes every option.") from error
+        raise InvalidOption(_describe_problems(error), "GET /docs.json describes every option.") from error
 
 
-def read_contexts(given: object) -> list[PortableContext]:
+def read_contexts(value: object) -> list[PortableContext]:
     """Return one context, or a list of them, as /fit answered them. Raises InvalidInput that names what is wrong."""
     try:
-        return [PortableContext.model_validate(context) for context in (given if isinstance(given, list) else [given])]
+        contexts = value if isinstance(value, list) else [value]
+        return [PortableContext.model_validate(context) for context in contexts]
     except ValidationError as error:
         raise InvalidInput(
-            f"The context cannot be used: {_problems(error)}", "Send what `context` was in the answer of POST /fit."
+            f"The context cannot be used: {_describe_problems(error)}",
+            "Send what `context` was in the answer of POST /fit.",
         ) from error
 
 
-def check_latents(given: object, latent_dim: int) -> Float64Array:
+def check_latents(values: object, latent_dim: int) -> Float64Array:
     """Return `values` as latents (n, L), n from 1 to MOST_PICTURES.
 
     Raises InvalidInput or ShapeMismatch.
     """
     try:
-        latents = np.array(given, dtype=np.float64)
+        latents = np.array(values, dtype=np.float64)
     except (ValueError, TypeError, OverflowError) as error:  # the last of a whole number that no double holds
         raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
     if latents.ndim != 2 or latents.shape[1] != latent_dim:
@@ -227,10 +229,10 @@ def check_latents(given: object, latent_dim: int) -> Float64Array:
 
 
 def read_json(
-    text: bytes | memoryview, what: str, most_values: int, error_type: type[InvalidInput] = InvalidInput
+    text: bytes | memoryview, what: str, max_values: int, error_type: type[InvalidInput] = InvalidInput
 ) -> tuple[object, int]:
     """Return the value of a JSON text, and an upper bound of how many values it holds."""
-    values = payload_limits.check_json(text, most_values)
+    count = payload_limits.check_json(text, max_values)
     content = bytes(text)
     if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
         raise TooLarge(
@@ -239,7 +241,7 @@ def read_json(
             "Base64 has none, nor do numbers.",
         )
     try:
-        return from_json(content, allow_inf_nan=False), values
+        return from_json(content, allow_inf_nan=False), count
     except ValueError as error:
         raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
 
@@ -250,21 +252,21 @@ def read_object(options: object) -> dict[str, object]:
     return options
 
 
-def _problems(error: ValidationError) -> str:
+def _describe_problems(error: ValidationError) -> str:
     """Return the first three problems in words: where, what was expected and, of a single value, what came."""
     problems = []
     for fault in error.errors(include_url=False)[:3]:
-        where, came = ".".join(map(str, fault["loc"])), fault["input"]
-        text = f"{_bare(where)}: {fault['msg']}".removeprefix(": ")
-        if isinstance(came, float) and came.is_integer() and abs(came) < LARGEST_EXACT:
-            came = int(came)  # protobuf makes 2.0 of 2, and both are told alike
+        where, value = ".".join(map(str, fault["loc"])), fault["input"]
+        text = f"{_cut_name(where)}: {fault['msg']}".removeprefix(": ")
+        if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
+            value = int(value)  # protobuf makes 2.0 of 2, and both are told alike
         # Words travel as numbers over gRPC: which one came is not known there.
         is_told = fault["type"] not in ("missing", "literal_error")
-        is_told &= came is None or isinstance(came, bool | int | float | str)
-        problems.append(f"{text}, {quoted(came)} came" if is_told else text)
+        is_told &= value is None or isinstance(value, bool | int | float | str)
+        problems.append(f"{text}, {quoted(value)} came" if is_told else text)
     return f"{'; '.join(problems)}."
 
 
-def _bare(name: str) -> str:
+def _cut_name(name: str) -> str:
     """Return a name that a client made up, without quotes and no longer than usual."""
     return name if len(name) <= LONGEST_QUOTE else f"{name[:LONGEST_QUOTE]}..."

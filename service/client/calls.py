@@ -1,4 +1,4 @@
-"""What a client asks, whatever the transport: a call, the images in it, and the error that it may end in."""
+"""Calls of a client, the same for every transport: a call, the images in it, and the error that it may end in."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
 # An array uint8 (N, H, W) or (N, H, W, C), or images one by one, by id or not.
 Images: TypeAlias = "Uint8Array | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
-# Others are made RGB: PNG has no place for them.
+# Pillow's modes that PNG can store. Images of other modes are converted to RGB.
 PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 @dataclass(kw_only=True, eq=False)
 class CallError(Exception):
-    """A call that was refused or failed: what came and what was expected, and how to mend it.
+    """A call was refused or failed. The error says what came, what was expected, and how to mend it.
 
-    code            the server's stable word, the same for either transport; "unavailable" where nobody answers
-    http_status     of HTTP's answer, if one came
-    grpc_status     of a call over gRPC
-    request_id      what the server's log calls it
-    is_temporary    whether the same call may succeed later; it has then been repeated in vain
-    retry_after     seconds that the server asked to wait
+    code            the server's stable word for the error, the same over HTTP and gRPC; "unavailable" if nobody answers
+    http_status     the status of the HTTP answer; None if there is none
+    grpc_status     the status of the gRPC call; None over HTTP
+    request_id      the id of the request in the server's log
+    is_temporary    whether the same call may succeed later; the client has repeated such a call before it raises this
+    retry_after     seconds that the server asked the client to wait
     """
 
     code: str = "internal"
@@ -60,7 +60,7 @@ class CallError(Exception):
 
 @dataclass(frozen=True)
 class Call(Generic[AnswerT_co]):
-    """One call of a method, by its name in the proto; its answer has the type `answer`."""
+    """One call of a method. `method` is its name in the proto, `answer` the type of its answer."""
 
     method: str
     answer: type[AnswerT_co]
@@ -73,33 +73,34 @@ class Call(Generic[AnswerT_co]):
 
     @property
     def contexts(self) -> list[PortableContext]:
-        given = self.context
-        if given is None:
+        """Return `context` as a list of portable contexts; an empty list if there is none."""
+        if self.context is None:
             return []
-        fitted = [given] if isinstance(given, (FitResponse, PortableContext)) else given
-        return [each.context if isinstance(each, FitResponse) else each for each in fitted]
+        contexts = [self.context] if isinstance(self.context, (FitResponse, PortableContext)) else self.context
+        return [context.context if isinstance(context, FitResponse) else context for context in contexts]
 
     @property
-    def given_options(self) -> dict[str, object]:
-        """None means the default, as in Python it mostly does."""
+    def specified_options(self) -> dict[str, object]:
+        """Return the options that have a value. None stands for the server's default."""
         return {name: value for name, value in self.options.items() if value is not None}
 
     @property
     def rows_of_latents(self) -> list[list[float]]:
+        """Return the latents as lists of floats. They may come as any sequences of any numbers."""
         return [[float(value) for value in row] for row in (() if self.latents is None else self.latents)]
 
 
 class Transport(Protocol):
-    """How calls travel. What it raises is a CallError."""
+    """Sends calls. Every error that it raises is a CallError."""
 
     def prepare(self, call: Call[Any], request_id: str) -> Any:
-        """Return all that is to be sent. Files are read and images encoded here, so it takes time."""
+        """Return the message to send. This takes time: it reads files and encodes images."""
 
     async def send(self, prepared: Any) -> Any:
-        """Send it, once. Returns the answer's JSON, as Python's objects."""
+        """Send the message once. Return the answer's JSON, parsed."""
 
     async def stream(self, call: Call[Any], request_id: str) -> Any:
-        """Prepare and send a call with chunks, which come only once."""
+        """Send a call with chunks. Return the answer's JSON, parsed. The chunks can be iterated only once."""
 
     async def close(self) -> None: ...
 
@@ -113,7 +114,10 @@ class Files:
 
 
 def read_images(images: Images, first: int = 0) -> Uint8Array | Files:
-    """Return `images` as they are sent. One without a name is called by its place, counted from `first`."""
+    """Return `images` as they are sent. The id of an image without a name is its position, counted from `first`.
+
+    Raises CallError for an array of the wrong shape or type, and TypeError for a single image.
+    """
     if isinstance(images, np.ndarray):
         try:
             arrays.check_images(images.shape, images.dtype)
@@ -123,28 +127,32 @@ def read_images(images: Images, first: int = 0) -> Uint8Array | Files:
     if isinstance(images, (str, bytes, os.PathLike)) or _is_pillow(images):
         raise TypeError(f"images is one {type(images).__name__}, expected several: a batch of one is [image].")
     if isinstance(images, Mapping):
-        return Files(list(images), [_content(image) for image in images.values()])
-    given = list(images)
-    ids = [_name(image) or str(first + place) for place, image in enumerate(given)]
-    return Files(ids, [_content(image) for image in given])
+        return Files(list(images), [_read_content(image) for image in images.values()])
+    files = list(images)
+    ids = [_file_name(image) or str(first + position) for position, image in enumerate(files)]
+    return Files(ids, [_read_content(image) for image in files])
 
 
-def _name(image: AnImage) -> str | None:
+def _file_name(image: AnImage) -> str | None:
     return Path(image).name if isinstance(image, (str, os.PathLike)) else None
 
 
 def _is_pillow(image: object) -> TypeGuard[Image.Image]:
-    """Return whether `image` is an image of Pillow. Before anything has loaded Pillow, nothing is."""
+    """Return whether `image` is an image of Pillow.
+
+    This does not import Pillow, which takes long. Before the caller has imported Pillow, there are no such images.
+    """
     return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
 
 
-def _content(image: AnImage) -> bytes:
+def _read_content(image: AnImage) -> bytes:
+    """Return the bytes of an image file; an image of Pillow is encoded as PNG."""
     if isinstance(image, bytes):
         return image
     if _is_pillow(image):
         from PIL import ImageOps
 
-        upright = ImageOps.exif_transpose(image)  # as the server would turn the file that it was opened from
+        upright = ImageOps.exif_transpose(image)  # the server does the same to a file with this EXIF tag
         file = BytesIO()
         (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
         return file.getvalue()

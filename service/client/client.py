@@ -8,9 +8,10 @@
         scores = await misfit.score(images)
 
 Images are one array uint8 (N, H, W) or (N, H, W, C), or image files one by one, as paths, bytes or Pillow's images;
-a mapping gives them ids, paths are called by their name, and others by their place. Options are those of the
-endpoint, by name: the server checks them. Answers are the models of `service.api.schemas`, whatever the transport. What
-goes wrong is a CallError, after as many attempts as `retries` allows where another may succeed.
+a mapping gives them ids. Without a mapping the id of a path is the name of its file, and the id of any other image is
+its position. Options are those of the endpoint, by name; the server checks them. Answers are the models of
+`service.api.schemas`, over HTTP and gRPC alike. An error is a CallError. If a later attempt may succeed, the client
+first repeats the call as often as `retries` allows.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ HTTP, GRPC = ("http", "https"), ("grpc", "grpcs")
 
 
 class _Method(Generic[Parameters, AnswerT]):
-    """A method said once, as the call that it makes: a Client returns its answer, an AsyncClient awaits it."""
+    """A method of both clients, defined by a function that returns its call.
 
-    def __init__(self, make: Callable[Concatenate[Any, Parameters], Call[AnswerT]]) -> None:
-        self._make = make
+    A Client's method returns the answer. An AsyncClient's method returns a coroutine of it.
+    """
+
+    def __init__(self, make_call: Callable[Concatenate[Any, Parameters], Call[AnswerT]]) -> None:
+        self._make_call = make_call
 
     @overload
     def __get__(self, client: Client, owner: type) -> Callable[Parameters, AnswerT]: ...
@@ -62,17 +66,17 @@ class _Method(Generic[Parameters, AnswerT]):
     def __get__(self, client: None, owner: type) -> Callable[..., Any]: ...
     def __get__(self, client: Client | AsyncClient | None, owner: type) -> Callable[..., Any]:
         if client is None:
-            return self._make
+            return self._make_call
 
-        @wraps(self._make)
+        @wraps(self._make_call)
         def method(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
-            return client._answer(self._make(client, *args, **kwargs))
+            return client._run(self._make_call(client, *args, **kwargs))
 
         return method
 
 
 class _Methods:
-    """What there is to ask. `reference` and `context` say what to compare with instead of the images themselves."""
+    """The methods of both clients. `reference` and `context` say what images are compared with, if not each other."""
 
     @_Method
     def score(
@@ -91,7 +95,7 @@ class _Methods:
         context: Contexts | None = None,
         **options: object,
     ) -> Call[ScoreResponse]:
-        """Score a batch that is too large for one message and comes in chunks. Over gRPC only; never retried."""
+        """Score a request batch in chunks, as it is too large for one message. Only gRPC can; it is never retried."""
         return Call("ScoreStream", ScoreResponse, None, reference, context, options, chunks=chunks)
 
     @_Method
@@ -112,7 +116,7 @@ class _Methods:
     def edit(
         self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
     ) -> Call[PicturesResponse]:
-        """Draw what the images would look like if they belonged, or with other latents."""
+        """Draw each image as it would look if it belonged, or with other latents."""
         return Call("Edit", PicturesResponse, images, reference, context, options)
 
     @_Method
@@ -150,7 +154,7 @@ class _Methods:
 
     @_Method
     def encode(self, /, images: Images, **options: object) -> Call[EncodeResponse]:
-        """The latents of every image: mean and logvar."""
+        """Return the latents of every image: mean and logvar."""
         return Call("Encode", EncodeResponse, images, options=options)
 
     @_Method
@@ -165,7 +169,7 @@ class _Methods:
 
 
 class AsyncClient(_Methods):
-    """Every method is awaited. A client belongs to the event loop of its first call."""
+    """The client whose methods are awaited. It belongs to the event loop of its first call."""
 
     def __init__(
         self,
@@ -176,10 +180,11 @@ class AsyncClient(_Methods):
         timeout: float = TIMEOUT,
         retries: Retries = RETRIES,
     ) -> None:
-        """`url` begins with http, https, grpc or grpcs; without a port of its own gRPC's is 3001.
+        """Make a client of the server at `url`, which begins with http, https, grpc or grpcs. It connects later.
 
-        `token` is sent as bearer token; a server's certificate is verified by the PEM file `ca_file`, or else as
-        usual. A call may take `timeout` seconds, all its attempts together.
+        If a URL of gRPC has no port, the port is 3001. The client sends `token` as bearer token. It verifies the
+        server's certificate by the PEM file `ca_file`; without one, by the system's certificates. All attempts of a
+        call together may take `timeout` seconds. Raises ValueError for any other URL.
         """
         parts = urlsplit(url)
         if parts.scheme not in HTTP + GRPC or not parts.hostname:
@@ -189,7 +194,7 @@ class AsyncClient(_Methods):
 
     @cached_property
     def _transport(self) -> Transport:
-        # A client loads the library of its own transport only: httpx and grpcio take as long to load as all the rest.
+        # Each client imports only the library that it uses: httpx and grpcio take as long to import as all the rest.
         if urlsplit(self._url).scheme in HTTP:
             from service.client.http_transport import HttpTransport
 
@@ -198,12 +203,13 @@ class AsyncClient(_Methods):
 
         return GrpcTransport(self._url, self._token, self._ca_file)
 
-    async def _answer(self, call: Call[AnswerT]) -> AnswerT:
+    async def _run(self, call: Call[AnswerT]) -> AnswerT:
+        """Return the answer of `call`. Raises CallError."""
         request_id = uuid.uuid4().hex
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                found = await self._found(call, request_id, limit.when() or 0.0)
-                return await asyncio.to_thread(call.answer.model_validate, found)
+                payload = await self._send(call, request_id, limit.when() or 0.0)
+                return await asyncio.to_thread(call.answer.model_validate, payload)
         except CallError as error:
             error.request_id = request_id
             raise
@@ -221,7 +227,8 @@ class AsyncClient(_Methods):
                 is_temporary=True,
             ) from None
 
-    async def _found(self, call: Call[Any], request_id: str, deadline: float) -> Any:
+    async def _send(self, call: Call[Any], request_id: str, deadline: float) -> Any:
+        """Send `call` until an attempt succeeds or no other may be made. Return the answer's JSON, parsed."""
         transport = self._transport
         if call.chunks is not None:
             return await transport.stream(call, request_id)
@@ -241,9 +248,9 @@ class AsyncClient(_Methods):
 
 
 class Client(_Methods):
-    """As AsyncClient, but every method returns the answer. Threads may share a client.
+    """The client whose methods block until they return the answer. Threads may share a client.
 
-    Behind it an AsyncClient runs in a thread with an event loop of its own.
+    It runs an AsyncClient in a thread with an event loop of its own.
     """
 
     def __init__(
@@ -263,8 +270,8 @@ class Client(_Methods):
             stack.callback(self._portal.call, self._client.close)
             self._exit = stack.pop_all()
 
-    def _answer(self, call: Call[AnswerT]) -> AnswerT:
-        return self._portal.call(self._client._answer, call)
+    def _run(self, call: Call[AnswerT]) -> AnswerT:
+        return self._portal.call(self._client._run, call)
 
     def close(self) -> None:
         self._exit.close()
@@ -279,7 +286,7 @@ class Client(_Methods):
 
 
 def png(picture: Picture | HeatMap) -> bytes:
-    """Return the PNG file of a picture or heat map in an answer."""
+    """Return the PNG file of a picture or heat map in an answer. Raises ValueError if the answer has no image of it."""
     if picture.image is None:
         raise ValueError("There is no image in it: it was asked for as a contact sheet or zip.")
     return base64.b64decode(picture.image)

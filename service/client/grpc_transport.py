@@ -1,4 +1,4 @@
-"""Calls over gRPC: options and images as messages, and messages as what HTTP's JSON would hold."""
+"""Calls over gRPC: options and images become messages, and messages become what HTTP's JSON would hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.client.calls import Call, CallError, Images, read_images
-from service.client.retries import seconds_of
+from service.client.retries import parse_retry_after
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1.misfit_pb2_grpc import MisfitServiceStub
 
@@ -28,64 +28,67 @@ DEFAULT_PORT = 3001
 CHANNEL = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # When to try again is up to the client's retries: the channel's own waits, up to minutes, would fail them all.
+    # The channel waits up to minutes before it connects again. Every retry of the client would fail in that time.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
+# The number of no enum value: the server refuses it with the list of words that it knows.
 NO_SUCH_WORD = -1
-# How long a stream whose write has failed waits for the status that its peer ended it with: it is under way.
+# After a write to a stream has failed, the server's status is still on its way. Wait for it this many seconds.
 PEER_SECONDS = 5.0
-# Null in HTTP's JSON where they have nothing to say; a message cannot tell that from an empty list.
+# HTTP's JSON has null where these fields have no value. A message cannot distinguish null from an empty list.
 NULL_IF_EMPTY = {"attributions", "minimal_set", "factors", "interactions", "heat_maps", "mean", "logvar"}
-# Of these /explain says that they are empty.
+# Of these, /explain answers an empty list.
 EXPLAINED = ("minimal_set", "factors")
 
 
 @dataclass(frozen=True)
 class Prepared:
+    """A message that is ready to be sent."""
+
     method: str
     message: Message
     metadata: tuple[tuple[str, str], ...]
 
 
 class GrpcTransport:
-    """One channel. It belongs to the event loop in which it is made."""
+    """Sends calls over one channel. It belongs to the event loop in which it is made."""
 
     def __init__(self, url: str, token: str | None, ca_file: str | os.PathLike[str] | None) -> None:
         parts = urlsplit(url)
         target = parts.netloc if parts.port else f"{parts.netloc}:{DEFAULT_PORT}"
         self._authorization = (("authorization", f"Bearer {token}"),) if token else ()
         if parts.scheme == "grpcs":
-            trusted = None if ca_file is None else Path(ca_file).read_bytes()
-            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), CHANNEL)
+            certificates = None if ca_file is None else Path(ca_file).read_bytes()
+            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(certificates), CHANNEL)
         else:
             self._channel = grpc.aio.insecure_channel(target, CHANNEL)
         self._stub: Any = MisfitServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def prepare(self, call: Call[Any], request_id: str) -> Prepared:
-        return Prepared(call.method, request_of(call), self._metadata(request_id))
+        return Prepared(call.method, build_message(call), self._metadata(request_id))
 
     async def send(self, prepared: Prepared) -> Any:
         try:
             answer = await getattr(self._stub, prepared.method)(prepared.message, metadata=prepared.metadata)
         except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
-        return await asyncio.to_thread(json_of, answer, prepared.method)
+            raise read_error(error) from error
+        return await asyncio.to_thread(message_to_json, answer, prepared.method)
 
     async def stream(self, call: Call[Any], request_id: str) -> Any:
         stream = self._stub.ScoreStream(metadata=self._metadata(request_id))
         ending = Ending(stream)
         try:
-            async for message in _messages(call):
+            async for message in _build_stream(call):
                 if stream.done():
-                    break  # refused before its end: reading says why
+                    break  # the server has refused it: reading raises the reason
                 await stream.write(message)
             await stream.done_writing()
-            pieces = [await asyncio.to_thread(json_of, piece, call.method) async for piece in stream]
+            pieces = [await asyncio.to_thread(message_to_json, piece, call.method) async for piece in stream]
         except (grpc.aio.AioRpcError, grpc.aio.InternalError) as error:
-            raise error_of(await ending.error()) from error
+            raise read_error(await ending.error()) from error
         finally:
-            stream.cancel()  # whatever else ended it; once it is done, this does nothing
+            stream.cancel()  # also after an error of the caller's chunks; it does nothing once the stream is done
         return pieces[0] | {"items": [item for piece in pieces for item in piece["items"]]}
 
     async def close(self) -> None:
@@ -96,10 +99,10 @@ class GrpcTransport:
 
 
 class Ending:
-    """How a stream ended, in the words of whoever ended it.
+    """The status with which a stream ended: the server's, if there is one.
 
-    The write that finds a call ended fails, and grpc.aio then makes that failure the call's status, before or after
-    that of the peer: the last one stays. So each is noted as it comes, and the peer's is preferred.
+    A write to a call that has ended fails. grpc.aio then makes that failure the status of the call, before or after the
+    server's status, and only the last one stays. So this notes each status as it comes, and prefers the server's.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -108,14 +111,14 @@ class Ending:
         stream.add_done_callback(self._note)
 
     def _note(self, stream: Any) -> None:
-        # A later status may already stand in its place when a coroutine that waits for this one is resumed.
+        # Read it now: once a waiting coroutine resumes, a later status may have replaced it.
         code, details, metadata = (_at_once(part()) for part in (stream.code, stream.details, stream.trailing_metadata))
         self._statuses.append(status := _status(code, metadata, details))
         if not _is_local(status):
             self._peer_spoke.set()
 
     async def error(self) -> grpc.aio.AioRpcError:
-        """The peer's status, which is awaited for a while, or else the local one."""
+        """Return the server's status if it comes within PEER_SECONDS, else the local one."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._peer_spoke.wait(), PEER_SECONDS)
         return next((status for status in self._statuses if not _is_local(status)), self._statuses[-1])
@@ -130,7 +133,7 @@ def _is_local(status: grpc.aio.AioRpcError) -> bool:
 
 
 def _at_once(answer: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine returns that has nothing to wait for."""
+    """Return the result of a coroutine that never waits. Raises RuntimeError if it waits."""
     try:
         answer.send(None)
     except StopIteration as returned:
@@ -139,77 +142,80 @@ def _at_once(answer: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("it waits")
 
 
-def error_of(error: grpc.aio.AioRpcError) -> CallError:
-    """Return the error of a failed call: misfit's own in the trailing metadata, else what gRPC says in its details."""
+def read_error(error: grpc.aio.AioRpcError) -> CallError:
+    """Return the error of a failed call: misfit's own from the trailing metadata, else gRPC's details."""
     metadata: dict[str, Any] = dict(error.trailing_metadata())
     status, retry_after = error.code(), metadata.get(RETRY_AFTER)
     if ERROR_DETAIL in metadata:
-        said = pb.ErrorDetail.FromString(metadata[ERROR_DETAIL])
+        detail = pb.ErrorDetail.FromString(metadata[ERROR_DETAIL])
     else:
-        said = pb.ErrorDetail(code=status.name.lower(), message=error.details() or "")
-    # What is too large is RESOURCE_EXHAUSTED as well, and stays so; only of an overload is there a retry-after.
+        detail = pb.ErrorDetail(code=status.name.lower(), message=error.details() or "")
+    # RESOURCE_EXHAUSTED also means a message that is too large, which no retry helps. Only overload has a retry-after.
     overloaded = status == grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
     return CallError(
-        code=said.code,
-        message=said.message,
-        hint=said.hint,
+        code=detail.code,
+        message=detail.message,
+        hint=detail.hint,
         grpc_status=status,
         is_temporary=overloaded or status == grpc.StatusCode.UNAVAILABLE,
-        retry_after=seconds_of(retry_after),
+        retry_after=parse_retry_after(retry_after),
     )
 
 
 # ---- Requests -----------------------------------------------------------------------------------
 
 
-def request_of(call: Call[Any]) -> Message:
-    """Return the message of any call but a stream's."""
+def build_message(call: Call[Any]) -> Message:
+    """Return the message of any call except a stream's."""
     if call.method == "Decode":
         return pb.DecodeRequest(latents=[pb.Latents(values=row) for row in call.rows_of_latents])
     if call.method == "Describe":
         return pb.DescribeRequest()
-    given = {} if call.images is None else {"images": _images(call.images)}
-    request: Message = getattr(pb, f"{call.method}Request")(**given, **_how(call, f"{call.method}Options"))
-    return request
+    images = {} if call.images is None else {"images": _build_images(call.images)}
+    fields = _build_other_fields(call, f"{call.method}Options")
+    message: Message = getattr(pb, f"{call.method}Request")(**images, **fields)
+    return message
 
 
-async def _messages(call: Call[Any]) -> AsyncIterator[pb.ScoreStreamRequest]:
-    first: dict[str, Any] = await asyncio.to_thread(_how, call, "ScoreOptions")
+async def _build_stream(call: Call[Any]) -> AsyncIterator[pb.ScoreStreamRequest]:
+    """Yield the messages of a stream: options, reference and contexts first, then one message for each chunk."""
+    first: dict[str, Any] = await asyncio.to_thread(_build_other_fields, call, "ScoreOptions")
     yield pb.ScoreStreamRequest(**first)
     images = 0
-    async for chunk in _each(call.chunks or ()):
-        fields = await asyncio.to_thread(_images, chunk, images)
+    async for chunk in _iterate(call.chunks or ()):
+        fields = await asyncio.to_thread(_build_images, chunk, images)
         images += len(fields["ids"])
         yield pb.ScoreStreamRequest(images=fields)
 
 
-async def _each(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Yield the values. An iterator that is not asynchronous is advanced in a thread, as that may take time."""
+async def _iterate(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Yield the values. A plain iterator advances in a thread, since its next value may take time."""
     if isinstance(values, AsyncIterable):
         async for value in values:
             yield value
     else:
         iterator = iter(values)
-        while (found := await asyncio.to_thread(lambda: next(iterator, None))) is not None:
-            yield found
+        while (item := await asyncio.to_thread(lambda: next(iterator, None))) is not None:
+            yield item
 
 
-def _how(call: Call[Any], options: str) -> dict[str, Any]:
-    """Return the fields beside the images."""
-    fields: dict[str, Any] = {"options": _options(getattr(pb, options)(), call.given_options)}
+def _build_other_fields(call: Call[Any], options_type: str) -> dict[str, Any]:
+    """Return the fields of a message except its images: options, reference and contexts."""
+    fields: dict[str, Any] = {"options": _set_options(getattr(pb, options_type)(), call.specified_options)}
     if call.reference is not None:
-        fields["reference"] = _images(call.reference)
+        fields["reference"] = _build_images(call.reference)
     if contexts := [_struct(context.model_dump()) for context in call.contexts]:
         fields["contexts"] = contexts
     return fields
 
 
-def _images(images: Images, first: int = 0) -> dict[str, Any]:
-    found = read_images(images)
-    if isinstance(found, np.ndarray):
-        ids = [str(first + row) for row in range(len(found))]
-        return {"tensor": {"shape": found.shape, "data": found.tobytes()}, "ids": ids}
-    return {"files": {"contents": found.contents}, "ids": found.ids}
+def _build_images(images: Images, first: int = 0) -> dict[str, Any]:
+    """Return the fields of a message Images. Ids of an array's rows count from `first`."""
+    content = read_images(images)
+    if isinstance(content, np.ndarray):
+        ids = [str(first + row) for row in range(len(content))]
+        return {"tensor": {"shape": content.shape, "data": content.tobytes()}, "ids": ids}
+    return {"files": {"contents": content.contents}, "ids": content.ids}
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:
@@ -218,19 +224,21 @@ def _struct(values: Mapping[str, Any]) -> Struct:
     return struct
 
 
-def _options(message: Message, given: Mapping[str, object]) -> Message:
-    """Return the options message. The server checks the options; here only what has no place in the message is
-    refused."""
+def _set_options(message: Message, options: Mapping[str, object]) -> Message:
+    """Set the fields of an options message, and return it.
+
+    Raises CallError for an option that has no field, or that its field cannot hold. The server checks all else.
+    """
     fields = message.DESCRIPTOR.fields_by_name
-    if unknown := given.keys() - fields.keys():
+    if unknown := options.keys() - fields.keys():
         raise CallError(
             code="invalid_option",
             message=f"Unknown option: {', '.join(sorted(unknown))}.",
             hint=f"Known options are {', '.join(fields)}.",
         )
-    for name, value in given.items():
+    for name, value in options.items():
         try:
-            _set(message, fields[name], value)
+            _set_field(message, fields[name], value)
         except (TypeError, ValueError) as error:
             raise CallError(
                 code="invalid_option", message=f"{name}: {error}.", hint="GET /docs.json describes every option."
@@ -238,7 +246,7 @@ def _options(message: Message, given: Mapping[str, object]) -> Message:
     return message
 
 
-def _set(message: Message, field: Any, value: Any) -> None:
+def _set_field(message: Message, field: Any, value: Any) -> None:
     if field.enum_type is not None:
         prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
         word = field.enum_type.values_by_name.get(f"{prefix}{value}".upper())
@@ -255,14 +263,14 @@ def _set(message: Message, field: Any, value: Any) -> None:
 # ---- Answers ------------------------------------------------------------------------------------
 
 
-def json_of(answer: Message, method: str) -> dict[str, Any]:
+def message_to_json(answer: Message, method: str) -> dict[str, Any]:
     """Return the answer of `method` as HTTP's JSON, parsed."""
-    found = _plain(answer)
+    content = _plain(answer)
     if method == "Explain":
-        for item in found["items"]:
+        for item in content["items"]:
             if item["status"] == "ok":
                 item |= {name: item[name] or [] for name in EXPLAINED}
-    return found
+    return content
 
 
 def _plain(message: Any) -> dict[str, Any]:

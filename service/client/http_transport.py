@@ -1,4 +1,4 @@
-"""Calls over HTTP: everything goes as a form, whose parts are files, npy arrays and JSON."""
+"""Calls over HTTP, each sent as a form whose parts are files, npy arrays and JSON."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from pydantic_core import from_json, to_json
 from service.api.schemas import ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.client.calls import Call, CallError, Images, read_images
-from service.client.retries import seconds_of
+from service.client.retries import parse_retry_after
 
 JSON, NPY, FILE = "application/json", "application/x-npy", "application/octet-stream"
 TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 SHOWN_LETTERS = 200
-# A form cannot say that there are no images but by an array without rows.
+# A form without any image part means something else than a form with no images: an array without rows says the latter.
 NO_ROWS = np.empty((0, 8, 8), dtype=np.uint8)
 Part = tuple[str, tuple[str | None, bytes, str]]
 
 
 class HttpTransport:
-    """One pool of connections."""
+    """Sends calls over one pool of connections."""
 
     def __init__(self, url: str, token: str | None, ca_file: str | os.PathLike[str] | None) -> None:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {token}"} if token else {},
             verify=True if ca_file is None else ssl.create_default_context(cafile=ca_file),
-            timeout=None,  # the client has one for the whole call
+            timeout=None,  # AsyncClient bounds the whole call
             limits=httpx.Limits(max_connections=None),
         )
 
@@ -43,8 +43,8 @@ class HttpTransport:
         path, headers = call.method.lower(), {REQUEST_ID: request_id}
         if call.latents is not None:
             return self._client.build_request("POST", path, headers=headers, json={"latents": call.rows_of_latents})
-        request = self._client.build_request("POST", path, headers=headers, files=_parts(call))
-        request.read()  # in one piece, which can be sent again
+        request = self._client.build_request("POST", path, headers=headers, files=_make_parts(call))
+        request.read()  # a body in one piece can be sent again; a stream cannot
         return request
 
     async def send(self, prepared: httpx.Request) -> Any:
@@ -58,7 +58,7 @@ class HttpTransport:
                 is_temporary=isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)),
             ) from error
         if not response.is_success:
-            raise error_of(response)
+            raise read_error(response)
         try:
             return await asyncio.to_thread(from_json, response.content)
         except ValueError as error:
@@ -80,12 +80,11 @@ class HttpTransport:
         await self._client.aclose()
 
 
-def error_of(response: httpx.Response) -> CallError:
-    """Return the error in an answer whose status is not 2xx. It may come from a proxy, in another shape than
-    misfit's."""
+def read_error(response: httpx.Response) -> CallError:
+    """Return the error in an answer whose status is not 2xx. A proxy's answer has another shape than misfit's."""
     try:
-        said = ErrorResponse.model_validate_json(response.content)
-        code, message, hint = said.error.code, said.error.message, said.error.hint
+        detail = ErrorResponse.model_validate_json(response.content).error
+        code, message, hint = detail.code, detail.message, detail.hint
     except ValidationError:
         code, hint = f"http_{response.status_code}", "The answer is not misfit's: something in between may have failed."
         message = response.text[:SHOWN_LETTERS].strip() or response.reason_phrase
@@ -95,25 +94,28 @@ def error_of(response: httpx.Response) -> CallError:
         hint=hint,
         http_status=response.status_code,
         is_temporary=response.status_code in TEMPORARY,
-        retry_after=seconds_of(response.headers.get(RETRY_AFTER)),
+        retry_after=parse_retry_after(response.headers.get(RETRY_AFTER)),
     )
 
 
-def _parts(call: Call[Any]) -> list[Part]:
+def _make_parts(call: Call[Any]) -> list[Part]:
+    """Return the parts of the form: images, reference, contexts and options."""
     parts: list[Part] = []
     for field, images in (("images", call.images), ("reference", call.reference)):
-        parts += [] if images is None else _files(field, images)
+        parts += [] if images is None else _make_image_parts(field, images)
     parts += [("context", (None, context.model_dump_json().encode(), JSON)) for context in call.contexts]
-    return [*parts, ("options", (None, to_json(call.given_options), JSON))]
+    return [*parts, ("options", (None, to_json(call.specified_options), JSON))]
 
 
-def _files(field: str, images: Images) -> list[Part]:
-    found = read_images(images)
-    if not isinstance(found, np.ndarray):
-        if found.contents:
-            named = zip(found.ids, found.contents, strict=True)
-            return [(field, (name, content, FILE)) for name, content in named]
-        found = NO_ROWS
-    file = BytesIO()
-    np.save(file, found)
-    return [(field, (None, file.getvalue(), NPY))]  # without a name, so that rows are called by their number
+def _make_image_parts(field: str, images: Images) -> list[Part]:
+    """Return one part for each image file, or one npy part for an array."""
+    content = read_images(images)
+    if isinstance(content, np.ndarray):
+        rows = content
+    elif content.contents:
+        return [(field, (name, file, FILE)) for name, file in zip(content.ids, content.contents, strict=True)]
+    else:
+        rows = NO_ROWS
+    npy = BytesIO()
+    np.save(npy, rows)
+    return [(field, (None, npy.getvalue(), NPY))]  # without a file name: the server then numbers the rows

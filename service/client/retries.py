@@ -1,6 +1,6 @@
-"""Calls that may succeed later are repeated: exponential backoff with jitter, and never before the server asked for.
+"""Retries of calls that may succeed later: exponential backoff with jitter, never earlier than the server asked for.
 
-No call changes anything in the server, so that repeating one is always safe, whatever became of it.
+No call changes anything in the server. So a call can always be repeated, even if its result is unknown.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a call is tried, and how long the waits between are, in seconds."""
+    """How often a call is attempted, and how many seconds pass between attempts."""
 
     attempts: int = 5
     first_wait: float = 0.5
     longest_wait: float = 30.0
 
     def wait(self, failed: int, retry_after: float, chance: float) -> float:
-        """Return the seconds to wait after the `failed`-th attempt in a row; `chance` is from [0, 1]."""
+        """Return the seconds to wait after `failed` failed attempts. `chance` is a random number from [0, 1]."""
         return retry_after + chance * min(self.longest_wait, self.first_wait * 2.0 ** (failed - 1))
 
     async def run(
@@ -38,7 +38,11 @@ class Retries:
         deadline: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> T:
-        """Return what `attempt` returns, repeated while its errors are temporary. Raises its last error."""
+        """Call `attempt` until it succeeds, and return its result. Raises its last error.
+
+        It is not called again after an error that is not temporary, after `attempts` calls, or if the next call would
+        be later than `deadline`, a time of the event loop.
+        """
         failed = 0
         while True:
             try:
@@ -53,8 +57,8 @@ class Retries:
             await sleep(wait)
 
 
-def seconds_of(retry_after: str | None) -> float:
-    """Return a Retry-After header, seconds or a date (RFC 9110, 10.2.3), as seconds; 0 where it says nothing."""
+def parse_retry_after(retry_after: str | None) -> float:
+    """Return the seconds that a Retry-After header asks to wait (RFC 9110, 10.2.3); 0 if it gives none."""
     if not retry_after:
         return 0.0
     if retry_after.isdecimal():

@@ -23,9 +23,9 @@ from service.images.spec import Resize, Spec, Uint8Array
 
 # Bytes that converting and resizing takes for each pixel of an image that came as an array.
 ARRAY_BYTES_PER_PIXEL = 8
-# Contents of more bytes are sent to a worker separately, without a copy.
-BESIDE = 64 * 1024
-# Bytes that a refused image counts for: a request of many such images is soon given up.
+# Contents of more bytes are sent to a worker as messages of their own, without a copy.
+SEPARATE_BYTES = 64 * 1024
+# An image that is too large counts as this many bytes, so that a request of many such images soon ends.
 REFUSED_BYTES = 4 * MIB
 ERRORS: dict[str, type[MisfitError]] = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, InvalidInput)
@@ -53,10 +53,10 @@ class RowShape:
 class Job:
     """Images to decode.
 
-    decode_up_to  where all images together take more bytes, decode nothing and return only their costs; None decodes
-                  in any case
-    give_up_at    open no further image once those opened take more bytes
-    seconds       CPU time, after which the process is ended
+    decode_up_to  decode only if all images together take at most this many bytes, else return only their costs; None
+                  for no limit
+    give_up_at    open no further image once the opened images take more bytes than this
+    seconds       CPU time after which the system ends the process
     """
 
     contents: Sequence[Content]
@@ -72,10 +72,10 @@ class Job:
 class Decoded:
     """The result of a job.
 
-    pixels   uint8 (k, H, W, C) of the usable images, in order; None where nothing was decoded
-    errors   of the other images, by position
-    costs    bytes that each image takes to decode; shorter than the job where it was given up
-    seconds  CPU time used
+    pixels   uint8 (k, H, W, C) of the usable images, in order; None if nothing was decoded
+    errors   errors of the other images, by position
+    costs    bytes that each image takes to decode; shorter than the job if the job gave up
+    seconds  CPU time that the job took
     """
 
     pixels: Uint8Array | None
@@ -85,8 +85,8 @@ class Decoded:
 
 
 def run(job: Job) -> Decoded:
-    """Run the job in this process."""
-    began, total = time.process_time(), 0
+    """Run the job in this process, and return its result."""
+    started, total = time.process_time(), 0
     opened: list[Opened | Uint8Array | None] = []
     errors_by_position: dict[int, MisfitError] = {}
     costs: list[int] = []
@@ -100,38 +100,39 @@ def run(job: Job) -> Decoded:
         total += cost
         costs.append(cost)
         if total > job.give_up_at:
-            return Decoded(None, errors_by_position, costs, time.process_time() - began)
+            return Decoded(None, errors_by_position, costs, time.process_time() - started)
         if job.decode_up_to is not None and total > job.decode_up_to:
             opened.clear()  # nothing will be decoded in this job: free what was opened
         else:
             opened.append(content_or_image)
     if len(opened) < len(job.contents):
-        return Decoded(None, errors_by_position, costs, time.process_time() - began)
+        return Decoded(None, errors_by_position, costs, time.process_time() - started)
     pixels = np.empty((len(opened), *job.shape.shape), dtype=np.uint8)
-    used = 0
+    count = 0
     for position, image in enumerate(opened):
         if image is None:
             continue
         opened[position] = None
         try:
-            pixels[used] = (
+            pixels[count] = (
                 from_pixels(image, job.shape, job.resize, job.limits)
                 if isinstance(image, np.ndarray)
                 else decode(image, job.shape, job.resize)
             )
-            used += 1
+            count += 1
         except InvalidInput as error:
             errors_by_position[position] = _without_traceback(error)
-    return Decoded(pixels[:used], errors_by_position, costs, time.process_time() - began)
+    return Decoded(pixels[:count], errors_by_position, costs, time.process_time() - started)
 
 
 def _without_traceback(error: MisfitError) -> MisfitError:
-    """Return the error without its causes and traceback, which would keep the image in memory."""
+    """Return the error without its causes and traceback: they would keep the image in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 
 def _open(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
+    """Return the opened image, or the array, and the bytes that decoding it takes."""
     if isinstance(content, np.ndarray):
         return content, content.shape[0] * content.shape[1] * ARRAY_BYTES_PER_PIXEL
     opened = open_image(content, job.shape, job.resize, job.limits)
@@ -140,31 +141,29 @@ def _open(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
 
 def send_job(connection: Connection, job: Job) -> None:
     """Send a job to a worker, large contents separately and without a copy."""
-    contents = [
-        content if isinstance(content, np.ndarray) else _beside(content) if len(content) > BESIDE else bytes(content)
-        for content in job.contents
-    ]
-    beside: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(replace(job, contents=contents), protocol=5, buffer_callback=beside.append)
-    connection.send_bytes(len(beside).to_bytes(4, "big") + rest)
-    for buffer in beside:
+    contents = [content if isinstance(content, np.ndarray) else _wrap_content(content) for content in job.contents]
+    buffers: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(replace(job, contents=contents), protocol=5, buffer_callback=buffers.append)
+    connection.send_bytes(len(buffers).to_bytes(4, "big") + message)
+    for buffer in buffers:
         connection.send_bytes(buffer.raw())
 
 
-def _beside(content: bytes | memoryview) -> Any:
-    return pickle.PickleBuffer(content)
+def _wrap_content(content: bytes | memoryview) -> Any:
+    """Return a large content as a buffer that pickle leaves out of the message, a small one as bytes."""
+    return pickle.PickleBuffer(content) if len(content) > SEPARATE_BYTES else bytes(content)
 
 
 def receive_job(connection: Connection) -> Job:
-    """Receive the next job. Raise EOFError where the connection is closed."""
+    """Receive the next job. Raises EOFError once the connection is closed."""
     message = connection.recv_bytes()
-    beside = [connection.recv_bytes() for _ in range(int.from_bytes(message[:4], "big"))]
-    job: Job = pickle.loads(memoryview(message)[4:], buffers=beside)  # noqa: S301 - from the process that started this
+    buffers = [connection.recv_bytes() for _ in range(int.from_bytes(message[:4], "big"))]
+    job: Job = pickle.loads(memoryview(message)[4:], buffers=buffers)  # noqa: S301 - from the process that started this
     return job
 
 
-def head_of(decoded: Decoded) -> bytes:
-    """Return all but the pixels as JSON."""
+def dump_head(decoded: Decoded) -> bytes:
+    """Return the result without its pixels as JSON."""
     fields = {
         "rows": None if decoded.pixels is None else len(decoded.pixels),
         "errors": [[at, error.code, error.message, error.hint] for at, error in decoded.errors.items()],
@@ -174,8 +173,8 @@ def head_of(decoded: Decoded) -> bytes:
     return json.dumps(fields).encode()
 
 
-def from_head(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
-    """Return the result from `head_of` and the pixels' bytes. Raise ValueError where they do not fit."""
+def load_decoded(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
+    """Return the result from `dump_head`'s JSON and the bytes of its pixels. Raises ValueError if they do not fit."""
     fields = json.loads(head)
     rows = fields["rows"]
     return Decoded(

@@ -1,8 +1,8 @@
 """Image files to rows of pixels, decoded in worker processes within limits of memory and CPU, small images first.
 
-A job first reads the headers. Images that together take little memory are decoded at once. For others the job returns
-what they take: the pool counts it against the request's budget and against what may wait at a time, and decodes them
-later, in workers of lower priority. So no request waits for another's large images.
+A job first reads the headers. Images that together take little memory are decoded at once. For other images the job
+returns how many bytes they take. The pool counts the bytes against the request's budget and against what may wait at a
+time. It decodes these images later, in workers of lower priority. So no request waits for another's large images.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from service.images.decode_budget import DecodeBudget
 from service.images.spec import Resize, Spec
 from service.settings import Settings
 
-# Files of one job: one that has more bytes goes alone.
+# Bytes of the files of one job. A larger file is a job of its own.
 JOB_BYTES = MIB
-# Images that together take no more are decoded as soon as their headers are read: some 25 ms.
+# If the images of a job together take at most this many bytes, they are decoded at once, in some 25 ms.
 AT_ONCE_BYTES = 8 * MIB
-# What one job of large images takes at most, some 0.2 s, unless it is a single image. As many run at a time as there
-# are workers, but fewer beside an image that takes more.
+# One job of large images takes at most this many bytes, and some 0.2 s, unless it is a single image. As many jobs run
+# at a time as there are workers; fewer beside an image that takes more.
 LARGE_BYTES = 64 * MIB
-# Workers for large images leave the CPU to small images and to everything else that is short.
+# Workers for large images leave the CPU to small images and to all other short work.
 LARGE_NICENESS = 10
-# Images that take so many bytes are due as if they had come a second later.
+# Images are due a second later for every BYTES_PER_SECOND that they take.
 BYTES_PER_SECOND = 32 * MIB
 # CPU seconds that a process takes to start again.
 RESTART_SECONDS = 0.25
@@ -51,14 +51,14 @@ class Decoder(Protocol):
     """Decodes the uploads of requests."""
 
     async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
-        """Return the rows of every upload that can be used, and the others' errors.
+        """Return the rows of every usable upload, and the errors of the others.
 
-        Raises TooLarge where the budget is exceeded, Overloaded where too much waits to be decoded.
+        Raises TooLarge if the budget is exceeded, Overloaded if too much waits to be decoded.
         """
 
 
 class LocalDecoder:
-    """Decodes in a thread of this process, where no server runs."""
+    """Decodes in a thread of this process. It is for offline use, where no server runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_image_pixels
@@ -78,11 +78,11 @@ class LocalDecoder:
 
 
 class DecodePool:
-    """The worker processes of one event loop."""
+    """Decodes in worker processes. It belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_image_pixels
-        self._most_waiting, self._waiting = settings.max_decode_bytes_in_flight, 0
+        self._max_waiting, self._waiting = settings.max_decode_bytes_in_flight, 0
         self._longest_delay = settings.timeout_seconds / 2
         self._threads = ThreadPoolExecutor(thread_name_prefix="uploads", max_workers=2)
         workers = joblib.cpu_count()
@@ -91,7 +91,7 @@ class DecodePool:
         self._large = WorkerGroup(workers, LARGE_NICENESS, settings.max_decode_bytes, queue)
 
     def start(self) -> None:
-        """Start the workers for small images; those for large images start with the first large image."""
+        """Start the workers for small images. The workers for large images start with the first large image."""
         self._quick.start()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class DecodePool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def is_alive(self) -> bool:
-        """Return whether a job was done in the last PROBE_SECONDS, or an empty job, admitted first, succeeds now."""
+        """Return whether a job ended in the last PROBE_SECONDS, or an empty job, ahead of all others, succeeds now."""
         if self._quick.idle_seconds() < PROBE_SECONDS:
             return True
         job = Job([], RowShape(1, 1, 1), "fit", Limits(self._max_pixels), None, 0, PROBE_SECONDS)
@@ -118,28 +118,30 @@ class DecodePool:
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
             job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0)
-            groups = _group(list(rows.files), [_length(file) for file in rows.files.values()], JOB_BYTES)
-            await _all_of(self._look(rows, group, job, budget) for group in groups)
+            groups = _group(list(rows.files), [_count_bytes(file) for file in rows.files.values()], JOB_BYTES)
+            await _run_all(self._decode(rows, group, job, budget) for group in groups)
         return rows.result()
 
-    async def _look(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
-        """Decode the files at those positions: at once if they are small, else when there is room for them."""
-        looked = await self._run(rows, positions, job, budget)
-        if looked is None or looked.pixels is not None:
+    async def _decode(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
+        """Decode the files at `positions`: at once if they are small, else when there is room for them."""
+        result = await self._run(rows, positions, job, budget)
+        if result is None or result.pixels is not None:
             return
-        costs = dict(zip(positions, looked.costs, strict=False))
+        costs = dict(zip(positions, result.costs, strict=False))
         usable = [at for at in positions if at not in rows.errors]
-        now = replace(job, decode_up_to=None)
+        large_job = replace(job, decode_up_to=None)
         groups = list(_group(usable, [costs[at] for at in usable], LARGE_BYTES))
-        with self._room_for(sum(looked.costs), budget):
-            await _all_of(self._run(rows, group, now, budget, sum(costs[at] for at in group)) for group in groups)
+        with self._room_for(sum(result.costs), budget):
+            await _run_all(
+                self._run(rows, group, large_job, budget, sum(costs[at] for at in group)) for group in groups
+            )
 
     async def _run(
         self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
     ) -> Decoded | None:
-        """Run the job on the files at those positions in a worker. Return None where the worker ended.
+        """Run the job on the files at `positions` in a worker. Return None if the worker ended.
 
-        `cost` is the bytes that they take, where that is already known and counted.
+        `cost` is the bytes that the files take, if an earlier job has measured them and the budget has counted them.
         """
         job = replace(
             job,
@@ -158,7 +160,7 @@ class DecodePool:
                     "The image cannot be decoded: it ended the process that tried.", "It may be damaged: leave it out."
                 )
             else:
-                await _all_of(self._look(rows, [at], job, budget) for at in positions)
+                await _run_all(self._decode(rows, [at], job, budget) for at in positions)
             return None
         budget.spend(decoded.seconds)
         if cost is None:
@@ -168,14 +170,14 @@ class DecodePool:
 
     @contextmanager
     def _room_for(self, cost: int, budget: DecodeBudget) -> Iterator[None]:
-        """Count images of `cost` bytes as waiting. Raise Overloaded where there is no room for them.
+        """Count images of `cost` bytes as waiting while the block runs. Raises Overloaded if there is no room for them.
 
-        A request that was admitted once is not refused later; neither is one that finds nothing waiting.
+        A request that was admitted once is never refused later. If no images wait, every request is admitted.
         """
-        if self._waiting and self._waiting + cost > self._most_waiting and not budget.is_admitted:
+        if self._waiting and self._waiting + cost > self._max_waiting and not budget.is_admitted:
             raise Overloaded(
                 f"Images that take {self._waiting // MIB} MiB to decode are waiting, and there is no room for "
-                f"{cost // MIB} MiB more; at most {self._most_waiting // MIB} MiB are taken at a time.",
+                f"{cost // MIB} MiB more; at most {self._max_waiting // MIB} MiB are taken at a time.",
                 "Send it again a little later.",
             )
         budget.is_admitted = True
@@ -187,10 +189,10 @@ class DecodePool:
 
 
 class _Rows:
-    """The rows of some uploads while they are filled in: arrays of the right shape at once, files later."""
+    """The rows of some uploads while they are filled in: first arrays of the right shape, then decoded files."""
 
     def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
-        """Read every upload, which may unpack an archive: call it in a thread."""
+        """Read every upload. Call this in a thread, as it may unpack an archive."""
         self.files: dict[int, Content] = {}
         self.errors: dict[int, MisfitError] = {}
         self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
@@ -206,7 +208,7 @@ class _Rows:
                 self.files[position] = content
 
     def add(self, positions: Sequence[int], decoded: Decoded) -> None:
-        """Fill in the result of the files at those positions."""
+        """Fill in the result of the files at `positions`."""
         self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
         if decoded.pixels is not None:
             self._pixels[[at for at in positions if at not in self.errors]] = decoded.pixels
@@ -215,12 +217,12 @@ class _Rows:
         """Return the rows of the usable uploads."""
         if not self.errors:
             return Rows(self._pixels, {})
-        used = [at for at in range(len(self._pixels)) if at not in self.errors]
-        return Rows(self._pixels[used], dict(sorted(self.errors.items())))
+        usable = [at for at in range(len(self._pixels)) if at not in self.errors]
+        return Rows(self._pixels[usable], dict(sorted(self.errors.items())))
 
 
-async def _all_of(works: Iterator[object]) -> None:
-    """Await all of them concurrently; the first failure cancels the others and is raised."""
+async def _run_all(works: Iterator[object]) -> None:
+    """Run all coroutines concurrently. The first failure cancels the others, and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
@@ -229,16 +231,16 @@ async def _all_of(works: Iterator[object]) -> None:
         raise failed.exceptions[0] from None
 
 
-def _length(content: Content) -> int:
+def _count_bytes(content: Content) -> int:
     return content.nbytes if isinstance(content, np.ndarray) else len(content)
 
 
-def _group(positions: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Split positions into runs whose sizes add up to at most `most`; a larger file goes alone."""
+def _group(positions: Sequence[int], sizes: Sequence[int], max_size: int) -> Iterator[list[int]]:
+    """Split positions into groups of neighbours whose sizes add up to at most `max_size`. A larger file is alone."""
     group: list[int] = []
     total = 0
     for position, size in zip(positions, sizes, strict=True):
-        if group and total + size > most:
+        if group and total + size > max_size:
             yield group
             group, total = [], 0
         group.append(position)

@@ -1,7 +1,7 @@
 """A process that decodes images and does nothing else: python -m service.decoding.worker DESCRIPTOR NICENESS MAX_BYTES.
 
-It takes jobs from a socket until the other end closes. The system ends it when a job uses more CPU seconds than
-allowed (SIGPROF), and on Linux as soon as the process that started it has ended.
+It takes jobs from a socket until the other end closes. The system ends it if a job uses more CPU seconds than allowed
+(SIGPROF). On Linux the system also ends it as soon as the process that started it has ended.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MARGIN = 1.5
 
 
 def main(descriptor: int, niceness: int, max_bytes: int) -> None:
-    """Run jobs until the connection closes. Decoding one image may take `max_bytes`."""
+    """Run jobs until the connection closes. Decoding one image may take `max_bytes` of memory."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        most = OWN_BYTES + int(MARGIN * max_bytes)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        memory_limit = OWN_BYTES + int(MARGIN * max_bytes)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
     if os.getppid() != parent:
         return
-    # A stop signal reaches all processes of the service: jobs that were taken are still completed.
+    # A stop signal reaches all processes of the service, but jobs under way are still completed.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -43,7 +43,7 @@ def main(descriptor: int, niceness: int, max_bytes: int) -> None:
             signal.setitimer(signal.ITIMER_PROF, job.seconds)
             decoded = jobs.run(job)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            connection.send_bytes(jobs.head_of(decoded))
+            connection.send_bytes(jobs.dump_head(decoded))
             connection.send_bytes(b"" if decoded.pixels is None else decoded.pixels.tobytes())
 
 

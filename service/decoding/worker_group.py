@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from service.decoding.jobs import Decoded, Job, from_head, send_job
+from service.decoding.jobs import Decoded, Job, load_decoded, send_job
 from service.errors import InferenceUnavailable
 from service.fair_queue import FairQueue
 
-# A worker that has not answered after so long is ended. (One that uses CPU is ended sooner, by its CPU limit.)
+# A worker that does not answer for this many seconds is ended. If it uses CPU, its CPU limit ends it sooner.
 STALLED_SECONDS = 60.0
 ENDING_SECONDS = 0.5
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ class WorkerGroup:
     """Worker processes that take the jobs of one queue, earliest due first."""
 
     def __init__(self, workers: int, niceness: int, max_bytes: int, queue: FairQueue) -> None:
-        """`queue` must not admit more jobs at a time than there are `workers`."""
+        """Make `workers` workers, which start later. `queue` must admit at most as many jobs at a time."""
         self._idle = [Worker(niceness, max_bytes) for _ in range(workers)]
         self._workers = list(self._idle)
         self._queue = queue
@@ -55,30 +55,32 @@ class WorkerGroup:
         return time.monotonic() - self._last_done
 
     def start(self) -> None:
-        # In threads that live on: the system ends a worker with the thread that started it.
+        """Start all workers."""
+        # In threads of the pool, which live on: the system ends a worker together with the thread that started it.
         for worker in self._workers:
             self._threads.submit(worker.start)
 
     def close(self) -> None:
+        """End all workers at once."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.kill()
 
     async def run(self, job: Job, units: int, due: float) -> Decoded:
-        """Run the job, `units` of the queue's capacity, in a worker. Raise WorkerEnded."""
+        """Run the job, which takes `units` of the queue's capacity, in a worker. Raises WorkerEnded."""
         acquired = await self._queue.acquire(units, due)
         worker = self._idle.pop()
-        done = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, worker.do, job)
 
-        def free(done: asyncio.Future[Decoded]) -> None:
+        def free(future: asyncio.Future[Decoded]) -> None:
             self._idle.append(worker)
             self._queue.release(acquired)
-            if not done.cancelled():
-                done.exception()  # retrieved, as nobody else may be left to do so
+            if not future.cancelled():
+                future.exception()  # asyncio logs an exception that nobody retrieves, and the caller may be gone
 
-        # The caller may be cancelled; the worker is busy until the job is done.
-        done.add_done_callback(free)
-        decoded = await asyncio.shield(done)
+        # The caller may be cancelled, but the worker is busy until the job is done.
+        future.add_done_callback(free)
+        decoded = await asyncio.shield(future)
         self._last_done = time.monotonic()
         return decoded
 
@@ -93,7 +95,7 @@ class Worker:
         self._is_closed, self._starting = False, threading.Lock()
 
     def start(self) -> Connection:
-        """Start the process unless it runs, and return the connection to it. Raise InferenceUnavailable."""
+        """Start the process unless it runs, and return the connection to it. Raises InferenceUnavailable."""
         if self._process is not None and self._process.poll() is not None:
             self._end()
         with self._starting:
@@ -114,20 +116,20 @@ class Worker:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [sys.executable, "-m", "service.decoding.worker", str(theirs.fileno()), *self._arguments]
-            # Each decodes on one thread; numpy would start more.
+            # A worker decodes on one thread. Without this, numpy would start more.
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
             self._connection = Connection(ours.detach())
 
     def do(self, job: Job) -> Decoded:
-        """Run the job and wait for its result: call it in a thread. Raise WorkerEnded."""
+        """Run the job and wait for its result. Call this in a thread. Raises WorkerEnded."""
         connection = self.start()
         try:
             send_job(connection, job)
             if not connection.poll(STALLED_SECONDS):
                 raise EOFError
             head = connection.recv_bytes()
-            return from_head(head, connection.recv_bytes(), job.shape)
+            return load_decoded(head, connection.recv_bytes(), job.shape)
         except (EOFError, OSError, ValueError, KeyError) as error:
             status = self._end()
             logger.warning("a decode worker ended with status %s in the middle of %d images", status, len(job.contents))
@@ -149,7 +151,7 @@ class Worker:
         if process is None:
             return None
         try:
-            return process.wait(ENDING_SECONDS)  # it may have ended by itself: then its status says why
+            return process.wait(ENDING_SECONDS)  # if it has ended by itself, its status says why
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()

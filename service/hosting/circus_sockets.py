@@ -1,7 +1,7 @@
-"""The control sockets of circus, BentoML's supervisor, kept inside its own process.
+"""Keep the control sockets of circus, BentoML's supervisor, inside its own process.
 
 circus listens on two TCP ports of the loopback interface, and runs any program that a client there names. Every other
-container of the pod, and every other user of a laptop, could be that client. The service itself never is.
+container of the pod, and every other user of a laptop, could be that client. The service itself needs no such client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ with private_names(__name__):
 
 
 class _InProcessSockets:
-    """A mixin for arbiters: the control sockets are inside the process (ZeroMQ's transport `inproc`)."""
+    """A mixin for arbiters. It puts the control sockets inside the process (ZeroMQ's transport `inproc`)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not kwargs.get("plugins"):  # the plugin of `bentoml serve --reload` is a process, and needs the TCP ports
@@ -37,5 +37,5 @@ class _ThreadedArbiter(_InProcessSockets, circus.ThreadedArbiter):
 
 
 def close_control_sockets() -> None:
-    """Replace the classes that BentoML makes its supervisor from. Call it before BentoML makes the supervisor."""
+    """Replace the classes of BentoML's supervisor. Call this before BentoML makes the supervisor."""
     vars(circus).update(Arbiter=_Arbiter, ThreadedArbiter=_ThreadedArbiter)

@@ -20,7 +20,7 @@ with private_names(__name__):
 
 
 def measure_waits(dispatchers: dict[str, Any]) -> None:
-    """Have every one of BentoML's `dispatchers`, by network, report how long the rows that it sends on have waited.
+    """Make each of BentoML's `dispatchers`, by network, report how long rows wait until it sends them on.
 
     A job that is split between two adaptive batches counts in each.
     """
@@ -33,5 +33,5 @@ async def _send_on(
 ) -> None:
     now = time.time()  # the clock of `enqueue_time`
     for job in jobs:
-        batch_metrics().waited(network, max(now - job.enqueue_time, 0.0))
+        batch_metrics().observe_wait(network, max(now - job.enqueue_time, 0.0))
     await outbound_call(jobs, training=training)

@@ -19,7 +19,7 @@ with private_names(__name__):
 
 
 class _Unread(bentoml.IODescriptor):
-    """The argument of an endpoint, in place of its declared fields: the request, whose body nobody has read."""
+    """The argument that an endpoint gets in place of its declared fields: the request, with its body still unread."""
 
     request: Any
 
@@ -27,8 +27,7 @@ class _Unread(bentoml.IODescriptor):
 class Form(bentoml.IODescriptor):
     """The multipart form of an endpoint. Its fields are declared for BentoML's own clients.
 
-    BentoML never parses it, since BentoML would fetch URLs and has no limits. `service.transports.http.body_parsers`
-    parses it.
+    `service.transports.http.body_parsers` parses it. BentoML's own parser has no limits, and would fetch URLs.
     """
 
     @classmethod
@@ -36,8 +35,8 @@ class Form(bentoml.IODescriptor):
         return _Unread.model_construct(request=request)
 
 
-def form(endpoint: Endpoint) -> type[Form]:
-    """Return the form of an endpoint."""
+def make_form(endpoint: Endpoint) -> type[Form]:
+    """Return the form of an endpoint: its files, contexts and options as fields."""
     if endpoint.takes != "images":
         return DecodeForm if endpoint.takes == "latents" else DescribeForm
     options_type = endpoint.image_options
@@ -46,8 +45,8 @@ def form(endpoint: Endpoint) -> type[Form]:
         images = Field(default=[], description="as always; may be left out where a context is sent")
     reference: Any = Field(default=[], description="normal images to compare with, in the same forms")
     context = Field(default=None, description="what POST /fit answered as `context`: to compare with instead")
-    needed = any(field.is_required() for field in options_type.model_fields.values())
-    options = Field(default=... if needed else options_type(), description="how to do it")
+    has_required_option = any(field.is_required() for field in options_type.model_fields.values())
+    options = Field(default=... if has_required_option else options_type(), description="how to do it")
     return create_model(
         f"{options_type.__name__.removesuffix('Options')}Form",
         __base__=Form,

@@ -1,4 +1,4 @@
-"""The files through which the processes share their Prometheus counts. A full disk loses counts, and nothing else.
+"""The files through which the processes share their Prometheus counts. If the disk is full, only counts are lost.
 
 prometheus_client maps sparse files into memory. If the disk has no room for a page of such a file, the system ends the
 process that writes to the page (SIGBUS).
@@ -35,9 +35,9 @@ else:
 
 
 class ReservedFile(Base):  # type: ignore[misc]
-    """The counts of one process and one kind, in a file whose disk space is reserved before anything is written.
+    """The counts of one process and one kind. Their file's disk space is reserved before anything is written to it.
 
-    Counts that find no space are kept in memory, where no other process sees them: /metrics misses them.
+    If there is no space for a count, it stays in memory. No other process sees it there, so /metrics lacks it.
     """
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
@@ -54,7 +54,7 @@ class ReservedFile(Base):  # type: ignore[misc]
             self._positions: dict[str, int] = {}
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """Return the value and the timestamp of `key`, which is (0, 0) the first time."""
+        """Return the value and the timestamp of `key`; (0, 0) for a new key."""
         if key in self._in_memory:
             return self._in_memory[key]
         try:
@@ -64,6 +64,7 @@ class ReservedFile(Base):  # type: ignore[misc]
         return value
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
+        """Write the value and the timestamp of `key` to the file, or to memory if the file has no room."""
         if key not in self._in_memory:
             try:
                 super().write_value(key, value, timestamp)
@@ -73,11 +74,12 @@ class ReservedFile(Base):  # type: ignore[misc]
             self._in_memory[key] = value, timestamp
 
     def _init_value(self, key: str) -> None:
-        """Give `key` a place in the file. Raises OSError where there is no room for it."""
+        """Give `key` a place in the file. Raises OSError if there is no room for it."""
         if self._f is None:
             raise OSError("there is no file")
-        capacity, most = self._capacity, self._used + len(key.encode()) + 32  # its length, padding, and two doubles
-        while most > capacity:
+        capacity = self._capacity
+        needed = self._used + len(key.encode()) + 32  # the key's length, padding, and two doubles
+        while needed > capacity:
             capacity *= 2
         if capacity > self._capacity:
             os.posix_fallocate(self._f.fileno(), 0, capacity)
@@ -85,14 +87,14 @@ class ReservedFile(Base):  # type: ignore[misc]
 
     @staticmethod
     def read_all_values_from_file(filename: str) -> Any:
-        """Return the counts in a file, as the base class does; no counts if the file is empty."""
+        """Return the counts in a file, as the base class does; none if the file is empty."""
         if Path(filename).stat().st_size < HEADER_BYTES:
             return iter(())
         return Base.read_all_values_from_file(filename)
 
 
 def _reserve(filename: str) -> None:
-    """Create the file where it does not exist, and reserve its room. Raises OSError where there is none."""
+    """Create the file if it does not exist, and reserve its disk space. Raises OSError if there is none."""
     is_new = not Path(filename).exists()
     try:
         with Path(filename).open("a+b") as file:
@@ -106,9 +108,9 @@ def _reserve(filename: str) -> None:
 
 
 def prepare() -> None:
-    """Have this process write its counts to ReservedFiles, and forget the counts of processes that were killed.
+    """Make this process write its counts to ReservedFiles, and forget the counts of processes that were killed.
 
-    Call it before the process makes its first count.
+    Call this before the process makes its first count.
     """
     if hasattr(os, "posix_fallocate"):  # not on macOS
         for module in (values, multiprocess):
@@ -117,7 +119,7 @@ def prepare() -> None:
 
 
 def forget_killed_processes() -> None:
-    """Remove the gauges of processes that were killed. A process that ends in order removes its own."""
+    """Remove the gauges of processes that were killed. Other processes remove their own when they end."""
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         names: list[str] = []
         with suppress(OSError):  # the directory does not exist, or may not be read
@@ -125,7 +127,7 @@ def forget_killed_processes() -> None:
         matches = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", name) for name in names)
         for pid in {int(match[1]) for match in matches if match}:
             if not _is_running(pid):
-                with suppress(OSError):  # another process that starts has removed the file, or nobody may
+                with suppress(OSError):  # another process has removed the file, or this one may not
                     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 
 class MissingPrivateName(SystemExit):
-    """A private name does not exist in the installed version. Its text says which, and what to install.
+    """A private name does not exist in the installed version. The text names it, and says what to install.
 
-    It is a SystemExit, so that `bentoml serve` prints one line in place of a trace.
+    It is a SystemExit, so that `bentoml serve` prints one line instead of a trace.
     """
 
 
@@ -32,9 +32,9 @@ def private_names(user: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, AttributeError) as error:
-        reason = str(error).partition(" (/")[0]  # less the path of the file
+        reason = str(error).partition(" (/")[0]  # without the path of the file
         raise MissingPrivateName(
-            f"misfit cannot start: {reason}; {user} uses it. Installed: {_installed(_owner(error))}. "
+            f"misfit cannot start: {reason}; {user} uses it. Installed: {_list_installed(_find_owner(error))}. "
             "Install the versions of constraints.txt."
         ) from error
 
@@ -42,7 +42,7 @@ def private_names(user: str) -> Iterator[None]:
 def require(owner: Any, *names: str) -> None:
     """Check that `owner`, a module, a class or an object, has the attributes `names`, which may be dotted.
 
-    Raises AttributeError with all that are missing.
+    Raises AttributeError that lists all missing ones.
     """
     missing = [name for name in names if not _has(owner, name)]
     if missing:
@@ -53,8 +53,7 @@ def require(owner: Any, *names: str) -> None:
 def require_in_code(function: Callable[..., Any], *names: str) -> None:
     """Check that the code of `function` uses `names`: parameters, attributes that it sets, or globals.
 
-    Instance attributes can be seen no other way before an instance exists. Raises AttributeError with all that are
-    missing.
+    Before an instance exists, only the code shows its attributes. Raises AttributeError that lists all missing names.
     """
     code: CodeType = unwrap(function).__code__
     missing = [name for name in names if name not in (*code.co_names, *code.co_varnames)]
@@ -71,14 +70,14 @@ def _has(owner: Any, name: str) -> bool:
     return True
 
 
-def _owner(error: ImportError | AttributeError) -> str:
+def _find_owner(error: ImportError | AttributeError) -> str:
     """Return the name of the module that `error` is about."""
     if isinstance(error, ImportError):
         return error.name or ""
     return str(getattr(error.obj, "__module__", None) or getattr(error.obj, "__name__", ""))
 
 
-def _installed(module: str) -> str:
+def _list_installed(module: str) -> str:
     """Return the distributions that `module` may belong to, with their versions."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:

@@ -1,12 +1,17 @@
-"""Stopping in order: the supervisor signals all processes at once, but the networks must outlive the calls on them.
+"""The order of shutdown: the process of the networks stops after the API workers that call it.
 
-Each API worker holds a shared lock for as long as it lives. The networks' process, told to stop, first waits for the
-lock to be free. The system frees the lock of a process that dies, however it dies: so the API workers know by a lock
-of the networks' process whether that one lives, whose listening socket outlives it.
+The supervisor sends its signal to all processes at once. So each API worker holds a shared lock as long as it lives.
+When the networks' process gets the signal, it first waits until the lock is free. The system frees the locks of
+every process that ends, even of one that is killed.
 
-The supervisor also removes the sockets between its processes, before any has stopped: an open descriptor keeps them.
+The networks' process holds a lock as well. By it the API workers know whether that process lives. Its listening socket
+does not tell, as the socket outlives the process.
 
-A supervisor that is killed signals nobody: then each worker gets SIGTERM from the system, and they stop in order.
+The supervisor removes the Unix sockets between its processes before any process has stopped. So the API workers keep
+open descriptors of the sockets, and connect through those.
+
+A supervisor that is killed sends no signals. Then the system sends SIGTERM to each worker, and they stop in the same
+order.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from typing import Any
 
 API, INFERENCE = "api.lock", "inference.lock"
 SCHEME = "file://"
-# An environment variable that the workers inherit: the supervisor's process id.
+# The environment variable with the supervisor's process id. The workers inherit it.
 SUPERVISOR = "_MISFIT_SUPERVISOR"
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 WATCH_SECONDS = 1.0
@@ -35,23 +40,24 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 def open_lock(addresses: Mapping[str, str], name: str) -> int | None:
-    """Open the lock `name` in the private directory of the sockets at `addresses`; return None where there are no
-    sockets.
+    """Open the lock `name` in the private directory of the sockets at `addresses`.
+
+    Return its descriptor, or None if `addresses` has no sockets.
     """
     sockets = [Path(address.removeprefix(SCHEME)) for address in addresses.values() if address.startswith(SCHEME)]
     return os.open(sockets[0].with_name(name), os.O_RDWR | os.O_CREAT, 0o600) if sockets else None
 
 
-def hold(lock: int) -> None:
+def hold_lock(lock: int) -> None:
     """Hold the lock until this process ends."""
     fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 class Watch:
-    """Whether the process that held a lock has ended."""
+    """Watches whether the process that holds a lock has ended."""
 
     def __init__(self, lock: int | None) -> None:
-        """Without a lock no process has ended."""
+        """Watch the process that holds `lock`. Without a lock, `has_ended` is always false."""
         self._lock, self._was_held = lock, False
 
     def has_ended(self) -> bool:
@@ -67,8 +73,11 @@ class Watch:
         return self._was_held
 
 
-def lasting(addresses: Mapping[str, str]) -> dict[str, str]:
-    """Return the same addresses, with Unix sockets named by descriptors of this process (on Linux)."""
+def name_by_descriptor(addresses: Mapping[str, str]) -> dict[str, str]:
+    """Return the same addresses, with each Unix socket named by a descriptor of this process.
+
+    Such an address stays valid after the socket's file is removed. On systems other than Linux, nothing changes.
+    """
     if not hasattr(os, "O_PATH"):
         return dict(addresses)
     return {
@@ -80,14 +89,19 @@ def lasting(addresses: Mapping[str, str]) -> dict[str, str]:
 
 
 def stop_after_holders(lock: int) -> None:
-    """Have SIGTERM and SIGINT, once they come, wait until nobody holds the lock. To be called in the main thread."""
+    """Make this process obey SIGTERM and SIGINT only once nobody holds the lock.
+
+    Call this in the main thread, after the server has installed its handlers.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         stop = signal.getsignal(number)
         assert callable(stop), "the server has installed its handlers"
-        signal.signal(number, partial(_defer, stop, lock))
+        signal.signal(number, partial(_stop_later, stop, lock))
 
 
-def _defer(stop: Handler, lock: int, number: int, frame: FrameType | None) -> None:
+def _stop_later(stop: Handler, lock: int, number: int, frame: FrameType | None) -> None:
+    """Wait for the lock in a thread, since a handler must not block the event loop, then call the handler `stop`."""
+
     def wait_then_stop() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stop(number, None)
@@ -96,14 +110,14 @@ def _defer(stop: Handler, lock: int, number: int, frame: FrameType | None) -> No
 
 
 def name_supervisor() -> None:
-    """Let the workers that this process starts know whose end is theirs. To be called before it starts them."""
+    """Store this process's id as the supervisor's, for `end_with_supervisor`. Call this before any worker starts."""
     os.environ[SUPERVISOR] = str(os.getpid())
 
 
 def end_with_supervisor() -> None:
-    """Have this process get SIGTERM once its supervisor has ended, however it did. To be called in the main thread.
+    """Make this process get SIGTERM once its supervisor has ended in any way. Call this in the main thread.
 
-    Without a supervisor that has named itself, nothing happens. Raises OSError where the system refuses.
+    If no supervisor has called `name_supervisor`, nothing happens. Raises OSError if the system refuses.
     """
     if (supervisor := os.environ.get(SUPERVISOR)) is None:
         return
@@ -111,13 +125,14 @@ def end_with_supervisor() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-        if os.getppid() != int(supervisor):  # it ended before the system was asked
+        if os.getppid() != int(supervisor):  # the supervisor ended before the call of prctl
             signal.raise_signal(signal.SIGTERM)
     else:
-        threading.Thread(target=_watch, args=(int(supervisor),), daemon=True).start()
+        threading.Thread(target=_watch_supervisor, args=(int(supervisor),), daemon=True).start()
 
 
-def _watch(supervisor: int) -> None:
+def _watch_supervisor(supervisor: int) -> None:
+    """Send this process SIGTERM once its parent is no longer `supervisor`."""
     while os.getppid() == supervisor:
         time.sleep(WATCH_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

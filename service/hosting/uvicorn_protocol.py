@@ -1,7 +1,7 @@
-"""HTTP connections with bounds: on heads and bodies that trickle, answers nobody reads, and their number.
+"""Bounds on uvicorn's HTTP connections: the time for heads, bodies and answers, and the number of connections.
 
-uvicorn bounds none of these. Without a token, a thousand such connections would keep everybody else out, probes
-included: many systems give a process 1,024 descriptors unless it asks for more.
+uvicorn bounds none of these. Many systems give a process 1,024 descriptors unless it asks for more. So a client without
+a token could keep out everybody else, probes included, with a thousand slow connections.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import re
 import resource
 import struct
 import termios
@@ -25,6 +24,7 @@ from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID
 from service.errors import InvalidInput
 from service.hosting.private_names import private_names, require, require_in_code
+from service.hosting.strict_connection import StrictConnection
 from service.settings import Settings
 from service.transports.error_replies import request_id_of
 
@@ -41,91 +41,36 @@ with private_names(__name__):
     require_in_code(H11Protocol.__init__, "app", "client", "conn", "connections", "cycle", "flow", "loop", "transport")
     require_in_code(RequestResponseCycle.__init__, "disconnected", "message_event", "response_complete")
 
-# A connection that waits for the head of a request, or for a TLS handshake, is ended after so many seconds.
+# Seconds that a client may take for the head of a request, or for a TLS handshake.
 HEAD_SECONDS = 10.0
-# A body gets MISFIT_BODY_SECONDS, and so much more for the 408 of an application that reads it.
+# A body may take MISFIT_BODY_SECONDS. An application that reads it then answers 408, within this many seconds.
 BODY_GRACE_SECONDS = 5.0
-# A client has to read so many bytes of an answer, or what is left of it, in so many seconds: 8.7 kB a second.
+# A client has to read ANSWER_BYTES of an answer, or all the rest of it, in ANSWER_SECONDS: 8.7 kB a second.
 ANSWER_SECONDS, ANSWER_BYTES = 30.0, 256 * 1024
-# Every connection is looked at this often: its end comes so much later than its bound at most.
-LOOK_SECONDS = 5.0
-# After an answer to part of a request, so much of the rest is read, for so long, before the connection is closed.
+# Seconds between two checks of a connection. A connection lives at most this much longer than its bound.
+CHECK_SECONDS = 5.0
+# After an answer to a part of a request, the server reads at most LINGER_BYTES of the rest, for LINGER_SECONDS. Then it
+# closes the connection.
 LINGER_SECONDS, LINGER_BYTES = 2.0, 256 * 1024
 # The share of the process's descriptors that HTTP's connections may take; gRPC's share is in
 # `service.transports.grpc.server`.
 DESCRIPTOR_SHARE = 0.6
-# Where one burst of connections takes all descriptors nevertheless, room is made by then (asyncio would wait a second).
+# If one burst of connections takes all descriptors, the server accepts again after this many seconds. asyncio would
+# wait a second.
 ACCEPT_AGAIN_SECONDS = 0.05
-# asyncio logs a trace each time: one is enough for so long.
+# asyncio logs a trace whenever it cannot accept a connection. One trace in this many seconds is enough.
 SAME_LINE_SECONDS = 60.0
-# When they are taken, this share of the connections makes room at once: finding them goes through all.
+# If there are too many connections, end this share of them at once: finding the oldest takes time, as it goes through
+# all of them.
 MAKE_ROOM_SHARE = 1 / 16
-# Every chunk of a body costs as much time as a kilobyte: so many may be small, then their mean has a bound.
-FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
 
 CLOSE = (b"connection", b"close")
-# The end of a head, or a header that goes on in the next line (obs-fold), whichever comes first.
-HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
-
-
-class StrictConnection(h11.Connection):
-    """HTTP/1.1 as h11 reads it, less what another server might read differently (RFC 9112, sections 5.2, 6.1, 6.3).
-
-    A proxy that ends a request elsewhere than this server does lets its client hide a second one in it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER)
-        self.since = time.monotonic()  # when the client's part came into its present state
-        self.refusal = "The request is not valid HTTP/1.1."
-        self._chunks = self._chunk_bytes = 0
-
-    def next_event(self) -> Any:
-        """Return the next event, as h11.Connection does. Raises h11.RemoteProtocolError for what is refused."""
-        if self.their_state is h11.IDLE:
-            self._check_head()
-        event = super().next_event()
-        if isinstance(event, h11.Data):
-            self._check_chunk(event)
-        elif isinstance(event, h11.Request):
-            self.since, self._chunks, self._chunk_bytes = time.monotonic(), 0, 0
-            self._check_framing(event)
-        elif isinstance(event, h11.EndOfMessage):
-            self.since = time.monotonic()
-        return event
-
-    def start_next_cycle(self) -> None:
-        super().start_next_cycle()
-        self.since = time.monotonic()
-
-    def _check_head(self) -> None:
-        received, _ = self.trailing_data
-        if (found := HEAD_END_OR_FOLD.search(received)) and found[1]:
-            self._refuse("A header goes on in the next line.")
-
-    def _check_framing(self, request: h11.Request) -> None:
-        names = [name for name, _ in request.headers]
-        if b"transfer-encoding" in names:
-            if b"content-length" in names:
-                self._refuse("The request has both Content-Length and Transfer-Encoding.")
-            if request.http_version < b"1.1":
-                self._refuse("The request has Transfer-Encoding, which HTTP/1.0 does not know.")
-
-    def _check_chunk(self, data: h11.Data) -> None:
-        self._chunks += data.chunk_start
-        self._chunk_bytes += len(data.data)
-        if self._chunks > FREE_CHUNKS and self._chunk_bytes < self._chunks * MEAN_CHUNK_BYTES:
-            self._refuse(f"The body comes in {self._chunks} chunks of fewer than {MEAN_CHUNK_BYTES} bytes on average.")
-
-    def _refuse(self, reason: str) -> None:
-        self.refusal = reason
-        raise h11.RemoteProtocolError(reason)
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP over one connection, which ends when its client is late, or when others need its descriptor.
+    """One HTTP connection. It ends if its client is late, or if others need its descriptor.
 
-    Connections between the processes of the service, over a Unix socket, have no bounds.
+    Connections over a Unix socket have no bounds: they are between the processes of the service.
     """
 
     conn: StrictConnection
@@ -135,16 +80,16 @@ class BoundedProtocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self.conn = StrictConnection()
         self._application: ASGIApp = self.app
-        self.app = self._answer
+        self.app = self._run_application
         self._timer: asyncio.TimerHandle | None = None
-        self._unread, self._moved = 0, time.monotonic()
-        self._refused, self._dropped = False, 0
+        self._unread, self._progress_at = 0, time.monotonic()
+        self._is_refused, self._dropped_bytes = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self.client is not None:
-            self._timer = self.loop.call_later(LOOK_SECONDS, self._look)
-            if len(self.connections) > most_connections():
+            self._timer = self.loop.call_later(CHECK_SECONDS, self._end_if_late)
+            if len(self.connections) > get_max_connections():
                 self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,45 +98,53 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
-            self._dropped += len(data)
-            if self._dropped > LINGER_BYTES:
+        if self._is_refused:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > LINGER_BYTES:
                 self.flow.pause_reading()
         else:
             super().data_received(data)
 
     def timeout_keep_alive_handler(self) -> None:
-        if not self._refused:  # then the connection ends soon, and h11 would not let it end as an idle one
+        # A refused connection ends soon anyway, and h11 allows no orderly end of it.
+        if not self._is_refused:
             super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
-        if self._refused:
+        if self._is_refused:
             self.transport.abort()
         else:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer 400 in the service's words, and end the connection: nobody knows where its next request begins."""
-        self._refused = True
+        """Answer 400 with the service's error body, then end the connection.
+
+        The connection cannot go on, since nobody knows where its next request begins.
+        """
+        self._is_refused = True
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # the application is to stop, and to send nothing
+            self.cycle.disconnected = True  # so that the application stops, and what it sends goes nowhere
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(self._refusal())
+            self.transport.write(self._build_refusal())
             self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         else:  # in the middle of an answer
             self.transport.abort()
 
-    def _refusal(self) -> bytes:
-        """Return an answer of status 400. It bypasses h11, which has given up on the connection."""
-        number = request_id_of("")
+    def _build_refusal(self) -> bytes:
+        """Return an answer of status 400 as bytes. h11 makes no answers once it has found an error."""
+        request_id = request_id_of("")
         error = ErrorDetail(code=InvalidInput.code, message=self.conn.refusal, hint="Send HTTP/1.1 as RFC 9112 has it.")
-        body = ErrorResponse(error=error, request_id=number).model_dump_json()
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{REQUEST_ID}: {number}\r\n"
+        body = ErrorResponse(error=error, request_id=request_id).model_dump_json()
+        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{REQUEST_ID}: {request_id}\r\n"
         return f"HTTP/1.1 400 Bad Request\r\n{head}connection: close\r\n\r\n{body}".encode()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application; after an answer to part of a request, say so, linger, and close."""
+    async def _run_application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application.
+
+        If it answers before the whole request has come, add `Connection: close` to the answer, and linger before the
+        connection ends.
+        """
         is_early = is_finished = False
 
         async def send_and_hold_the_end(message: Message) -> None:
@@ -209,7 +162,11 @@ class BoundedProtocol(H11Protocol):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _linger(self, receive: Receive) -> None:
-        """Give the client time to see the answer: had the connection been closed, its data would be met by a reset."""
+        """Read what the client still sends, so that it has time to read the answer.
+
+        If the server closed the connection at once, the system would answer the client's data by a reset, and the
+        client might lose the answer.
+        """
         length = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
@@ -221,30 +178,32 @@ class BoundedProtocol(H11Protocol):
                 self.flow.pause_reading()
                 await asyncio.sleep(LINGER_SECONDS)
 
-    def _look(self) -> None:
-        """End the connection if its client is late, else look again later: also while it is being closed."""
+    def _end_if_late(self) -> None:
+        """End the connection if its client is late, else check again later, even while the connection is closing."""
         if self._is_late(time.monotonic()):
             self.transport.abort()
         else:
-            self._timer = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._timer = self.loop.call_later(CHECK_SECONDS, self._end_if_late)
 
     def _is_late(self, now: float) -> bool:
+        """Return whether the client has used up its time for a head, a body, or reading an answer."""
         state, seconds = self.conn.their_state, now - self.conn.since
         if state is h11.IDLE and seconds > HEAD_SECONDS:
             return True
-        # Where reading is paused, it is the application that does not read.
-        if state is h11.SEND_BODY and seconds > _body_seconds() + BODY_GRACE_SECONDS and not self.flow.read_paused:
+        # If reading is paused, the client is not to blame: the application does not read.
+        if state is h11.SEND_BODY and seconds > _read_body_seconds() + BODY_GRACE_SECONDS and not self.flow.read_paused:
             return True
-        unread = self._unread_bytes()
-        # More of an answer is only written once most of the last part is gone: that it grows is progress as well.
+        unread = self._count_unread_bytes()
+        # uvicorn writes more of an answer once the client has taken most of the last part. So growth is progress too.
         if unread == 0 or abs(unread - self._unread) >= ANSWER_BYTES:
-            self._unread, self._moved = unread, now
-        return now - self._moved > ANSWER_SECONDS
+            self._unread, self._progress_at = unread, now
+        return now - self._progress_at > ANSWER_SECONDS
 
-    def _unread_bytes(self) -> int:
+    def _count_unread_bytes(self) -> int:
         """Return how many bytes of answers the client has not acknowledged; 0 once the system has taken all of them.
 
-        Without what the system holds, a slow client would seem to stand still: it takes more only by the megabyte.
+        The count includes the bytes in the system's buffer. The system takes more only by the megabyte, so that a slow
+        client would otherwise seem to make no progress.
         """
         if not (buffered := self.transport.get_write_buffer_size()):
             return 0
@@ -255,54 +214,63 @@ class BoundedProtocol(H11Protocol):
         return buffered
 
     def _make_room(self) -> None:
-        """End the connections that have kept the service waiting longest; this one, if all others are being served."""
-        since = {each: moment for each in self.connections if (moment := each.waits_since()) is not None}
-        since.pop(self, None)
-        oldest = sorted(since, key=since.__getitem__)[: 1 + int(len(since) * MAKE_ROOM_SHARE)]
-        for each in oldest or [self]:
-            each.transport.abort()
+        """End the connections that have waited longest for their clients.
+
+        If the service works on requests of all other connections, end this one.
+        """
+        waiting_since = {
+            connection: since for connection in self.connections if (since := connection.waits_since()) is not None
+        }
+        waiting_since.pop(self, None)
+        count = 1 + int(len(waiting_since) * MAKE_ROOM_SHARE)
+        oldest = sorted(waiting_since, key=waiting_since.__getitem__)[:count]
+        for connection in oldest or [self]:
+            connection.transport.abort()
 
     def waits_since(self) -> float | None:
-        """Return since when the connection waits for its client; None while the service works on a request."""
+        """Return since when the connection has waited for its client; None while the service works on a request."""
         if self.client is None:
             return None
-        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR) or self._refused:
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR) or self._is_refused:
             return self.conn.since
-        return max(self._moved, self.conn.since) if self.transport.get_write_buffer_size() else None
+        return max(self._progress_at, self.conn.since) if self.transport.get_write_buffer_size() else None
 
 
-class Rarely(logging.Filter):
-    """Lets asyncio's line that no connection can be accepted through once in SAME_LINE_SECONDS."""
+class RepeatFilter(logging.Filter):
+    """Drops repetitions, within SAME_LINE_SECONDS, of asyncio's line that no connection can be accepted."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = -SAME_LINE_SECONDS
+        self._last_logged = -SAME_LINE_SECONDS
 
     def filter(self, record: logging.LogRecord) -> bool:
         if "socket.accept() out of system resource" not in record.getMessage():
             return True
-        if record.created < self._last + SAME_LINE_SECONDS:
+        if record.created < self._last_logged + SAME_LINE_SECONDS:
             return False
-        self._last = record.created
+        self._last_logged = record.created
         return True
 
 
-def most_connections() -> int:
+def get_max_connections() -> int:
     """Return how many connections may be open at a time, at least 1."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(int(descriptors * DESCRIPTOR_SHARE), 1)
 
 
 @cache
-def _body_seconds() -> float:
+def _read_body_seconds() -> float:
     return Settings().body_seconds
 
 
-def limit() -> None:
-    """Bound the connections of every uvicorn that starts in this process afterwards, and raise its descriptor limit."""
+def bound_connections() -> None:
+    """Bound the connections of every uvicorn server that starts later in this process.
+
+    Also raise the process's limit of descriptors as far as the system allows.
+    """
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
-    config.WS_PROTOCOLS["auto"] = None  # a connection that becomes a WebSocket would have no bounds
+    config.WS_PROTOCOLS["auto"] = None  # a WebSocket connection would have no bounds
     vars(constants).update(SSL_HANDSHAKE_TIMEOUT=HEAD_SECONDS, ACCEPT_RETRY_DELAY=ACCEPT_AGAIN_SECONDS)
-    logging.getLogger("asyncio").addFilter(Rarely())
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    logging.getLogger("asyncio").addFilter(RepeatFilter())
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

@@ -1,4 +1,4 @@
-"""The two services as BentoML's workers run them: logged, traced, and without the parts of BentoML that harm here."""
+"""The classes of the two BentoML services. They add logs and traces, and correct BentoML where it does harm."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ with private_names(__name__):
     require_in_code(BaseAppFactory.__init__, "timeout")
 
 
-def addresses() -> dict[str, str]:
+def get_addresses() -> dict[str, str]:
     """Return the addresses at which BentoML's services reach each other, by the service's name.
 
-    The mapping is BentoML's own: a change of it counts.
+    The mapping is BentoML's own: BentoML sees every change of it.
     """
     mapping: dict[str, str] = BentoMLContainer.remote_runner_mapping.get()
     return mapping
 
 
 class Worker(bentoml.Service[Any]):
-    """A service whose worker logs and traces as the settings say."""
+    """A BentoML service whose worker logs and traces as the settings say."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Return the ASGI application of the worker. BentoML asks for it once, as the worker starts."""
+        """Return the ASGI application of the worker. BentoML calls this once, when the worker starts."""
         shutdown.end_with_supervisor()
         settings = Settings()
         logs.configure(settings.log_format, self.name)
@@ -53,27 +53,27 @@ class Worker(bentoml.Service[Any]):
             BentoMLContainer.tracer_provider.set(tracing.start(self.name))
         self.inject_config()
         factory = ServiceAppFactory(self, is_main=is_main)
-        # BentoML never cancels its timers: each keeps about 10 kB of its request until the timeout of BentoML, however
-        # soon the request is answered. The service has a timeout of its own.
+        # The service has a timeout of its own. BentoML never cancels the timer of a request: even after the answer, the
+        # timer keeps about 10 kB of the request in memory until it ends.
         factory.timeout = None
         app = self.build_app(factory)
-        # Objects loaded by now stay. Without this the collector would go through all of them whenever an answer makes
-        # thousands of small records (measured: a third of the time that /explain takes for its reasons).
+        # The objects that exist now live as long as the process. Without `freeze` the collector would visit all of them
+        # whenever an answer makes thousands of small records (measured: a third of the time of /explain's reasons).
         gc.collect()
         gc.freeze()
         return tracing.Unlinked(app)
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        """Return the ASGI application that `factory` makes, with the changes of the subclass."""
+        """Return the ASGI application that `factory` makes, as the subclass changes it."""
         raise NotImplementedError
 
 
 class Api(Worker):
-    """The service that HTTP reaches: with misfit's OpenAPI document, and no paths but those that exist."""
+    """The HTTP service. It has misfit's OpenAPI document, and refuses paths that do not exist."""
 
     @property
     def openapi_spec(self) -> SimpleNamespace:
-        """The OpenAPI document, in place of BentoML's."""
+        """Return misfit's OpenAPI document, in place of BentoML's."""
         return SimpleNamespace(asdict=openapi.document)
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
@@ -81,7 +81,7 @@ class Api(Worker):
 
 
 class Batching(Worker):
-    """The service that runs the networks: the waits in its queues are measured."""
+    """The service that runs the networks. It measures how long rows wait in its queues."""
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
         measure_waits(factory.dispatchers)

@@ -35,7 +35,7 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
     files together unpack to more than `max_bytes`.
     """
     is_tar = content[257:262] == b"ustar"
-    members = _tar_members(content, max_members) if is_tar else _zip_members(content, max_members)
+    members = _list_tar(content, max_members) if is_tar else _list_zip(content, max_members)
     members = [member for member in members if not any(map(_is_clutter, PurePosixPath(member.name).parts))]
     _check_count(len(members), max_members)
     if (total := sum(member.size for member in members)) > max_bytes:
@@ -45,7 +45,7 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
     return members
 
 
-def _zip_members(content: bytes | memoryview, max_members: int) -> list[Member]:
+def _list_zip(content: bytes | memoryview, max_members: int) -> list[Member]:
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
     _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
     try:
@@ -67,8 +67,8 @@ def _zip_members(content: bytes | memoryview, max_members: int) -> list[Member]:
     ]
 
 
-def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
-    """Return the first `most` bytes of a member. Raises UndecodableImage where it cannot be unpacked."""
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Return the first `max_bytes` bytes of a member. Raises UndecodableImage if it cannot be unpacked."""
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UndecodableImage(
             f"{quoted(info.filename)} is encrypted, or compressed by method {info.compress_type}.",
@@ -76,12 +76,12 @@ def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
         )
     try:
         with archive.open(info) as file:
-            return file.read(min(most, info.file_size))  # never more than the directory promised
+            return file.read(min(max_bytes, info.file_size))  # never more than the directory promised
     except Exception as error:  # zlib.error, BadZipFile, EOFError, struct.error ...: it depends on the damage
         raise UndecodableImage(f"{quoted(info.filename)} cannot be unpacked: {error}.") from error
 
 
-def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:
+def _list_tar(content: bytes | memoryview, max_members: int) -> list[Member]:
     view = memoryview(content)
     members = []
     try:
@@ -90,14 +90,14 @@ def _tar_members(content: bytes | memoryview, max_members: int) -> list[Member]:
                 _check_count(number, 2 * max_members)
                 if info.isreg() and not info.issparse():
                     data = view[info.offset_data : info.offset_data + info.size]
-                    members.append(Member(info.name, info.size, partial(bytes, data), partial(_first, data)))
+                    members.append(Member(info.name, info.size, partial(bytes, data), partial(_take_first, data)))
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
     return members
 
 
-def _first(data: memoryview, most: int) -> memoryview:
-    return data[:most]
+def _take_first(data: memoryview, max_bytes: int) -> memoryview:
+    return data[:max_bytes]
 
 
 def _is_clutter(part: str) -> bool:

@@ -152,7 +152,7 @@ def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
             "Send the image file's own bytes. URLs are never fetched.",
         ) from error
     except Exception as error:
-        raise _undecodable(error) from error
+        raise _build_error(error) from error
     try:
         limits.check_pixels(image.size)
         if image.mode in ("I", "F"):
@@ -164,14 +164,14 @@ def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         if resize == "fit":
             # Pillow decodes a large JPEG at a fraction of its size, but at least twice the size that the model takes.
             image.draft(None, (2 * max(spec.width, spec.height),) * 2)
-        cost = _cost(image, size, content) + compressed_texts * MIB
+        cost = _estimate_cost(image, size, content) + compressed_texts * MIB
         limits.check_cost(cost, size, length)
     except MisfitError:
         image.close()
         raise
     except Exception as error:
         image.close()
-        raise _undecodable(error) from error
+        raise _build_error(error) from error
     return Opened(image, cost)
 
 
@@ -185,10 +185,10 @@ def decode(opened: Opened, spec: Spec, resize: Resize) -> Uint8Array:
     except MisfitError:
         raise
     except Exception as error:
-        raise _undecodable(error) from error
+        raise _build_error(error) from error
 
 
-def _undecodable(error: Exception) -> UndecodableImage:
+def _build_error(error: Exception) -> UndecodableImage:
     """Return the error for anything that Pillow raised: on damaged input its decoders raise nearly every type."""
     return UndecodableImage(
         f"The image cannot be decoded: {error or type(error).__name__}.",
@@ -196,30 +196,30 @@ def _undecodable(error: Exception) -> UndecodableImage:
     )
 
 
-def _cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
+def _estimate_cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
     """Return the bytes that decoding an opened image takes. `size` is its full size; `image` may be scaled down."""
-    each = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
+    pixel_bytes = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
     if image.mode == "RGB" and "transparency" in image.info:
-        each = MOST_BYTES_PER_PIXEL
+        pixel_bytes = MOST_BYTES_PER_PIXEL
     # EXIF may come after a PNG's pixels: Pillow would decode the image to find it.
     exif_is_readable = image.format != "PNG" or "exif" in image.info
     if exif_is_readable and image.getexif().get(ORIENTATION, 1) != 1:
-        each += 4  # for the turned copy
+        pixel_bytes += 4  # for the turned copy
     if image.format == "WEBP":
-        each += WEBP_CANVAS_BYTES
-    cost = image.width * image.height * each
+        pixel_bytes += WEBP_CANVAS_BYTES
+    cost = image.width * image.height * pixel_bytes
     if image.format in ("JPEG", "MPO"):
-        cost += _coefficients(image, size[0] * size[1], bytes(content))
+        cost += _estimate_coefficients(image, size[0] * size[1], bytes(content))
     return cost
 
 
-def _coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:
+def _estimate_coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:
     """Return the bytes that a JPEG of `pixels` pixels takes before it is scaled down."""
     header_end = image.fp.tell() if image.fp is not None else 0
     bands = len(image.getbands())
-    first = content.rfind(START_OF_SCAN, 0, header_end)
-    in_first_scan = content[first + 4] if 0 <= first < len(content) - 4 else bands
-    if "progressive" not in image.info and in_first_scan >= bands:
+    first_scan = content.rfind(START_OF_SCAN, 0, header_end)
+    first_scan_bands = content[first_scan + 4] if 0 <= first_scan < len(content) - 4 else bands
+    if "progressive" not in image.info and first_scan_bands >= bands:
         return pixels
     scans = 1 + content.count(START_OF_SCAN, header_end)
     return pixels * (1 + COEFFICIENT_BYTES * bands) + pixels * scans // SCANS_PER_BYTE

@@ -29,8 +29,8 @@ def overlays(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
     grey = (image.astype(np.float32) @ weights).round().astype(np.uint32)
     peaks = np.where((peaks := evidence.max(axis=(1, 2), keepdims=True)) > 0, peaks, 1)
     small = (evidence / peaks * (STRENGTHS - 1)).astype(np.float32)
-    enlarged = [Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR) for each in small]
-    strength = np.stack([np.asarray(each) for each in enlarged]).round().astype(np.uint32)
+    enlarged = [Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR) for heat in small]
+    strength = np.stack([np.asarray(heat) for heat in enlarged]).round().astype(np.uint32)
     result: Uint8Array = TINTED[strength * GREYS + grey]
     return result
 

@@ -39,21 +39,21 @@ class _UntakenBytes(BytesIO):
     That is enough for ZipFile, which rewrites nothing before the last entry's header.
     """
 
-    _taken = 0
+    _taken_bytes = 0
 
     def take(self) -> bytes:
         """Return everything that was written since the last call."""
         content = self.getvalue()
-        self._taken += len(content)
+        self._taken_bytes += len(content)
         super().seek(0)
         self.truncate()
         return content
 
     def tell(self) -> int:
-        return self._taken + super().tell()
+        return self._taken_bytes + super().tell()
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._taken + super().seek(offset - self._taken if whence == 0 else offset, whence)
+        return self._taken_bytes + super().seek(offset - self._taken_bytes if whence == 0 else offset, whence)
 
 
 def file_stem(image_id: str) -> str:

@@ -27,7 +27,7 @@ class LocalNetworks:
 
     @property
     def provider(self) -> str:
-        """The ONNX Runtime execution provider that runs the networks."""
+        """Return the ONNX Runtime execution provider that runs the networks."""
         return self._networks.provider
 
     async def encode(self, images: Uint8Array) -> Float32Array:

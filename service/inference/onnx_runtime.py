@@ -49,7 +49,7 @@ class OnnxNetworks:
         names += [DECODER] if self.capabilities.can_decode else []
         names += [SALIENCY] if self.capabilities.has_saliency else []
         with_gpu = require_gpu or has_gpu()
-        self._sessions = {name: _open(bundle.directory / name, with_gpu) for name in names}
+        self._sessions = {name: _open_session(bundle.directory / name, with_gpu) for name in names}
         self.provider: str = self._sessions[ENCODER].get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
@@ -82,8 +82,8 @@ class OnnxNetworks:
 
     def encode(self, images: Uint8Array) -> Float32Array:
         """Encode images, uint8 (N, H, W, C), to latents float32 (N, 2, L): mean, logvar."""
-        encoder = self._session(ENCODER)
-        (latents,) = self._tiled(lambda tile: (_run(encoder, "images", tile),), images)
+        encoder = self._get_session(ENCODER)
+        (latents,) = self._run_tiles(lambda tile: (_run(encoder, "images", tile),), images)
         return latents
 
     def encode_checked(self, images: Uint8Array) -> CheckedLatents:
@@ -91,22 +91,22 @@ class OnnxNetworks:
 
         Raises BundleMissing where the bundle has no decoder.
         """
-        encoder, decoder = self._session(ENCODER), self._session(DECODER)
+        encoder, decoder = self._get_session(ENCODER), self._get_session(DECODER)
 
         def check(tile: Uint8Array) -> tuple[Float32Array, Float32Array]:
             latents = _run(encoder, "images", tile)
             decoded = _run(decoder, "latents", np.ascontiguousarray(latents[:, 0]))
             return latents, reconstruction_error(tile, decoded).astype(np.float32)
 
-        return CheckedLatents(*self._tiled(check, images))
+        return CheckedLatents(*self._run_tiles(check, images))
 
     def decode(self, latents: Float32Array) -> Uint8Array:
         """Decode latents, float32 (N, L), to images uint8 (N, H, W, C).
 
         Raises BundleMissing where the bundle has no decoder.
         """
-        decoder = self._session(DECODER)
-        (images,) = self._tiled(lambda tile: (_run(decoder, "latents", tile),), latents)
+        decoder = self._get_session(DECODER)
+        (images,) = self._run_tiles(lambda tile: (_run(decoder, "latents", tile),), latents)
         return images
 
     def saliency(self, images: Uint8Array) -> Float32Array:
@@ -114,20 +114,20 @@ class OnnxNetworks:
 
         Raises BundleMissing where the bundle has no saliency graph.
         """
-        saliency = self._session(SALIENCY)
-        (maps,) = self._tiled(lambda tile: (_run(saliency, "images", tile),), images)
+        saliency = self._get_session(SALIENCY)
+        (maps,) = self._run_tiles(lambda tile: (_run(saliency, "images", tile),), images)
         return maps
 
     def computed_rows(self, rows: int) -> int:
         """Return how many rows are computed for `rows` rows: padding fills the last tile."""
         return math.ceil(rows / self._tile_rows) * self._tile_rows
 
-    def _session(self, name: str) -> ort.InferenceSession:
+    def _get_session(self, name: str) -> ort.InferenceSession:
         if name not in self._sessions:
             raise BundleMissing(f"The bundle has no {name}.", "Serve a bundle that has one: `capabilities` says it.")
         return self._sessions[name]
 
-    def _tiled(
+    def _run_tiles(
         self, run: Callable[[NDArray[Any]], tuple[NDArray[Any], ...]], rows: NDArray[Any]
     ) -> tuple[NDArray[Any], ...]:
         """Return the outputs of `run` for `rows`, tile by tile: each tile, the last one padded, in its own thread."""
@@ -147,7 +147,7 @@ def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArra
     return np.asarray(result)
 
 
-def _open(path: Path, with_gpu: bool) -> ort.InferenceSession:
+def _open_session(path: Path, with_gpu: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # One thread a tile, as many tiles at a time as there are CPUs. Several threads on one tile would meet after
     # every layer, and all wait, or spin, for the one whose CPU another process has.

@@ -30,7 +30,7 @@ class Networks(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model can do; a method that needs more than that must not be called."""
+        """Return what the model can do. Callers must not call a method that needs more."""
 
     async def encode(self, images: Uint8Array) -> Float32Array:
         """Encode images, uint8 (n, H, W, C), to latents (n, 2, L): mean and logvar."""

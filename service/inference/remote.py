@@ -20,7 +20,7 @@ from service.inference.protocol import CheckedLatents
 from service.inference.wire_format import unpack
 
 PROBE_SECONDS = 3
-LOOK_SECONDS = 0.3
+CHECK_SECONDS = 0.3
 # A busy process may miss a probe; one that misses so many in a row is gone.
 PROBES_MISSED = 3
 # How many connections may break under one call as it takes them up.
@@ -36,27 +36,27 @@ class RemoteNetworks:
     def __init__(
         self, inference: Any, capabilities: Capabilities, has_ended: Callable[[], bool] = lambda: False
     ) -> None:
-        """`inference` is BentoML's proxy; `has_ended` tells whether the process was there and is no more."""
+        """Call the networks through BentoML's proxy `inference`. `has_ended` tells whether their process has ended."""
         self._inference, self._has_ended = inference, has_ended
         self.capabilities = capabilities
 
     async def encode(self, images: Uint8Array) -> Float32Array:
-        latents: Float32Array = await self._ask("encode", images)
+        latents: Float32Array = await self._call("encode", images)
         return latents
 
     async def encode_checked(self, images: Uint8Array) -> CheckedLatents:
-        return unpack(await self._ask("encode_checked", images))
+        return unpack(await self._call("encode_checked", images))
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
-        images: Uint8Array = await self._ask("decode", latents)
+        images: Uint8Array = await self._call("decode", latents)
         return images
 
     async def saliency(self, images: Uint8Array) -> Float32Array:
-        maps: Float32Array = await self._ask("saliency", images)
+        maps: Float32Array = await self._call("saliency", images)
         return maps
 
     async def provider(self) -> str:
-        return str(await self._ask("provider"))
+        return str(await self._call("provider"))
 
     async def is_ready(self) -> bool:
         if self._has_ended():
@@ -66,16 +66,16 @@ class RemoteNetworks:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def _ask(self, method: str, *arguments: object) -> Any:
+    async def _call(self, method: str, *arguments: object) -> Any:
         call = getattr(self._inference.to_async, method)
         self._check_alive()
         try:
             for _ in range(STALE_CONNECTIONS):
                 try:
-                    return await self._while_ready(call(*arguments))
+                    return await self._await_while_ready(call(*arguments))
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                     continue  # an idle connection that was just being closed: use another
-            return await self._while_ready(call(*arguments))
+            return await self._await_while_ready(call(*arguments))
         except (aiohttp.ClientError, BentoMLException, TimeoutError) as error:
             raise InferenceUnavailable(
                 f"The networks' process does not answer: {type(error).__name__}.",
@@ -86,17 +86,17 @@ class RemoteNetworks:
         if self._has_ended():
             raise InferenceUnavailable("The networks' process has ended.", "GET /readyz tells when it is back.")
 
-    async def _while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
+    async def _await_while_ready(self, call: Coroutine[Any, Any, Any]) -> Any:
         """Return what `call` returns. Raise TimeoutError once Inference is gone, whose socket stays open."""
-        task, missed, loop = asyncio.create_task(call), 0, asyncio.get_running_loop()
-        probed = loop.time()
+        task, missed_probes, loop = asyncio.create_task(call), 0, asyncio.get_running_loop()
+        last_probe = loop.time()
         try:
-            while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            while not (await asyncio.wait({task}, timeout=CHECK_SECONDS))[0]:
                 self._check_alive()
-                if loop.time() < probed + PROBE_SECONDS:
+                if loop.time() < last_probe + PROBE_SECONDS:
                     continue
-                missed, probed = 0 if await self.is_ready() else missed + 1, loop.time()
-                if missed == PROBES_MISSED:
+                missed_probes, last_probe = 0 if await self.is_ready() else missed_probes + 1, loop.time()
+                if missed_probes == PROBES_MISSED:
                     raise TimeoutError
             return task.result()
         finally:

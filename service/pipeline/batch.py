@@ -51,12 +51,12 @@ class EncodedImages:
 
     @property
     def positions(self) -> list[int]:
-        """The position of each usable image."""
+        """Return the position of each usable image."""
         return [position for position in range(len(self.ids)) if position not in self.errors]
 
     @property
     def native(self) -> Float32Array:
-        """The latents of the images that are not out of distribution."""
+        """Return the latents of the images that are not out of distribution."""
         return self.latents if self.check is None else self.latents[~self.check.is_ood]
 
 
@@ -70,12 +70,12 @@ class Batch:
 
     @property
     def positions(self) -> list[int]:
-        """The position in the request of each usable image."""
+        """Return the position in the request of each usable image."""
         return self.images.positions
 
     @property
     def typical(self) -> int | None:
-        """The row of the usable image nearest to the context, foreign ones left out; None where no image came."""
+        """Return the row of the usable image nearest to the context, foreign ones left out; None without images."""
         if self.scores is None:
             return None
         distances = self.scores.mahalanobis_squared

@@ -111,7 +111,7 @@ class ChunkedInference:
 
     @property
     def can_check(self) -> bool:
-        """Whether images can be told from those that are unlike anything the model has seen."""
+        """Return whether the bundle can tell which images are unlike anything the model has seen."""
         return self._familiarity is not None
 
     @property
@@ -122,7 +122,7 @@ class ChunkedInference:
 
     @property
     def _familiarity(self) -> Familiarity | None:
-        """The population's reconstruction errors, None where there is no decoder to compare with them."""
+        """Return the population's reconstruction errors; None without a decoder, as nothing can be compared then."""
         return self.bundle.population.familiarity if self.networks.capabilities.can_decode else None
 
     async def _encode_chunk(
@@ -174,9 +174,9 @@ class ChunkedInference:
 
     @property
     def _seconds_per_row(self) -> float:
-        """How much later than the row before it a row is due.
+        """Return how many seconds later than the previous row a row is due.
 
-        The last row of the largest request is due half of the timeout after the request began: from then on no new
+        The last row of the largest request is due half of the timeout after the request began. After that time, no new
         request overtakes it.
         """
         return self.settings.timeout_seconds / 2 / self.settings.max_images

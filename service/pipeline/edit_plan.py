@@ -63,9 +63,9 @@ class EditPlan:
 def check_count(count: int, bundle: Bundle) -> None:
     """Raise InvalidOption where one answer may not hold `count` pictures."""
     image = bundle.manifest.image
-    if count > (most := most_pictures(image)):
+    if count > (limit := most_pictures(image)):
         raise InvalidOption(
-            f"{count} pictures of {image.width} x {image.height} pixels; at most {most} are drawn at a time.",
+            f"{count} pictures of {image.width} x {image.height} pixels; at most {limit} are drawn at a time.",
             "Ask for fewer.",
         )
 
@@ -75,7 +75,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
 
     Raises InvalidOption where no image is to be edited, UnknownLatent, and what `latent_edits` raises.
     """
-    scores, context, latents = _scores(batch), batch.context, bundle.manifest.latents
+    scores, context, latents = _require_scores(batch), batch.context, bundle.manifest.latents
     live = bundle.population.live_dims
     positions = batch.positions
     if options.which == "all":
@@ -89,19 +89,19 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
             f"None of the {len(positions)} images is flagged, so there is nothing to edit.",
             'Name the images with which=all or which=["a.png", 3], or lower the threshold.',
         )
-    if len(rows) > (most := most_pictures(bundle.manifest.image)):
+    if len(rows) > (limit := most_pictures(bundle.manifest.image)):
         raise InvalidOption(
-            f"{len(rows)} images are to be edited; at most {most} are at a time.", "Name fewer in which."
+            f"{len(rows)} images are to be edited; at most {limit} are at a time.", "Name fewer in which."
         )
     start = batch.images.latents[rows, 0].astype(np.float64)
     repaired = None
     if options.edit == "counterfactual":
         if options.latents is None:
             repaired = minimal_sets.minimal_sets(batch.images.latents[rows], context, bundle.population)
-            # What is to be edited though it lies inside has no such set: then the latent most to blame changes.
+            # An image that already fits has no such set. Change the latent that is most to blame.
             terms = attribution.attribute(batch.images.latents[rows], context, bundle.population)
-            most = np.arange(len(latents)) == attribution.order(terms, context)[:, :1]
-            repaired = np.where(repaired.any(axis=1, keepdims=True), repaired, most)
+            most_to_blame = np.arange(len(latents)) == attribution.order(terms, context)[:, :1]
+            repaired = np.where(repaired.any(axis=1, keepdims=True), repaired, most_to_blame)
         else:
             dims = [latent_names.resolve(latent, latents) for latent in options.latents]
             repaired = np.isin(np.arange(len(latents)), dims)[None].repeat(len(rows), axis=0)
@@ -158,10 +158,10 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Edi
             f"{names[0]} {step:+.1f} sd" for step in np.linspace(-options.span, options.span, options.steps)
         ]
     else:
-        if len(dims) * options.steps > (most := most_pictures(bundle.manifest.image)):
+        if len(dims) * options.steps > (limit := most_pictures(bundle.manifest.image)):
             raise InvalidOption(
                 f"{len(dims)} latents in {options.steps} steps are {len(dims) * options.steps} pictures; at most "
-                f"{most} are drawn at a time.",
+                f"{limit} are drawn at a time.",
                 "Name fewer latents, or take fewer steps.",
             )
         grid = traversal.traverse(start, dims, options.steps, *moments, span=options.span)
@@ -198,9 +198,9 @@ def plan_sample(batch: Batch, options: SampleOptions, bundle: Bundle) -> EditPla
     sources = [-1] * options.count
     if options.method == "empirical":
         normal = np.flatnonzero(~batch.scores.is_outlier) if batch.scores is not None else np.empty(0, np.intp)
-        samples, sampled = sampling.sample_empirical(batch.images.latents[normal], options.count, rng)
+        samples, sampled_rows = sampling.sample_empirical(batch.images.latents[normal], options.count, rng)
         positions = batch.positions
-        sources = [positions[normal[row]] for row in sampled]
+        sources = [positions[normal[row]] for row in sampled_rows]
     else:
         live = bundle.population.live_dims
         samples = sampling.sample_gaussian(
@@ -243,7 +243,7 @@ def _plan_from_one(
     )
 
 
-def _scores(batch: Batch) -> Scores:
+def _require_scores(batch: Batch) -> Scores:
     assert batch.scores is not None, "an edit is of images"
     return batch.scores
 
@@ -251,7 +251,7 @@ def _scores(batch: Batch) -> Scores:
 def _find_row(choice: ImageChoice, batch: Batch) -> int:
     """Return the row of the usable image with that index or id. Raise InvalidOption."""
     ids, errors = batch.images.ids, batch.images.errors
-    position = ids.index(choice) if choice in ids else _index(choice, len(ids))
+    position = ids.index(choice) if choice in ids else _parse_index(choice, len(ids))
     if position is None:
         raise InvalidOption(
             f"There is no image {quoted(choice)} among the {len(ids)} of the request.",
@@ -264,7 +264,7 @@ def _find_row(choice: ImageChoice, batch: Batch) -> int:
     return batch.positions.index(position)
 
 
-def _index(choice: ImageChoice, count: int) -> int | None:
+def _parse_index(choice: ImageChoice, count: int) -> int | None:
     """Return `choice` as a number where it is one below `count`, else None."""
     text = str(choice)
     is_number = text.isdecimal() and len(text) <= MOST_INDEX_DIGITS and int(text) < count

@@ -64,9 +64,9 @@ class EditResult:
 
     def as_zip(self) -> Iterator[bytes]:
         """Yield a zip: a PNG for each picture, named by its place and id, and answer.json with everything else."""
-        return zip_writer.zip_pieces(self._files())
+        return zip_writer.zip_pieces(self._iterate_files())
 
-    def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+    def _iterate_files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         digits = len(str(len(self.images) - 1))
         for place, image in enumerate(self.images):
             name = f"{place:0{digits}}_{zip_writer.file_stem(self.plan.ids[place])}.png"
@@ -115,21 +115,21 @@ def build_result(plan: EditPlan, decoded: DecodedImages, bundle: Bundle) -> Edit
             before = posterior.mahalanobis(plan.start, context, population).tolist()
         distances = [Distances(before=b, after=a, reencoded=r) for b, a, r in zip(before, after, again, strict=True)]
         fits = posterior.inside(reencoded, context, population).tolist()
-    changed: list[list[str]] = [[] for _ in images]
+    changed_names: list[list[str]] = [[] for _ in images]
     if plan.start is not None:
-        moved = np.abs(plan.latents - plan.start) > UNCHANGED
-        changed = [[names[dim] for dim in population.live_dims if row[dim]] for row in moved]
+        is_changed = np.abs(plan.latents - plan.start) > UNCHANGED
+        changed_names = [[names[dim] for dim in population.live_dims if row[dim]] for row in is_changed]
     pictures = [
         Picture(
             id=id_,
             index=source if source >= 0 else None,
-            changed=changes,
+            changed=changed,
             latents=latents,
             mahalanobis_squared=distance,
             inside=fit,
         )
-        for id_, source, changes, latents, distance, fit in zip(
-            plan.ids, plan.sources, changed, plan.latents.tolist(), distances, fits, strict=True
+        for id_, source, changed, latents, distance, fit in zip(
+            plan.ids, plan.sources, changed_names, plan.latents.tolist(), distances, fits, strict=True
         )
     ]
     scored_context: ScoredContext | None = None if context is None else responses.build_scored_context(context)

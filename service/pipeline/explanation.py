@@ -43,20 +43,22 @@ class Explanation:
             records = self.explained.details(rows)
             for row, record in enumerate(records, start=rows.start):
                 if row in places:
-                    names, overlays = self._draw(places[row])
+                    names, overlays = self._draw_maps(places[row])
                     record["heat_maps"] = [
                         {"latent": name, "image": png.to_base64(overlay)}
                         for name, overlay in zip(names, overlays, strict=True)
                     ]
             return records
 
-        weights = self._weights()
-        weights[self.explained.mapped] += self.explained.top.shape[1] * record_sizes.heat_map(self.bundle)
-        return responses.build_chunked_score_response(self.batch, self.bundle, details, weights)
+        sizes = self._estimate_sizes()
+        sizes[self.explained.mapped] += self.explained.top.shape[1] * record_sizes.heat_map(self.bundle)
+        return responses.build_chunked_score_response(self.batch, self.bundle, details, sizes)
 
     def without_maps(self) -> ChunkedResponse[ScoreResponse]:
         """Return the answer without heat maps."""
-        return responses.build_chunked_score_response(self.batch, self.bundle, self.explained.details, self._weights())
+        return responses.build_chunked_score_response(
+            self.batch, self.bundle, self.explained.details, self._estimate_sizes()
+        )
 
     def as_sheet(self) -> bytes:
         """Return one sheet as PNG: a row for each image with heat maps, the image first, the most outlying on top.
@@ -70,21 +72,21 @@ class Explanation:
             )
         rows, captions = [], []
         for number, row in enumerate(self.explained.mapped):
-            names, overlays = self._draw(number)
+            names, overlays = self._draw_maps(number)
             rows.append(np.stack([np.broadcast_to(self.pixels[number], overlays.shape[1:]), *overlays]))
-            captions.append(f"{self._id(row)}: {', '.join(names)}")
+            captions.append(f"{self._get_id(row)}: {', '.join(names)}")
         columns = ("as sent", *(f"top {place + 1}" for place in range(len(rows[0]) - 1)))
         return contact_sheet.sheet_png(rows, captions, columns)
 
     def as_zip(self) -> Iterator[bytes]:
         """Yield a zip: a PNG for each heat map, named by its image's rank and id and its latent, and answer.json."""
-        return zip_writer.zip_pieces(self._files())
+        return zip_writer.zip_pieces(self._iterate_files())
 
-    def _files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+    def _iterate_files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         assert self.batch.scores is not None, "explanations are of images"
         places: dict[str, tuple[int, int]] = {}  # of two maps of one name, the last
         for number, (row, dims) in enumerate(zip(self.explained.mapped, self.explained.top, strict=True)):
-            rank, image = self.batch.scores.rank[row], zip_writer.file_stem(self._id(row))
+            rank, image = self.batch.scores.rank[row], zip_writer.file_stem(self._get_id(row))
             for place, dim in enumerate(dims):
                 name = zip_writer.file_stem(self.bundle.manifest.latents[dim].name)
                 places[f"{rank:04}_{image}_{name}.png"] = number, place
@@ -93,16 +95,16 @@ class Explanation:
             yield name, iter([png.to_png(overlay)])
         yield "answer.json", self.without_maps().json(indent=2)
 
-    def _draw(self, number: int) -> tuple[list[str], Uint8Array]:
+    def _draw_maps(self, number: int) -> tuple[list[str], Uint8Array]:
         """Return the latents' names and the overlays (t, H, W, 3) of the image `explained.mapped[number]`."""
         latents = self.bundle.manifest.latents
         overlays = heat_map.overlays(self.pixels[number], self.evidence[number])
         return [latents[dim].name for dim in self.explained.top[number]], overlays
 
-    def _id(self, row: np.intp) -> str:
+    def _get_id(self, row: np.intp) -> str:
         return self.batch.images.ids[self.batch.positions[row]]
 
-    def _weights(self) -> NDArray[np.int64]:
+    def _estimate_sizes(self) -> NDArray[np.int64]:
         return np.full(len(self.batch.positions), self.explained.record_bytes)
 
 
@@ -111,14 +113,15 @@ def limit_mapped_images(images: int, options: ExplainOptions, bundle: Bundle) ->
 
     Raises InvalidOption where `options` want more of them than one answer may hold.
     """
-    each, most = maps_of_image(options, bundle), most_pictures(bundle.manifest.image)
-    if options.heat_maps == "all" and bundle.manifest.capabilities.has_saliency and images * each > most:
+    maps, limit = maps_of_image(options, bundle), most_pictures(bundle.manifest.image)
+    if options.heat_maps == "all" and bundle.manifest.capabilities.has_saliency and images * maps > limit:
         raise InvalidOption(
-            f"{images} images with {each} heat maps each are {images * each} maps; at most {most} are drawn at a time.",
+            f"{images} images with {maps} heat maps each are {images * maps} maps; at most {limit} are drawn at a "
+            "time.",
             "Ask for heat_maps=flagged or for a smaller top, or send fewer images, with a context or a reference set "
             "so that they are still compared with the same.",
         )
-    return max(1, most // max(each, 1))
+    return max(1, limit // max(maps, 1))
 
 
 def warn_of_unmapped(batch: Batch, mapped: int) -> str | None:

@@ -141,17 +141,17 @@ class Pipeline:
         """
         if len(mapped) == 0:
             return batch.images.pixels[:0], np.empty(0)
-        pixels, typical = await self._pixels_of(request, batch, mapped), await self._typical_image(request, batch)
-        typical_maps, parts, done = None, [], 0
+        pixels, typical = await self._get_pixels(request, batch, mapped), await self._get_typical_image(request, batch)
+        typical_maps, parts, start = None, [], 0
         async for maps in self._inference.saliency(np.concatenate([typical, pixels])):
             if typical_maps is None:
                 typical_maps, maps = maps[0], maps[1:]
-            explained, rows = await explaining, slice(done, done + len(maps))
+            explained, rows = await explaining, slice(start, start + len(maps))
             parts.append(explanation.compute_evidence(maps - typical_maps, explained.top[rows], explained.signs[rows]))
-            done += len(maps)
+            start += len(maps)
         return pixels, np.concatenate(parts)
 
-    async def _pixels_of(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
+    async def _get_pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
         """Return the usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or decoded again."""
         if len(batch.images.pixels):
             return batch.images.pixels[rows]
@@ -159,7 +159,7 @@ class Pipeline:
         uploads = [request.images[positions[row]] for row in rows]
         return await self._inference.read_pixels(uploads, request.options.resize, request.budget.again())
 
-    async def _typical_image(self, request: ImagesRequest[ScoringOptions], batch: Batch) -> Uint8Array:
+    async def _get_typical_image(self, request: ImagesRequest[ScoringOptions], batch: Batch) -> Uint8Array:
         """Return the image (1, H, W, C) that heat maps are compared with.
 
         It is the batch's most typical image where the batch is its own context, or the model cannot decode; else the
@@ -167,7 +167,7 @@ class Pipeline:
         """
         can_decode = self.networks.capabilities.can_decode
         if batch.typical is not None and (batch.context.source == "batch" or not can_decode):
-            return await self._pixels_of(request, batch, np.array([batch.typical]))
+            return await self._get_pixels(request, batch, np.array([batch.typical]))
         return await self._inference.decode(batch.context.location[None].astype(np.float32))
 
     async def fit(self, request: ImagesRequest[FitOptions]) -> FitResponse:
@@ -193,7 +193,7 @@ class Pipeline:
         batch = await self._score_request(request, keep_pixels=True)
         with self.hooks.stage("edit"):
             plan = await asyncio.to_thread(edit_plan.plan_edit, batch, request.options, self.bundle)
-        originals = await self._pixels_of(request, batch, np.searchsorted(batch.positions, plan.sources))
+        originals = await self._get_pixels(request, batch, np.searchsorted(batch.positions, plan.sources))
         return await self._carry_out(replace(plan, originals=originals))
 
     async def traverse(self, request: ImagesRequest[TraverseOptions]) -> EditResult:

@@ -87,7 +87,7 @@ def build_score_response(batch: Batch, options: ScoreOptions, bundle: Bundle) ->
 
     def details(rows: slice) -> list[Record]:
         records = _describe_check(batch, rows)
-        attributions = _attributions(explanations, limit, batch, bundle, rows)
+        attributions = _build_attributions(explanations, limit, batch, bundle, rows)
         for record, terms, reason in zip(records, attributions, explanations.reasons[rows], strict=True):
             record["attributions"] = terms
             record.setdefault("reason", reason)
@@ -98,7 +98,7 @@ def build_score_response(batch: Batch, options: ScoreOptions, bundle: Bundle) ->
 
 def select_mapped_rows(batch: Batch, options: ExplainOptions, limit: int) -> NDArray[np.intp]:
     """Return the rows of the usable images that get heat maps, the most outlying first and at most `limit`."""
-    scores = _scores(batch)
+    scores = _require_scores(batch)
     by_rank = np.argsort(scores.rank)
     selected = {"none": by_rank[:0], "flagged": by_rank[scores.is_outlier[by_rank]], "all": by_rank}[options.heat_maps]
     return selected[:limit]
@@ -111,13 +111,13 @@ def explain_without_maps(
     explanations = _explain(batch, bundle)
     latents = bundle.manifest.latents
     limit = bundle.manifest.latent_dim if options.attributions == "all" else options.top
-    factors = _factors(explanations, bundle)
+    factors = _make_factors(explanations, bundle)
     pairs = attribution.pairs(batch.images.latents, batch.context, bundle.population) if options.interactions else None
 
     def details(rows: slice) -> list[Record]:
         records = _describe_check(batch, rows)
         details_of = zip(
-            _attributions(explanations, limit, batch, bundle, rows),
+            _build_attributions(explanations, limit, batch, bundle, rows),
             factors(rows),
             explanations.reasons[rows],
             explanations.repaired[rows],
@@ -129,7 +129,9 @@ def explain_without_maps(
             record["minimal_set"] = [latents[dim].name for dim in np.flatnonzero(repaired)]
             record["factors"] = shares
         if pairs is not None:
-            for record, interactions in zip(records, _interactions(explanations, pairs, bundle, rows), strict=True):
+            for record, interactions in zip(
+                records, _build_interactions(explanations, pairs, bundle, rows), strict=True
+            ):
                 record["interactions"] = interactions
         return records
 
@@ -137,10 +139,10 @@ def explain_without_maps(
     signs = np.sign(np.take_along_axis(explanations.terms.marginal_z[mapped], top, axis=1))
     record_bytes = record_sizes.explained_item(options, bundle)
     if record_bytes * len(explanations.reasons) <= EARLY_BYTES:
-        # Made now, while the networks work on the heat maps.
-        made = details(slice(0, len(explanations.reasons)))
+        # Make the records now, while the networks work on the heat maps.
+        early_records = details(slice(0, len(explanations.reasons)))
         return ExplanationWithoutMaps(
-            lambda rows: [record.copy() for record in made[rows]], record_bytes, mapped, top, signs
+            lambda rows: [record.copy() for record in early_records[rows]], record_bytes, mapped, top, signs
         )
     return ExplanationWithoutMaps(details, record_bytes, mapped, top, signs)
 
@@ -149,7 +151,7 @@ def build_chunked_score_response(
     batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64]
 ) -> ChunkedResponse[ScoreResponse]:
     """Return the answer, an item for each image. `weights` (k,) are the bytes of JSON of each usable image's item."""
-    scores, images = _scores(batch), batch.images
+    scores, images = _require_scores(batch), batch.images
     if not all(np.isfinite(getattr(scores, name)).all() for name in SCORES):
         raise MisfitError("The scores are not finite.")
     _check_ids(images)
@@ -160,7 +162,7 @@ def build_chunked_score_response(
     def records() -> Iterator[list[ScoredItem]]:
         for places in cut(item_bytes):
             rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
-            yield SCORED_ITEMS.validate_python(_items(images, scores, places, rows, details(rows)))
+            yield SCORED_ITEMS.validate_python(_build_items(images, scores, places, rows, details(rows)))
 
     head = ScoreResponse(
         bundle_id=bundle.manifest.bundle_id,
@@ -181,7 +183,7 @@ def build_encode_response(images: EncodedImages, bundle: Bundle) -> ChunkedRespo
     def records() -> Iterator[list[EncodedItem]]:
         for places in cut(weights):
             rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
-            yield _encoded_items(images, places, rows)
+            yield _build_encoded_items(images, places, rows)
 
     head = EncodeResponse(
         bundle_id=bundle.manifest.bundle_id,
@@ -192,11 +194,13 @@ def build_encode_response(images: EncodedImages, bundle: Bundle) -> ChunkedRespo
     return ChunkedResponse(head, "items", records)
 
 
-def _encoded_items(images: EncodedImages, places: slice, rows: slice) -> list[EncodedItem]:
+def _build_encoded_items(images: EncodedImages, places: slice, rows: slice) -> list[EncodedItem]:
     items, latents = [], iter(images.latents[rows].tolist())
     for index, id_ in enumerate(images.ids[places], start=places.start):
         if error := images.errors.get(index):
-            items.append(EncodedItem(index=index, id=id_, status="error", mean=None, logvar=None, error=_detail(error)))
+            items.append(
+                EncodedItem(index=index, id=id_, status="error", mean=None, logvar=None, error=_build_detail(error))
+            )
         else:
             mean, logvar = next(latents)
             items.append(EncodedItem(index=index, id=id_, status="ok", mean=mean, logvar=logvar))
@@ -229,22 +233,22 @@ def errors_by_id(images: EncodedImages) -> dict[str, ErrorDetail]:
         if times[id_] > 1:
             while (name := f"{id_} ({times[id_]})") in ids:
                 times[id_] += 1
-        errors[name] = _detail(error)
+        errors[name] = _build_detail(error)
     return errors
 
 
 def warn_of_unused(images: EncodedImages) -> str | None:
     """Return a warning where images of a context could not be used or are out of distribution, else None."""
-    parts = []
+    sentences = []
     if images.errors:
         position, first = next(iter(images.errors.items()))
-        parts.append(
+        sentences.append(
             f"{len(images.errors)} of the {len(images.ids)} reference images could not be used; "
             f"the first, {images.ids[position]}: {first.message}"
         )
     if foreign := len(images.latents) - len(images.native):
-        parts.append(f"{foreign} of the {len(images.ids)} reference images look foreign and were left out.")
-    return " ".join(parts) or None
+        sentences.append(f"{foreign} of the {len(images.ids)} reference images look foreign and were left out.")
+    return " ".join(sentences) or None
 
 
 def _check_ids(images: EncodedImages) -> None:
@@ -252,7 +256,7 @@ def _check_ids(images: EncodedImages) -> None:
     "".join(images.ids).encode()
 
 
-def _items(
+def _build_items(
     images: EncodedImages, scores: Scores, places: slice, rows: slice, details: Sequence[Record]
 ) -> list[Record]:
     """Return a ScoredItem for each image in `places` of the request, in order; `rows` are the usable ones among them.
@@ -265,23 +269,25 @@ def _items(
     for position, id_ in enumerate(images.ids[places], start=places.start):
         index = images.first + position
         if error := images.errors.get(position):
-            nothing: Record = dict.fromkeys(columns)
-            items.append({"index": index, "id": id_, "status": "error", "error": _detail(error), **nothing})
+            no_scores: Record = dict.fromkeys(columns)
+            items.append({"index": index, "id": id_, "status": "error", "error": _build_detail(error), **no_scores})
         else:
             values, detail = next(usable)
-            shown = dict(zip(columns, values, strict=True)) | detail
-            items.append({"index": index, "id": id_, "status": "ok", **shown})
+            fields = dict(zip(columns, values, strict=True)) | detail
+            items.append({"index": index, "id": id_, "status": "ok", **fields})
     return items
 
 
 def _explain(batch: Batch, bundle: Bundle) -> _Explanations:
     latents, context, population = batch.images.latents, batch.context, bundle.population
-    scores = _scores(batch)
+    scores = _require_scores(batch)
     is_outlier = scores.is_outlier
     terms = attribution.attribute(latents, context, population)
     # Only `leave_one_out` measures from other moments than the context's: in the same proportions (Sherman-Morrison).
-    own = terms.shapley.sum(axis=1)
-    scale = np.divide(scores.mahalanobis_squared, own, out=np.ones_like(own), where=own > 0)
+    own_distances = terms.shapley.sum(axis=1)
+    scale = np.divide(
+        scores.mahalanobis_squared, own_distances, out=np.ones_like(own_distances), where=own_distances > 0
+    )
     terms = replace(terms, shapley=terms.shapley * scale[:, None])
     # What is not flagged needs no repair.
     repaired = np.zeros(terms.shapley.shape, dtype=bool)
@@ -292,7 +298,7 @@ def _explain(batch: Batch, bundle: Bundle) -> _Explanations:
     return _Explanations(terms, attribution.order(terms, context), repaired, scale, sentences)
 
 
-def _attributions(
+def _build_attributions(
     explanations: _Explanations, limit: int, batch: Batch, bundle: Bundle, rows: slice
 ) -> list[list[Record]]:
     """Return for each usable image in `rows` the LatentAttributions of its first `limit` latents in `order`."""
@@ -309,7 +315,7 @@ def _attributions(
     ]
 
 
-def _factors(explanations: _Explanations, bundle: Bundle) -> Callable[[slice], list[list[Record]]]:
+def _make_factors(explanations: _Explanations, bundle: Bundle) -> Callable[[slice], list[list[Record]]]:
     """Return a function that gives the FactorAttributions of some of the usable images."""
     terms = (explanations.terms.shapley, explanations.terms.shapley_odds)
     distance, odds = (attribution.groups(values, bundle.manifest.latents) for values in terms)
@@ -327,7 +333,7 @@ def _factors(explanations: _Explanations, bundle: Bundle) -> Callable[[slice], l
     return factors
 
 
-def _interactions(explanations: _Explanations, pairs: Pairs, bundle: Bundle, rows: slice) -> list[list[Record]]:
+def _build_interactions(explanations: _Explanations, pairs: Pairs, bundle: Bundle, rows: slice) -> list[list[Record]]:
     """Return for each usable image in `rows` the Interactions of all pairs of live latents."""
     matrices = pairs(rows)
     matrices *= explanations.scale[rows, None, None]
@@ -341,7 +347,7 @@ def _interactions(explanations: _Explanations, pairs: Pairs, bundle: Bundle, row
     ]
 
 
-def _scores(batch: Batch) -> Scores:
+def _require_scores(batch: Batch) -> Scores:
     assert batch.scores is not None, "scores are of images"
     return batch.scores
 
@@ -357,5 +363,5 @@ def _describe_check(batch: Batch, rows: slice) -> list[Record]:
     ]
 
 
-def _detail(error: MisfitError) -> ErrorDetail:
+def _build_detail(error: MisfitError) -> ErrorDetail:
     return ErrorDetail(code=error.code, message=error.message, hint=error.hint)

@@ -23,7 +23,7 @@ FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 class BatchMetrics:
-    """The metrics of the networks' process. Make it once in the worker of Inference."""
+    """The metrics of the networks' process. The worker of Inference makes one object."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Gauge, Histogram
@@ -46,7 +46,7 @@ class BatchMetrics:
             registry=registry,
         )
 
-    def running(self, bundle: Bundle, provider: str) -> None:
+    def report_bundle(self, bundle: Bundle, provider: str) -> None:
         """Report the bundle, its model, and the execution provider of ONNX Runtime."""
         self._info.labels(bundle.manifest.bundle_id, bundle.manifest.model, provider).set(1)
 
@@ -59,7 +59,7 @@ class BatchMetrics:
         self._rows.labels(network).observe(rows)
         self._fill.labels(network).observe(rows / computed)
 
-    def waited(self, network: str, seconds: float) -> None:
+    def observe_wait(self, network: str, seconds: float) -> None:
         """Report that a job waited for `seconds` until its adaptive batch began."""
         self._queue_age.labels(network).observe(seconds)
 

@@ -41,7 +41,7 @@ _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 @contextmanager
 def call(request_id: str, method: str, route: str, client: str) -> Iterator[Call]:
-    """Make the block one call, and log it at its end. Records of this task and of tasks that it starts belong to it."""
+    """Make the block one call, and log it at its end. Records of this task, and of tasks that it starts, get its id."""
     current, started = Call(request_id, method, route, client), time.perf_counter()
     token = _call.set(current)
     try:
@@ -60,26 +60,27 @@ def add_images(count: int) -> None:
         current.images += count
 
 
-def failed(code: str) -> None:
-    """Record that the call under way ends in an error of that code."""
+def record_error(code: str) -> None:
+    """Record that the call under way ends in an error with the code `code`."""
     if (current := _call.get()) is not None:
         current.error = code
 
 
 def configure(style: Format, process: str) -> None:
-    """Have every logger of this process write to standard output in `style`. `process` is the name in the log."""
+    """Make every logger of this process write to standard output in `style`. `process` is its name in the log."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(_with_ids)
-    handler.setFormatter(_plain(process) if style == "plain" else _json(process))
+    handler.addFilter(_add_ids)
+    handler.setFormatter(_make_plain_formatter(process) if style == "plain" else _make_json_formatter(process))
     root = logging.getLogger()
     root.handlers = [handler]
     for name in ("bentoml", "uvicorn.error", "circus"):  # BentoML gives them handlers of their own
-        named = logging.getLogger(name)
-        named.handlers, named.propagate = [], True
+        library_logger = logging.getLogger(name)
+        library_logger.handlers, library_logger.propagate = [], True
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
 
 
-def _with_ids(record: logging.LogRecord) -> bool:
+def _add_ids(record: logging.LogRecord) -> bool:
+    """Add the request id and the trace id to a record, as far as there are any. Keep every record."""
     current = _call.get()
     values = {"request_id": None if current is None else current.request_id, "trace_id": spans.trace_id()}
     ids = {name: value for name, value in values.items() if value is not None}
@@ -87,11 +88,11 @@ def _with_ids(record: logging.LogRecord) -> bool:
     return True
 
 
-def _plain(process: str) -> logging.Formatter:
+def _make_plain_formatter(process: str) -> logging.Formatter:
     return logging.Formatter(f"%(asctime)s [%(levelname)s] [{process}] %(message)s%(ids)s", "%Y-%m-%dT%H:%M:%S%z")
 
 
-def _json(process: str) -> logging.Formatter:
+def _make_json_formatter(process: str) -> logging.Formatter:
     from pythonjsonlogger.json import JsonFormatter
 
     return JsonFormatter(

@@ -28,7 +28,7 @@ CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class Metrics(Hooks):
-    """The metrics of one API worker. Make it once in each worker, where BentoML has named the files of the counts."""
+    """The metrics of one API worker. Make one object in each worker, after BentoML has set the files for the counts."""
 
     def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -104,23 +104,23 @@ class Metrics(Hooks):
         self._drift_shift = [shift.labels(latents[index].name) for index in self._drift.live]
         for stage in get_args(Stage):
             self._stage_seconds.labels(stage)
-        for kind in _kinds(InvalidInput):
+        for kind in _list_kinds(InvalidInput):
             self._item_errors.labels(kind.code)
         self._report_drift()
 
-    def in_flight(self, amounts: Mapping[str, int]) -> None:
+    def report_in_flight(self, amounts: Mapping[str, int]) -> None:
         """Report the images and bytes in flight, by unit."""
         for unit, amount in amounts.items():
             self._in_flight[unit].set(amount)
 
-    def grpc_call(self, method: str, code: str, seconds: float) -> None:
+    def count_grpc_call(self, method: str, code: str, seconds: float) -> None:
         """Count a gRPC call that has ended with the status `code`, and its duration."""
         self._grpc_calls.labels(method, code).inc()
         self._grpc_seconds.labels(method).observe(seconds)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Measure the time of the block, and make the block a span of the request's trace."""
+        """Measure the time of the block as one stage, and make the block a span of the request's trace."""
         started = time.perf_counter()
         try:
             with spans.span(name):
@@ -154,6 +154,6 @@ class Metrics(Hooks):
             gauge.set(shift)
 
 
-def _kinds(error: type[MisfitError]) -> list[type[MisfitError]]:
+def _list_kinds(error: type[MisfitError]) -> list[type[MisfitError]]:
     """Return `error` and all of its subclasses."""
-    return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]
+    return [error, *(kind for child in error.__subclasses__() for kind in _list_kinds(child))]

@@ -16,7 +16,7 @@ _tracer = trace.get_tracer("misfit")
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
-    """Make the block a span."""
+    """Make the block a span called `name`. An exception marks the span as failed, by its type alone."""
     with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as current:
         try:
             yield
@@ -27,7 +27,7 @@ def span(name: str) -> Iterator[None]:
 
 @contextmanager
 def grpc_span(service: str, method: str, metadata: Mapping[str, str | bytes]) -> Iterator[Span]:
-    """Make the block the span of a gRPC call, in the trace that the `metadata` name, if they name one."""
+    """Make the block the span of a gRPC call, in the trace that its `metadata` name, if they name one."""
     parent = propagate.extract({name: value for name, value in metadata.items() if isinstance(value, str)})
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     with _tracer.start_as_current_span(

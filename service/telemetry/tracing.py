@@ -21,7 +21,7 @@ NOT_TRACED = ("livez", "readyz", "healthz", "metrics")
 
 
 class Spans(BatchSpanProcessor):
-    """Exports every span except those of single ASGI messages: a large body has thousands of messages."""
+    """Exports every span except those of single ASGI messages, as a large body has thousands of messages."""
 
     def on_end(self, span: ReadableSpan) -> None:
         scope = span.instrumentation_scope
@@ -30,9 +30,10 @@ class Spans(BatchSpanProcessor):
 
 
 class Unlinked:
-    """ASGI application: every request begins outside of all traces, so that only its headers name its trace.
+    """An ASGI application that begins every request outside of all traces, so that only its headers name its trace.
 
-    A server handles the next request of a connection in the context of the previous one, whose trace would continue.
+    A server handles the next request of a connection in the context of the previous request. Without this, the next
+    request would continue the previous trace.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,7 +48,7 @@ class Unlinked:
 
 
 def start(process: str) -> TracerProvider:
-    """Export the spans of this process from now on, by OTLP over HTTP. `process` is the name of the service in them."""
+    """Start the export of this process's spans by OTLP over HTTP. `process` is the name of the service in them."""
     defaults = Resource.create({"service.name": process, "service.namespace": "misfit"})
     provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(Spans(OTLPSpanExporter()))

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from service.errors import Overloaded, TooLarge
 
-# At most this share of all images that are taken is kept free for a request like the last one that found no room.
-MOST_KEPT_FREE = 0.25
-# A request that is being read has room kept for it so long: a slow sender does not keep others out.
+# At most this share of all images is reserved for a request like the last one that found no room.
+MAX_RESERVED_SHARE = 0.25
+# Room is reserved so long for a request that is being read. So a slow sender does not keep others out.
 READING_SECONDS = 1.0
 
 
@@ -28,66 +28,65 @@ class Admission:
         observe: Callable[[Mapping[str, int]], None] = lambda in_flight: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`observe` is told what is in flight whenever that changes; `clock` gives seconds."""
+        """Make an empty count. `observe` is called whenever the count changes; `clock` returns seconds."""
         self._limits = {"images": max_rows, "bytes": max_bytes}
         self._observe, self._clock = observe, clock
-        self._wanted = 0  # images of the last request that found no room, until there is room for two of them
-        self._kept: dict[Ticket, tuple[int, float]] = {}  # images kept for a request that is being read, until when
+        self._refused_images = 0  # images of the last request that found no room, until there is room for two of it
+        self._reserved: dict[Ticket, tuple[int, float]] = {}  # images of requests that are being read, and until when
         self.in_flight = {"images": 0, "bytes": 0}
         observe(self.in_flight)
 
     @contextmanager
     def ticket(self) -> Iterator[Ticket]:
-        """Yield a ticket. What was taken on it is given back when the request ends, in whatever way it ends."""
+        """Yield a ticket. Everything taken on it is given back when the block ends, also after an error."""
         ticket = Ticket(self)
         try:
             yield ticket
         finally:
-            self._kept.pop(ticket, None)
+            self._reserved.pop(ticket, None)
             for unit, amount in ticket.taken.items():
                 self.in_flight[unit] -= amount
             self._observe(self.in_flight)
 
     def check(self, announced_bytes: int = 0) -> None:
-        """Raise Overloaded where a request that is yet to be read would most likely find no room.
+        """Raise Overloaded if a request that is not read yet would most likely find no room.
 
-        How many images a request has shows only once it is read. Reading one in vain takes time from the requests in
-        flight. So once one was refused, later ones are not read until they would find room.
+        The number of a request's images is known only after it is read. Reading a request in vain takes time from the
+        requests in flight. So after a request is refused, later requests are not read until they would find room.
         """
         self._check("bytes", self.in_flight["bytes"], announced_bytes)
-        if not self._wanted:
+        if not self._refused_images:
             return
         now = self._clock()
-        taken = self.in_flight["images"] + sum(images for images, until in self._kept.values() if until > now)
-        if taken + 2 * self._wanted <= self._limits["images"]:
-            self._wanted = 0
+        taken = self.in_flight["images"] + sum(images for images, until in self._reserved.values() if until > now)
+        if taken + 2 * self._refused_images <= self._limits["images"]:
+            self._refused_images = 0
         else:
-            self._check("images", taken, self._wanted)
+            self._check("images", taken, self._refused_images)
 
     def expect(self, ticket: Ticket, announced_bytes: int) -> None:
         """Check as `check` does, then reserve the room until the request is read."""
         self.check(announced_bytes)
-        if self._wanted:
-            self._kept[ticket] = (self._wanted, self._clock() + READING_SECONDS)
+        if self._refused_images:
+            self._reserved[ticket] = (self._refused_images, self._clock() + READING_SECONDS)
 
     def take(self, ticket: Ticket, unit: str, amount: int) -> None:
-        """Count `amount` more. Raises Overloaded where there is no room."""
+        """Count `amount` more of `unit`. Raises Overloaded if there is no room."""
         if unit == "images":
-            self._kept.pop(ticket, None)
+            self._reserved.pop(ticket, None)
             if self.in_flight[unit] + amount > self._limits[unit]:
-                self._wanted = min(amount, int(MOST_KEPT_FREE * self._limits[unit]))
+                self._refused_images = min(amount, int(MAX_RESERVED_SHARE * self._limits[unit]))
         self._check(unit, self.in_flight[unit], amount)
         self.in_flight[unit] += amount
         self._observe(self.in_flight)
 
     def take_work(self, ticket: Ticket, amount: int) -> None:
-        """Count the bytes of a request's work. Raises TooLarge where no request may have so many, and as `take`
-        does."""
-        taken, most = ticket.taken["bytes"], self._limits["bytes"]
-        if taken + amount > most:
+        """Count the bytes of a request's work. Raises TooLarge if no request may take so many, else as `take` does."""
+        taken, limit = ticket.taken["bytes"], self._limits["bytes"]
+        if taken + amount > limit:
             raise TooLarge(
                 f"The request would take about {amount} bytes beside its body of {taken}; "
-                f"all requests together have {most}.",
+                f"all requests together have {limit}.",
                 "Send fewer images at a time, with a context so that they are still compared with the same, or ask for "
                 "less about each.",
             )
@@ -98,10 +97,10 @@ class Admission:
         ticket.taken[unit] -= amount
         self._observe(self.in_flight)
 
-    def _check(self, unit: str, taken: int, amount: int) -> None:
-        if taken + amount > self._limits[unit]:
+    def _check(self, unit: str, in_flight: int, amount: int) -> None:
+        if in_flight + amount > self._limits[unit]:
             raise Overloaded(
-                f"{taken} {unit} are being worked on, and there is no room for {amount} more; "
+                f"{in_flight} {unit} are being worked on, and there is no room for {amount} more; "
                 f"at most {self._limits[unit]} are taken at a time.",
                 "Send it again a little later.",
             )
@@ -116,7 +115,7 @@ class Ticket:
         self._work = 0  # of these bytes, those that are not a body's
 
     def expect(self, announced_bytes: int) -> None:
-        """Ask before reading a body of that size, as far as it is known."""
+        """Reserve room before the body is read. `announced_bytes` is its length, or 0 if that is not known."""
         self._admission.expect(self, announced_bytes)
 
     def take_images(self, amount: int) -> None:
@@ -126,21 +125,20 @@ class Ticket:
         self._take("bytes", amount)
 
     def take_work(self, amount: int) -> None:
-        """Take the bytes that the work and its answer need. Raises TooLarge where no request may have so many."""
+        """Take the bytes that the work and its answer need. Raises TooLarge if no request may take so many."""
         self._admission.take_work(self, amount)
         self.taken["bytes"] += amount
         self._work += amount
 
     def keep(self, amount: int) -> None:
-        """Give back, when the work is done, the images and all bytes but `amount`, which stay until the answer is
-        sent."""
+        """Give back all images, and all bytes except `amount`, which the answer takes until it is sent."""
         self._admission.give_back(self, "images", self.taken["images"])
         self._admission.give_back(self, "bytes", max(self.taken["bytes"] - amount, 0))
 
     def widen(self, images: int, bytes: int) -> None:
-        """Make room for a chunk of a stream, of which one at a time is in flight.
+        """Make room for a chunk of a stream. One chunk of a stream is in flight at a time.
 
-        The room is kept for the chunks to come: a stream that has begun is refused only if its chunks grow.
+        The room stays taken for later chunks. So a stream that has begun is refused only if its chunks grow.
         """
         for unit, amount in {"images": images, "bytes": bytes + self._work}.items():
             self._take(unit, max(amount - self.taken[unit], 0))

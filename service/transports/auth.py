@@ -24,7 +24,7 @@ class Tokens:
     """
 
     def __init__(self, file: Path | None) -> None:
-        """Without a file everybody is let in."""
+        """Read the tokens of `file` when they are needed. Without a file every request passes."""
         self._file = file
         self._state: tuple[int, ...] = ()
         self._digests: list[str] = []
@@ -32,8 +32,8 @@ class Tokens:
     def check(self, authorizations: Sequence[str]) -> None:
         """Check the values of a request's Authorization headers.
 
-        Raises Unauthenticated unless there is exactly one, with a known token. Of several, a proxy in front may have
-        checked another one than this service would.
+        Raises Unauthenticated unless there is exactly one, with a valid token. If there were several, a proxy in front
+        might have checked another one than this service.
         """
         if self._file is None:
             return
@@ -44,23 +44,25 @@ class Tokens:
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("The request has no bearer token.", HINT)
         digest = hashlib.sha256(token.strip().encode()).hexdigest().encode()
-        # Every digest is compared, each in constant time: how long it takes tells nothing.
-        if not sum(hmac.compare_digest(digest, known.encode()) for known in self._known(self._file)):
+        # Compare every digest, each in constant time, so that the time tells nothing about the tokens.
+        if not sum(hmac.compare_digest(digest, valid.encode()) for valid in self._load_digests(self._file)):
             raise Unauthenticated("The bearer token is not one that is let in.", HINT)
 
-    def _known(self, file: Path) -> list[str]:
+    def _load_digests(self, file: Path) -> list[str]:
+        """Return the digests of the valid tokens. The file is read again if it has changed."""
         try:
-            found = file.stat()
-            # Two changes may share a moment, and what is half written is read again once it is whole.
-            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = file.stat()
+            # The time alone does not tell of two changes in one moment, or of a file that was read half written.
+            state = (status.st_mtime_ns, status.st_size, status.st_ino)
             if state != self._state:
-                self._state, self._digests = state, _digests(file.read_text(errors="replace"))
+                self._state, self._digests = state, _parse_digests(file.read_text(errors="replace"))
         except OSError:
-            return []  # a file that is gone lets nobody in
+            return []  # without the file no token is valid
         return self._digests
 
 
-def _digests(text: str) -> list[str]:
+def _parse_digests(text: str) -> list[str]:
+    """Return the digests in the text of a tokens file. Log each line that is none."""
     lines = [line.partition("#")[0].strip().lower() for line in text.splitlines()]
     for number, line in enumerate(lines, start=1):
         if line and not re.fullmatch("[0-9a-f]{64}", line):

@@ -1,4 +1,4 @@
-"""The dispatcher: the one way of a request through the service, whatever its transport. Parse, count, admit, run."""
+"""The dispatcher: every request passes through it, over every transport. It parses, counts, admits and runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from service.transports import memory_footprint
 from service.transports.admission import Admission, Ticket
 
 T = TypeVar("T")
-# What a transport makes of a message: a request of images, or latents (n, L) to be decoded.
+# The parsed form of a message: a request of images, or latents (n, L) to decode.
 Parsed = ImagesRequest[Any] | Float64Array
-# How a transport waits for the work, and may end it, where its client leaves.
+# A transport's function that awaits the work. It may end the work if the client leaves.
 Wait = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 
 
 class PictureAnswer(Protocol):
-    """An answer with pictures, which has a form of its own for JSON, a contact sheet and a zip."""
+    """An answer with pictures: as JSON, as a contact sheet or as a zip."""
 
     def as_json(self) -> ChunkedResponse[BaseModel]: ...
 
@@ -39,7 +39,7 @@ class PictureAnswer(Protocol):
 Answer = BaseModel | ChunkedResponse[BaseModel] | PictureAnswer
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
     return await work
 
 
@@ -63,19 +63,19 @@ class Dispatcher:
         form: memory_footprint.Form,
         *,
         kept_bytes: int = 0,
-        wait: Wait = _to_its_end,
+        wait: Wait = _finish,
     ) -> Answer:
         """Return the pipeline's answer to one request. Its room stays taken on `ticket` until the answer is sent.
 
-        endpoint    what to run
+        endpoint    the endpoint to run
         parse       makes the request from its body; it runs in a thread
-        form        how the transport holds the answer: that decides how much memory it takes
-        kept_bytes  bytes on the ticket that stay taken when the work is done: of a message that the transport still
-        holds wait        awaits the work, and may end it where the client has left
+        form        how the transport holds the answer, which decides how much memory the answer takes
+        kept_bytes  bytes on the ticket that stay taken after the work, of a message that the transport still holds
+        wait        awaits the work, and may end it if the client has left
 
-        Raises Overloaded or TooLarge where there is no room, and whatever `parse` and the pipeline raise.
+        Raises Overloaded or TooLarge if there is no room, and whatever `parse` and the pipeline raise.
         """
-        request = await self._parsed(parse)
+        request = await self._parse(parse)
         del parse  # it holds the body
         count = request.size if isinstance(request, ImagesRequest) else len(request)
         logs.add_images(count)
@@ -92,12 +92,12 @@ class Dispatcher:
 
     async def read_chunk(self, parse: Callable[[], ImagesRequest[Any]], ticket: Ticket) -> ImagesRequest[Any]:
         """Return one chunk of a stream. The ticket has room for one chunk at a time, and for what remains of each."""
-        chunk = await self._parsed(parse)
+        chunk = await self._parse(parse)
         logs.add_images(chunk.size)
         ticket.widen(chunk.size, 0)
         ticket.take_work(memory_footprint.of_chunk(chunk, self.pipeline.bundle))
         return chunk
 
-    async def _parsed(self, parse: Callable[[], T]) -> T:
+    async def _parse(self, parse: Callable[[], T]) -> T:
         with self.metrics.stage("parse"):
             return await asyncio.to_thread(parse)

@@ -16,32 +16,33 @@ RETRY_AFTER_SECONDS = "1"
 logger = logging.getLogger(__name__)
 
 
-def request_id_of(given: str) -> str:
+def request_id_of(client_id: str) -> str:
     """Return the client's own request id if it is a plain word, else a new one."""
-    return given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex
+    return client_id if re.fullmatch(r"[\w.-]{1,64}", client_id) else uuid.uuid4().hex
 
 
-def for_client(error: Exception, request_id: str) -> MisfitError:
-    """Return `error` as the client sees it. Of an internal error, say no more than where to look it up.
+def to_client_error(error: Exception, request_id: str) -> MisfitError:
+    """Return `error` as the client sees it. For an internal error, the client only learns where to look it up.
 
-    Internal errors are logged with their trace.
+    Log internal errors with their trace.
     """
-    meant = isinstance(error, MisfitError) and type(error) is not MisfitError
+    is_intended = isinstance(error, MisfitError) and type(error) is not MisfitError
     hint = f"The log tells more: look for request {request_id}."
-    reply = error if meant else MisfitError("Something went wrong inside.", hint)
+    reply = error if is_intended else MisfitError("Something went wrong inside.", hint)
     assert isinstance(reply, MisfitError)
-    logs.failed(reply.code)
+    logs.record_error(reply.code)
     if STATUS[type(reply)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request %s failed", request_id, exc_info=error)
     return reply
 
 
-def late(timeout_seconds: float) -> DeadlineExceeded:
+def build_timeout_error(timeout_seconds: float) -> DeadlineExceeded:
+    """Return the error of a request that took longer than `timeout_seconds`."""
     return DeadlineExceeded(f"The request took longer than {timeout_seconds:g} s.", "Send fewer images at a time.")
 
 
 def check_length(length: int, max_bytes: int) -> None:
-    """Raise TooLarge where a body has more than `max_bytes`."""
+    """Raise TooLarge if a body has more than `max_bytes`."""
     if length > max_bytes:
         raise TooLarge(
             f"The body has {length} bytes or more; at most {max_bytes} are taken.",

@@ -198,14 +198,14 @@ def answer_bytes(request: ImagesRequest[Any], bundle: Bundle) -> int:
 
 def pictures_of(request: ImagesRequest[Options], bundle: Bundle) -> int:
     """Return how many pictures, or heat maps, the answer has, at most."""
-    options, most = request.options, most_pictures(bundle.manifest.image)
+    options, limit = request.options, most_pictures(bundle.manifest.image)
     if isinstance(options, ExplainOptions):
         if options.heat_maps == "none" or not bundle.manifest.capabilities.has_saliency:
             return 0
-        return min(len(request.images) * maps_of_image(options, bundle), most)
+        return min(len(request.images) * maps_of_image(options, bundle), limit)
     if isinstance(options, EditOptions):
-        named = options.which if isinstance(options.which, list) else request.images
-        return min(len(named), most)
+        selected = options.which if isinstance(options.which, list) else request.images
+        return min(len(selected), limit)
     if isinstance(options, TraverseOptions) and options.latents is None and not options.plane:
-        return min(options.steps * len(bundle.population.live_dims), most)
-    return min(options.pictures, most)
+        return min(options.steps * len(bundle.population.live_dims), limit)
+    return min(options.pictures, limit)

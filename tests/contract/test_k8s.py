@@ -278,11 +278,11 @@ def known_metrics(served_bundle: Bundle) -> set[str]:
     """Ours, as the service registers them; BentoML's, as its source names them; and what the rules record."""
     registry = CollectorRegistry()
     metrics = Metrics(served_bundle, registry)
-    metrics.grpc_call("Score", "OK", 0.1)
+    metrics.count_grpc_call("Score", "OK", 0.1)
     metrics._contexts.labels("batch", "robust", "low")
     batches = BatchMetrics(registry)
-    batches.running(served_bundle, "CPUExecutionProvider")
-    batches.waited("encode", 0.1)
+    batches.report_bundle(served_bundle, "CPUExecutionProvider")
+    batches.observe_wait("encode", 0.1)
     with batches.adaptive_batch("encode", 1, 32):
         pass
     ours = {sample.name for family in registry.collect() for sample in family.samples}

@@ -41,7 +41,7 @@ from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.grpc.converters import serialised
+from service.transports.grpc.converters import make_serialiser
 
 threadpool_limits(limits=1, user_api="blas")  # as in the service: the matrices are tiny
 BUNDLE = load(Settings().bundle_directory)
@@ -104,7 +104,7 @@ def use(context: Context, latents: np.ndarray) -> None:
         for response in (scored.whole(), explanation.without_maps().whole()):
             content = from_json(response.model_dump_json(exclude_unset=True), allow_inf_nan=False)
             assert_finite(content)
-            assert serialised(pb.ScoreResponse)(response)
+            assert make_serialiser(pb.ScoreResponse)(response)
         for plan in (
             *(edit_plan.plan_edit(batch, options, BUNDLE) for options in EDITS),
             *(edit_plan.plan_traverse(each, TraverseOptions(span=1000), BUNDLE) for each in (batch, alone)),
@@ -114,7 +114,7 @@ def use(context: Context, latents: np.ndarray) -> None:
             assert np.isfinite(plan.latents).all()
             assert np.isfinite(plan.latents.astype(np.float32)).all()
         fit = FitResponse(model="", context=context_codec.to_portable(context, BUNDLE.manifest.bundle_id), errors={})
-        serialised(pb.FitResponse)(fit)
+        make_serialiser(pb.FitResponse)(fit)
         assert_same(read([as_json(context)]), context)
 
 

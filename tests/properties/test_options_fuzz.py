@@ -29,7 +29,7 @@ from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.edit_plan import EditPlan
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.grpc.converters import METHODS, images_request
+from service.transports.grpc.converters import METHODS, read_images_request
 from service.transports.http import body_parsers
 
 BUNDLE = load(Settings().bundle_directory)
@@ -95,7 +95,7 @@ def by_grpc(name: str, options: dict[str, Any]) -> Options:
         if field is not None:
             with suppress(ValueError, TypeError, OverflowError, AttributeError):
                 fill(message.options, field, value)
-    return images_request(message, METHODS[name].endpoint.image_options, LIMITS, message.ByteSize()).options
+    return read_images_request(message, METHODS[name].endpoint.image_options, LIMITS, message.ByteSize()).options
 
 
 def fill(message: Any, field: FieldDescriptor, value: Any) -> None:

@@ -48,7 +48,7 @@ class Method:
 
     def serialise(self, answer: Any) -> bytes:
         """Return the pipeline's answer as the bytes of a message."""
-        return serialised(self.answer)(answer.as_json() if isinstance(answer, PICTURED) else answer)
+        return make_serialiser(self.answer)(answer.as_json() if isinstance(answer, PICTURED) else answer)
 
 
 def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> MessageT:
@@ -64,7 +64,7 @@ def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> M
     return message
 
 
-def images_request(
+def read_images_request(
     message: Any, options_type: type[OptionsT], settings: Settings, sent_bytes: int, *, in_chunks: bool = False
 ) -> ImagesRequest[OptionsT]:
     """Return the request that a message of `sent_bytes` bytes makes.
@@ -75,15 +75,15 @@ def images_request(
     if message.HasField("images"):
         _add_images(builder, "images", message.images)
     if "reference" in fields and message.HasField("reference"):
-        builder.part("reference")
+        builder.get_uploads("reference")
         _add_images(builder, "reference", message.reference)
     if "contexts" in fields:
         builder.contexts += read_contexts([_plain_object(context) for context in message.contexts])
-    builder.options = _options(message.options)
-    return builder.request(options_type, in_chunks=in_chunks)
+    builder.options = _read_options(message.options)
+    return builder.build(options_type, in_chunks=in_chunks)
 
 
-def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
+def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
     """Return the request that one message of a stream makes.
 
     Raises InvalidInput where a message after the first says how to score.
@@ -94,7 +94,7 @@ def stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> Image
             f"A later message of the stream brings {', '.join(sorted(late))}.",
             "Send them in the first one: they hold for the whole stream.",
         )
-    return images_request(message, ScoreOptions, settings, len(content), in_chunks=True)
+    return read_images_request(message, ScoreOptions, settings, len(content), in_chunks=True)
 
 
 def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
@@ -108,7 +108,7 @@ def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
         builder.add_image(field, content, ids[position] if ids else str(position))
 
 
-def _options(message: Message) -> dict[str, object]:
+def _read_options(message: Message) -> dict[str, object]:
     """Return the options that the message sets, as JSON would hold them."""
     values: dict[str, Any] = {}
     for field, value in message.ListFields():
@@ -149,37 +149,37 @@ def _plain(value: Any) -> Any:
     return None if kind in ("null_value", None) else getattr(value, kind)
 
 
-def latents(message: pb.DecodeRequest, latent_dim: int) -> NDArray[Any]:
+def read_latents(message: pb.DecodeRequest, latent_dim: int) -> NDArray[Any]:
     """Return the latents (n, L) to be decoded. Raises InvalidInput or ShapeMismatch."""
     return check_latents([list(row.values) for row in message.latents], latent_dim)
 
 
-def serialised(kind: type[Message]) -> Callable[[BaseModel | ChunkedResponse[BaseModel]], bytes]:
+def make_serialiser(kind: type[Message]) -> Callable[[BaseModel | ChunkedResponse[BaseModel]], bytes]:
     """Return a function from a response to the bytes of a message of that kind.
 
     Only one piece of the response exists as objects at a time: protobuf messages one after the other are one message,
     whose repeated fields add up.
     """
 
-    def answer(response: BaseModel | ChunkedResponse[BaseModel]) -> bytes:
+    def serialise(response: BaseModel | ChunkedResponse[BaseModel]) -> bytes:
         parts = (
             response.parts()
             if isinstance(response, ChunkedResponse)
             else [(response, set(type(response).model_fields))]
         )
         values = (part.model_dump(exclude_unset=True, include=fields) for part, fields in parts)
-        return b"".join(kind(**_with_files(each)).SerializeToString() for each in values)
+        return b"".join(kind(**_with_files(fields)).SerializeToString() for fields in values)
 
-    return answer
+    return serialise
 
 
 def _with_files(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a response, with each picture's bytes where JSON has base64."""
-    maps = (each for item in values.get("items", ()) for each in item.get("heat_maps") or ())
+    maps = (heat_map for item in values.get("items", ()) for heat_map in item.get("heat_maps") or ())
     for picture in (*maps, *values.get("pictures", ())):
         picture["image"] = binascii.a2b_base64(picture["image"])
     return values
 
 
-scored_piece = serialised(pb.ScoreStreamResponse)
+serialise_scores = make_serialiser(pb.ScoreStreamResponse)
 METHODS: dict[str, Method] = {endpoint.grpc_name: Method.of(endpoint) for endpoint in ENDPOINTS.values()}

@@ -29,7 +29,7 @@ class Health:
     """The health of the server: one status for all of its services. All methods belong to one event loop."""
 
     def __init__(self, names: Collection[str]) -> None:
-        """`names` are those of the services; "" means the server as a whole."""
+        """Make the health of the services `names`, which do not serve yet. "" means the server as a whole."""
         self._names = frozenset(names)
         self._status = health_pb2.HealthCheckResponse.NOT_SERVING
         self._changed, self._is_stopped = asyncio.Event(), False

@@ -40,11 +40,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 if name in ADMITTED:
                     self._admission.check()
             except (Unauthenticated, Overloaded) as error:
-                return _refusing(error, name, self._metrics)
+                return _make_refusal(error, name, self._metrics)
         return await continuation(handler_call_details)
 
 
-def _refusing(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
+def _make_refusal(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler that ends every call with `error`."""
+
     # As a stream of messages, none of which is read: on the wire a single one is no different.
     async def handler(contents: object, call: grpc.aio.ServicerContext[Any, Any]) -> None:
         async with answering(name, call, metrics, REFUSAL_SECONDS):

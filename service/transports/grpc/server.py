@@ -16,7 +16,7 @@ from service.transports.dispatch import Dispatcher
 from service.transports.grpc.converters import SERVICE
 from service.transports.grpc.health import HEALTH, Health
 from service.transports.grpc.interceptors import RECEIVED, AdmissionInterceptor
-from service.transports.grpc.port import bracketed
+from service.transports.grpc.port import bracket_host
 from service.transports.grpc.servicer import Servicer
 
 HEALTH_SECONDS = 1.0
@@ -51,7 +51,7 @@ class Server:
                 ("grpc.max_receive_message_length", min(RECEIVED * settings.max_body_bytes, MOST_INT32)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", MOST_CALLS),
-                ("grpc.max_allowed_incoming_connections", most_connections()),
+                ("grpc.max_allowed_incoming_connections", get_max_connections()),
                 ("grpc.server_handshake_timeout_ms", round(1000 * HANDSHAKE_SECONDS)),
                 ("grpc.max_connection_idle_ms", round(1000 * IDLE_SECONDS)),
                 ("grpc.max_connection_age_ms", round(1000 * AGE_SECONDS)),
@@ -64,34 +64,34 @@ class Server:
         )
         self._server.add_generic_rpc_handlers((Servicer(dispatcher).handlers(), self._health.handler()))
         reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), self._server)
-        address = f"{bracketed(settings.grpc_host)}:{settings.grpc_port}"
+        address = f"{bracket_host(settings.grpc_host)}:{settings.grpc_port}"
         if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
             self._server.add_insecure_port(address)
         else:
-            self._server.add_secure_port(address, _credentials(settings.grpc_tls_key, settings.grpc_tls_cert))
+            self._server.add_secure_port(address, _load_credentials(settings.grpc_tls_key, settings.grpc_tls_cert))
 
     async def start(self) -> None:
         await self._server.start()
-        self._following = asyncio.create_task(self._follow_readiness())
+        self._readiness_task = asyncio.create_task(self._follow_readiness())
 
     async def stop(self) -> None:
         """Take no more calls, and return once those in flight are finished."""
-        self._following.cancel()
+        self._readiness_task.cancel()
         self._health.stop()
         await self._server.stop(self._grace)
 
     async def _follow_readiness(self) -> None:
-        """Report SERVING as long as /readyz answers 200; the report is at most a second old."""
+        """Report SERVING as long as /readyz answers 200. The report is at most HEALTH_SECONDS old."""
         while True:
             self._health.set(await self._is_ready())
             await asyncio.sleep(HEALTH_SECONDS)
 
 
-def most_connections() -> int:
+def get_max_connections() -> int:
     """Return how many connections the server may have at a time, at least 1."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(max(int(descriptors * DESCRIPTOR_SHARE), 1), MOST_INT32)
 
 
-def _credentials(key: Path, certificate: Path) -> grpc.ServerCredentials:
+def _load_credentials(key: Path, certificate: Path) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])

@@ -27,17 +27,23 @@ from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint
 from service.transports.admission import Ticket
 from service.transports.dispatch import Dispatcher, Parsed
-from service.transports.error_replies import RETRY_AFTER_SECONDS, check_length, for_client, late, request_id_of
+from service.transports.error_replies import (
+    RETRY_AFTER_SECONDS,
+    build_timeout_error,
+    check_length,
+    request_id_of,
+    to_client_error,
+)
 from service.transports.error_status import STATUS
 from service.transports.grpc.converters import (
     METHODS,
     SERVICE,
     Method,
-    images_request,
-    latents,
     parse_message,
-    scored_piece,
-    stream_chunk,
+    read_images_request,
+    read_latents,
+    read_stream_chunk,
+    serialise_scores,
 )
 
 STREAM = "ScoreStream"
@@ -81,18 +87,18 @@ class Servicer:
                 ticket.expect(0)  # its bytes are here already
                 parse = partial(self._parse, method, content)
                 answer = await self.dispatcher.run(method.endpoint, parse, ticket, "message", kept_bytes=received)
-            await call.write(await self._serialised(method.serialise, answer))
+            await call.write(await self._serialise(method.serialise, answer))
 
     def _parse(self, method: Method, content: bytes) -> Parsed:
         message = parse_message(method.request, content, self._settings)
         if method.endpoint.takes == "latents":
-            return latents(message, self.dispatcher.pipeline.bundle.manifest.latent_dim)
-        return images_request(message, method.endpoint.image_options, self._settings, len(content))
+            return read_latents(message, self.dispatcher.pipeline.bundle.manifest.latent_dim)
+        return read_images_request(message, method.endpoint.image_options, self._settings, len(content))
 
     async def _score_stream(self, contents: AsyncIterator[bytes], call: Call) -> None:
         async with self._answering(STREAM, call) as ticket:
             async for piece in self.dispatcher.pipeline.score_stream(self._chunks(contents, ticket)):
-                await call.write(await self._serialised(scored_piece, piece))
+                await call.write(await self._serialise(serialise_scores, piece))
 
     async def _chunks(
         self, contents: AsyncIterator[bytes], ticket: Ticket
@@ -104,7 +110,7 @@ class Servicer:
             if is_first:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
-            parse = partial(stream_chunk, content, settings, is_first=is_first)
+            parse = partial(read_stream_chunk, content, settings, is_first=is_first)
             chunk = await self.dispatcher.read_chunk(parse, ticket)
             is_first, images = False, images + chunk.size
             if images > settings.max_stream_images:
@@ -114,7 +120,7 @@ class Servicer:
                 )
             yield chunk
 
-    async def _serialised(self, serialise: Callable[[Any], bytes], answer: Any) -> bytes:
+    async def _serialise(self, serialise: Callable[[Any], bytes], answer: Any) -> bytes:
         with self.dispatcher.metrics.stage("serialise"):
             return await asyncio.to_thread(serialise, answer)
 
@@ -162,13 +168,15 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
-            reply = for_client(late(timeout_seconds) if isinstance(error, TimeoutError) else error, number)
+            reply = to_client_error(
+                build_timeout_error(timeout_seconds) if isinstance(error, TimeoutError) else error, number
+            )
             code = status_code(reply)
             if STATUS[type(reply)].http >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 spans.set_failed(span, reply.code)
             await refuse(call, reply, number)
         finally:
-            metrics.grpc_call(name, code.name, time.perf_counter() - started)
+            metrics.count_grpc_call(name, code.name, time.perf_counter() - started)
             logged.status = code.name
             span.set_attribute("rpc.grpc.status_code", code.value[0])
 

@@ -58,10 +58,10 @@ def parse_images(
     reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
     reader(builder, body, content_type)
     options = _query_options(query)
-    if twice := options.keys() & builder.options.keys():
-        raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(twice))}.")
+    if duplicates := options.keys() & builder.options.keys():
+        raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(duplicates))}.")
     builder.options |= options
-    return builder.request(options_type)
+    return builder.build(options_type)
 
 
 def parse_latents(content_type: str, body: bytes, latent_dim: int) -> Float64Array:
@@ -93,7 +93,7 @@ def _read_multipart(builder: RequestBuilder, body: bytes, content_type: str) -> 
         elif part.name == "context":
             builder.add_contexts(part.content, "context")
         elif part.name in ("images", "reference"):
-            builder.part(part.name)
+            builder.get_uploads(part.name)
             builder.add_file(part.name, part.content, part.filename or "")
         else:
             raise InvalidInput(
@@ -111,17 +111,17 @@ def _read_archive(builder: RequestBuilder, body: bytes, content_type: str) -> No
 
 
 def _read_json(builder: RequestBuilder, body: bytes, content_type: str) -> None:
-    content = builder.json(body, "The body")
+    content = builder.parse_json(body, "The body")
     if not isinstance(content, dict) or (content.keys() - set(FIELDS)):
-        came = f"fields {', '.join(sorted(content))}" if isinstance(content, dict) else type(content).__name__
-        raise InvalidInput(f"The body has {came}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
+        description = f"fields {', '.join(sorted(content))}" if isinstance(content, dict) else type(content).__name__
+        raise InvalidInput(f"The body has {description}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
     for field in ("images", "reference"):
         files = content.get(field)
         if files is None:
             continue
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             raise InvalidInput(f"{field} is not a list of base64 strings.", JSON_EXAMPLE)
-        builder.part(field)
+        builder.get_uploads(field)
         for file in files:
             builder.add(field, "", partial(_from_base64, file))
     if content.get("context"):

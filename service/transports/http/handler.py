@@ -15,7 +15,7 @@ from service.transports.dispatch import Answer, Dispatcher, Parsed
 from service.transports.http.body_parsers import parse_images, parse_latents
 from service.transports.http.middleware import until_sent
 from service.transports.http.request_body import read_body, while_connected
-from service.transports.http.responses import PNG, ZIP, accepted_media_type, respond
+from service.transports.http.responses import PNG, ZIP, respond, select_picture_type
 
 FORMS: dict[str, memory_footprint.Form] = {PNG: "sheet", ZIP: "files"}
 
@@ -30,12 +30,14 @@ async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher) 
     if endpoint.takes == "nothing":
         return await dispatcher.describe()
     ticket = until_sent(request).enter_context(dispatcher.admission.ticket())
-    form = FORMS.get(accepted_media_type(request.headers.get("accept", "")), "pieces")
-    parse = await _parser(request, endpoint, dispatcher, ticket)
+    form = FORMS.get(select_picture_type(request.headers.get("accept", "")), "pieces")
+    parse = await _make_parser(request, endpoint, dispatcher, ticket)
     return await dispatcher.run(endpoint, parse, ticket, form, wait=partial(while_connected, request))
 
 
-async def _parser(request: Request, endpoint: Endpoint, dispatcher: Dispatcher, ticket: Ticket) -> Callable[[], Parsed]:
+async def _make_parser(
+    request: Request, endpoint: Endpoint, dispatcher: Dispatcher, ticket: Ticket
+) -> Callable[[], Parsed]:
     """Return what parses the request's body, once the body is there and the ticket has taken its bytes."""
     settings, content_type = dispatcher.pipeline.settings, request.headers.get("content-type", "")
     body = await read_body(request, settings.max_body_bytes, settings.body_seconds, ticket)

@@ -18,7 +18,7 @@ from service.errors import Unauthenticated
 from service.settings import Settings
 from service.telemetry import logs
 from service.transports.auth import Tokens
-from service.transports.http.responses import error_body, error_response, request_id
+from service.transports.http.responses import build_error_body, build_error_response, request_id
 
 MOST_PATH = 100
 
@@ -59,7 +59,7 @@ class ReadableMetrics:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing has been sent yet
             logger.warning("the counts cannot be read: %s: %s", type(error).__name__, error)
-            await metrics_unavailable(scope)(scope, receive, send)
+            await build_metrics_unavailable(scope)(scope, receive, send)
 
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
@@ -98,7 +98,7 @@ class Authentication:
             try:
                 self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
-                return await error_response(error, scope)(scope, receive, send)
+                return await build_error_response(error, scope)(scope, receive, send)
         return await self._app(scope, receive, send)
 
 
@@ -124,7 +124,7 @@ class ErrorBodies:
                 ours = any(name.lower() == REQUEST_ID.encode() for name, _ in message["headers"])
                 if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not ours:
                     allow = {name.decode(): value.decode() for name, value in message["headers"] if name == b"allow"}
-                    await framework_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
+                    await build_framework_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
             if not replaced:
                 await send(message)
 
@@ -133,16 +133,16 @@ class ErrorBodies:
         except Exception as error:
             if started:
                 raise
-            await error_response(error, scope)(scope, receive, send)
+            await build_error_response(error, scope)(scope, receive, send)
 
 
-def no_such_path(scope: Scope) -> Response:
-    return framework_error(scope, HTTPStatus.NOT_FOUND, {})
+def build_not_found(scope: Scope) -> Response:
+    return build_framework_error(scope, HTTPStatus.NOT_FOUND, {})
 
 
-def metrics_unavailable(scope: Scope) -> Response:
+def build_metrics_unavailable(scope: Scope) -> Response:
     message, hint = "The counts cannot be read.", "The log says why; everything else is answered."
-    return error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
+    return build_error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
 
 
 class ContentSecurityPolicy:
@@ -162,11 +162,11 @@ class ContentSecurityPolicy:
         await self._app(scope, receive, send_with_policy)
 
 
-def framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
-    asked = f"{scope['method']} {scope['path']}"
+def build_framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
+    method_and_path = f"{scope['method']} {scope['path']}"
     message, hint = {
-        HTTPStatus.NOT_FOUND: (f"There is no {asked}.", "GET /docs.json lists what there is."),
-        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {asked}.", "GET /docs.json lists what there is."),
+        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
+        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
         HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
-    return error_body(status, status.name.lower(), message, hint, scope, headers)
+    return build_error_body(status, status.name.lower(), message, hint, scope, headers)

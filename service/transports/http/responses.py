@@ -21,7 +21,7 @@ from service.errors import Overloaded, Unauthenticated
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.hooks import Hooks
 from service.transports.dispatch import Answer
-from service.transports.error_replies import RETRY_AFTER_SECONDS, for_client, late, request_id_of
+from service.transports.error_replies import RETRY_AFTER_SECONDS, build_timeout_error, request_id_of, to_client_error
 from service.transports.error_status import STATUS
 from service.transports.http.request_body import while_connected
 
@@ -43,33 +43,33 @@ async def respond(
     try:
         async with asyncio.timeout_at(deadline):
             answer = await work
-            media_type = _media_type(answer, request.headers.get("accept", ""))
+            media_type = _select_media_type(answer, request.headers.get("accept", ""))
             with hooks.stage("serialise"):
-                beginning, rest = await asyncio.to_thread(_begin, answer, media_type)
+                beginning, rest = await asyncio.to_thread(_make_beginning, answer, media_type)
         if rest is None:
             return Response(beginning, media_type=media_type, headers=headers)
         return StreamedResponse(beginning, rest, deadline, hooks, media_type, headers)
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers=headers)
     except TimeoutError:
-        return error_response(late(timeout_seconds), request.scope)
+        return build_error_response(build_timeout_error(timeout_seconds), request.scope)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
-        return error_response(error, request.scope)
+        return build_error_response(error, request.scope)
 
 
-def accepted_media_type(accept: str) -> str:
+def select_picture_type(accept: str) -> str:
     """Return the media type in which a client accepts pictures: JSON, a PNG contact sheet, or a zip of files."""
-    wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    return next((form for form in (PNG, ZIP) if form in wanted), JSON)
+    accepted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return next((media_type for media_type in (PNG, ZIP) if media_type in accepted), JSON)
 
 
-def _media_type(answer: Answer, accept: str) -> str:
-    return JSON if isinstance(answer, BaseModel | ChunkedResponse) else accepted_media_type(accept)
+def _select_media_type(answer: Answer, accept: str) -> str:
+    return JSON if isinstance(answer, BaseModel | ChunkedResponse) else select_picture_type(accept)
 
 
-def _begin(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
+def _make_beginning(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
     """Return the beginning of the answer, and an iterator of the rest: None where the beginning is all of it."""
-    pieces, beginning, size = _pieces(answer, media_type), [], 0
+    pieces, beginning, size = _iterate_pieces(answer, media_type), [], 0
     for piece in pieces:
         beginning.append(piece)
         if (size := size + len(piece)) > MOST_WHOLE:
@@ -77,7 +77,7 @@ def _begin(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | No
     return b"".join(beginning), None
 
 
-def _pieces(answer: Answer, media_type: str) -> Iterator[bytes]:
+def _iterate_pieces(answer: Answer, media_type: str) -> Iterator[bytes]:
     if isinstance(answer, BaseModel):
         return iter([answer.model_dump_json(exclude_unset=True).encode()])
     if isinstance(answer, ChunkedResponse):
@@ -103,10 +103,10 @@ class StreamedResponse(Response):
         media_type: str,
         headers: dict[str, str],
     ) -> None:
-        """`deadline` is of the event loop's clock."""
+        """Make a response of `beginning` and `rest`. `deadline` is a time of the event loop."""
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["content-length"]
-        self._begun, self._rest, self._deadline, self._hooks = beginning, rest, deadline, hooks
+        self._beginning, self._rest, self._deadline, self._hooks = beginning, rest, deadline, hooks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -121,8 +121,8 @@ class StreamedResponse(Response):
             await self.background()
 
     async def _send_pieces(self, send: Send) -> None:
-        piece: bytes | None = self._begun
-        self._begun = b""
+        piece: bytes | None = self._beginning
+        self._beginning = b""
         while piece is not None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             with self._hooks.stage("serialise"):
@@ -130,16 +130,16 @@ class StreamedResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def error_response(error: Exception, scope: Scope) -> Response:
+def build_error_response(error: Exception, scope: Scope) -> Response:
     """Return the response to `error` as the client sees it."""
-    reply = for_client(error, request_id(scope))
+    reply = to_client_error(error, request_id(scope))
     headers = {RETRY_AFTER: RETRY_AFTER_SECONDS} if isinstance(reply, Overloaded) else {}
     if isinstance(reply, Unauthenticated):
         headers = {"www-authenticate": "Bearer"}
-    return error_body(STATUS[type(reply)].http, reply.code, reply.message, reply.hint, scope, headers)
+    return build_error_body(STATUS[type(reply)].http, reply.code, reply.message, reply.hint, scope, headers)
 
 
-def error_body(
+def build_error_body(
     status: HTTPStatus, code: str, message: str, hint: str, scope: Scope, headers: dict[str, str] | None = None
 ) -> Response:
     number = request_id(scope)

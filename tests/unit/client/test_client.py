@@ -29,14 +29,14 @@ from service.api.requests import read_options
 from service.api.wire import ERROR_DETAIL
 from service.client.calls import Call, Files, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
-from service.client.grpc_transport import NULL_IF_EMPTY, request_of
-from service.client.grpc_transport import error_of as grpc_error
-from service.client.http_transport import error_of as http_error
-from service.client.retries import seconds_of
+from service.client.grpc_transport import NULL_IF_EMPTY, build_message
+from service.client.grpc_transport import read_error as grpc_error
+from service.client.http_transport import read_error as http_error
+from service.client.retries import parse_retry_after
 from service.images.decode import Limits, to_row
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
-from service.transports.grpc.converters import METHODS, images_request
+from service.transports.grpc.converters import METHODS, read_images_request
 from service.transports.http.body_parsers import parse_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
@@ -151,11 +151,11 @@ async def test_another_s_timeout_is_not_taken_for_the_call_s():
     [("3", 3), ("0", 0), (None, 0), ("", 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
 )
 def test_retry_after_in_seconds(header, seconds):
-    assert seconds_of(header) == seconds
+    assert parse_retry_after(header) == seconds
 
 
 def test_retry_after_as_a_date():
-    assert 3000 < seconds_of(format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)) <= 3600
+    assert 3000 < parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)) <= 3600
 
 
 # ---- Errors -------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ OPTIONS = [
 async def test_options_come_out_alike_over_both(method, options):
     call = Call(method, BaseModel, PIXELS, options=options)
     settings, options_type = Settings(), METHODS[method].endpoint.image_options
-    by_grpc = images_request(request_of(call), options_type, settings, 0)
+    by_grpc = read_images_request(build_message(call), options_type, settings, 0)
     client = AsyncClient("http://host")
     request = client._transport.prepare(call, "id")
     by_http = parse_images(request.headers["content-type"], {}, request.read(), settings, options_type)
@@ -382,13 +382,13 @@ async def test_options_come_out_alike_over_both(method, options):
 
 @pytest.mark.parametrize("word", ["best", "unspecified", "", 3])
 def test_a_word_that_no_option_has_is_left_to_the_server_to_refuse(word):
-    assert request_of(Call("Score", BaseModel, PIXELS, options={"estimator": word})).options.estimator == -1
+    assert build_message(Call("Score", BaseModel, PIXELS, options={"estimator": word})).options.estimator == -1
 
 
 @pytest.mark.parametrize("options", [{"thresold": 1}, {"threshold": "high"}, {"top": 1.5}, {"top": 2**40}])
 def test_what_has_no_place_in_the_message_is_refused_at_once(options):
     with pytest.raises(CallError, match=next(iter(options))) as failed:
-        request_of(Call("Score", BaseModel, PIXELS, options=options))
+        build_message(Call("Score", BaseModel, PIXELS, options=options))
     assert failed.value.code == "invalid_option"
 
 

@@ -15,7 +15,7 @@ from service.errors import InferenceUnavailable, Overloaded, ShapeMismatch
 from service.hosting.path_allowlist import PathAllowlist
 from service.telemetry import logs
 from service.transports.http.middleware import AccessLog, ErrorBodies
-from service.transports.http.responses import error_response
+from service.transports.http.responses import build_error_response
 
 NAMES = ("", "bentoml", "uvicorn.error", "circus", "service")
 
@@ -125,7 +125,7 @@ def test_a_call_that_nobody_answered_says_so(written):
 
 def test_outside_of_a_call_nothing_is_noted():
     logs.add_images(1)
-    logs.failed("internal")
+    logs.record_error("internal")
 
 
 def client_of(app) -> httpx.AsyncClient:
@@ -212,7 +212,7 @@ async def test_an_error_is_named_by_its_code_and_only_our_own_fault_has_a_trace(
     logs.configure("json", "Misfit")
 
     async def fail(scope, receive, send):
-        await error_response(error, scope)(scope, receive, send)
+        await build_error_response(error, scope)(scope, receive, send)
 
     async with client_of(AccessLog(ErrorBodies(fail))) as client:
         await client.get("/score", headers={"X-Request-ID": "mine", "Authorization": "Bearer hush"})

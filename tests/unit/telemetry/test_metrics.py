@@ -148,7 +148,7 @@ def test_every_item_error_is_there_from_the_start(registry, metrics):
 
 def test_an_adaptive_batch_is_told_by_rows_fill_and_time(registry, served_bundle):
     metrics = BatchMetrics(registry)
-    metrics.running(served_bundle, "CPUExecutionProvider")
+    metrics.report_bundle(served_bundle, "CPUExecutionProvider")
     with metrics.adaptive_batch("encode", rows=40, computed=64):
         pass
     value = registry.get_sample_value

@@ -16,7 +16,7 @@ FILES = pb.Images(files=pb.ImageFiles(contents=[b"a", b"b"]))
 
 
 def read(request, options_type=ScoreOptions):
-    return converters.images_request(request, options_type, Settings(), request.ByteSize())
+    return converters.read_images_request(request, options_type, Settings(), request.ByteSize())
 
 
 def test_options_that_are_left_out_keep_their_defaults():
@@ -82,9 +82,9 @@ def test_numbers_of_a_context_keep_every_bit():
 
 def test_a_later_chunk_of_a_stream_has_images_only():
     later = pb.ScoreStreamRequest(images=FILES, reference=FILES, options=pb.ScoreOptions(top=2)).SerializeToString()
-    assert converters.stream_chunk(later, Settings(), is_first=True).size == 4
+    assert converters.read_stream_chunk(later, Settings(), is_first=True).size == 4
     with pytest.raises(InvalidInput, match="brings options, reference"):
-        converters.stream_chunk(later, Settings(), is_first=False)
+        converters.read_stream_chunk(later, Settings(), is_first=False)
 
 
 def test_what_is_no_message_is_refused():

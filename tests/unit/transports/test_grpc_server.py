@@ -286,7 +286,7 @@ def test_a_socket_outlives_its_file(tmp_path):
         server.bind(str(path))
         server.listen()
         addresses = {"Inference": f"file://{path}", "Misfit": "http://127.0.0.1:3000"}
-        kept = shutdown.lasting(addresses)
+        kept = shutdown.name_by_descriptor(addresses)
         path.unlink()
         client.connect(kept["Inference"].removeprefix("file://"))
         assert kept["Misfit"] == addresses["Misfit"]
@@ -296,7 +296,7 @@ def test_a_socket_outlives_its_file(tmp_path):
 def test_a_signal_waits_until_nobody_holds_the_lock(tmp_path):
     addresses = {"Inference": f"file://{tmp_path}/Inference.sock"}
     holder, waiter = (shutdown.open_lock(addresses, shutdown.API) for _ in range(2))
-    shutdown.hold(holder)
+    shutdown.hold_lock(holder)
     stopped = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -327,7 +327,7 @@ def test_the_end_of_a_process_shows_by_its_lock(tmp_path):
     assert not watch.has_ended()  # it has yet to start
     for _ in range(2):  # it is started again
         holder = shutdown.open_lock(addresses, shutdown.INFERENCE)
-        shutdown.hold(holder)
+        shutdown.hold_lock(holder)
         assert not watch.has_ended()
         os.close(holder)
         assert watch.has_ended()

@@ -13,7 +13,7 @@ from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.transports import memory_footprint
 from service.transports.grpc.converters import METHODS
-from service.transports.http.responses import JSON, PNG, ZIP, _media_type, _pieces
+from service.transports.http.responses import JSON, PNG, ZIP, _iterate_pieces, _select_media_type
 from service.transports.memory_footprint import SHEET_PIXELS
 
 ACCEPTED = {"pieces": JSON, "files": ZIP, "sheet": PNG}
@@ -85,7 +85,7 @@ async def check_estimate(served_bundle, method, options, form, count):
         if form == "message":
             METHODS[method].serialise(found)
         else:
-            for _ in _pieces(found, _media_type(found, ACCEPTED[form])):
+            for _ in _iterate_pieces(found, _select_media_type(found, ACCEPTED[form])):
                 pass
         peak = tracemalloc.get_traced_memory()[1]
     finally:

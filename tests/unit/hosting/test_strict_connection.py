@@ -1,0 +1,95 @@
+"""Requests that another server would read differently are refused, however the network cuts them."""
+
+import h11
+import pytest
+
+from service.hosting import strict_connection
+from service.hosting.strict_connection import StrictConnection
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+# Each is a request that some servers end elsewhere than others, or do not read at all.
+AMBIGUOUS = {
+    "both lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both, the other way": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+    "both, by other names": b"POST / HTTP/1.1\r\nHost: x\r\ntransfer-encoding: CHUNKED\r\nCONTENT-LENGTH: 0\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "a list of lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\n",
+    "a length with a sign": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n",
+    "a length that is negative": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    "a length in hexadecimal": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x5\r\n\r\n",
+    "an endless length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "chunked, identity": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+    "identity": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n",
+    "xchunked": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    "chunked twice": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a vertical tab": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+    "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a space before the colon": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\n",
+    "a folded header": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "a header folded by a tab": b"POST / HTTP/1.1\r\nHost: x\r\nX: a\r\n\tb\r\n\r\n",
+    "a folded header, bare line feeds": b"POST / HTTP/1.1\nHost: x\nX: a\n b\n\n",
+    "a first header that goes on": b"POST / HTTP/1.1\r\n Host: x\r\n\r\n",
+    "two hosts": b"POST / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "a bare carriage return": b"POST / HTTP/1.1\r\nHost: x\r\nX: a\rContent-Length: 5\r\n\r\n",
+    "a null byte": b"POST / HTTP/1.1\r\nHost: x\r\nX: a\0\r\n\r\n",
+    "a chunk's length with a sign": CHUNKED + b"+1\r\nx\r\n0\r\n\r\n",
+    "a chunk longer than it says": CHUNKED + b"1\r\nxyz\r\n0\r\n\r\n",
+}
+
+
+def read(*pieces: bytes) -> list[object]:
+    """Return the events that the pieces lead to, one after the other."""
+    connection, events = StrictConnection(), []
+    for piece in pieces:
+        connection.receive_data(piece)
+        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            events.append(event)
+    return events
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_ambiguous_requests_are_refused_however_they_are_cut(name, step):
+    request = AMBIGUOUS[name]
+    with pytest.raises(h11.RemoteProtocolError):
+        read(*(request[start : start + step] for start in range(0, len(request), step)))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na\r\n b\r\n c",  # a body may look like a fold
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n\n \t\r\n0\r\nTrailer: x\r\n\r\n",
+        b"POST / HTTP/1.1\nHost: x\nContent-Length: 4\n\n\n \n ",
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_plain_requests_are_read_however_they_are_cut(request_, step):
+    events = read(*(request_[start : start + step] for start in range(0, len(request_), step)))
+    assert isinstance(events[0], h11.Request)
+    assert isinstance(events[-1], h11.EndOfMessage)
+
+
+def test_a_second_request_is_checked_as_the_first():
+    connection = StrictConnection()
+    connection.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n")
+    assert [type(connection.next_event()) for _ in range(2)] == [h11.Request, h11.EndOfMessage]
+    for event in (h11.Response(status_code=200, headers=[("content-length", "0")]), h11.EndOfMessage()):
+        connection.send(event)
+    connection.start_next_cycle()
+    with pytest.raises(h11.RemoteProtocolError):
+        connection.next_event()
+
+
+def chunked(chunk: bytes, count: int) -> bytes:
+    return CHUNKED + count * (f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+
+
+def test_a_body_of_tiny_chunks_is_refused():
+    read(chunked(b"x", strict_connection.FREE_CHUNKS))
+    read(chunked(b"x" * strict_connection.MEAN_CHUNK_BYTES, 3 * strict_connection.FREE_CHUNKS))
+    with pytest.raises(h11.RemoteProtocolError, match="chunks of fewer than"):
+        read(chunked(b"x", strict_connection.FREE_CHUNKS + 1))
