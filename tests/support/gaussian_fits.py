@@ -27,4 +27,4 @@ def repair(point, dims, fit):
 
 
 def as_tuples(sets):
-    return [tuple(np.flatnonzero(chosen)) for chosen in sets]
+    return [tuple(np.flatnonzero(in_set)) for in_set in sets]

@@ -70,7 +70,7 @@ def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[
         changed = np.arange(material.factors.shape[1]) == repairs.changed[:, None]
         before = read(points[repairs.rows]) == material.factors[repairs.rows]
         after = read(units.points(repairs.latents)) == repairs.target
-        restored, kept = after[changed], (after | changed).all(axis=1)
+        restored, unchanged = after[changed], (after | changed).all(axis=1)
         known = (before | changed).all(axis=1)
         report.append(
             {
@@ -78,8 +78,8 @@ def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[
                 "outliers": len(known),
                 "inside": float(repairs.inside.mean()),
                 "restored": float(restored.mean()),
-                "kept": float(kept[known].mean()),
-                "restored_and_kept": float((restored & kept)[known].mean()),
+                "kept": float(unchanged[known].mean()),
+                "restored_and_kept": float((restored & unchanged)[known].mean()),
                 "readable": float(readable),
             }
         )

@@ -59,7 +59,7 @@ class Flagged(NamedTuple):
     """Shares of the images that an estimator flags."""
 
     inliers: float  # share of the normal images that are flagged
-    found: float  # share of the others that are flagged; nan where there is none
+    others: float  # share of the others that are flagged; nan where there is none
 
 
 class Outcome(NamedTuple):
@@ -158,8 +158,8 @@ def measure(
     served |= {with_reference(name): as_served(material, context.rows, name, reference) for name in flagging}
     scores: dict[str, FloatArray] = {name: each.outlier_score for name, each in served.items()}
     if truth.any():
-        chosen = [name for name in METHODS if name not in scores and (slow or name not in SLOW)]
-        scores |= {name: METHODS[name](material, context) for name in chosen}
+        unscored = [name for name in METHODS if name not in scores and (slow or name not in SLOW)]
+        scores |= {name: METHODS[name](material, context) for name in unscored}
     return Outcome(
         batch,
         {name: float(roc_auc_score(truth, values)) for name, values in scores.items() if truth.any()},
@@ -216,7 +216,7 @@ def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         }
     flagged = {
         name: {
-            "found": _mean([each.flagged[name].found for each in outcomes]),
+            "found": _mean([each.flagged[name].others for each in outcomes]),
             "inliers": _mean([each.flagged[name].inliers for each in outcomes]),
         }
         for name in outcomes[0].flagged
@@ -228,10 +228,10 @@ def _pair(outcomes: Sequence[Outcome], normal: int, other: int, methods: Sequenc
     """Return the mean AUROC over all cells, or None where the two digits are equal."""
     if (normal, other) not in PAIRS:
         return None
-    chosen = [
+    of_pair = [
         each for each in outcomes if each.batch.others and (each.batch.normal, each.batch.other) == (normal, other)
     ]
-    return {name: _mean([each.auroc[name] for each in chosen]) for name in methods}
+    return {name: _mean([each.auroc[name] for each in of_pair]) for name in methods}
 
 
 def _clean(outcomes: Sequence[Outcome]) -> dict[str, Any]:

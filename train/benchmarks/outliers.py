@@ -57,7 +57,7 @@ class Flags(NamedTuple):
     """Shares of the images that a method with log odds flags."""
 
     inliers: float  # share of the inliers that are flagged
-    found: float  # share of the outliers that are flagged; nan without outliers
+    outliers: float  # share of the outliers that are flagged; nan without outliers
     false_discoveries: float  # share of inliers among what is flagged at a false discovery rate of FDR
 
 
@@ -103,10 +103,14 @@ def prepare(bundle: Bundle, networks: OnnxNetworks, dataset: Dataset) -> Materia
 
 
 def run(
-    material: Material, contexts: int, seed: int = 0, chosen: Sequence[Cell] | None = None, processes: int | None = None
+    material: Material,
+    contexts: int,
+    seed: int = 0,
+    selected: Sequence[Cell] | None = None,
+    processes: int | None = None,
 ) -> list[Outcome]:
-    """Measure `contexts` random contexts of every cell of `chosen` (by default all)."""
-    tasks = [(cell, seed, index) for cell in chosen or cells() for index in range(contexts)]
+    """Measure `contexts` random contexts of each of the `selected` cells, by default of all."""
+    tasks = [(cell, seed, index) for cell in selected or cells() for index in range(contexts)]
     # Shuffled, so that the largest contexts, which come last, are not all left to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
     with ProcessPoolExecutor(
@@ -131,7 +135,7 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
     shipped = score(images, material.population)
     auroc: dict[str, float] = {}
     precision: dict[str, float] = {}
-    found: dict[str, Flags] = {}
+    flags_of_method: dict[str, Flags] = {}
     for name, method in METHODS.items():
         if (slow or name not in SLOW) and (truth.any() or name in ODDS):
             scores = shipped.outlier_score if name == DEFAULT_ESTIMATOR else method(material, context)
@@ -139,9 +143,9 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
                 auroc[name] = float(roc_auc_score(truth, scores))
                 precision[name] = float(average_precision_score(truth, scores))
             if name in ODDS:
-                found[name] = flags(scores, truth)
+                flags_of_method[name] = flags(scores, truth)
     by_name = named(material, context, shipped) if cell.stratum in SINGLE_STRATA else float("nan")
-    return Outcome(cell, len(context.fixed), auroc, precision, found, by_name)
+    return Outcome(cell, len(context.fixed), auroc, precision, flags_of_method, by_name)
 
 
 def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
@@ -161,14 +165,14 @@ def named(material: Material, context: LabelledContext, shipped: Scores) -> floa
 
     The result is nan where no outlier was detected.
     """
-    found = np.flatnonzero(context.is_outlier & shipped.is_outlier)
-    if not found.size:
+    detected = np.flatnonzero(context.is_outlier & shipped.is_outlier)
+    if not detected.size:
         return float("nan")
-    latents = material.latents[context.rows[found]]
+    latents = material.latents[context.rows[detected]]
     attributions = attribution.attribute(latents, shipped.context, material.population)
     top = attribution.order(attributions, shipped.context)[:, 0]
     rule = material.factors[context.inlier_pool[0], context.fixed]
-    differs = material.factors[context.rows[found]][:, context.fixed] != rule
+    differs = material.factors[context.rows[detected]][:, context.fixed] != rule
     return float((material.latent_factors[top] == np.array(context.fixed)[differs.argmax(axis=1)]).mean())
 
 
@@ -190,7 +194,7 @@ def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         of_method = [outcome.flags[name] for outcome in outcomes]
         methods[name] = methods.get(name, {"contexts": len(outcomes)}) | {
             "inliers_flagged": _mean([flagged.inliers for flagged in of_method]),
-            "found": _mean([flagged.found for flagged in of_method]),
+            "found": _mean([flagged.outliers for flagged in of_method]),
             "false_discovery_rate": _mean([flagged.false_discoveries for flagged in of_method]),
         }
         if "oracle" in methods:

@@ -37,7 +37,7 @@ COLUMNS = {
 
 def page(results: Path) -> str:
     """Return the page, from `results`/PRESET/metrics.json and the figures beside each."""
-    kept = {
+    metrics = {
         name: json.loads((results / name / METRICS).read_text())
         for name in EXPERIMENTS
         if (results / name / METRICS).exists()
@@ -49,11 +49,11 @@ def page(results: Path) -> str:
         "were not trained on; nll and ELBO in nats per image. In brackets: what was published for the experiment. "
         "Empty: not measured; MIG and the rest need generative factors, which MNIST has none of.",
         "",
-        *table(("preset", "steps", *COLUMNS.values()), (_row(name, kept.get(name)) for name in EXPERIMENTS)),
+        *table(("preset", "steps", *COLUMNS.values()), (_row(name, metrics.get(name)) for name in EXPERIMENTS)),
     ]
     for name in EXPERIMENTS:
         lines += ["", f"## {name}", "", f"{PRESETS[name]().description}.", ""]
-        lines += _section(results / name, name, kept[name]) if name in kept else ["Not run to its end yet."]
+        lines += _section(results / name, name, metrics[name]) if name in metrics else ["Not run to its end yet."]
     return "\n".join(lines) + "\n"
 
 

@@ -116,8 +116,8 @@ def score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str)
     # A few outliers are so far out that a linear scale would leave everything else in one bar.
     bent = np.arcsinh(scores)
     edges = np.linspace(bent.min(), bent.max(), 80).tolist()
-    for label, chosen in (("inliers", ~is_outlier), ("outliers", is_outlier)):
-        axis.hist(bent[chosen], edges, density=True, alpha=0.6, label=f"{chosen.sum():,} {label}")
+    for label, rows in (("inliers", ~is_outlier), ("outliers", is_outlier)):
+        axis.hist(bent[rows], edges, density=True, alpha=0.6, label=f"{rows.sum():,} {label}")
     ticks = [tick for tick in (-1e3, -100, -10, 0, 10, 100, 1e3, 1e4) if scores.min() <= tick <= scores.max()]
     axis.set_xticks(np.arcsinh(ticks), [f"{tick:g}" for tick in ticks])
     axis.set_xlabel("outlier score, log odds")

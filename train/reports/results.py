@@ -22,10 +22,10 @@ def keep(run: Path, results: Path) -> Path:
 
     Raises what `summary` raises.
     """
-    found = summary(run)
-    target = results / str(found["config"]["preset"]["name"])
+    record = summary(run)
+    target = results / str(record["config"]["preset"]["name"])
     target.mkdir(parents=True, exist_ok=True)
-    (target / METRICS).write_text(json.dumps(found, indent=2) + "\n")
+    (target / METRICS).write_text(json.dumps(record, indent=2) + "\n")
     for figure in (run / "figures").glob("*.png"):
         shutil.copy(figure, target)
     return target / METRICS
@@ -34,8 +34,8 @@ def keep(run: Path, results: Path) -> Path:
 def read_alignment_report(run: Path) -> dict[str, Any]:
     """Return what a run wrote of its alignment and second look; empty where it has done neither."""
     path = run / "unfolding.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return report
 
 
 def summary(run: Path) -> dict[str, Any]:

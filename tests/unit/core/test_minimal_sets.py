@@ -48,9 +48,9 @@ def test_exact_sets_are_those_of_the_naive_search(d, radius_squared):
     fit = fit_of(d, seed=d)
     points = points_about(fit, 30, seed=d)
     inside = within(fit, radius_squared)
-    found = as_tuples(smallest_sets(points, fit, radius_squared, inside))
-    assert found == [naive_smallest_set(point, fit, inside) for point in points]
-    assert len({len(dims) for dims in found}) > 1
+    sets = as_tuples(smallest_sets(points, fit, radius_squared, inside))
+    assert sets == [naive_smallest_set(point, fit, inside) for point in points]
+    assert len({len(dims) for dims in sets}) > 1
 
 
 def test_exact_sets_obey_a_test_that_the_distance_does_not_tell():
@@ -61,9 +61,9 @@ def test_exact_sets_obey_a_test_that_the_distance_does_not_tell():
     def inside(points):
         return near(points) & (points[:, 0] <= fit.location[0])
 
-    found = as_tuples(smallest_sets(points, fit, 5.0, inside))
-    assert found == [naive_smallest_set(point, fit, inside) for point in points]
-    assert found != as_tuples(smallest_sets(points, fit, 5.0, near))
+    sets = as_tuples(smallest_sets(points, fit, 5.0, inside))
+    assert sets == [naive_smallest_set(point, fit, inside) for point in points]
+    assert sets != as_tuples(smallest_sets(points, fit, 5.0, near))
 
 
 def test_sets_grow_by_the_dim_that_lowers_the_distance_most(monkeypatch):
@@ -106,17 +106,17 @@ def test_deviations_of_a_repair_are_those_from_the_conditional_gaussian():
     points = points_about(fit, 6, seed=8)
     repaired = np.random.default_rng(8).random((6, 5)) < 0.5
     repaired[0], repaired[1], repaired[2] = False, True, np.arange(5) == 3
-    found = repair_deviations(points, fit, repaired)
-    for z, point, chosen in zip(found, points, repaired, strict=True):
-        dims, rest = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+    deviations = repair_deviations(points, fit, repaired)
+    for z, point, in_set in zip(deviations, points, repaired, strict=True):
+        dims, rest = np.flatnonzero(in_set), np.flatnonzero(~in_set)
         across = fit.covariance[np.ix_(dims, rest)]
         left = fit.covariance[np.ix_(dims, dims)]
         left = left - across @ np.linalg.inv(fit.covariance[np.ix_(rest, rest)]) @ across.T
         expected = (point - repair(point, dims, fit))[dims] / np.sqrt(np.diag(left))
         np.testing.assert_allclose(z[dims], expected, rtol=1e-9)
         assert (z[rest] == 0).all()
-    np.testing.assert_allclose(found[1], marginal_z(points, fit)[1], rtol=1e-9)
-    np.testing.assert_allclose(found[2, 3], conditional_z(points, fit)[2, 3], rtol=1e-9)
+    np.testing.assert_allclose(deviations[1], marginal_z(points, fit)[1], rtol=1e-9)
+    np.testing.assert_allclose(deviations[2, 3], conditional_z(points, fit)[2, 3], rtol=1e-9)
 
 
 def test_images_inside_need_no_repair_and_the_repaired_are_inside(batch, population):

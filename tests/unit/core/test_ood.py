@@ -57,15 +57,15 @@ def test_every_image_is_measured_by_itself():
 
 def test_foreignness_is_one_at_the_limit():
     limit = ood.MARGIN * FAMILIARITY.high
-    found = ood.check(ood.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
-    np.testing.assert_allclose(found.ood_ratio, [0, 1 / limit, 400 / limit])
-    np.testing.assert_allclose(found.times_median, [0, 1 / 4, 100])
-    assert found.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
+    result = ood.check(ood.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
+    np.testing.assert_allclose(result.ood_ratio, [0, 1 / limit, 400 / limit])
+    np.testing.assert_allclose(result.times_median, [0, 1 / 4, 100])
+    assert result.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
 
 
 def test_the_reason_keeps_two_digits_of_a_small_ratio():
-    found = ood.check(ood.reconstruction_error(*pair(5)), FAMILIARITY)
-    assert "reconstruction error 6.2 times" in found.reason(0)
+    result = ood.check(ood.reconstruction_error(*pair(5)), FAMILIARITY)
+    assert "reconstruction error 6.2 times" in result.reason(0)
 
 
 # --- the shipped bundle

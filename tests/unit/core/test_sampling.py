@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from edit_context import CONTEXT, COVARIANCE, LIVE, LOCATION
-from edit_context import random_latents as _latents
+from edit_context import CONTEXT, COVARIANCE, LIVE, LOCATION, random_latents
 from scipy.stats import chi2, kstest
 
 from service.core.edit import latent_edits, sampling
@@ -13,8 +12,8 @@ def test_gaussian_samples_have_the_truncated_distribution():
     rng = np.random.default_rng(3)
     samples = np.concatenate([sampling.sample_gaussian(1000, *CONTEXT, radius_squared, rng) for _ in range(20)])
     distances = latent_edits.distance_squared(samples, *CONTEXT)
-    kept = chi2.cdf(radius_squared, d)
-    assert kstest(distances, lambda value: chi2.cdf(value, d) / kept).pvalue > 1e-3
+    share_inside = chi2.cdf(radius_squared, d)
+    assert kstest(distances, lambda value: chi2.cdf(value, d) / share_inside).pvalue > 1e-3
     # The slow way: draw, and throw away what lies outside.
     draws = LOCATION + rng.standard_normal((60_000, 5)) @ np.linalg.cholesky(COVARIANCE).T
     draws = draws[latent_edits.distance_squared(draws, *CONTEXT) <= radius_squared][:, LIVE]
@@ -60,7 +59,7 @@ def test_empirical_samples_have_the_posterior_of_the_image_drawn():
 
 
 def test_an_image_that_the_encoder_is_sure_of_is_drawn_as_it_is():
-    latents = np.stack([_latents(4), np.full((4, 5), -200.0)], axis=1)
+    latents = np.stack([random_latents(4), np.full((4, 5), -200.0)], axis=1)
     samples, drawn = sampling.sample_empirical(latents, 50, np.random.default_rng(0))
     np.testing.assert_allclose(samples, latents[drawn, 0], atol=1e-9)
 

@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
-from edit_context import COVARIANCE, LOCATION
-from edit_context import random_latents as _latents
+from edit_context import COVARIANCE, LOCATION, random_latents
 
 from service.core.edit import traversal
 from service.errors import InvalidOption
 
 
 def test_every_row_of_a_traversal_varies_its_own_latent():
-    image = _latents(1)[0]
+    image = random_latents(1)[0]
     rows = traversal.traverse(image, [4, 0], 5, LOCATION, COVARIANCE, span=3.0)
     assert rows.shape == (2, 5, 5)
     for row, dim in zip(rows, [4, 0], strict=True):
@@ -19,7 +18,7 @@ def test_every_row_of_a_traversal_varies_its_own_latent():
 
 
 def test_a_plane_varies_the_first_latent_down_and_the_second_across():
-    image = _latents(1)[0]
+    image = random_latents(1)[0]
     grid = traversal.traverse_plane(image, (3, 0), 4, LOCATION, COVARIANCE)
     down, across = traversal.traverse(image, [3, 0], 4, LOCATION, COVARIANCE)
     assert grid.shape == (4, 4, 5)
@@ -49,7 +48,7 @@ def test_a_span_is_positive_and_finite(span):
 
 
 def test_a_path_is_straight_even_and_includes_its_ends():
-    start, end = _latents(2)
+    start, end = random_latents(2)
     path = traversal.interpolate(start, end, 7)
     np.testing.assert_array_equal(path[[0, -1]], [start, end])
     np.testing.assert_allclose(np.diff(path, axis=0), np.tile((end - start) / 6, (6, 1)), atol=1e-12)

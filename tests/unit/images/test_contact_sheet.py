@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from random_images import random_image as _image
+from random_images import random_image
 
 from service.images import contact_sheet
 
@@ -26,15 +26,15 @@ def _assert_ends_with(captioned, plain):
 
 
 def _grid(rows, columns, height=64, width=64):
-    return [np.stack([_image(3, height, width, 10 * row + c) for c in range(columns)]) for row in range(rows)]
+    return [np.stack([random_image(3, height, width, 10 * row + c) for c in range(columns)]) for row in range(rows)]
 
 
 def test_every_image_is_on_the_sheet_once_in_rows_and_columns():
     rows = _grid(2, 3)
     sheet = contact_sheet.contact_sheet(rows, ["a", "b"], ["one", "two", "three"])
     corners = [[_find(sheet, _enlarged(image, 2)) for image in row] for row in rows]
-    assert all(len(found) == 1 for row in corners for found in row)
-    ys, xs = (np.array([[found[0][axis] for found in row] for row in corners]) for axis in (0, 1))
+    assert all(len(places) == 1 for row in corners for places in row)
+    ys, xs = (np.array([[places[0][axis] for places in row] for row in corners]) for axis in (0, 1))
     assert (np.diff(xs, axis=1) > 128).all()  # side by side, with a gap
     assert (np.diff(ys, axis=0) > 128).all()
     assert (np.ptp(xs, axis=0) == 0).all()
@@ -57,14 +57,14 @@ def test_the_sheet_is_white_around_the_images_and_dark_where_its_captions_are():
 
 
 def test_a_short_row_leaves_white():
-    rows = [*_grid(1, 3), _image(3, 64, 64)[None]]
+    rows = [*_grid(1, 3), random_image(3, 64, 64)[None]]
     sheet = contact_sheet.contact_sheet(rows)
     assert (sheet[contact_sheet.MARGIN + 128 + contact_sheet.GAP :, contact_sheet.MARGIN + 128 :] == 255).all()
 
 
 @pytest.mark.parametrize(("side", "scale"), [(28, 4), (64, 2), (100, 1), (256, 1)])
 def test_small_images_are_enlarged_in_whole_steps(side, scale):
-    image = _image(3, side, side)
+    image = random_image(3, side, side)
     assert len(_find(contact_sheet.contact_sheet([image[None]]), _enlarged(image, scale))) == 1
 
 
@@ -75,7 +75,7 @@ def test_a_large_sheet_is_not_enlarged_beyond_what_viewers_open():
 
 
 def test_grey_images_are_grey_on_the_sheet():
-    image = _image(1, 64, 64)
+    image = random_image(1, 64, 64)
     assert len(_find(contact_sheet.contact_sheet([image[None]]), _enlarged(np.repeat(image, 3, axis=2), 2))) == 1
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from random_images import random_image as _image
+from random_images import random_image
 
 from service.images import heat_map
 
@@ -31,11 +31,12 @@ def naive_overlay(image, evidence):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_overlay_equals_the_naive_formula(channels, dtype):
-    image = _image(channels, 24, 32)
+    image = random_image(channels, 24, 32)
     evidence = np.random.default_rng(1).gamma(0.5, 7, (3, 4)).astype(dtype)
-    found = heat_map.overlays(image, evidence[None])[0]
-    assert found.dtype == np.uint8
-    np.testing.assert_allclose(found, naive_overlay(image, evidence), atol=1.3)  # strength in 1,024 steps, grey in 256
+    overlay = heat_map.overlays(image, evidence[None])[0]
+    assert overlay.dtype == np.uint8
+    # The strength has 1,024 steps, and grey 256.
+    np.testing.assert_allclose(overlay, naive_overlay(image, evidence), atol=1.3)
 
 
 def in_grey(image):
@@ -44,24 +45,24 @@ def in_grey(image):
 
 
 def test_where_there_is_no_evidence_the_image_shows_in_grey():
-    image = _image(3, 64, 64)
+    image = random_image(3, 64, 64)
     evidence = np.zeros((8, 8))
     evidence[6, 1] = 1e-30
-    found = heat_map.overlays(image, evidence[None])[0]
-    np.testing.assert_array_equal(found[:32], in_grey(image)[:32])
-    np.testing.assert_array_equal(found[:, 32:], in_grey(image)[:, 32:])
-    hottest = found[50:54, 10:14].astype(int)
+    overlay = heat_map.overlays(image, evidence[None])[0]
+    np.testing.assert_array_equal(overlay[:32], in_grey(image)[:32])
+    np.testing.assert_array_equal(overlay[:, 32:], in_grey(image)[:, 32:])
+    hottest = overlay[50:54, 10:14].astype(int)
     assert (hottest[..., 0] > hottest[..., 2]).all()  # no longer grey: the hottest colour is a yellow
 
 
 def test_a_map_of_zeros_leaves_the_image_in_grey():
-    for image in (_image(1), _image(3)):
-        found = heat_map.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
-        np.testing.assert_array_equal(found, in_grey(image))
+    for image in (random_image(1), random_image(3)):
+        overlay = heat_map.overlays(image, np.zeros((1, 2, 2), dtype=np.float32))[0]
+        np.testing.assert_array_equal(overlay, in_grey(image))
 
 
 def test_the_overlay_leaves_its_input_alone():
-    image, evidence = _image(3), np.ones((2, 2))
+    image, evidence = random_image(3), np.ones((2, 2))
     before = image.copy()
     heat_map.overlays(image, evidence[None])[0][:] = 0
     heat_map.overlays(image, 0 * evidence[None])[:] = 0

@@ -2,13 +2,13 @@ import zipfile
 from io import BytesIO
 
 import pytest
-from random_images import random_image as _image
+from random_images import random_image
 
 from service.images import png, zip_writer
 
 
 def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():
-    files = {"b.png": png.to_png(_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
+    files = {"b.png": png.to_png(random_image()), "latents.json": b"{}" * 500, "ä.png": b"\x89PNG"}
     content = zip_writer.zip_files(files)
     assert zip_writer.zip_files(dict(files)) == content
     with zipfile.ZipFile(BytesIO(content)) as archive:  # no clock has a part in it

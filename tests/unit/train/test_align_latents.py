@@ -44,28 +44,28 @@ def latents():
 
 
 @pytest.fixture(scope="module")
-def found(latents):
+def pairs(latents):
     torch.manual_seed(0)
     return context_signs.sample_pairs(draw, latents, LIVE, SIZE, 3_000)
 
 
-def test_patterns_tell_whether_the_sense_is_the_same(found):
-    truth = sense(found.before) * sense(found.after)
-    clear = found.agreement.abs() > 0.1
+def test_patterns_tell_whether_the_sense_is_the_same(pairs):
+    truth = sense(pairs.before) * sense(pairs.after)
+    clear = pairs.agreement.abs() > 0.1
     assert clear.float().mean() > 0.5
-    assert (torch.sign(found.agreement[clear]) == truth[clear]).float().mean() > 0.98
+    assert (torch.sign(pairs.agreement[clear]) == truth[clear]).float().mean() > 0.98
 
 
-def test_only_the_folded_latent_is_often_mirrored(latents, found):
+def test_only_the_folded_latent_is_often_mirrored(latents, pairs):
     plain = context_signs.sample_pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
-    assert context_signs.mirrored_share(found) > 0.05
+    assert context_signs.mirrored_share(pairs) > 0.05
     assert context_signs.mirrored_share(plain) < 0.01
-    assert context_signs.find_context(found) == (BACKGROUND, FOREGROUND)
+    assert context_signs.find_context(pairs) == (BACKGROUND, FOREGROUND)
 
 
-def test_the_signs_give_one_sense_everywhere_and_back(latents, found):
+def test_the_signs_give_one_sense_everywhere_and_back(latents, pairs):
     torch.manual_seed(0)
-    fixed = context_signs.fit_signs(found, latents, SIZE, steps=800)
+    fixed = context_signs.fit_signs(pairs, latents, SIZE, steps=800)
     value = fixed.align(latents)
     right = (torch.sign(value) == torch.sign(latents[:, SIZE]) * sense(latents)).float().mean()
     assert max(right, 1 - right) > 0.95
@@ -78,21 +78,21 @@ def test_a_latent_of_one_sense_is_refused(latents):
         context_signs.fit_signs(plain, latents, SIZE, steps=10)
 
 
-def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latents, found):
+def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latents, pairs):
     """As a hue has, whose every turn changes the same pixels: as much looks mirrored, but without order."""
     torch.manual_seed(0)
-    shuffled = replace(found, agreement=found.agreement[torch.randperm(len(found.agreement))])
-    assert context_signs.mirrored_share(shuffled) == pytest.approx(context_signs.mirrored_share(found))
+    shuffled = replace(pairs, agreement=pairs.agreement[torch.randperm(len(pairs.agreement))])
+    assert context_signs.mirrored_share(shuffled) == pytest.approx(context_signs.mirrored_share(pairs))
     with pytest.raises(context_signs.NotFolded, match="% of what looks mirrored"):
         context_signs.fit_signs(shuffled, latents, SIZE, steps=800)
-    context_signs.fit_signs(found, latents, SIZE, steps=800)
+    context_signs.fit_signs(pairs, latents, SIZE, steps=800)
 
 
 def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, latents):
     shares = {SIZE: 0.02, BACKGROUND: 0.03, FOREGROUND: 0.001}
     tried = []
 
-    def fix(found, latents, latent):
+    def fix(pairs, latents, latent):
         tried.append(latent)
         if latent != SIZE:
             raise context_signs.NotFolded("not this one")
@@ -161,14 +161,14 @@ def test_refitted_heads_give_the_targets(monkeypatch):
 
 def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0():
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
-    model, kept = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
-    smaller = align_latents.keep_latents(model, kept, replace(network, latent_dim=2))
+    model, live = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
+    smaller = align_latents.keep_latents(model, live, replace(network, latent_dim=2))
     images, latents = torch.rand(7, 1, SIDE, SIDE), torch.zeros(7, 5)
-    latents[:, kept] = torch.randn(7, 2)
+    latents[:, live] = torch.randn(7, 2)
     with torch.no_grad():
         for whole, part in zip(model.encode(images), smaller.encode(images), strict=True):
-            torch.testing.assert_close(whole[:, kept], part)
-        torch.testing.assert_close(model.decode(latents), smaller.decode(latents[:, kept]))
+            torch.testing.assert_close(whole[:, live], part)
+        torch.testing.assert_close(model.decode(latents), smaller.decode(latents[:, live]))
 
 
 def test_another_latent_changes_nothing_yet():
@@ -201,7 +201,7 @@ def unfolded(monkeypatch, latents, *, folded):
     mean = torch.cat([latents, torch.zeros(len(latents), 2)], dim=1)
     both = torch.stack([mean, logvar], dim=1).numpy()
     monkeypatch.setattr(align_latents, "encode", lambda model, images, rows: both[rows])
-    monkeypatch.setattr(align_latents, "keep_latents", lambda model, kept, network: model)
+    monkeypatch.setattr(align_latents, "keep_latents", lambda model, live, network: model)
     monkeypatch.setattr(align_latents, "add_latent", lambda model, network: model)
     monkeypatch.setattr(
         refit_heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets))

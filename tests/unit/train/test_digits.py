@@ -107,7 +107,7 @@ def test_zeros_among_ones_are_found(dataset, material):
     outcome = digits.measure(material, dataset.labels, digits.Batch(30, 3, 1, 0, 0), seed=0)
     assert set(outcome.auroc) == {*METHODS, *map(digits.with_reference, digits.FLAGGING)}
     assert outcome.auroc["density_ratio"] > 0.9
-    assert outcome.flagged["density_ratio, reference"].found > 0.5
+    assert outcome.flagged["density_ratio, reference"].others > 0.5
     fewer = digits.measure(material, dataset.labels, digits.Batch(30, 3, 1, 0, 0), seed=0, slow=False)
     assert set(outcome.auroc) - set(fewer.auroc) == set(SLOW)
 
@@ -116,7 +116,7 @@ def test_in_a_clean_batch_only_flags_are_counted(dataset, material):
     outcome = digits.measure(material, dataset.labels, digits.Batch(30, 0, 1, 1, 0), seed=0)
     assert outcome.auroc == {}
     assert 0 <= outcome.flagged["density_ratio"].inliers < 0.3
-    assert np.isnan(outcome.flagged["density_ratio"].found)
+    assert np.isnan(outcome.flagged["density_ratio"].others)
 
 
 def test_the_flags_of_any_default_are_counted(dataset, material, monkeypatch):

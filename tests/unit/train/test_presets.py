@@ -37,17 +37,17 @@ def test_impossible_values_are_refused_before_anything_runs():
         BetaTCVAE(pressure=0.5)
 
 
-def kept(name):
+def preset_record(name):
     return json.loads(Path(f"train/results/{name}/metrics.json").read_text())["config"]["preset"]
 
 
 def test_the_run_that_ships_is_of_the_preset():
-    assert from_record(kept("shapes3d_beta_tcvae")) == PRESETS["shapes3d_beta_tcvae"]()
+    assert from_record(preset_record("shapes3d_beta_tcvae")) == PRESETS["shapes3d_beta_tcvae"]()
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in Path("train/results").glob("*/metrics.json")))
 def test_the_record_of_every_kept_run_still_loads(name):
-    assert from_record(kept(name)).network == PRESETS[name]().network
+    assert from_record(preset_record(name)).network == PRESETS[name]().network
 
 
 def test_every_experiment_of_the_table_is_a_preset():

@@ -77,7 +77,7 @@ def fidelity(directory: Path) -> FidelityReport:
 def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the factor classes (n, 5) of the rendering that differs least from each of the frames (n, 64, 64)."""
     frames = real.reshape(len(real), -1).astype(np.float32)
-    least, found = np.full(len(real), np.inf), np.zeros(len(real), np.int64)
+    least, rendering = np.full(len(real), np.inf), np.zeros(len(real), np.int64)
     outlines = tqdm(product(*map(range, dsprites.FACTOR_SIZES[:3])), "outlines", dsprites.OUTLINES)
     for index, classes in enumerate(outlines):
         rendered = dsprites.everywhere(dsprites.outline(*classes)).reshape(dsprites.POSITIONS, -1).astype(np.float32)
@@ -85,8 +85,8 @@ def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
         wrong = rendered.sum(axis=1) - 2 * frames @ rendered.T  # (n, positions)
         best = wrong.argmin(axis=1)
         better = wrong.min(axis=1) < least
-        least[better], found[better] = wrong.min(axis=1)[better], index * dsprites.POSITIONS + best[better]
-    return np.stack(np.unravel_index(found, dsprites.FACTOR_SIZES), axis=1)
+        least[better], rendering[better] = wrong.min(axis=1)[better], index * dsprites.POSITIONS + best[better]
+    return np.stack(np.unravel_index(rendering, dsprites.FACTOR_SIZES), axis=1)
 
 
 def save_comparison(report: FidelityReport, path: Path) -> None:
