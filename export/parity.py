@@ -1,7 +1,7 @@
-"""The parity check of the export: a graph that computes anything else than the trained network is refused.
+"""The parity check of the export: it refuses a graph that does not compute the same as the trained network.
 
-The reference is a second implementation in numpy around the bare network, so errors in the graph's scaling, layout or
-rounding are found as well as errors in its weights. The reference of the heat maps is autograd.
+The reference is a second implementation in numpy around the bare network, so the check detects errors in the graph's
+scaling, layout or rounding as well as errors in its weights. The reference of the heat maps is autograd.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ BINS = 20
 
 
 def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Return which of 20 equal-width bins each of (N,) values falls into."""
+    """Return the index (N,) of the equal-width bin, of 20, of each value (N,)."""
     bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
     return bins
 

@@ -34,7 +34,7 @@ LEVELS = np.array([10, 10, 10, 8, 4, 15])
 HUES = (0, 1, 2)
 SHAPE, SPHERE = 4, 2
 SEED_CASE_SIZE, SEED_CASE_OUTLIERS = 350, 25
-# Fewer possible inliers than this would not tell the oracle their true moments.
+# The oracle needs this many possible inliers to know their true moments.
 SMALLEST_POOL = 200
 
 
@@ -62,7 +62,7 @@ def sample(
 
     `fixed` are the factors that the inliers share. By default one to four are drawn at random, again until the data
     holds enough inliers and outliers. `values` sets the values of `fixed`; None draws a value at random. Images are
-    drawn without replacement, except where a given `fixed` leaves too few.
+    drawn without replacement, except where `fixed` is set and leaves too few.
 
     Raises ValueError for more outliers than images.
     """

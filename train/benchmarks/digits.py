@@ -30,7 +30,7 @@ from train.data.mnist import DIGITS
 
 # Numbers of the other digit by number of images: 5, 10, 20 and 35%.
 OTHERS = {20: (1, 2, 4, 7), 50: (2, 5, 10, 18), 200: (10, 20, 40, 70)}
-CLEAN_CONTEXTS = 10  # for every context of a pair: there are nine times fewer digits than pairs
+CLEAN_CONTEXTS = 10  # for every context of a pair, since there are nine times fewer digits than pairs
 PAIRS = tuple(permutations(range(DIGITS), 2))  # the normal digit, the other one
 REFERENCE = 100  # images in a reference set
 # Beside the bundle's default, the estimators whose flags are counted, without and with a reference set.
@@ -76,7 +76,7 @@ def with_reference(estimator: str) -> str:
     return f"{estimator}, reference"
 
 
-# What the default is held against, pair by pair of digits.
+# Methods that are compared with the default, by pair of digits.
 PAIRED = ("pixel_pca", "oracle")
 
 

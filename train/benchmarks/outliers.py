@@ -31,12 +31,12 @@ from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
 from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summary
 from train.data.dataset import Dataset
 
-# Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells that the estimators were first chosen by.
+# Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells of the first comparison.
 OUTLIERS = {20: (0, 1, 2, 4, 7), 50: (0, 1, 5, 10, 18), 350: (0, 4, 25, 70, 90, 122), 2000: (0, 20, 140, 400, 700)}
 CLEAN = "clean"
-# An outlier differs in exactly one of the fixed factors, so that it is known what an explanation should name.
+# An outlier differs in exactly one of the fixed factors, so the factor that an explanation should name is known.
 SINGLE_STRATA = ("single_factor", "adjacent_level", "shape_only")
-# Methods in SLOW see every so many-th context of a cell.
+# Methods in SLOW get one in so many contexts of a cell.
 SLOW_STEP = 5
 FDR = 0.1
 PIXEL_COMPONENTS, PIXEL_IMAGES = 20, 2_000
@@ -111,7 +111,7 @@ def run(
 ) -> list[Outcome]:
     """Measure `contexts` random contexts of each of the `selected` cells, by default of all."""
     tasks = [(cell, seed, index) for cell in selected or cells() for index in range(contexts)]
-    # Shuffled, so that the largest contexts, which come last, are not all left to one process.
+    # The largest contexts come last. Shuffled, they do not all go to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
     with ProcessPoolExecutor(
         processes or joblib.cpu_count(), get_context("spawn"), initializer=_start_worker, initargs=(material,)
@@ -149,7 +149,7 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
 
 
 def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
-    """Return the shares of images that log odds (n,) of being an outlier flag."""
+    """Return the shares of images that are flagged by log odds (n,) of being an outlier."""
     rank = np.empty(len(odds), dtype=np.int64)
     rank[np.argsort(-odds, kind="stable")] = np.arange(1, len(odds) + 1)
     at_rate = false_discovery_flags(expit(odds), rank, FDR)

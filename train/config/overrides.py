@@ -61,7 +61,7 @@ def shortened(preset: Preset, steps: int) -> Preset:
         return {name: max(1, round(length * share)) for name, length in lengths.items() if length}
 
     changes = shrunk(preset)
-    earlier = 0  # each stage is left a step of its own
+    earlier = 0  # each stage keeps at least one step of its own
     for stage in ("narrow_steps", "folded_steps", "steps"):
         if stage in changes:
             changes[stage] = earlier = max(changes[stage], earlier + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-BLANK_SHARE = 0.1  # of what there is to explain
+BLANK_SHARE = 0.1  # explained share below which reconstructions count as blank
 POOR_SHARE = 0.5
 
 

@@ -10,9 +10,9 @@ from train.config.presets import PRESETS
 from train.reports.markdown import table
 from train.reports.results import METRICS
 
-# The experiments that the project began with: each has its row, run or not.
+# The experiments of the table. Each has its row, even where it was not run.
 EXPERIMENTS = tuple(name for name in PRESETS if name not in ("shapes3d_beta_tcvae_plain", "folder"))
-# What was published for them.
+# Published values.
 PUBLISHED = {"shapes3d_beta_tcvae": {"ssim": 0.9195, "mig": 0.6235}}
 DIAGNOSIS = "diagnosis.md"  # written by hand, beside the figures that it explains
 SEEDS = "seeds"  # of the preset's directory: what `python -m train seeds` wrote

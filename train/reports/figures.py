@@ -26,9 +26,9 @@ DPI = 80
 RECONSTRUCTIONS = 10
 TRAVERSAL_STEPS = 11
 DENSITY_CONTEXTS = 100
-ORDINARY_OF = 2_000  # held-out images: traversals begin at an ordinary one of them
+ORDINARY_OF = 2_000  # held-out images, one of which traversals begin at
 MORPH_STEPS = 10
-# From one label to another, of the data sets whose labels are worth it.
+# The two labels of the interpolations, by data set.
 MORPHS = {"mnist": ((9, 4), (3, 8), (1, 7))}
 KL_TERMS = ("kl", "mutual_information", "total_correlation", "dimension_wise_kl")
 WEIGHTS = ("alpha", "beta", "gamma")

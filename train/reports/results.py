@@ -13,7 +13,7 @@ from train.evaluation.diagnosis import explained_share, remarks
 
 METRICS = "metrics.json"
 LAST_RECORDS = 10  # of the log, over which the final losses are averaged
-# Columns of the log that are no term of the loss.
+# Columns of the log that are not terms of the loss.
 NO_LOSSES = ("step", "learning_rate", "images_per_second", "alpha", "beta", "gamma", "capacity", "gradient_norm")
 
 
@@ -32,7 +32,7 @@ def keep(run: Path, results: Path) -> Path:
 
 
 def read_alignment_report(run: Path) -> dict[str, Any]:
-    """Return what a run wrote of its alignment and second look; empty where it has done neither."""
+    """Return the report of a run's alignment and second look; empty where it has done neither."""
     path = run / "unfolding.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return report

@@ -103,7 +103,7 @@ def run(
                 optimizer = build_optimizer(model, preset)
             if step == preset.steps:
                 append_filter(model, preset)
-            if step == preset.total_steps:  # all is done, but for a second look
+            if step == preset.total_steps:  # only the second look is left
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
                     report |= realign(model, dataset.images, indices.numpy(), report, seed=seed)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from train.data.dsprites import dataset as dsprites
 
 COLUMNS = tuple(name.replace(" ", "_") for name in dsprites.FACTOR_NAMES)
-# What a faithful rendering reaches.
+# The limits of a faithful rendering.
 EXACT_SHARE = 0.85
 WORST_PIXELS = 8
 
