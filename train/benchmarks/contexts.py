@@ -135,7 +135,7 @@ def oracle_odds(latents: FloatArray, context: LabelledContext, population: Popul
     return odds
 
 
-def summary(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+def summarize(values: Sequence[float], seed: int = 0) -> dict[str, float]:
     """Return the mean with a 95% bootstrap interval over contexts, the mean of the worst tenth, and the minimum."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     rng = np.random.default_rng(seed)
@@ -183,7 +183,7 @@ def evaluate(
         "false_discovery_rate": float(np.mean(false_discoveries)),
     }
     if areas:
-        report |= {"auroc": summary(areas), "oracle_auroc": summary(oracle_areas)}
+        report |= {"auroc": summarize(areas), "oracle_auroc": summarize(oracle_areas)}
     return report
 
 

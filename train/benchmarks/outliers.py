@@ -28,7 +28,7 @@ from service.core.explain import attribution
 from service.core.types import DEFAULT_ESTIMATOR
 from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
-from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summary
+from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summarize
 from train.data.dataset import Dataset
 
 # Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells of the first comparison.
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
     named: float  # share of the flagged outliers whose differing factor tops the attributions; nan if unknown
 
 
-def cells() -> list[Cell]:
+def list_cells() -> list[Cell]:
     """Return all cells: the clean ones, then every stratum with every number of outliers."""
     clean = [Cell(CLEAN, size, 0) for size in OUTLIERS]
     dirty = [Cell(name, size, count) for name in STRATA for size in OUTLIERS for count in OUTLIERS[size] if count]
@@ -110,7 +110,7 @@ def run(
     processes: int | None = None,
 ) -> list[Outcome]:
     """Measure `contexts` random contexts of each of the `selected` cells, by default of all."""
-    tasks = [(cell, seed, index) for cell in selected or cells() for index in range(contexts)]
+    tasks = [(cell, seed, index) for cell in selected or list_cells() for index in range(contexts)]
     # The largest contexts come last. Shuffled, they do not all go to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
     with ProcessPoolExecutor(
@@ -189,7 +189,7 @@ def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for name in METHODS:
         if areas := [outcome.auroc[name] for outcome in outcomes if name in outcome.auroc]:
             precision = [outcome.average_precision[name] for outcome in outcomes if name in outcome.auroc]
-            methods[name] = {"contexts": len(areas), "auroc": summary(areas), "average_precision": _mean(precision)}
+            methods[name] = {"contexts": len(areas), "auroc": summarize(areas), "average_precision": _mean(precision)}
     for name in ODDS:
         of_method = [outcome.flags[name] for outcome in outcomes]
         methods[name] = methods.get(name, {"contexts": len(outcomes)}) | {

@@ -42,7 +42,7 @@ class Contents:
 def load(directory: Path, shape: ImageShape) -> Dataset:
     """Return the images of `directory` as `read` does. Skipped files and warnings are printed to stderr."""
     contents = read(directory, shape)
-    for line in (*_skipped_lines(contents.skipped), *warnings(contents.dataset)):
+    for line in (*_skipped_lines(contents.skipped), *list_warnings(contents.dataset)):
         print(line, file=sys.stderr)
     return contents.dataset
 
@@ -85,7 +85,7 @@ def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Conte
     return Contents(Dataset(images, nothing, (), (), "folder", "own files", labels, label_names), skipped)
 
 
-def warnings(dataset: Dataset) -> list[str]:
+def list_warnings(dataset: Dataset) -> list[str]:
     """Return warnings about the images: too few, flat, repeated, or all alike."""
     images = dataset.images
     lines = []

@@ -15,7 +15,7 @@ def explained_share(metrics: Mapping[str, Any]) -> float:
     return float((metrics["mean_image_nll"] - metrics["reconstruction_nll"]) / span) if span > 0 else 0.0
 
 
-def remarks(evaluation: Mapping[str, Any]) -> list[str]:
+def diagnose(evaluation: Mapping[str, Any]) -> list[str]:
     """Return sentences about dead latents and blank reconstructions. `evaluation` is evaluation.json."""
     metrics = evaluation["metrics"]
     latents, live = len(evaluation["latent_kl"]), metrics["live_latents"]

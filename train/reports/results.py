@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config.experiment import from_record
-from train.evaluation.diagnosis import explained_share, remarks
+from train.evaluation.diagnosis import diagnose, explained_share
 
 METRICS = "metrics.json"
 LAST_RECORDS = 10  # of the log, over which the final losses are averaged
@@ -20,9 +20,9 @@ NO_LOSSES = ("step", "learning_rate", "images_per_second", "alpha", "beta", "gam
 def keep(run: Path, results: Path) -> Path:
     """Write `results`/PRESET/metrics.json of the finished `run` and copy its figures. Return the file written.
 
-    Raises what `summary` raises.
+    Raises what `summarize` raises.
     """
-    record = summary(run)
+    record = summarize(run)
     target = results / str(record["config"]["preset"]["name"])
     target.mkdir(parents=True, exist_ok=True)
     (target / METRICS).write_text(json.dumps(record, indent=2) + "\n")
@@ -38,7 +38,7 @@ def read_alignment_report(run: Path) -> dict[str, Any]:
     return report
 
 
-def summary(run: Path) -> dict[str, Any]:
+def summarize(run: Path) -> dict[str, Any]:
     """Return configuration, losses, training time and all measurements of the finished `run`.
 
     Raises FileNotFoundError where the run was not evaluated, ValueError where it is not finished, or was evaluated
@@ -67,7 +67,7 @@ def summary(run: Path) -> dict[str, Any]:
             else {}
         ),
         **({"unfolding": unfolding} if unfolding else {}),
-        **({"remarks": remarks(evaluation)} if "latent_kl" in evaluation else {}),
+        **({"remarks": diagnose(evaluation)} if "latent_kl" in evaluation else {}),
         **evaluation,
     }
 

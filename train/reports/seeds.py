@@ -11,7 +11,7 @@ from typing import Any
 
 from service.core.types import DEFAULT_ESTIMATOR
 from train.reports.markdown import table
-from train.reports.results import summary
+from train.reports.results import summarize
 from train.reports.tables import stratum_means, words
 
 SEEDS = "seeds.json"
@@ -118,7 +118,7 @@ def _measured(run: Path) -> dict[str, Any]:
     benchmark = json.loads(path.read_text())
     means = stratum_means(benchmark["cells"], (DEFAULT_ESTIMATOR,))
     return {
-        **summary(run),
+        **summarize(run),
         "benchmark": {key: benchmark[key] for key in ("bundle_id", "commit", "split", "images", "seed")},
         "auroc": {stratum: values[DEFAULT_ESTIMATOR]["mean"] for stratum, values in means.items()},
     }

@@ -48,7 +48,7 @@ def test_the_nearest_rendering_is_found_without_a_table(report, monkeypatch):
         return iter(list(product(*ranges)) if len(ranges) != 3 else outlines)
 
     monkeypatch.setattr(dsprites_fidelity, "product", few)
-    classes = dsprites_fidelity.nearest(report.real[::40])
+    classes = dsprites_fidelity.find_nearest(report.real[::40])
     numbers = [outlines.index(tuple(classes)) for classes in report.factors[::40, :3]]
     expected = np.stack(np.unravel_index(numbers, sizes), axis=1)
     np.testing.assert_array_equal(classes[:, :3], expected)

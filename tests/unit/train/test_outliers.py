@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 from service.core.population import Population
 from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
 from train.benchmarks.contexts import LEVELS, STRATA
-from train.benchmarks.outliers import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, cells, draw, measure, report, run
+from train.benchmarks.outliers import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, draw, list_cells, measure, report, run
 from train.reports.tables import markdown
 
 K = len(LEVELS)
@@ -36,7 +36,7 @@ def material():
 
 
 def test_every_size_is_measured_clean_and_in_every_stratum():
-    listed = cells()
+    listed = list_cells()
     assert len(set(listed)) == len(listed)
     for size in (20, 50, 350, 2000):
         assert Cell(CLEAN, size, 0) in listed

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
-from train.config.overrides import override, shortened, sized
+from train.config.overrides import override, resize, shorten
 from train.config.presets import PRESETS
 
 
@@ -66,7 +66,7 @@ def test_every_experiment_of_the_table_is_a_preset():
 @pytest.mark.parametrize("steps", [1, 7, 200])
 def test_every_preset_can_be_shortened(name, steps):
     preset = PRESETS[name]()
-    short = shortened(preset, steps)
+    short = shorten(preset, steps)
     assert abs(short.total_steps - steps) <= 3
     assert short.narrow_steps < (short.folded_steps or short.steps) <= short.steps
     if steps == 200 and isinstance(preset.objective, CapacityVAE):
@@ -76,14 +76,14 @@ def test_every_preset_can_be_shortened(name, steps):
 
 def test_no_preset_can_be_shortened_to_nothing():
     with pytest.raises(ValueError, match="at least 1 step"):
-        shortened(PRESETS["mnist_vae"](), 0)
+        shorten(PRESETS["mnist_vae"](), 0)
 
 
 @pytest.mark.parametrize(
     ("size", "features"), [(28, (32, 64)), (64, (32, 64, 128, 256)), (128, (32, 64, 128, 256, 256))]
 )
 def test_the_network_has_as_many_convolutions_as_the_size_allows(size, features):
-    preset = sized(PRESETS["folder"](), size, 1)
+    preset = resize(PRESETS["folder"](), size, 1)
     assert (preset.network.channels, preset.image_shape) == (features, (size, size, 1))
 
 
@@ -92,7 +92,7 @@ def test_the_network_has_as_many_convolutions_as_the_size_allows(size, features)
 )
 def test_sizes_that_no_network_takes_are_refused(size, channels, message):
     with pytest.raises(ValueError, match=message):
-        sized(PRESETS["folder"](), size, channels)
+        resize(PRESETS["folder"](), size, channels)
 
 
 def test_impossible_objectives_and_networks_are_refused():

@@ -8,11 +8,11 @@ import pytest
 
 from train.__main__ import main
 from train.config.experiment import record_of
-from train.config.overrides import shortened
+from train.config.overrides import shorten
 from train.config.presets import PRESETS
 from train.reports import seeds
 
-PRESET = shortened(PRESETS["shapes3d_beta_tcvae"](), 50)
+PRESET = shorten(PRESETS["shapes3d_beta_tcvae"](), 50)
 FACTORS = ("floor hue", "scale")
 
 

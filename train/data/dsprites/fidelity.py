@@ -70,11 +70,11 @@ def fidelity(directory: Path) -> FidelityReport:
         real = file["frames"] if "frames" in file.files else np.empty(0, np.uint8)
     if real.dtype != np.uint8 or real.shape[1:] != (dsprites.SIDE, dsprites.SIDE) or real.max(initial=0) > 1:
         raise ValueError(f"{path} should hold `frames`, uint8 (n, 64, 64) of 0 and 1; found {real.dtype} {real.shape}")
-    factors = _classes(table, len(real)) if table.is_file() else nearest(real)
+    factors = _classes(table, len(real)) if table.is_file() else find_nearest(real)
     return FidelityReport(real, dsprites.frames(factors), factors)
 
 
-def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
+def find_nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the factor classes (n, 5) of the rendering that differs least from each of the frames (n, 64, 64)."""
     frames = real.reshape(len(real), -1).astype(np.float32)
     least, rendering = np.full(len(real), np.inf), np.zeros(len(real), np.int64)
