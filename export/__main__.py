@@ -24,8 +24,8 @@ from train.training.checkpoint import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
 LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}
-# Images of a rule over factors come in clumps, which a density ratio follows. What nature drew scatters about a mean:
-# of that a mixture of two normal distributions finds more (train/results/mnist_contexts).
+# Latents of generated images form clusters, which a density ratio follows. Latents of natural images scatter about a
+# mean, and a mixture of two normal distributions detects more of their outliers (train/results/mnist_contexts).
 NATURAL: EstimatorName = "mixture"
 
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"factors are known, else {NATURAL}",
     )
     options = parser.parse_args(arguments)
-    # The exporter logs at warning level that an optional package, of no use here, is not installed.
+    # The exporter warns that an optional package is not installed. It is not needed here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         written = export_run(

@@ -78,7 +78,7 @@ SALIENCY = """\
 last convolution shows what each mean is read from, with its sign; a map adds up to its latent's mean, but for what the
 biases give. """
 
-# What each figure means; one that is not listed appears under its own name.
+# The meaning of each figure. A figure that is not listed appears under its own name.
 FIGURES = {
     "ssim": "structural similarity of images and their reconstructions",
     "reconstruction_nll": "Bernoulli cross-entropy of images given their reconstructions, nats per image",

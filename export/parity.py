@@ -1,7 +1,7 @@
-"""The parity check of the export: a graph that computes anything else than the trained network is refused.
+"""The parity check of the export: it refuses a graph that does not compute the same as the trained network.
 
-The reference is a second implementation in numpy around the bare network, so errors in the graph's scaling, layout or
-rounding are found as well as errors in its weights. The reference of the heat maps is autograd.
+The reference is a second implementation in numpy around the bare network, so the check detects errors in the graph's
+scaling, layout or rounding as well as errors in its weights. The reference of the heat maps is autograd.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def check(
     for batch in BATCH_SIZES:
         latents = _population_latents(population, batch, random)
         decoded = _torch_decode(vae, latents)
-        (found,) = decode.run(["images"], {"latents": latents})
-        pixels = max(pixels, _pixel_difference(found, decoded))
+        (actual,) = decode.run(["images"], {"latents": latents})
+        pixels = max(pixels, _pixel_difference(actual, decoded))
         for images in (_noise(vae, batch, random), _smooth(vae, batch, random), decoded):
-            (found,) = encode.run(["latents"], {"images": images})
-            latents_relative = max(latents_relative, _latent_difference(found, _torch_encode(vae, images)))
+            (actual,) = encode.run(["latents"], {"images": images})
+            latents_relative = max(latents_relative, _latent_difference(actual, _torch_encode(vae, images)))
             if explain:
-                (found,) = explain.run(["saliency"], {"images": images})
-                saliency_relative = max(saliency_relative, _map_difference(found, *_torch_saliency(vae, images)))
+                (actual,) = explain.run(["saliency"], {"images": images})
+                saliency_relative = max(saliency_relative, _map_difference(actual, *_torch_saliency(vae, images)))
     return Parity(
         batch_sizes=BATCH_SIZES,
         latents_relative=latents_relative,
@@ -105,45 +105,45 @@ def _torch_decode(vae: VAE, latents: Latents) -> Images:
     return np.ascontiguousarray(np.rint(expected * 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def _latent_difference(found: Latents, expected: Latents) -> float:
-    _same_kind("encoder", found, expected)
-    difference = np.abs(found - expected).max(axis=(0, 2))  # (2,): mean, logvar
+def _latent_difference(actual: Latents, expected: Latents) -> float:
+    _same_kind("encoder", actual, expected)
+    difference = np.abs(actual - expected).max(axis=(0, 2))  # (2,): mean, logvar
     relative = float((difference / np.abs(expected).max(axis=(0, 2))).max())
     if not relative <= LATENTS_RELATIVE:  # "not" also refuses nan
         raise ParityError(
-            f"latents of {len(found)} images differ by {relative:.2e} of their scale between PyTorch and "
+            f"latents of {len(actual)} images differ by {relative:.2e} of their scale between PyTorch and "
             f"ONNX Runtime; at most {LATENTS_RELATIVE:.0e} is allowed"
         )
     return relative
 
 
-def _map_difference(found: Maps, expected: Maps, clear: NDArray[np.bool_]) -> float:
-    _same_kind("saliency", found, expected)
-    difference = np.abs(found - expected)[clear if clear.any() else ...].max()
+def _map_difference(actual: Maps, expected: Maps, clear: NDArray[np.bool_]) -> float:
+    _same_kind("saliency", actual, expected)
+    difference = np.abs(actual - expected)[clear if clear.any() else ...].max()
     relative = float(difference / np.abs(expected).max())
     if not relative <= SALIENCY_RELATIVE:
         raise ParityError(
-            f"heat maps of {len(found)} images differ by {relative:.2e} of their scale between PyTorch and "
+            f"heat maps of {len(actual)} images differ by {relative:.2e} of their scale between PyTorch and "
             f"ONNX Runtime; at most {SALIENCY_RELATIVE:.0e} is allowed"
         )
     return relative
 
 
-def _pixel_difference(found: Images, expected: Images) -> int:
-    _same_kind("decoder", found, expected)
-    difference = int(np.abs(found.astype(np.int16) - expected).max())
+def _pixel_difference(actual: Images, expected: Images) -> int:
+    _same_kind("decoder", actual, expected)
+    difference = int(np.abs(actual.astype(np.int16) - expected).max())
     if difference > PIXELS_GREY_LEVELS:
         raise ParityError(
-            f"{len(found)} decoded images differ by up to {difference} grey levels between PyTorch and "
+            f"{len(actual)} decoded images differ by up to {difference} grey levels between PyTorch and "
             f"ONNX Runtime; at most {PIXELS_GREY_LEVELS} is allowed"
         )
     return difference
 
 
-def _same_kind(graph: str, found: NDArray[np.generic], expected: NDArray[np.generic]) -> None:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
+def _same_kind(graph: str, actual: NDArray[np.generic], expected: NDArray[np.generic]) -> None:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
         raise ParityError(
-            f"the {graph} graph gave {found.dtype} {found.shape}; PyTorch gives {expected.dtype} {expected.shape}"
+            f"the {graph} graph gave {actual.dtype} {actual.shape}; PyTorch gives {expected.dtype} {expected.shape}"
         )
 
 

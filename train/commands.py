@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from service.bundle.store import Bundle
-from train.config.overrides import override, shortened, sized
+from train.config.overrides import override, resize, shorten
 from train.config.presets import PRESETS
 from train.data.dataset import Dataset
 from train.provenance import command, commit
@@ -45,13 +45,13 @@ def run(options: argparse.Namespace) -> None:
 
     preset = PRESETS[options.preset]()
     if preset.image_shape is not None:
-        preset = sized(preset, options.size or preset.image_shape[0], options.channels or preset.image_shape[2])
+        preset = resize(preset, options.size or preset.image_shape[0], options.channels or preset.image_shape[2])
     elif options.size or options.channels:
         raise ValueError(f"--size and --channels are for the preset folder: the images of {preset.name} have theirs")
     for setting in options.set:
         preset = override(preset, setting)
     if options.steps is not None:
-        preset = shortened(preset, options.steps)
+        preset = shorten(preset, options.steps)
     directory = options.out or RUNS / preset.name
     dataset = registry.load(preset, options.data)
     loop.run(
@@ -246,11 +246,11 @@ def _provenance(options: argparse.Namespace, served: Bundle, data: Dataset) -> d
 
 
 def _measure(directory: Path, dataset: Dataset, split: Literal["test", "validation"]) -> dict[str, Any]:
-    from train.evaluation.diagnosis import remarks
+    from train.evaluation.diagnosis import diagnose
     from train.evaluation.evaluate import evaluate as measure
 
     result = measure(directory, dataset, split)
-    for remark in remarks(result):
+    for remark in diagnose(result):
         print(f"note: {remark}", file=sys.stderr)
     return result
 

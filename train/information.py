@@ -9,12 +9,12 @@ from sklearn.metrics import mutual_info_score
 BINS = 20
 
 
-def binned(column: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Return which of 20 equal-width bins each of (N,) values falls into."""
+def assign_bins(column: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Return the index (N,) of the equal-width bin, of 20, of each value (N,)."""
     bins: NDArray[np.intp] = np.digitize(column, np.histogram_bin_edges(column, BINS)[1:-1])
     return bins
 
 
 def dependence(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Return the mutual information of two latents, (N,) each, in the bins of `information_gap`."""
-    return float(mutual_info_score(binned(one), binned(other)))
+    return float(mutual_info_score(assign_bins(one), assign_bins(other)))

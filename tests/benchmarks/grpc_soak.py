@@ -37,9 +37,9 @@ def chunks(count: int, size: int) -> Iterator[pb.ScoreStreamRequest]:
         frames = np.stack([np.asarray(file) for file in files])
     rng = np.random.default_rng(0)
     for start in range(0, count, size):
-        chosen = frames[np.arange(start, min(start + size, count)) % len(frames)]
+        repeated = frames[np.arange(start, min(start + size, count)) % len(frames)]
         yield pb.ScoreStreamRequest(
-            images=calls.tensor(np.maximum(chosen, 3) - rng.integers(0, 4, chosen.shape, np.uint8))
+            images=calls.tensor(np.maximum(repeated, 3) - rng.integers(0, 4, repeated.shape, np.uint8))
         )
 
 

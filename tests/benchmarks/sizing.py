@@ -34,8 +34,8 @@ def frames(count: int) -> np.ndarray:
     with zipfile.ZipFile(SAMPLE_BATCH) as batch:
         files = [Image.open(batch.open(name)) for name in sorted(batch.namelist()) if name.endswith(".png")]
         known = np.stack([np.asarray(file) for file in files])
-    chosen = known[np.arange(count) % len(known)]
-    return np.maximum(chosen, 3) - np.random.default_rng(0).integers(0, 4, chosen.shape, np.uint8)
+    repeated = known[np.arange(count) % len(known)]
+    return np.maximum(repeated, 3) - np.random.default_rng(0).integers(0, 4, repeated.shape, np.uint8)
 
 
 def as_npy(count: int) -> Body:

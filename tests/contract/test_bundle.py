@@ -176,14 +176,14 @@ def test_a_bundle_that_could_not_be_loaded_is_not_written_and_the_old_one_stays(
 
 def test_population_moments_match_their_definition() -> None:
     latents = np.random.default_rng(2).normal(size=(40, 2, 5)).astype(np.float32)
-    found = Population.from_latents(latents)
+    population = Population.from_latents(latents)
     mean = latents[:, 0].astype(np.float64)
     location = mean.sum(axis=0) / 40
     covariance = sum(np.outer(row - location, row - location) for row in mean) / 39
-    np.testing.assert_allclose(found.location, location, rtol=1e-12)
-    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(found.posterior_variance, np.exp(latents[:, 1].astype(np.float64)).mean(axis=0))
-    assert found.size == 40
+    np.testing.assert_allclose(population.location, location, rtol=1e-12)
+    np.testing.assert_allclose(population.covariance, covariance, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(population.posterior_variance, np.exp(latents[:, 1].astype(np.float64)).mean(axis=0))
+    assert population.size == 40
 
 
 # --- damage

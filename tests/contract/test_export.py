@@ -116,8 +116,8 @@ def test_white_is_one_and_channels_and_sides_keep_their_places(vae: VAE, encoder
     scaled[0, :, 3, 11] = torch.tensor([1.0, 0.2, 0.0])
     with torch.inference_mode():
         expected = torch.stack(vae.encode(scaled), dim=1).numpy()
-    (found,) = session(encoder).run(None, {"images": image})
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    (outputs,) = session(encoder).run(None, {"images": image})
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_logits_become_grey_levels() -> None:
@@ -342,9 +342,9 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
 
     # The same run gives the same bundle, and what ships computes what was evaluated.
     assert export_run(run, tmp_path / "again", licence="CC0-1.0").manifest.bundle_id == manifest.bundle_id
-    (found,) = session((out / "encoder.onnx").read_bytes()).run(None, {"images": dataset.images[:50]})
+    (outputs,) = session((out / "encoder.onnx").read_bytes()).run(None, {"images": dataset.images[:50]})
     expected = inference.encode(checkpoint.load_model(run), dataset.images, np.arange(50))
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
 
     card = (out / store.CARD).read_text(encoding="utf-8")
     assert card.startswith("# tiny\n")

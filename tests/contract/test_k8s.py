@@ -38,9 +38,9 @@ Manifest = dict[str, Any]
 
 def kubectl() -> str:
     """kubectl, from the PATH or where `make .venv/tools` puts it. Without it these tests fail: no skipping."""
-    found = shutil.which("kubectl") or shutil.which("kubectl", path=ROOT / ".venv" / "bin")
-    assert found, "these tests need kubectl: python tests/tools/kubectl.py .venv/bin/kubectl fetches it"
-    return found
+    path = shutil.which("kubectl") or shutil.which("kubectl", path=ROOT / ".venv" / "bin")
+    assert path, "these tests need kubectl: python tests/tools/kubectl.py .venv/bin/kubectl fetches it"
+    return path
 
 
 def render(directory: Path) -> list[Manifest]:
@@ -59,8 +59,8 @@ def overlay(request: pytest.FixtureRequest) -> list[Manifest]:
 def one(manifests: list[Manifest], kind: str, name: str = "misfit") -> Manifest:
     """The manifest of that name; a generated ConfigMap's goes on with a hash."""
     pattern = re.compile(rf"{name}(-[a-z0-9]{{10}})?")
-    (found,) = (each for each in manifests if each["kind"] == kind and pattern.fullmatch(each["metadata"]["name"]))
-    return found
+    (manifest,) = (each for each in manifests if each["kind"] == kind and pattern.fullmatch(each["metadata"]["name"]))
+    return manifest
 
 
 def pod_of(manifests: list[Manifest]) -> Manifest:
@@ -198,8 +198,8 @@ def test_a_pod_has_the_memory_that_the_runbook_adds_up_to(overlay):
         memory = re.fullmatch(r"(\d+)Gi", container_of(overlay)["resources"][kind]["memory"])
         assert total <= int(memory[1]) * 1024
     (in_flight,) = (figure for name, figure in rows.items() if "MISFIT_MAX_BYTES_IN_FLIGHT" in name)
-    given = settings_of(overlay).get("MISFIT_MAX_BYTES_IN_FLIGHT", Settings().max_bytes_in_flight)
-    assert in_flight * 1024 * 1024 == int(given)
+    max_bytes = settings_of(overlay).get("MISFIT_MAX_BYTES_IN_FLIGHT", Settings().max_bytes_in_flight)
+    assert in_flight * 1024 * 1024 == int(max_bytes)
 
 
 def test_the_probes_ask_what_they_mean(overlay):
@@ -248,14 +248,14 @@ def test_the_networks_threads_follow_a_cpu_limit(overlay):
 def expressions(manifests: list[Manifest]) -> dict[str, str]:
     """Every PromQL expression in the rules, the dashboard and the autoscaler, by where it is."""
     groups = one(manifests, "PrometheusRule")["spec"]["groups"]
-    found = {rule.get("alert") or rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+    by_place = {rule.get("alert") or rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
     dashboard = json.loads(one(manifests, "ConfigMap", "misfit-dashboard")["data"]["misfit.json"])
     for panel in dashboard["panels"]:
-        found |= {f"{panel['title']} {target['refId']}": target["expr"] for target in panel["targets"]}
+        by_place |= {f"{panel['title']} {target['refId']}": target["expr"] for target in panel["targets"]}
     for scaler in (each for each in manifests if each["kind"] == "ScaledObject"):
         (trigger,) = scaler["spec"]["triggers"]
-        found["scaler"] = trigger["metadata"]["query"]
-    return found
+        by_place["scaler"] = trigger["metadata"]["query"]
+    return by_place
 
 
 def metrics_in(node: Any) -> set[str]:

@@ -81,20 +81,20 @@ def run(vae: VAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(maps)
 
 
-def assert_close(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+def assert_close(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_graph_computes_what_autograd_computes(images: NDArray[np.uint8], seed: int) -> None:
     vae = network(seed)
-    found = run(vae, images[:5])
-    assert (found.shape, found.dtype) == ((5, LATENT_DIM, *GRID), np.float32)
+    maps = run(vae, images[:5])
+    assert (maps.shape, maps.dtype) == ((5, LATENT_DIM, *GRID), np.float32)
     assert_close(
-        found, np.array([[heat_map(vae, image, latent) for latent in range(LATENT_DIM)] for image in images[:5]])
+        maps, np.array([[heat_map(vae, image, latent) for latent in range(LATENT_DIM)] for image in images[:5]])
     )
-    assert (found > 0).any(), "evidence for more of a latent"
-    assert (found < 0).any(), "evidence for less of it"
+    assert (maps > 0).any(), "evidence for more of a latent"
+    assert (maps < 0).any(), "evidence for less of it"
 
 
 def test_it_is_grad_cam_where_the_encoder_pools(images: NDArray[np.uint8]) -> None:

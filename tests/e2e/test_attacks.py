@@ -48,10 +48,10 @@ def guarded(tmp_path_factory):
     directory = tmp_path_factory.mktemp("guarded")
     tokens = directory / "tokens"
     tokens.write_text(hashlib.sha256(TOKEN.encode()).hexdigest())
-    given = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, given[1]))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
     with serve(directory / "log", {"MISFIT_TOKENS_FILE": str(tokens)}) as running:
-        resource.setrlimit(resource.RLIMIT_NOFILE, given)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         yield running
 
 
@@ -97,15 +97,15 @@ def test_no_pickle_is_loaded_whatever_it_is_called(client, tmp_path):
 
 def test_nothing_listens_but_the_two_ports(guarded):
     """Not the supervisor either, which would run any program that it is asked to."""
-    found = [each for process in processes(guarded) for each in process.net_connections("inet")]
-    listening = {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+    connections = [each for process in processes(guarded) for each in process.net_connections("inet")]
+    listening = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
     assert listening == {guarded.port, guarded.grpc_port}
 
 
 def test_only_its_own_user_reaches_the_networks(guarded):
     """They are called by pickle."""
-    found = {each.laddr for process in processes(guarded) for each in process.net_connections("unix")}
-    (path,) = (Path(name) for name in found if name.endswith(".sock"))
+    addresses = {each.laddr for process in processes(guarded) for each in process.net_connections("unix")}
+    (path,) = (Path(name) for name in addresses if name.endswith(".sock"))
     directory = path.parent.stat()
     assert stat.S_IMODE(directory.st_mode) == 0o700
     assert directory.st_uid == psutil.Process(guarded.process.pid).uids().real

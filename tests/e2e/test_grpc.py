@@ -405,8 +405,8 @@ def test_mixed_traffic_shares_batches_and_changes_no_score(served, client, stub)
     ways = [by_http, by_grpc] * 16
     with ThreadPoolExecutor(32) as pool:
         for _ in range(3):
-            found = list(pool.map(lambda way, images: way(images), ways, batches))
-            assert found == alone
+            together = list(pool.map(lambda way, images: way(images), ways, batches))
+            assert together == alone
     merged, of_one_transport = np.subtract(adaptive_batches(served), before)
     assert of_one_transport < merged < 3 * 32
 

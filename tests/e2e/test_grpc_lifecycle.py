@@ -80,10 +80,10 @@ def test_two_workers_share_the_port(tmp_path, images):
     with serve(tmp_path / "log", workers) as served:
 
         def listeners():
-            found = (process.net_connections("tcp") for process in psutil.Process(served.process.pid).children())
+            by_process = (process.net_connections("tcp") for process in psutil.Process(served.process.pid).children())
             return [
                 connection
-                for connections in found
+                for connections in by_process
                 for connection in connections
                 if connection.status == psutil.CONN_LISTEN and connection.laddr.port == served.grpc_port
             ]

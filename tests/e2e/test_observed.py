@@ -48,10 +48,10 @@ class Running:
     def log(self, request_id: str) -> list[dict[str, object]]:
         """The lines of the log that belong to a request."""
         deadline = time.monotonic() + 10
-        while not (found := [line for line in self.lines() if line.get("request_id") == request_id]):
+        while not (lines := [line for line in self.lines() if line.get("request_id") == request_id]):
             assert time.monotonic() < deadline, self.served.log.read_text()
             time.sleep(0.05)
-        return found
+        return lines
 
     def lines(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.served.log.read_text().splitlines()]
@@ -203,21 +203,21 @@ def test_one_call_over_grpc_is_one_trace_from_the_api_to_the_networks(running, i
 
 def assert_connected(running: Running, trace: str, caller: str, name: str):
     """The trace's root span. Below it are the stages, and below those that wait for them the networks' own."""
-    found = running.collector.trace(
+    spans = running.collector.trace(
         trace, lambda spans: {name, "POST /encode_checked"} <= {each.span.name for each in spans}
     )
-    by_id = {each.id: each for each in found}
-    (root,) = [each for each in found if each.parent == caller]
+    by_id = {each.id: each for each in spans}
+    (root,) = [each for each in spans if each.parent == caller]
     assert (root.process, root.span.name, root.span.kind) == ("Misfit", name, SERVER)
-    stages = [each for each in found if each.parent == root.id]
+    stages = [each for each in spans if each.parent == root.id]
     assert {each.span.name for each in stages} == {"parse", "decode", "encode", "statistics", "serialise"}
     assert {each.process for each in stages} == {"Misfit"}
-    networks = [each for each in found if each.process == "Inference"]
+    networks = [each for each in spans if each.process == "Inference"]
     assert {(each.span.name, by_id[each.parent].span.name) for each in networks} == {
         ("POST /encode_checked", "encode"),
     }
     assert all(each.span.kind == SERVER for each in networks)
-    assert len(found) == 1 + len(stages) + len(networks), "a span for every message would be too many"
+    assert len(spans) == 1 + len(stages) + len(networks), "a span for every message would be too many"
     return root
 
 

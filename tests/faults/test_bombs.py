@@ -90,13 +90,13 @@ class Memory:
 
 def largest_permitted(served: Served, make: Callable[[int], bytes]) -> tuple[int, bytes] | None:
     """The side and the file of the largest of this kind that is decoded."""
-    found = None
+    largest = None
     for side in SIDES:
         file = make(side)
         if post(served, bodies.as_form([("images", "a", file)]), "/encode").status_code != 200:
             break
-        found = side, file
-    return found
+        largest = side, file
+    return largest
 
 
 @pytest.mark.parametrize("kind", BOMBS)

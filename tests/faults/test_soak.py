@@ -40,12 +40,12 @@ class Sample:
 
 
 def sample(processes: list[psutil.Process], scratch: Path) -> Sample:
-    found = [path.stat() for path in scratch.rglob("*") if path.is_file()]
+    stats = [path.stat() for path in scratch.rglob("*") if path.is_file()]
     return Sample(
         memory=sum(process.memory_info().rss for process in processes),
         descriptors=sum(process.num_fds() for process in processes),
-        files=len(found),
-        file_bytes=sum(file.st_blocks * 512 for file in found),
+        files=len(stats),
+        file_bytes=sum(file.st_blocks * 512 for file in stats),
     )
 
 

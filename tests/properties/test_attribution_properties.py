@@ -36,8 +36,8 @@ def distance(points, fit):
     return mahalanobis_squared(points, fit.location, fit.covariance)
 
 
-def same(found, expected, scale):
-    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9 * scale)
+def same(actual, expected, scale):
+    np.testing.assert_allclose(actual, expected, rtol=1e-7, atol=1e-9 * scale)
 
 
 def naive_shapley(worth, players):
@@ -56,12 +56,12 @@ def naive_shapley(worth, players):
 def worths(point, fit):
     """D2 of `point` with every coordinate outside the coalition at the location, for all 2^d coalitions."""
     d = len(point)
-    found = {}
+    distances = {}
     for size in range(d + 1):
         for coalition in map(frozenset, combinations(range(d), size)):
             inside = np.isin(np.arange(d), list(coalition))
-            found[coalition] = distance(np.where(inside, point, fit.location)[None], fit)[0]
-    return found
+            distances[coalition] = distance(np.where(inside, point, fit.location)[None], fit)[0]
+    return distances
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,10 +90,10 @@ def test_odds_shares_are_the_shapley_values_of_the_log_odds(case):
     odds = {coalition: 0.5 * (ours[coalition] - theirs[coalition]) for coalition in ours}
     naive = naive_shapley(odds, range(points.shape[1]))
     scale = max(*ours.values(), *theirs.values()) + 1e-300
-    found = shapley_odds(points[:1], fit, background)[0]
-    np.testing.assert_allclose(found, naive, rtol=1e-8, atol=1e-10 * scale)
+    shares = shapley_odds(points[:1], fit, background)[0]
+    np.testing.assert_allclose(shares, naive, rtol=1e-8, atol=1e-10 * scale)
     expected = 0.5 * (distance(points[:1], fit) - distance(points[:1], background))[0]
-    assert found.sum() == pytest.approx(expected, rel=1e-9, abs=1e-10 * scale)
+    assert shares.sum() == pytest.approx(expected, rel=1e-9, abs=1e-10 * scale)
 
 
 @settings(deadline=None, max_examples=40)
@@ -122,15 +122,15 @@ def test_nothing_depends_on_the_units_or_the_order_of_the_axes(case, seed):
     def by_row(points, fit):
         return shapley_interactions(points, fit).sum(axis=2)
 
-    found = (points * unit)[:, turn]
+    moved_points = (points * unit)[:, turn]
     for terms in (shapley, conditional_z, marginal_z, by_row):
         plain = terms(points, fit)
-        same(terms(found, moved(fit)), plain[:, turn], np.abs(plain).max())
+        same(terms(moved_points, moved(fit)), plain[:, turn], np.abs(plain).max())
     plain = repair_deviations(points, fit, repaired)
-    same(repair_deviations(found, moved(fit), repaired[:, turn]), plain[:, turn], np.abs(plain).max())
+    same(repair_deviations(moved_points, moved(fit), repaired[:, turn]), plain[:, turn], np.abs(plain).max())
     plain = shapley_odds(points, fit, background)
     scale = (distance(points, fit) + distance(points, background)).max()
-    same(shapley_odds(found, moved(fit), moved(background)), plain[:, turn], scale)
+    same(shapley_odds(moved_points, moved(fit), moved(background)), plain[:, turn], scale)
 
 
 @settings(deadline=None, max_examples=40)
@@ -163,8 +163,8 @@ def test_no_smaller_set_would_do_and_the_set_does(case, radius_squared):
         return distance(points[[row]], fit)[0] - g @ np.linalg.solve(precision[np.ix_(dims, dims)], g)
 
     sets = smallest_sets(points, fit, radius_squared, lambda points: distance(points, fit) <= radius_squared)
-    for row, chosen in enumerate(sets):
-        dims = np.flatnonzero(chosen)
+    for row, in_set in enumerate(sets):
+        dims = np.flatnonzero(in_set)
         slack = 1e-6 * distance(points[[row]], fit)[0] + 1e-6 * radius_squared
         if len(dims) < d:
             assert left(row, dims) <= radius_squared + slack

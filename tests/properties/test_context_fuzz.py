@@ -81,8 +81,8 @@ FITTED = [
 def read(contexts: list[dict[str, object]]) -> Context:
     """One context of all, through text, as a request brings them."""
     text = json.dumps(contexts).replace("Infinity", "1e999").replace("NaN", "null")
-    given = read_contexts(from_json(text, allow_inf_nan=False))
-    return context_codec.merge([context_codec.from_portable(each, BUNDLE) for each in given], BUNDLE.population)
+    contexts = read_contexts(from_json(text, allow_inf_nan=False))
+    return context_codec.merge([context_codec.from_portable(each, BUNDLE) for each in contexts], BUNDLE.population)
 
 
 def use(context: Context, latents: np.ndarray) -> None:
@@ -137,11 +137,11 @@ def assert_finite(tree: object) -> None:
             assert_finite(value)
 
 
-def assert_same(found: Context, expected: Context) -> None:
+def assert_same(actual: Context, expected: Context) -> None:
     """Bit for bit."""
-    assert context_codec.to_portable(found, "") == context_codec.to_portable(expected, "")
+    assert context_codec.to_portable(actual, "") == context_codec.to_portable(expected, "")
     for name in ("location", "covariance", "posterior_variance"):
-        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+        assert getattr(actual, name).tobytes() == getattr(expected, name).tobytes()
 
 
 @pytest.mark.parametrize("place", range(len(FITTED)))

@@ -77,9 +77,9 @@ def test_a_counterfactual_lowers_the_distance_by_exactly_what_the_formula_says(c
     omega = np.linalg.inv(case.covariance[np.ix_(case.live, case.live)])
     gradients = (case.latents - case.location)[:, case.live] @ omega
     drops = []
-    for gradient, chosen in zip(gradients, repaired[:, case.live], strict=True):
-        part = omega[np.ix_(chosen, chosen)]
-        drops.append(gradient[chosen] @ np.linalg.solve(part, gradient[chosen]))
+    for gradient, in_set in zip(gradients, repaired[:, case.live], strict=True):
+        part = omega[np.ix_(in_set, in_set)]
+        drops.append(gradient[in_set] @ np.linalg.solve(part, gradient[in_set]))
     np.testing.assert_allclose(before - after, drops, rtol=1e-7, atol=1e-7 * before.max())
     assert (after <= before * (1 + RELATIVE)).all()
 

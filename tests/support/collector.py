@@ -51,12 +51,12 @@ class Collector:
     def trace(self, trace_id: str, until: Callable[[list[Collected]], bool]) -> list[Collected]:
         """The spans of a trace, once `until` is true of them. Raises TimeoutError with what has come."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while not until(found := [each for each in self.spans if each.span.trace_id.hex() == trace_id]):
+        while not until(spans := [each for each in self.spans if each.span.trace_id.hex() == trace_id]):
             if time.monotonic() > deadline:
-                names = [(each.process, each.span.name) for each in found]
+                names = [(each.process, each.span.name) for each in spans]
                 raise TimeoutError(f"of trace {trace_id} there are only {names}")
             time.sleep(0.05)
-        return found
+        return spans
 
 
 @contextmanager

@@ -59,9 +59,9 @@ def _place(context: dict[str, Any], chance: random.Random, wanted: type | tuple[
     for field in fields:
         outer, _, inner = field.rpartition(".")
         container = context[outer] if outer else context
-        found = [(container, inner), *_places(container[inner])]
-        if found := [(at, key) for at, key in found if isinstance(at[key], wanted) and not isinstance(at[key], bool)]:
-            return chance.choice(found)
+        places = [(container, inner), *_places(container[inner])]
+        if places := [(at, key) for at, key in places if isinstance(at[key], wanted) and not isinstance(at[key], bool)]:
+            return chance.choice(places)
     return context, "bundle_id"
 
 

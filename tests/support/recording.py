@@ -159,20 +159,20 @@ class Recorded:
         return np.concatenate(padded), width
 
 
-def differing(expected: Any, found: Any, where: str) -> list[str]:
+def differing(expected: Any, actual: Any, where: str) -> list[str]:
     """Return where two JSON values differ: numbers by more than 1e-9 of their size, all else at all."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        if list(expected) != list(found):
-            return [f"{where}: the names are {list(found)}, on record {list(expected)}"]
-        return [line for name in expected for line in differing(expected[name], found[name], f"{where}.{name}")]
-    if isinstance(expected, list) and isinstance(found, list):
-        if len(expected) != len(found):
-            return [f"{where}: {len(found)} came, on record are {len(expected)}"]
-        pairs = enumerate(zip(expected, found, strict=True))
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        if list(expected) != list(actual):
+            return [f"{where}: the names are {list(actual)}, on record {list(expected)}"]
+        return [line for name in expected for line in differing(expected[name], actual[name], f"{where}.{name}")]
+    if isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
+            return [f"{where}: {len(actual)} came, on record are {len(expected)}"]
+        pairs = enumerate(zip(expected, actual, strict=True))
         return [line for place, pair in pairs for line in differing(*pair, f"{where}[{place}]")]
-    if type(expected) is float and type(found) is float and np.isclose(found, expected, rtol=1e-9, atol=1e-12):
+    if type(expected) is float and type(actual) is float and np.isclose(actual, expected, rtol=1e-9, atol=1e-12):
         return []
-    return [] if type(expected) is type(found) and expected == found else [f"{where}: {found!r}, not {expected!r}"]
+    return [] if type(expected) is type(actual) and expected == actual else [f"{where}: {actual!r}, not {expected!r}"]
 
 
 @cache
@@ -319,15 +319,15 @@ def grpc_cases() -> list[GrpcCase]:
     few = bodies.image_files(images[:6])
     files = calls.files(list(few.values()), ids=list(few))
     spoiled = calls.files([*few.values(), b"no image"])
-    kept = Struct()
-    kept.update(context(0, 20))
+    portable = Struct()
+    portable.update(context(0, 20))
     by_values = pb.EditOptions(edit=pb.EDIT_KIND_SHIFT, which=["3"], values={"size": -1.0}, unit=pb.UNIT_SD)
     unknown = pb.ScoreOptions(threshold=3)
     return [
         _one("grpc_score", "Score", pb.ScoreRequest(images=tensor)),
         _one("grpc_score_spoiled_files", "Score", pb.ScoreRequest(images=spoiled)),
         _one("grpc_score_reference", "Score", pb.ScoreRequest(images=files, reference=tensor)),
-        _one("grpc_score_context", "Score", pb.ScoreRequest(images=files, contexts=[kept])),
+        _one("grpc_score_context", "Score", pb.ScoreRequest(images=files, contexts=[portable])),
         GrpcCase(
             "grpc_score_stream",
             "ScoreStream",
@@ -344,7 +344,7 @@ def grpc_cases() -> list[GrpcCase]:
         _one("grpc_edit_shift", "Edit", pb.EditRequest(images=tensor, options=by_values)),
         _one("grpc_traverse", "Traverse", pb.TraverseRequest(images=files, options=pb.TraverseOptions(steps=2))),
         _one("grpc_interpolate", "Interpolate", pb.InterpolateRequest(images=files)),
-        _one("grpc_sample", "Sample", pb.SampleRequest(contexts=[kept], options=pb.SampleOptions(count=2))),
+        _one("grpc_sample", "Sample", pb.SampleRequest(contexts=[portable], options=pb.SampleOptions(count=2))),
         _one("grpc_encode", "Encode", pb.EncodeRequest(images=files)),
         _one("grpc_decode", "Decode", pb.DecodeRequest(latents=[pb.Latents(values=[0, 1, 0, -1, 0, 0])])),
         _one("grpc_describe", "Describe", pb.DescribeRequest()),

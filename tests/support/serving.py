@@ -38,8 +38,8 @@ class Served:
     def worker(self, service: str) -> psutil.Process:
         """The process of "Inference" or "Misfit"."""
         children = psutil.Process(self.process.pid).children()
-        (found,) = (child for child in children if ("Inference" in child.cmdline()) == (service == "Inference"))
-        return found
+        (process,) = (child for child in children if ("Inference" in child.cmdline()) == (service == "Inference"))
+        return process
 
     def in_flight(self, unit: str = "rows") -> float:
         """ "rows" or "bytes" being worked on, as the metrics say."""

@@ -64,8 +64,8 @@ def locked(lock: str) -> dict[str, str]:
     requirements = [entry.split("--hash=") for entry in lock.replace("\\\n", "").splitlines() if entry.strip()]
     # BentoML adds itself once more, without hashes; uv holds it against those of the first.
     assert [entry for entry, *hashes in requirements if not hashes and not entry.startswith("bentoml==")] == []
-    found = [Requirement(entry) for entry, *_ in requirements]
-    return {canonical(each.name): str(each.specifier) for each in found if not each.marker or each.marker.evaluate()}
+    parsed = [Requirement(entry) for entry, *_ in requirements]
+    return {canonical(each.name): str(each.specifier) for each in parsed if not each.marker or each.marker.evaluate()}
 
 
 def canonical(name: str) -> str:
@@ -74,15 +74,15 @@ def canonical(name: str) -> str:
 
 def check(engine: str, image: str, user: int) -> tuple[str, bool]:
     """The image's bundle, and whether it has CUDA's libraries, if it holds what it has to and no more."""
-    found = listed(engine, image)
-    assert found["user"] == user, found["user"]
-    packages = {canonical(name): f"=={version}" for name, version in found["packages"].items()}
-    assert packages == locked(found["lock"]), packages.items() ^ locked(found["lock"]).items()
+    listing = listed(engine, image)
+    assert listing["user"] == user, listing["user"]
+    packages = {canonical(name): f"=={version}" for name, version in listing["packages"].items()}
+    assert packages == locked(listing["lock"]), packages.items() ^ locked(listing["lock"]).items()
     assert [name for name in NEVER if name in packages] == []
-    assert (found["tools"], found["set_id"]) == ([], []), (found["tools"], found["set_id"])
-    service, bundle = ROOT / "service", ROOT / "service" / "bundles" / found["bundle"]
+    assert (listing["tools"], listing["set_id"]) == ([], []), (listing["tools"], listing["set_id"])
+    service, bundle = ROOT / "service", ROOT / "service" / "bundles" / listing["bundle"]
     ours = {str(path.relative_to(ROOT)) for path in [*service.rglob("*.py"), *bundle.iterdir()]}
     # BentoML puts its own notes beside them.
-    assert set(found["files"]) - {"bentofile.yaml"} == ours, set(found["files"]) ^ ours
-    print(f"{image} ({size(engine, image)}) holds {len(packages)} packages as locked, the service, {found['bundle']}")
-    return str(found["bundle"]), "nvidia-cublas" in packages
+    assert set(listing["files"]) - {"bentofile.yaml"} == ours, set(listing["files"]) ^ ours
+    print(f"{image} ({size(engine, image)}) holds {len(packages)} packages as locked, the service, {listing['bundle']}")
+    return str(listing["bundle"]), "nvidia-cublas" in packages

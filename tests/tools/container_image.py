@@ -62,7 +62,7 @@ def in_chroot(container: str, port: int, grpc_port: int, settings: Mapping[str, 
         "MISFIT_GRPC_PORT": str(grpc_port),
         **settings,
     }
-    given = shlex.join(f"{name}={value}" for name, value in variables.items())
+    assignments = shlex.join(f"{name}={value}" for name, value in variables.items())
     serve = shlex.join(config["Entrypoint"])
     enter = shlex.quote(f"cd {shlex.quote(config['WorkingDir'])} && exec {serve}")
     powerless = f"setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --bounding-set=-all"
@@ -75,7 +75,7 @@ def in_chroot(container: str, port: int, grpc_port: int, settings: Mapping[str, 
         mount -t proc proc proc
         mount -t tmpfs -o size=64m,mode=1777 tmpfs tmp
         mount -o remount,bind,ro {root}
-        exec chroot {root} {powerless} env --ignore-environment {given} sh -c {enter}
+        exec chroot {root} {powerless} env --ignore-environment {assignments} sh -c {enter}
     """
     return ["unshare", "--mount", "sh", "-c", script]
 

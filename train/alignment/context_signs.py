@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 Decode = Callable[[Tensor], Tensor]  # latents (N, L) -> images (N, C, H, W) in [0, 1]
 SLOPE = 0.2
-MIRRORED_SHARE = 0.01  # evidence per pair, below which a latent cannot be folded; one of one sense may have twice that
-EXPLAINED_SHARE = 0.5  # of that evidence, at least, that signs do away with where a latent is folded
-TESTED_SHARE = 1 / 8  # of the pairs, which signs are not fitted to but tested on
-CONTEXT_SHARE = 0.05  # of the evidence for a latent, at least, that says "mirrored": then it belongs to the context
+MIRRORED_SHARE = 0.01  # evidence per pair of a folded latent, at least; a latent that is not folded may have twice that
+EXPLAINED_SHARE = 0.5  # share of that evidence that signs explain where a latent is folded, at least
+TESTED_SHARE = 1 / 8  # share of the pairs that signs are tested on; they are fitted to the rest
+CONTEXT_SHARE = 0.05  # share of a latent's evidence that is mirrored, from which it belongs to the context
 SHARPNESS = 3.0
 SCALE_JITTER = 0.03
 
@@ -89,7 +89,7 @@ class ContextSigns:
 
 
 def effect_agreement(decode: Decode, before: Tensor, after: Tensor, latent: int) -> Tensor:
-    """Return (n,): 1 where `latent` has the same effect in `before` (n, L) and `after` (n, L), -1 where it is mirrored.
+    """Return how well the effect of `latent` agrees in `before` and `after` (n, L), (n,): 1 the same, -1 mirrored.
 
     The effect is the absolute change of every pixel against the same latents with `latent` at 0, summed over channels.
     """
@@ -111,7 +111,7 @@ def effect_agreement(decode: Decode, before: Tensor, after: Tensor, latent: int)
 def sample_pairs(decode: Decode, latents: Tensor, live: list[int], latent: int, count: int, chunk: int = 200) -> Pairs:
     """Return `count` pairs of contexts for `latent`.
 
-    In each, one or two of the other live latents are replaced by those of another image.
+    Each pair replaces one or two of the other live latents by those of another image.
     """
     others = torch.tensor([dim for dim in live if dim != latent])
     strong = torch.where(latents[:, latent].abs() > 0.25 * latents[:, latent].std())[0]

@@ -19,10 +19,10 @@ from train.models.inference import CHUNK
 
 FAINT_CONTRAST = 6 / 255  # change from a pixel to the next below which an edge hardly counts
 CANDIDATES = 2_000
-NEAREST = 4  # candidates whose mean is the reading
+NEAREST = 4  # candidates whose mean is the matched pair
 REFERENCES = 24
 QUERIES = 1_000  # images that references are compared on
-MOVED = 0.5  # standard deviations of a latent: read so far from where it is, it says something else
+MOVED = 0.5  # standard deviations between a latent and its matched value from which their meanings differ
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def match_edges(decode: Decode, latents: Tensor, pair: tuple[int, int], context:
     among, asking, references = (torch.randperm(len(latents))[:count] for count in (CANDIDATES, QUERIES, REFERENCES))
     candidates = latents[among][:, columns]
     shown = latents.clone()
-    shown[:, rest] = latents[references[0], rest]  # one and the same elsewhere, so that nothing else moves an edge
+    shown[:, rest] = latents[references[0], rest]  # equal in all images, so that nothing else moves an edge
 
     def drawn_in(reference: int) -> Tensor:
         there = shown[reference].repeat(len(candidates), 1)

@@ -34,7 +34,7 @@ LEVELS = np.array([10, 10, 10, 8, 4, 15])
 HUES = (0, 1, 2)
 SHAPE, SPHERE = 4, 2
 SEED_CASE_SIZE, SEED_CASE_OUTLIERS = 350, 25
-# Fewer possible inliers than this would not tell the oracle their true moments.
+# The oracle needs this many possible inliers to know their true moments.
 SMALLEST_POOL = 200
 
 
@@ -62,22 +62,22 @@ def sample(
 
     `fixed` are the factors that the inliers share. By default one to four are drawn at random, again until the data
     holds enough inliers and outliers. `values` sets the values of `fixed`; None draws a value at random. Images are
-    drawn without replacement, except where a given `fixed` leaves too few.
+    drawn without replacement, except where `fixed` is set and leaves too few.
 
     Raises ValueError for more outliers than images.
     """
     if not 0 <= outliers <= size:
         raise ValueError(f"{outliers} outliers do not fit into {size} images")
     while True:
-        chosen = fixed or tuple(rng.choice(len(LEVELS), size=rng.integers(1, 5), replace=False))
-        if stratum == "shape_only" and SHAPE not in chosen:
-            chosen = (*chosen[1:], SHAPE)
+        shared = fixed or tuple(rng.choice(len(LEVELS), size=rng.integers(1, 5), replace=False))
+        if stratum == "shape_only" and SHAPE not in shared:
+            shared = (*shared[1:], SHAPE)
         example = factors[rng.integers(len(factors))]
-        targets = [example[factor] for factor in chosen]
+        targets = [example[factor] for factor in shared]
         if values is not None:
             pinned = zip(values, targets, strict=True)
             targets = [target if value is None else value for value, target in pinned]
-        differs = factors[:, chosen] != targets
+        differs = factors[:, shared] != targets
         wrong = differs.sum(axis=1)
         inlier_pool = np.flatnonzero(wrong == 0)
         if stratum == "any_difference":
@@ -85,7 +85,7 @@ def sample(
         else:
             candidates = np.flatnonzero(wrong == 1)
             column = differs[candidates].argmax(axis=1)
-            factor = np.array(chosen)[column]
+            factor = np.array(shared)[column]
             if stratum == "shape_only":
                 keep = factor == SHAPE
             elif stratum == "adjacent_level":
@@ -102,7 +102,7 @@ def sample(
     misfits = rng.choice(outlier_pool, outliers, replace=len(outlier_pool) < outliers)
     order = rng.permutation(size)
     is_outlier = np.arange(size) >= size - outliers
-    fixed_factors = tuple(int(factor) for factor in chosen)
+    fixed_factors = tuple(int(factor) for factor in shared)
     return LabelledContext(np.concatenate([inliers, misfits])[order], is_outlier[order], inlier_pool, fixed_factors)
 
 
@@ -135,7 +135,7 @@ def oracle_odds(latents: FloatArray, context: LabelledContext, population: Popul
     return odds
 
 
-def summary(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+def summarize(values: Sequence[float], seed: int = 0) -> dict[str, float]:
     """Return the mean with a 95% bootstrap interval over contexts, the mean of the worst tenth, and the minimum."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     rng = np.random.default_rng(seed)
@@ -163,8 +163,8 @@ def evaluate(
     The report holds the AUROC of the estimator and of the oracle, the share of inliers that are flagged, and the share
     of inliers among the flags at a false discovery rate of `fdr`.
     """
-    found: list[float] = []
-    possible: list[float] = []
+    areas: list[float] = []
+    oracle_areas: list[float] = []
     false_flags: list[float] = []
     false_discoveries: list[float] = []
     for context in contexts:
@@ -174,16 +174,16 @@ def evaluate(
         false_flags.append(float(scores.is_outlier[~truth].mean()))
         false_discoveries.append(float((at_rate & ~truth).sum() / max(at_rate.sum(), 1)))
         if truth.any():
-            found.append(float(roc_auc_score(truth, scores.outlier_score)))
-            possible.append(float(roc_auc_score(truth, oracle_odds(latents, context, population))))
+            areas.append(float(roc_auc_score(truth, scores.outlier_score)))
+            oracle_areas.append(float(roc_auc_score(truth, oracle_odds(latents, context, population))))
     report: dict[str, object] = {
         "estimator": estimator,
         "contexts": len(contexts),
         "false_flag_rate": float(np.mean(false_flags)),
         "false_discovery_rate": float(np.mean(false_discoveries)),
     }
-    if found:
-        report |= {"auroc": summary(found), "oracle_auroc": summary(possible)}
+    if areas:
+        report |= {"auroc": summarize(areas), "oracle_auroc": summarize(oracle_areas)}
     return report
 
 

@@ -35,15 +35,15 @@ class Repairs(NamedTuple):
     changed: IntArray  # (m,) the factor that differs
     target: IntArray  # (m, K) the factors that the repaired image should have
     latents: FloatArray  # (m, 2, L) of the repaired image, encoded again
-    inside: NDArray[np.bool_]  # (m,) whether those are back inside the context
+    inside: NDArray[np.bool_]  # (m,) whether the repaired image is back inside the context
 
 
 def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[str, Any]]:
-    """For each of SINGLE_STRATA: shares of the outliers found whose repaired image
+    """Return one entry for each of SINGLE_STRATA: shares of the detected outliers, by their repaired images.
 
-        inside             is back inside the context
-        restored           has the context's value of the factor that differed
-        kept               has its own values of all other factors, where the classifier read those correctly before
+        inside             it is back inside the context
+        restored           it has the context's value of the factor that differed
+        kept               it keeps its values of all other factors, where the classifier read those correctly before
         restored_and_kept  both, for the same images
 
     `readable` is the share of unedited images of which the classifier reads every factor correctly.
@@ -52,7 +52,7 @@ def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[
     points = units.points(material.latents)
     shuffled = np.random.default_rng(seed).permutation(len(points))
     taught, judged = np.array_split(shuffled, 2)
-    # A forest for each factor: one for all of them hardly ever splits for the factor that is hard to read.
+    # Each factor has its own forest: a common one hardly ever splits for a factor that is hard to read.
     forests = [
         ExtraTreesClassifier(TREES, max_features=None, random_state=0, n_jobs=-1).fit(points[taught], levels)
         for levels in material.factors[taught].T
@@ -70,7 +70,7 @@ def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[
         changed = np.arange(material.factors.shape[1]) == repairs.changed[:, None]
         before = read(points[repairs.rows]) == material.factors[repairs.rows]
         after = read(units.points(repairs.latents)) == repairs.target
-        restored, kept = after[changed], (after | changed).all(axis=1)
+        restored, unchanged = after[changed], (after | changed).all(axis=1)
         known = (before | changed).all(axis=1)
         report.append(
             {
@@ -78,8 +78,8 @@ def measure(material: Material, networks: OnnxNetworks, seed: int) -> list[dict[
                 "outliers": len(known),
                 "inside": float(repairs.inside.mean()),
                 "restored": float(restored.mean()),
-                "kept": float(kept[known].mean()),
-                "restored_and_kept": float((restored & kept)[known].mean()),
+                "kept": float(unchanged[known].mean()),
+                "restored_and_kept": float((restored & unchanged)[known].mean()),
                 "readable": float(readable),
             }
         )
@@ -98,7 +98,7 @@ def _repair(material: Material, networks: OnnxNetworks, context: LabelledContext
     again = _look(networks, edited) if len(rows) else images
     missed = np.flatnonzero(~inside(again, normal, population))
     if len(missed):
-        # As the service does: what the decoder missed is drawn once more, and kept if that is nearer.
+        # The service does the same: it draws once more what the decoder missed, and takes the nearer picture.
         second = _look(networks, latent_edits.compensated(edited[missed], again[missed, 0], repaired[missed]))
         nearer = mahalanobis(second, normal, population) < mahalanobis(again[missed], normal, population)
         again[missed[nearer]] = second[nearer]

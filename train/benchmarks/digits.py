@@ -25,12 +25,12 @@ from service.core.detect.ood import is_ood
 from service.core.detect.scoring import Scores, score
 from service.core.types import EstimatorName
 from train.benchmarks.baselines import METHODS, SLOW, Material
-from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, summary
+from train.benchmarks.contexts import FloatArray, IntArray, LabelledContext, summarize
 from train.data.mnist import DIGITS
 
 # Numbers of the other digit by number of images: 5, 10, 20 and 35%.
 OTHERS = {20: (1, 2, 4, 7), 50: (2, 5, 10, 18), 200: (10, 20, 40, 70)}
-CLEAN_CONTEXTS = 10  # for every context of a pair: there are nine times fewer digits than pairs
+CLEAN_CONTEXTS = 10  # for every context of a pair, since there are nine times fewer digits than pairs
 PAIRS = tuple(permutations(range(DIGITS), 2))  # the normal digit, the other one
 REFERENCE = 100  # images in a reference set
 # Beside the bundle's default, the estimators whose flags are counted, without and with a reference set.
@@ -38,7 +38,7 @@ FLAGGING: tuple[EstimatorName, ...] = ("density_ratio", "mixture", "robust")
 
 
 @dataclass(frozen=True)
-class Batch:
+class ContextSpec:
     """The specification of one context. `index` distinguishes contexts that are equal in everything else."""
 
     size: int
@@ -59,13 +59,13 @@ class Flagged(NamedTuple):
     """Shares of the images that an estimator flags."""
 
     inliers: float  # share of the normal images that are flagged
-    found: float  # share of the others that are flagged; nan where there is none
+    others: float  # share of the others that are flagged; nan where there is none
 
 
 class Outcome(NamedTuple):
     """The results of one context by method. `with_reference` names an estimator that was given a reference set."""
 
-    batch: Batch
+    spec: ContextSpec
     auroc: dict[str, float]
     average_precision: dict[str, float]
     flagged: dict[str, Flagged]
@@ -76,20 +76,20 @@ def with_reference(estimator: str) -> str:
     return f"{estimator}, reference"
 
 
-# What the default is held against, pair by pair of digits.
+# Methods that are compared with the default, by pair of digits.
 PAIRED = ("pixel_pca", "oracle")
 
 
-def batches(contexts: int) -> list[Batch]:
+def list_specs(contexts: int) -> list[ContextSpec]:
     """Return `contexts` specifications of every cell and pair, and CLEAN_CONTEXTS times as many of each digit alone."""
     clean = [
-        Batch(size, 0, digit, digit, index)
+        ContextSpec(size, 0, digit, digit, index)
         for size in OTHERS
         for digit in range(DIGITS)
         for index in range(contexts * CLEAN_CONTEXTS)
     ]
     mixed = [
-        Batch(size, count, normal, other, index)
+        ContextSpec(size, count, normal, other, index)
         for size, counts in OTHERS.items()
         for count in counts
         for normal, other in PAIRS
@@ -98,27 +98,27 @@ def batches(contexts: int) -> list[Batch]:
     return [*clean, *mixed]
 
 
-def draw(batch: Batch, labels: IntArray, seed: int) -> Drawn:
+def draw(spec: ContextSpec, labels: IntArray, seed: int) -> Drawn:
     """Draw a context and its reference set without replacement from images with `labels` (N,).
 
     Raises ValueError where there are too few images of a digit.
     """
-    rng = np.random.default_rng([seed, *asdict(batch).values()])
-    pool = np.flatnonzero(labels == batch.normal)
-    normal = rng.permutation(pool)[: batch.size - batch.others + REFERENCE]
+    rng = np.random.default_rng([seed, *asdict(spec).values()])
+    pool = np.flatnonzero(labels == spec.normal)
+    normal = rng.permutation(pool)[: spec.size - spec.others + REFERENCE]
     reference, inliers = normal[:REFERENCE], normal[REFERENCE:]
-    others = rng.permutation(np.flatnonzero(labels == batch.other))[: batch.others]
-    if len(inliers) + len(others) < batch.size:
+    others = rng.permutation(np.flatnonzero(labels == spec.other))[: spec.others]
+    if len(inliers) + len(others) < spec.size:
         raise ValueError(
-            f"{len(pool)} held-out images of a {batch.normal} are too few for batches of {batch.size} and a reference "
+            f"{len(pool)} held-out images of a {spec.normal} are too few for batches of {spec.size} and a reference "
             f"set of {REFERENCE}: this needs all of MNIST"
         )
-    rows, is_outlier = np.concatenate([inliers, others]), np.arange(batch.size) >= len(inliers)
-    order = rng.permutation(batch.size)
+    rows, is_outlier = np.concatenate([inliers, others]), np.arange(spec.size) >= len(inliers)
+    order = rng.permutation(spec.size)
     return Drawn(LabelledContext(rows[order], is_outlier[order], pool, ()), reference)
 
 
-def as_served(
+def score_as_served(
     material: Material, rows: IntArray, estimator: EstimatorName, reference: IntArray | None = None
 ) -> Scores:
     """Score the images in `rows` as /score does for one request, with the images in `reference` as its reference."""
@@ -143,7 +143,7 @@ def ood_ratio_of(material: Material) -> FloatArray | None:
 def measure(
     material: Material,
     labels: IntArray,
-    batch: Batch,
+    spec: ContextSpec,
     seed: int,
     slow: bool = True,
     flagging: Sequence[EstimatorName] = FLAGGING,
@@ -152,16 +152,16 @@ def measure(
 
     A context without outliers only gets the estimators in `flagging`.
     """
-    context, reference = draw(batch, labels, seed)
+    context, reference = draw(spec, labels, seed)
     truth = context.is_outlier
-    served: dict[str, Scores] = {name: as_served(material, context.rows, name) for name in flagging}
-    served |= {with_reference(name): as_served(material, context.rows, name, reference) for name in flagging}
+    served: dict[str, Scores] = {name: score_as_served(material, context.rows, name) for name in flagging}
+    served |= {with_reference(name): score_as_served(material, context.rows, name, reference) for name in flagging}
     scores: dict[str, FloatArray] = {name: each.outlier_score for name, each in served.items()}
     if truth.any():
-        chosen = [name for name in METHODS if name not in scores and (slow or name not in SLOW)]
-        scores |= {name: METHODS[name](material, context) for name in chosen}
+        unscored = [name for name in METHODS if name not in scores and (slow or name not in SLOW)]
+        scores |= {name: METHODS[name](material, context) for name in unscored}
     return Outcome(
-        batch,
+        spec,
         {name: float(roc_auc_score(truth, values)) for name, values in scores.items() if truth.any()},
         {name: float(average_precision_score(truth, values)) for name, values in scores.items() if truth.any()},
         {name: Flagged(_mean(each.is_outlier[~truth]), _mean(each.is_outlier[truth])) for name, each in served.items()},
@@ -177,8 +177,8 @@ def run(material: Material, labels: IntArray, contexts: int, seed: int, default:
     flagging = tuple(dict.fromkeys((*FLAGGING, default)))
     with threadpool_limits(1):
         return [
-            measure(material, labels, batch, seed, batch.index == 0, flagging)
-            for batch in tqdm(batches(contexts), "contexts")
+            measure(material, labels, spec, seed, spec.index == 0, flagging)
+            for spec in tqdm(list_specs(contexts), "contexts")
         ]
 
 
@@ -202,7 +202,7 @@ def report(outcomes: Sequence[Outcome], default: EstimatorName) -> dict[str, Any
 
 
 def _is_of(outcome: Outcome, size: int, others: int) -> bool:
-    return (outcome.batch.size, outcome.batch.others) == (size, others)
+    return (outcome.spec.size, outcome.spec.others) == (size, others)
 
 
 def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -211,12 +211,12 @@ def _cell(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         seen = [each for each in outcomes if name in each.auroc]
         methods[name] = {
             "contexts": len(seen),
-            "auroc": summary([each.auroc[name] for each in seen]),
+            "auroc": summarize([each.auroc[name] for each in seen]),
             "average_precision": _mean([each.average_precision[name] for each in seen]),
         }
     flagged = {
         name: {
-            "found": _mean([each.flagged[name].found for each in outcomes]),
+            "found": _mean([each.flagged[name].others for each in outcomes]),
             "inliers": _mean([each.flagged[name].inliers for each in outcomes]),
         }
         for name in outcomes[0].flagged
@@ -228,10 +228,8 @@ def _pair(outcomes: Sequence[Outcome], normal: int, other: int, methods: Sequenc
     """Return the mean AUROC over all cells, or None where the two digits are equal."""
     if (normal, other) not in PAIRS:
         return None
-    chosen = [
-        each for each in outcomes if each.batch.others and (each.batch.normal, each.batch.other) == (normal, other)
-    ]
-    return {name: _mean([each.auroc[name] for each in chosen]) for name in methods}
+    of_pair = [each for each in outcomes if each.spec.others and (each.spec.normal, each.spec.other) == (normal, other)]
+    return {name: _mean([each.auroc[name] for each in of_pair]) for name in methods}
 
 
 def _clean(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -242,7 +240,7 @@ def _clean(outcomes: Sequence[Outcome]) -> dict[str, Any]:
                 "images": _mean([each.flagged[name].inliers for each in outcomes]),
                 "batches": _mean([each.flagged[name].inliers > 0 for each in outcomes]),
                 "by_digit": [
-                    _mean([each.flagged[name].inliers for each in outcomes if each.batch.normal == digit])
+                    _mean([each.flagged[name].inliers for each in outcomes if each.spec.normal == digit])
                     for digit in range(DIGITS)
                 ],
             }

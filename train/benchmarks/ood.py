@@ -77,22 +77,22 @@ def _among_contexts(
     checked    with FOREIGN of them, as the service scores them
     unchecked  with them, and `foreign` off
     """
-    alone, checked, unchecked, found = [], [], [], []
+    alone, checked, unchecked, foreign_auroc = [], [], [], []
     for index in range(CONTEXTS):
         rng = np.random.default_rng([seed, len(KINDS | HARD_KINDS), index])
         context = sample(material.factors, rng, size=SIZE, outliers=OUTLIERS, stratum="any_difference")
-        chosen = rng.choice(len(strange), FOREIGN, replace=False)
+        foreign_rows = rng.choice(len(strange), FOREIGN, replace=False)
         latents = material.latents[context.rows]
-        mixed = np.concatenate([latents, strange[chosen]])
-        looks = np.concatenate([known[context.rows], ood_ratio[chosen]])
+        mixed = np.concatenate([latents, strange[foreign_rows]])
+        looks = np.concatenate([known[context.rows], ood_ratio[foreign_rows]])
         truth, is_foreign = context.is_outlier, np.arange(SIZE + FOREIGN) >= SIZE
         with_check = score(mixed, material.population, ood_ratio=looks).outlier_score
         without = score(mixed, material.population).outlier_score
         alone.append(roc_auc_score(truth, score(latents, material.population).outlier_score))
         checked.append(roc_auc_score(truth, with_check[:SIZE]))
         unchecked.append(roc_auc_score(truth, without[:SIZE]))
-        found.append((roc_auc_score(is_foreign, with_check), roc_auc_score(is_foreign, without)))
-    found_checked, found_unchecked = np.mean(found, axis=0).tolist()
+        foreign_auroc.append((roc_auc_score(is_foreign, with_check), roc_auc_score(is_foreign, without)))
+    foreign_checked, foreign_unchecked = np.mean(foreign_auroc, axis=0).tolist()
     return {
         "contexts": CONTEXTS,
         "size": SIZE,
@@ -103,7 +103,7 @@ def _among_contexts(
             "checked": float(np.mean(checked)),
             "unchecked": float(np.mean(unchecked)),
         },
-        "foreign_auroc": {"checked": found_checked, "unchecked": found_unchecked},
+        "foreign_auroc": {"checked": foreign_checked, "unchecked": foreign_unchecked},
     }
 
 

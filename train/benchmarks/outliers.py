@@ -28,15 +28,15 @@ from service.core.explain import attribution
 from service.core.types import DEFAULT_ESTIMATOR
 from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
-from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summary
+from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summarize
 from train.data.dataset import Dataset
 
-# Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells that the estimators were first chosen by.
+# Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells of the first comparison.
 OUTLIERS = {20: (0, 1, 2, 4, 7), 50: (0, 1, 5, 10, 18), 350: (0, 4, 25, 70, 90, 122), 2000: (0, 20, 140, 400, 700)}
 CLEAN = "clean"
-# An outlier differs in exactly one of the fixed factors, so that it is known what an explanation should name.
+# An outlier differs in exactly one of the fixed factors, so the factor that an explanation should name is known.
 SINGLE_STRATA = ("single_factor", "adjacent_level", "shape_only")
-# Methods in SLOW see every so many-th context of a cell.
+# Methods in SLOW get one in so many contexts of a cell.
 SLOW_STEP = 5
 FDR = 0.1
 PIXEL_COMPONENTS, PIXEL_IMAGES = 20, 2_000
@@ -57,7 +57,7 @@ class Flags(NamedTuple):
     """Shares of the images that a method with log odds flags."""
 
     inliers: float  # share of the inliers that are flagged
-    found: float  # share of the outliers that are flagged; nan without outliers
+    outliers: float  # share of the outliers that are flagged; nan without outliers
     false_discoveries: float  # share of inliers among what is flagged at a false discovery rate of FDR
 
 
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
     named: float  # share of the flagged outliers whose differing factor tops the attributions; nan if unknown
 
 
-def cells() -> list[Cell]:
+def list_cells() -> list[Cell]:
     """Return all cells: the clean ones, then every stratum with every number of outliers."""
     clean = [Cell(CLEAN, size, 0) for size in OUTLIERS]
     dirty = [Cell(name, size, count) for name in STRATA for size in OUTLIERS for count in OUTLIERS[size] if count]
@@ -103,11 +103,15 @@ def prepare(bundle: Bundle, networks: OnnxNetworks, dataset: Dataset) -> Materia
 
 
 def run(
-    material: Material, contexts: int, seed: int = 0, chosen: Sequence[Cell] | None = None, processes: int | None = None
+    material: Material,
+    contexts: int,
+    seed: int = 0,
+    selected: Sequence[Cell] | None = None,
+    processes: int | None = None,
 ) -> list[Outcome]:
-    """Measure `contexts` random contexts of every cell of `chosen` (by default all)."""
-    tasks = [(cell, seed, index) for cell in chosen or cells() for index in range(contexts)]
-    # Shuffled, so that the largest contexts, which come last, are not all left to one process.
+    """Measure `contexts` random contexts of each of the `selected` cells, by default of all."""
+    tasks = [(cell, seed, index) for cell in selected or list_cells() for index in range(contexts)]
+    # The largest contexts come last. Shuffled, they do not all go to one process.
     order = np.random.default_rng(0).permutation(len(tasks)).tolist()
     with ProcessPoolExecutor(
         processes or joblib.cpu_count(), get_context("spawn"), initializer=_start_worker, initargs=(material,)
@@ -131,7 +135,7 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
     shipped = score(images, material.population)
     auroc: dict[str, float] = {}
     precision: dict[str, float] = {}
-    found: dict[str, Flags] = {}
+    flags_of_method: dict[str, Flags] = {}
     for name, method in METHODS.items():
         if (slow or name not in SLOW) and (truth.any() or name in ODDS):
             scores = shipped.outlier_score if name == DEFAULT_ESTIMATOR else method(material, context)
@@ -139,13 +143,13 @@ def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool
                 auroc[name] = float(roc_auc_score(truth, scores))
                 precision[name] = float(average_precision_score(truth, scores))
             if name in ODDS:
-                found[name] = flags(scores, truth)
+                flags_of_method[name] = flags(scores, truth)
     by_name = named(material, context, shipped) if cell.stratum in SINGLE_STRATA else float("nan")
-    return Outcome(cell, len(context.fixed), auroc, precision, found, by_name)
+    return Outcome(cell, len(context.fixed), auroc, precision, flags_of_method, by_name)
 
 
 def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
-    """Return the shares of images that log odds (n,) of being an outlier flag."""
+    """Return the shares of images that are flagged by log odds (n,) of being an outlier."""
     rank = np.empty(len(odds), dtype=np.int64)
     rank[np.argsort(-odds, kind="stable")] = np.arange(1, len(odds) + 1)
     at_rate = false_discovery_flags(expit(odds), rank, FDR)
@@ -161,14 +165,14 @@ def named(material: Material, context: LabelledContext, shipped: Scores) -> floa
 
     The result is nan where no outlier was detected.
     """
-    found = np.flatnonzero(context.is_outlier & shipped.is_outlier)
-    if not found.size:
+    detected = np.flatnonzero(context.is_outlier & shipped.is_outlier)
+    if not detected.size:
         return float("nan")
-    latents = material.latents[context.rows[found]]
+    latents = material.latents[context.rows[detected]]
     attributions = attribution.attribute(latents, shipped.context, material.population)
     top = attribution.order(attributions, shipped.context)[:, 0]
     rule = material.factors[context.inlier_pool[0], context.fixed]
-    differs = material.factors[context.rows[found]][:, context.fixed] != rule
+    differs = material.factors[context.rows[detected]][:, context.fixed] != rule
     return float((material.latent_factors[top] == np.array(context.fixed)[differs.argmax(axis=1)]).mean())
 
 
@@ -185,12 +189,12 @@ def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for name in METHODS:
         if areas := [outcome.auroc[name] for outcome in outcomes if name in outcome.auroc]:
             precision = [outcome.average_precision[name] for outcome in outcomes if name in outcome.auroc]
-            methods[name] = {"contexts": len(areas), "auroc": summary(areas), "average_precision": _mean(precision)}
+            methods[name] = {"contexts": len(areas), "auroc": summarize(areas), "average_precision": _mean(precision)}
     for name in ODDS:
         of_method = [outcome.flags[name] for outcome in outcomes]
         methods[name] = methods.get(name, {"contexts": len(outcomes)}) | {
             "inliers_flagged": _mean([flagged.inliers for flagged in of_method]),
-            "found": _mean([flagged.found for flagged in of_method]),
+            "found": _mean([flagged.outliers for flagged in of_method]),
             "false_discovery_rate": _mean([flagged.false_discoveries for flagged in of_method]),
         }
         if "oracle" in methods:

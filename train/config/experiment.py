@@ -124,13 +124,13 @@ class Preset:
     final_learning_rate: float  # reached by a cosine from `decay_from` (a share of the steps) to the end
     decay_from: float = 0.0
     gradient_norm: float | None = None  # clip the gradient's norm to this
-    narrow_steps: int = 0  # train at half the width for so long, then double it (train/models/vae.py)
+    narrow_steps: int = 0  # train at half the width for so long, then double it (train/models/net2net.py)
     folded_steps: int = 0
     second_look: bool = False
     decoder_steps: int = 0
     structure: float = 0.0  # in nats per image
     bilateral_radius: int = 0
-    image_shape: ImageShape | None = None  # what images are brought to, where the data set leaves it open
+    image_shape: ImageShape | None = None  # shape of the images, where the data set does not fix it
     description: str = ""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from train.config.experiment import Preset
 
-SMALLEST_GRID = 4  # pixels a side that the convolutions of `sized` leave
+SMALLEST_GRID = 4  # pixels a side that the convolutions of `resize` leave
 
 
 def override(preset: Preset, setting: str) -> Preset:
@@ -30,7 +30,7 @@ def override(preset: Preset, setting: str) -> Preset:
     return replace(preset, **{owner: changed}) if owner else changed
 
 
-def sized(preset: Preset, size: int, channels: int) -> Preset:
+def resize(preset: Preset, size: int, channels: int) -> Preset:
     """Return `preset` for square images of `size` x `size` pixels and 1 or 3 `channels`.
 
     The network gets as many convolutions as fit. Each convolution halves the side, down to 4 pixels or more, and has at
@@ -47,7 +47,7 @@ def sized(preset: Preset, size: int, channels: int) -> Preset:
     return replace(preset, network=replace(preset.network, channels=features), image_shape=(size, size, channels))
 
 
-def shortened(preset: Preset, steps: int) -> Preset:
+def shorten(preset: Preset, steps: int) -> Preset:
     """Return `preset` with the whole recipe in about `steps` steps.
 
     Every schedule shrinks in proportion and keeps at least one step. Raises ValueError for fewer steps than one.
@@ -56,14 +56,14 @@ def shortened(preset: Preset, steps: int) -> Preset:
         raise ValueError(f"a run has at least 1 step, got {steps}")
     share = steps / preset.total_steps
 
-    def shrunk(part: Any) -> dict[str, Any]:
+    def shrink(part: Any) -> dict[str, Any]:
         lengths = {field.name: getattr(part, field.name) for field in fields(part) if field.name.endswith("steps")}
         return {name: max(1, round(length * share)) for name, length in lengths.items() if length}
 
-    changes = shrunk(preset)
-    earlier = 0  # each stage is left a step of its own
+    changes = shrink(preset)
+    earlier = 0  # each stage keeps at least one step of its own
     for stage in ("narrow_steps", "folded_steps", "steps"):
         if stage in changes:
             changes[stage] = earlier = max(changes[stage], earlier + 1)
     objective: Any = preset.objective
-    return replace(preset, objective=replace(objective, **shrunk(objective)), **changes)
+    return replace(preset, objective=replace(objective, **shrink(objective)), **changes)

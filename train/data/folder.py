@@ -42,7 +42,7 @@ class Contents:
 def load(directory: Path, shape: ImageShape) -> Dataset:
     """Return the images of `directory` as `read` does. Skipped files and warnings are printed to stderr."""
     contents = read(directory, shape)
-    for line in (*_skipped_lines(contents.skipped), *warnings(contents.dataset)):
+    for line in (*_skipped_lines(contents.skipped), *list_warnings(contents.dataset)):
         print(line, file=sys.stderr)
     return contents.dataset
 
@@ -63,17 +63,17 @@ def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Conte
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
     )
     names = [path.relative_to(directory).as_posix() for path in paths]
-    kept = (CACHE if cache is None else cache) / f"{_key(directory, paths, shape)}.npz"
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as file:
+    cache_file = (CACHE if cache is None else cache) / f"{_key(directory, paths, shape)}.npz"
+    if cache_file.exists():
+        with np.load(cache_file, allow_pickle=False) as file:
             images, skipped = file["images"], json.loads(str(file["skipped"]))
     else:
         images, skipped = _decoded(paths, names, shape)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_suffix(".part")
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = cache_file.with_suffix(".part")
         with unfinished.open("wb") as stream:
             np.savez(stream, images=images, skipped=np.array(json.dumps(skipped)))
-        unfinished.replace(kept)
+        unfinished.replace(cache_file)
     if len(images) < FEWEST_IMAGES:
         reasons = "".join(f"\n{line}" for line in _skipped_lines(skipped))
         raise ValueError(
@@ -85,27 +85,27 @@ def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Conte
     return Contents(Dataset(images, nothing, (), (), "folder", "own files", labels, label_names), skipped)
 
 
-def warnings(dataset: Dataset) -> list[str]:
+def list_warnings(dataset: Dataset) -> list[str]:
     """Return warnings about the images: too few, flat, repeated, or all alike."""
     images = dataset.images
-    found = []
+    lines = []
     if len(images) < FEW_IMAGES:
-        found.append(
+        lines.append(
             f"only {len(images)} images: a model of so few remembers them rather than what they share; "
             f"{FEW_IMAGES:,} or more are better"
         )
     constant = int((images == images[:, :1, :1]).all(axis=(1, 2, 3)).sum())
     if constant:
-        found.append(f"{constant} of {len(images)} images are of one flat colour")
+        lines.append(f"{constant} of {len(images)} images are of one flat colour")
     distinct = len({hashlib.sha256(image.tobytes()).digest() for image in images})
     if distinct < len(images):
-        found.append(
+        lines.append(
             f"{len(images) - distinct} of {len(images)} images repeat another exactly: copies of a training image "
             "among the held-out ones make the figures too good"
         )
     if (images == images[0]).mean() > 0.99:
-        found.append("the images hardly differ from each other: there is nothing to learn")
-    return [f"warning: {line}" for line in found]
+        lines.append("the images hardly differ from each other: there is nothing to learn")
+    return [f"warning: {line}" for line in lines]
 
 
 def _decoded(paths: list[Path], names: list[str], shape: ImageShape) -> tuple[NDArray[np.uint8], dict[str, str]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from train.data.dataset import Dataset
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-# The sha256 of each unpacked file: packing it anew changes the bytes of the packed one.
+# The sha256 of each unpacked file, since the packed bytes differ between mirrors.
 FILES = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

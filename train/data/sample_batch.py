@@ -17,7 +17,7 @@ FLOOR, WALL, OBJECT, _, SHAPE, _ = range(len(FACTOR_NAMES))
 # Normal: red spheres before a green wall. Floor hue, scale and orientation are free.
 NORMAL = {WALL: 4, OBJECT: 0, SHAPE: 2}
 MISFITS = ({WALL: 6}, {OBJECT: 2}, {SHAPE: 0}, {WALL: 8, OBJECT: 5, SHAPE: 3})
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same bytes whenever it is written
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the file always has the same bytes
 
 
 def write_sample_batch(path: Path, seed: int = 0) -> None:

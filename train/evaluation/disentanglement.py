@@ -20,7 +20,7 @@ Classes = NDArray[np.int64]
 
 TRAIN_SHARE = 2 / 3
 TREES = 50
-LEAF = 5  # images a leaf, at least: deeper trees learn the noise
+LEAF = 5  # least number of images in a leaf: deeper trees learn the noise
 REGULARISATION = 0.01  # C of the linear classifiers of SAP, as in disentanglement_lib
 NEAREST = 3
 
@@ -37,7 +37,7 @@ def dci(mean: Floats, factors: Classes, seed: int = 0) -> dict[str, float]:
     importance = np.empty((mean.shape[1], factors.shape[1]))
     right = []
     for column, factor in enumerate(factors.T):
-        # Every split chooses among all latents: where the right one is not on offer, a wrong one is credited.
+        # Every split may use any latent: a random subset credits a wrong one where it lacks the right one.
         forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, max_features=None, random_state=seed)
         forest.fit(mean[seen], factor[seen])
         importance[:, column] = forest.feature_importances_

@@ -35,17 +35,18 @@ FAMILIAR_IMAGES = 20_000
 SSIM_IMAGES = 2_000
 ELBO_IMAGES = 2_000
 SUITE_IMAGES = 15_000
-SUITE_FEWEST = 1_000  # what forests and regressions learn from fewer images says little
+SUITE_FEWEST = 1_000  # forests and regressions learn too little from fewer images
 
 
 def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validation"] = "test") -> dict[str, Any]:
-    """Evaluate the run in `directory` on the held-out `part` of `dataset`, write both files, and return
-    evaluation.json.
+    """Evaluate the run in `directory` on the held-out `part` of `dataset` and write both files.
+
+    Return the content of evaluation.json.
     """
     torch.manual_seed(0)
     config, model = load_config(directory), load_model(directory)
     parts = split(len(dataset.images))
-    # Shuffled, so that the first images of each are a fair sample too.
+    # The parts are shuffled, so their first images are a fair sample.
     held_out = getattr(parts, part)[:HELD_OUT_IMAGES]
     population_rows, familiar_rows = parts.train[:POPULATION_IMAGES], parts.validation[:FAMILIAR_IMAGES]
 

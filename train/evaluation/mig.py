@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from skimage.metrics import structural_similarity
 from sklearn.metrics import mutual_info_score
 
-from train.information import binned
+from train.information import assign_bins
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +35,9 @@ def information_gap(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> I
 
     `mean` is (N, L) and `factors` is (N, K). A reliable figure needs at least 10,000 images.
     """
-    information = np.array([[mutual_info_score(dim, factor) for factor in factors.T] for dim in map(binned, mean.T)])
+    information = np.array(
+        [[mutual_info_score(dim, factor) for factor in factors.T] for dim in map(assign_bins, mean.T)]
+    )
     return _gap(information, _entropies(factors))
 
 

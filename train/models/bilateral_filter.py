@@ -46,7 +46,7 @@ class SeparableBilateral(nn.Module):
         colours = functional.pad(logits.sigmoid(), margins, value=NOWHERE)
         total, norm = logits, torch.ones_like(logits[:, :1])
         for distance in range(1, radius + 1):
-            # Every pair of pixels so far apart of which at least one lies in the picture: `size + distance` of them.
+            # `size + distance` pairs of pixels are this far apart and have at least one in the picture.
             ahead = colours.narrow(dim, radius, size + distance)
             behind = colours.narrow(dim, radius - distance, size + distance)
             difference = ahead - behind

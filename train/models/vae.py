@@ -63,8 +63,9 @@ class VAE(nn.Module):
 
 
 def channels_last(model: VAE) -> VAE:
-    """Return the model in channels-last memory format, the layout of uint8 images. The CPU convolves up to twice as
-    fast.
+    """Return the model in channels-last memory format, the layout of uint8 images.
+
+    The CPU convolves up to twice as fast.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return model

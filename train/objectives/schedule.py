@@ -20,7 +20,7 @@ from train.objectives.losses import (
 
 
 class ForwardPass(NamedTuple):
-    """What a training batch of M images gave on its way through the network.
+    """The tensors of one forward pass of a training batch of M images.
 
     `images` and `logits` are (M, C, H, W). `latents`, `mean` and `logvar` are (M, L), the latents drawn from the
     posterior.
@@ -36,8 +36,9 @@ class ForwardPass(NamedTuple):
 def compute_loss(
     objective: Objective, through: ForwardPass, population: int, step: int
 ) -> tuple[Tensor, KLTerms | Terms, dict[str, float]]:
-    """Return the loss at `step`, its terms, and their weights at that step; `population` is the number of training
-    images.
+    """Return the loss at `step`, its terms, and their weights at that step.
+
+    `population` is the number of training images.
     """
     images, logits, latents, mean, logvar = through
     weights = weights_at(objective, step)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from service.core.detect.scoring import Scores
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import IntArray
-from train.benchmarks.digits import PAIRED, REFERENCE, Batch, as_served, draw
+from train.benchmarks.digits import PAIRED, REFERENCE, ContextSpec, draw, score_as_served
 from train.data.dataset import Dataset
 from train.data.mnist import DIGITS
 from train.reports.figures import save
 from train.reports.markdown import table
 
 # The page that is shown: threes with some eights.
-SHOWN = Batch(size=60, others=6, normal=3, other=8, index=0)
+SHOWN = ContextSpec(size=60, others=6, normal=3, other=8, index=0)
 COLUMNS = 15
 FLAG, STRANGER = "tab:red", "tab:blue"
 
@@ -89,20 +89,22 @@ def draw_figures(material: Material, dataset: Dataset, result: dict[str, Any], s
     context, reference = draw(SHOWN, dataset.labels, seed)
     images, labels = dataset.images[context.rows], dataset.labels[context.rows]
     figures = {
-        "batch": page(
+        "batch": draw_page(
             images,
             labels,
             {
-                "the batch by itself": as_served(material, context.rows, default),
-                f"with {REFERENCE} other threes as reference": as_served(material, context.rows, default, reference),
+                "the batch by itself": score_as_served(material, context.rows, default),
+                f"with {REFERENCE} other threes as reference": score_as_served(
+                    material, context.rows, default, reference
+                ),
             },
         ),
-        "pairs": pairs(result["pairs"], (default, *PAIRED), result["model"]),
+        "pairs": draw_pairs(result["pairs"], (default, *PAIRED), result["model"]),
     }
     return save(figures, output)
 
 
-def page(images: NDArray[np.uint8], labels: IntArray, scored: dict[str, Scores]) -> Figure:
+def draw_page(images: NDArray[np.uint8], labels: IntArray, scored: dict[str, Scores]) -> Figure:
     """Show images (n, 28, 28, 1), the highest score first, once for each way of scoring in `scored`."""
     lines = -(-len(images) // COLUMNS)
     figure = plt.figure(figsize=(COLUMNS * 0.8, (lines * 0.95 + 0.6) * len(scored)), layout="constrained")
@@ -132,7 +134,7 @@ def page(images: NDArray[np.uint8], labels: IntArray, scored: dict[str, Scores])
     return figure
 
 
-def pairs(entries: Sequence[Sequence[dict[str, float] | None]], methods: Sequence[str], model: str) -> Figure:
+def draw_pairs(entries: Sequence[Sequence[dict[str, float] | None]], methods: Sequence[str], model: str) -> Figure:
     """Show the AUROC of every method by normal digit (down) and other digit (across)."""
     figure, axes = plt.subplots(1, len(methods), figsize=(16, 5.4), layout="constrained")
     for axis, name in zip(axes, methods, strict=True):

@@ -10,9 +10,9 @@ from train.config.presets import PRESETS
 from train.reports.markdown import table
 from train.reports.results import METRICS
 
-# The experiments that the project began with: each has its row, run or not.
+# The experiments of the table. Each has its row, even where it was not run.
 EXPERIMENTS = tuple(name for name in PRESETS if name not in ("shapes3d_beta_tcvae_plain", "folder"))
-# What was published for them.
+# Published values.
 PUBLISHED = {"shapes3d_beta_tcvae": {"ssim": 0.9195, "mig": 0.6235}}
 DIAGNOSIS = "diagnosis.md"  # written by hand, beside the figures that it explains
 SEEDS = "seeds"  # of the preset's directory: what `python -m train seeds` wrote
@@ -37,7 +37,7 @@ COLUMNS = {
 
 def page(results: Path) -> str:
     """Return the page, from `results`/PRESET/metrics.json and the figures beside each."""
-    kept = {
+    metrics = {
         name: json.loads((results / name / METRICS).read_text())
         for name in EXPERIMENTS
         if (results / name / METRICS).exists()
@@ -49,11 +49,11 @@ def page(results: Path) -> str:
         "were not trained on; nll and ELBO in nats per image. In brackets: what was published for the experiment. "
         "Empty: not measured; MIG and the rest need generative factors, which MNIST has none of.",
         "",
-        *table(("preset", "steps", *COLUMNS.values()), (_row(name, kept.get(name)) for name in EXPERIMENTS)),
+        *table(("preset", "steps", *COLUMNS.values()), (_row(name, metrics.get(name)) for name in EXPERIMENTS)),
     ]
     for name in EXPERIMENTS:
         lines += ["", f"## {name}", "", f"{PRESETS[name]().description}.", ""]
-        lines += _section(results / name, name, kept[name]) if name in kept else ["Not run to its end yet."]
+        lines += _section(results / name, name, metrics[name]) if name in metrics else ["Not run to its end yet."]
     return "\n".join(lines) + "\n"
 
 

@@ -26,9 +26,9 @@ DPI = 80
 RECONSTRUCTIONS = 10
 TRAVERSAL_STEPS = 11
 DENSITY_CONTEXTS = 100
-ORDINARY_OF = 2_000  # held-out images: traversals begin at an ordinary one of them
+ORDINARY_OF = 2_000  # held-out images, one of which traversals begin at
 MORPH_STEPS = 10
-# From one label to another, of the data sets whose labels are worth it.
+# The two labels of the interpolations, by data set.
 MORPHS = {"mnist": ((9, 4), (3, 8), (1, 7))}
 KL_TERMS = ("kl", "mutual_information", "total_correlation", "dimension_wise_kl")
 WEIGHTS = ("alpha", "beta", "gamma")
@@ -47,24 +47,24 @@ def draw(directory: Path, dataset: Dataset) -> list[Path]:
     rows = np.sort(split(len(dataset.images)).test[:RECONSTRUCTIONS])
     originals = dataset.images[rows]
     mean = encode(model, dataset.images, rows)[:, 0]
-    start = _ordinary(encode(model, dataset.images, split(len(dataset.images)).test[:ORDINARY_OF])[:, 0])
+    start = _find_ordinary(encode(model, dataset.images, split(len(dataset.images)).test[:ORDINARY_OF])[:, 0])
     evaluation = json.loads((directory / "evaluation.json").read_text())
     population = from_npz((directory / "population.npz").read_bytes(), model.latent_dim)
 
     title = f"{config['preset']['name']}, seed {config['seed']}"
     figures = {
-        "losses": losses(records, title),
-        "reconstructions": reconstructions(originals, decode(model, mean), title),
-        "traversals": image_grid(
-            [decode(model, latents) for latents in traversals(start, population)],
+        "losses": plot_losses(records, title),
+        "reconstructions": plot_reconstructions(originals, decode(model, mean), title),
+        "traversals": plot_image_grid(
+            [decode(model, latents) for latents in traverse_latents(start, population)],
             [f"latent {dim}" for dim in range(model.latent_dim)],
             f"{title}: each latent over ±{TRAVERSAL_REACH:g} sd of the population",
         ),
     }
     if pairs := MORPHS.get(dataset.name):
-        figures["morphs"] = _morphs(model, dataset, pairs, title)
+        figures["morphs"] = _plot_morphs(model, dataset, pairs, title)
     if evaluation["factors"]:
-        figures["mutual_information"] = mutual_information(evaluation, title)
+        figures["mutual_information"] = plot_mutual_information(evaluation, title)
     return save(figures, output)
 
 
@@ -87,15 +87,15 @@ def draw_seed_case(
     scored = [score(latents[context.rows], population).outlier_score for context in contexts]
     title = f"{model}: {SEED_CASE_OUTLIERS} outliers among {SEED_CASE_SIZE} images"
     figures = {
-        "seed_case_scores": score_line(scored[0], contexts[0].is_outlier, title),
-        "seed_case_density": score_density(
+        "seed_case_scores": plot_score_line(scored[0], contexts[0].is_outlier, title),
+        "seed_case_density": plot_score_density(
             np.concatenate(scored), np.concatenate([context.is_outlier for context in contexts]), title
         ),
     }
     return save(figures, output)
 
 
-def score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
+def plot_score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
     """Plot the scores (n,) of one context, its outliers last."""
     figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
     order = np.argsort(is_outlier, kind="stable")
@@ -110,14 +110,14 @@ def score_line(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) ->
     return figure
 
 
-def score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
+def plot_score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str) -> Figure:
     """Plot the distributions of the scores (n,) of inliers and of outliers."""
     figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
     # A few outliers are so far out that a linear scale would leave everything else in one bar.
     bent = np.arcsinh(scores)
     edges = np.linspace(bent.min(), bent.max(), 80).tolist()
-    for label, chosen in (("inliers", ~is_outlier), ("outliers", is_outlier)):
-        axis.hist(bent[chosen], edges, density=True, alpha=0.6, label=f"{chosen.sum():,} {label}")
+    for label, rows in (("inliers", ~is_outlier), ("outliers", is_outlier)):
+        axis.hist(bent[rows], edges, density=True, alpha=0.6, label=f"{rows.sum():,} {label}")
     ticks = [tick for tick in (-1e3, -100, -10, 0, 10, 100, 1e3, 1e4) if scores.min() <= tick <= scores.max()]
     axis.set_xticks(np.arcsinh(ticks), [f"{tick:g}" for tick in ticks])
     axis.set_xlabel("outlier score, log odds")
@@ -127,7 +127,7 @@ def score_density(scores: FloatArray, is_outlier: NDArray[np.bool_], title: str)
     return figure
 
 
-def losses(records: list[dict[str, Any]], title: str) -> Figure:
+def plot_losses(records: list[dict[str, Any]], title: str) -> Figure:
     """Plot the objective's terms and the negative ELBO over the steps, in nats per image."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
     steps = [record["step"] for record in records]
@@ -161,12 +161,12 @@ def losses(records: list[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
-def reconstructions(originals: NDArray[np.uint8], decoded: NDArray[np.uint8], title: str) -> Figure:
+def plot_reconstructions(originals: NDArray[np.uint8], decoded: NDArray[np.uint8], title: str) -> Figure:
     """Show images above their reconstructions, both uint8 (N, H, W, C)."""
-    return image_grid([originals, decoded], ["image", "decoded"], f"{title}: held-out images, reconstructed")
+    return plot_image_grid([originals, decoded], ["image", "decoded"], f"{title}: held-out images, reconstructed")
 
 
-def traversals(mean: NDArray[np.float32], population: Population) -> list[NDArray[np.float32]]:
+def traverse_latents(mean: NDArray[np.float32], population: Population) -> list[NDArray[np.float32]]:
     """Return for every latent (TRAVERSAL_STEPS, L): copies of mean (L,) in which that latent alone varies."""
     reach = TRAVERSAL_REACH * np.sqrt(np.diag(population.covariance))
     rows = []
@@ -177,24 +177,26 @@ def traversals(mean: NDArray[np.float32], population: Population) -> list[NDArra
     return rows
 
 
-def _morphs(model: VAE, dataset: Dataset, pairs: tuple[tuple[int, int], ...], title: str) -> Figure:
+def _plot_morphs(model: VAE, dataset: Dataset, pairs: tuple[tuple[int, int], ...], title: str) -> Figure:
     """Show linear interpolations from a typical held-out image of one label to one of another."""
     assert dataset.labels is not None, "data sets with MORPHS have labels"
     rows = split(len(dataset.images)).test
     means, labels = encode(model, dataset.images, rows)[:, 0], dataset.labels[rows]
     share = np.linspace(0, 1, MORPH_STEPS, dtype=np.float32)[:, None]
-    ways = [(1 - share) * _typical(means[labels == a]) + share * _typical(means[labels == b]) for a, b in pairs]
+    ways = [
+        (1 - share) * _find_typical(means[labels == a]) + share * _find_typical(means[labels == b]) for a, b in pairs
+    ]
     names = [f"{dataset.label_names[a]} to {dataset.label_names[b]}" for a, b in pairs]
-    return image_grid([decode(model, way) for way in ways], names, f"{title}: morphs")
+    return plot_image_grid([decode(model, way) for way in ways], names, f"{title}: morphs")
 
 
-def _typical(means: NDArray[np.float32]) -> NDArray[np.float32]:
+def _find_typical(means: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the row of means (n, L) that is nearest to their centre."""
     nearest: NDArray[np.float32] = means[np.square(means - means.mean(axis=0)).sum(axis=1).argmin()]
     return nearest
 
 
-def _ordinary(means: NDArray[np.float32]) -> NDArray[np.float32]:
+def _find_ordinary(means: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the row of means (n, L) at the median distance from their centre.
 
     The nearest row shows less. On MNIST it is a one, which hardly changes with most latents.
@@ -204,7 +206,7 @@ def _ordinary(means: NDArray[np.float32]) -> NDArray[np.float32]:
     return ordinary
 
 
-def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> Figure:
+def plot_image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> Figure:
     """Show a labelled row of images for each (N, H, W, C) of `rows`."""
     figure, axes = plt.subplots(len(rows), figsize=(len(rows[0]), 1.05 * len(rows)), layout="constrained")
     for axis, images, label in zip(np.atleast_1d(axes), rows, labels, strict=True):
@@ -217,7 +219,7 @@ def image_grid(rows: list[NDArray[np.uint8]], labels: list[str], title: str) -> 
     return figure
 
 
-def mutual_information(evaluation: dict[str, Any], title: str) -> Figure:
+def plot_mutual_information(evaluation: dict[str, Any], title: str) -> Figure:
     """Show the mutual information of latents and factors, as a share of the factor's entropy."""
     share = np.array(evaluation["mutual_information"]) / np.array(evaluation["factor_entropy"])
     figure, axis = plt.subplots(figsize=(1.1 * share.shape[1] + 2, 0.45 * share.shape[0] + 1.5), layout="constrained")

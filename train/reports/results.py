@@ -9,36 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from train.config.experiment import from_record
-from train.evaluation.diagnosis import explained_share, remarks
+from train.evaluation.diagnosis import diagnose, explained_share
 
 METRICS = "metrics.json"
 LAST_RECORDS = 10  # of the log, over which the final losses are averaged
-# Columns of the log that are no term of the loss.
+# Columns of the log that are not terms of the loss.
 NO_LOSSES = ("step", "learning_rate", "images_per_second", "alpha", "beta", "gamma", "capacity", "gradient_norm")
 
 
 def keep(run: Path, results: Path) -> Path:
     """Write `results`/PRESET/metrics.json of the finished `run` and copy its figures. Return the file written.
 
-    Raises what `summary` raises.
+    Raises what `summarize` raises.
     """
-    found = summary(run)
-    target = results / str(found["config"]["preset"]["name"])
+    record = summarize(run)
+    target = results / str(record["config"]["preset"]["name"])
     target.mkdir(parents=True, exist_ok=True)
-    (target / METRICS).write_text(json.dumps(found, indent=2) + "\n")
+    (target / METRICS).write_text(json.dumps(record, indent=2) + "\n")
     for figure in (run / "figures").glob("*.png"):
         shutil.copy(figure, target)
     return target / METRICS
 
 
 def read_alignment_report(run: Path) -> dict[str, Any]:
-    """Return what a run wrote of its alignment and second look; empty where it has done neither."""
+    """Return the report of a run's alignment and second look; empty where it has done neither."""
     path = run / "unfolding.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return report
 
 
-def summary(run: Path) -> dict[str, Any]:
+def summarize(run: Path) -> dict[str, Any]:
     """Return configuration, losses, training time and all measurements of the finished `run`.
 
     Raises FileNotFoundError where the run was not evaluated, ValueError where it is not finished, or was evaluated
@@ -67,7 +67,7 @@ def summary(run: Path) -> dict[str, Any]:
             else {}
         ),
         **({"unfolding": unfolding} if unfolding else {}),
-        **({"remarks": remarks(evaluation)} if "latent_kl" in evaluation else {}),
+        **({"remarks": diagnose(evaluation)} if "latent_kl" in evaluation else {}),
         **evaluation,
     }
 

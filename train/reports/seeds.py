@@ -11,7 +11,7 @@ from typing import Any
 
 from service.core.types import DEFAULT_ESTIMATOR
 from train.reports.markdown import table
-from train.reports.results import summary
+from train.reports.results import summarize
 from train.reports.tables import stratum_means, words
 
 SEEDS = "seeds.json"
@@ -25,9 +25,9 @@ def keep(runs: Sequence[Path], out: Path) -> Path:
     Raises FileNotFoundError where a run was not evaluated or its bundle not benchmarked. Raises ValueError where a run
     is not finished, has the seed of another, or has another preset.
     """
-    found = [_measured(run) for run in runs]
-    recipes = {json.dumps(entry["config"]["preset"], sort_keys=True) for entry in found}
-    seeds = [entry["config"]["seed"] for entry in found]
+    records = [_measured(run) for run in runs]
+    recipes = {json.dumps(entry["config"]["preset"], sort_keys=True) for entry in records}
+    seeds = [entry["config"]["seed"] for entry in records]
     if len(recipes) > 1 or len(set(seeds)) < len(seeds):
         raise ValueError(
             f"seeds are compared of one recipe: {len(runs)} runs have {len(recipes)} recipes and the seeds {seeds}"
@@ -35,17 +35,17 @@ def keep(runs: Sequence[Path], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     for seed, run in zip(seeds, runs, strict=True):
         shutil.copy(run / "figures" / "traversals.png", out / f"traversals_{seed}.png")
-    (out / SEEDS).write_text(json.dumps(found, indent=2) + "\n")
-    (out / "README.md").write_text(markdown(found))
+    (out / SEEDS).write_text(json.dumps(records, indent=2) + "\n")
+    (out / "README.md").write_text(markdown(records))
     return out / "README.md"
 
 
-def markdown(found: Sequence[dict[str, Any]]) -> str:
+def markdown(records: Sequence[dict[str, Any]]) -> str:
     """Return the page: a row for each seed, then median and range."""
-    names = {**SHOWN, **{stratum: f"{words(stratum)}, AUROC" for stratum in found[0]["auroc"]}}
-    rows = [{**entry["metrics"], **entry["auroc"]} for entry in found]
-    factors = list(found[0]["metrics"]["mig_per_factor"])
-    preset = found[0]["config"]["preset"]["name"]
+    names = {**SHOWN, **{stratum: f"{words(stratum)}, AUROC" for stratum in records[0]["auroc"]}}
+    rows = [{**entry["metrics"], **entry["auroc"]} for entry in records]
+    factors = list(records[0]["metrics"]["mig_per_factor"])
+    preset = records[0]["config"]["preset"]["name"]
 
     def line(label: str, values: Sequence[float]) -> list[str]:
         return [label, *(str(value) if isinstance(value, int) else f"{value:.3f}" for value in values)]
@@ -53,9 +53,9 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     def over(choose: Callable[[list[float]], float]) -> list[float]:
         return [choose([row[name] for row in rows]) for name in names]
 
-    seeds = [entry["config"]["seed"] for entry in found]
+    seeds = [entry["config"]["seed"] for entry in records]
     text = [
-        f"# {preset} over {len(found)} seeds",
+        f"# {preset} over {len(records)} seeds",
         "",
         f"Written by `python -m train seeds`. AUROC is that of `{DEFAULT_ESTIMATOR}` on the contextual benchmark of "
         "each run's own bundle, averaged over the cells of a stratum. All figures are of images that were not trained "
@@ -81,7 +81,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
             ],
         ),
     ]
-    for entry in found:
+    for entry in records:
         config, unfolding = entry["config"], entry.get("unfolding")
         text += [
             "",
@@ -118,7 +118,7 @@ def _measured(run: Path) -> dict[str, Any]:
     benchmark = json.loads(path.read_text())
     means = stratum_means(benchmark["cells"], (DEFAULT_ESTIMATOR,))
     return {
-        **summary(run),
+        **summarize(run),
         "benchmark": {key: benchmark[key] for key in ("bundle_id", "commit", "split", "images", "seed")},
         "auroc": {stratum: values[DEFAULT_ESTIMATOR]["mean"] for stratum, values in means.items()},
     }

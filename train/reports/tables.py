@@ -47,12 +47,12 @@ def markdown(result: dict[str, Any]) -> str:
     if result["foreign"]:
         lines += foreign_section(result["foreign"])
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
-        chosen = [entry for entry in entries if entry["stratum"] == stratum]
-        fewer = {name: entry["contexts"] for name, entry in chosen[0]["methods"].items()}
+        of_stratum = [entry for entry in entries if entry["stratum"] == stratum]
+        fewer = {name: entry["contexts"] for name, entry in of_stratum[0]["methods"].items()}
         lines += ["", f"## {words(stratum)}: AUROC, mean / worst decile", ""]
-        if odd := [f"{name}: {count}" for name, count in fewer.items() if count < chosen[0]["contexts"]]:
-            lines += [f"{chosen[0]['contexts']} contexts a cell ({', '.join(odd)}).", ""]
-        lines += table(("images/outliers", *METHODS), map(_method_row, chosen))
+        if odd := [f"{name}: {count}" for name, count in fewer.items() if count < of_stratum[0]["contexts"]]:
+            lines += [f"{of_stratum[0]['contexts']} contexts a cell ({', '.join(odd)}).", ""]
+        lines += table(("images/outliers", *METHODS), map(_method_row, of_stratum))
     return "\n".join(lines) + "\n"
 
 
@@ -66,10 +66,11 @@ def stratum_means(entries: Sequence[Entry], methods: Iterable[str]) -> dict[str,
     """Return AUROC by stratum and method, `mean` and `worst_decile`, each averaged over the stratum's cells."""
     means = {}
     for stratum in dict.fromkeys(entry["stratum"] for entry in entries if "oracle" in entry["methods"]):
-        chosen = [entry["methods"] for entry in entries if entry["stratum"] == stratum]
+        of_stratum = [entry["methods"] for entry in entries if entry["stratum"] == stratum]
         means[stratum] = {
             name: {
-                key: sum(cell[name]["auroc"][key] for cell in chosen) / len(chosen) for key in ("mean", "worst_decile")
+                key: sum(cell[name]["auroc"][key] for cell in of_stratum) / len(of_stratum)
+                for key in ("mean", "worst_decile")
             }
             for name in methods
         }
@@ -104,13 +105,13 @@ def foreign_section(foreign: Entry) -> list[str]:
         f"{outliers['unchecked']:.4f} with them and the check off. AUROC of the foreign ones: "
         f"{strange['checked']:.4f}, with the check off {strange['unchecked']:.4f}.",
         "",
-        *table(_FOREIGN_COLUMNS, (_kind_row(kind, found) for kind, found in foreign["kinds"].items())),
+        *table(_FOREIGN_COLUMNS, (_kind_row(kind, entry) for kind, entry in foreign["kinds"].items())),
     ]
 
 
-def _kind_row(kind: str, found: Entry) -> list[str]:
-    shares = [f"{found['auroc']:.5f}", f"{found['found']:.3f}", f"{found['lowest']:.2f}", f"{found['median']:.1f}"]
-    return [kind, "yes" if found["judged"] else "no", *shares]
+def _kind_row(kind: str, entry: Entry) -> list[str]:
+    shares = [f"{entry['auroc']:.5f}", f"{entry['found']:.3f}", f"{entry['lowest']:.2f}", f"{entry['median']:.1f}"]
+    return [kind, "yes" if entry["judged"] else "no", *shares]
 
 
 _REPAIRS = ("inside", "restored", "kept", "restored_and_kept")

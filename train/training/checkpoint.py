@@ -73,7 +73,7 @@ def save(directory: Path, model: VAE, optimizer: torch.optim.Optimizer, step: in
 
 
 def prepare_run(directory: Path, config: dict[str, Any], resume: bool) -> int:
-    """Create the run's directory, or check the one to resume; the step to begin with."""
+    """Create the run's directory, or check the one to resume. Return the step to begin with."""
     checkpoint = directory / CHECKPOINT
     if not checkpoint.exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def prepare_run(directory: Path, config: dict[str, Any], resume: bool) -> int:
     if not resume:
         raise FileExistsError(f"{directory} already holds a run: resume it with --resume, or choose another --out")
     before = load_config(directory)
-    # As presets: a field that came later has its default in the record of an older run.
     step: int = torch.load(checkpoint, weights_only=True)["step"]
+    # Presets are compared, not records: the record of an older run lacks fields that came later.
     was, now = (_begun(from_record(record["preset"]), step) for record in (before, config))
     same = {"preset": was == now}
     if differing := [key for key, value in config.items() if not same.get(key, before[key] == value)]:
@@ -97,8 +97,9 @@ def prepare_run(directory: Path, config: dict[str, Any], resume: bool) -> int:
 
 
 def _begun(preset: Preset, step: int) -> Preset:
-    """Return `preset` with the fields of later stages reset: at `step` they have had no effect yet, and may still
-    change.
+    """Return `preset` with the fields of later stages reset.
+
+    They have had no effect yet at `step`, and may still change.
     """
     if step <= preset.total_steps:
         preset = replace(preset, second_look=False)

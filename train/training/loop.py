@@ -103,7 +103,7 @@ def run(
                 optimizer = build_optimizer(model, preset)
             if step == preset.steps:
                 append_filter(model, preset)
-            if step == preset.total_steps:  # all is done, but for a second look
+            if step == preset.total_steps:  # only the second look is left
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
                     report |= realign(model, dataset.images, indices.numpy(), report, seed=seed)
@@ -117,8 +117,8 @@ def run(
             rate = learning_rate(preset, scheduled)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            chosen = indices[torch.randint(len(indices), (preset.training_batch,))]
-            images = images_of[chosen].permute(0, 3, 1, 2).float() / 255  # (M, C, H, W), channels last in memory
+            rows = indices[torch.randint(len(indices), (preset.training_batch,))]
+            images = images_of[rows].permute(0, 3, 1, 2).float() / 255  # (M, C, H, W), channels last in memory
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["precision"] == "bf16"):
                 mean, logvar = model.encode(images)
                 mean, logvar = mean.float(), logvar.float()  # (M, L)

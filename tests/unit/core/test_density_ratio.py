@@ -43,8 +43,8 @@ def context(n, outliers, seed, axis, level):
     points, levels = population(200 * n, seed)
     inside = np.flatnonzero(levels[:, axis] == level)[: n - outliers]
     outside = np.flatnonzero(levels[:, axis] != level)[:outliers]
-    chosen = np.random.default_rng(seed).permutation(np.concatenate([inside, outside]))
-    return points[chosen], levels[chosen, axis] != level
+    rows = np.random.default_rng(seed).permutation(np.concatenate([inside, outside]))
+    return points[rows], levels[rows, axis] != level
 
 
 def odds(points):
@@ -68,9 +68,11 @@ def test_what_breaks_the_rule_ranks_first_even_where_inliers_form_two_clumps(n, 
 
 @pytest.mark.parametrize(("axis", "level"), [(0, 5), (1, 1), (3, 2)])
 def test_only_the_axes_that_the_rule_narrows_count(axis, level):
-    found = [np.isfinite(choose_bandwidths(context(350, 25, s, axis, level)[0], RESOLUTION, SAMPLE)) for s in range(8)]
-    assert np.mean(found, axis=0)[axis] == 1
-    assert np.delete(np.mean(found, axis=0), axis).max() < 0.6
+    has_bandwidth = [
+        np.isfinite(choose_bandwidths(context(350, 25, s, axis, level)[0], RESOLUTION, SAMPLE)) for s in range(8)
+    ]
+    assert np.mean(has_bandwidth, axis=0)[axis] == 1
+    assert np.delete(np.mean(has_bandwidth, axis=0), axis).max() < 0.6
 
 
 @pytest.mark.parametrize("n", [20, 50, 350])

@@ -45,9 +45,9 @@ def test_every_estimator_keeps_the_protocol(name, population, latents):
     estimator, units = estimator_of(context), PopulationUnits.of(population)
     points = units.points(latents)
     assert estimator is ESTIMATORS[name]
-    found = estimator.fit(points, np.full(D, 0.01), Fit(np.zeros(D), np.eye(D)))
-    assert found.location.shape == (D,)
-    assert np.linalg.eigvalsh(found.covariance).min() > 0
+    result = estimator.fit(points, np.full(D, 0.01), Fit(np.zeros(D), np.eye(D)))
+    assert result.location.shape == (D,)
+    assert np.linalg.eigvalsh(result.covariance).min() > 0
     distances = estimator.distances(points, context, units, np.ones(N, dtype=bool))
     odds = estimator.log_odds(points, context, units, 0.05)
     assert distances.shape == odds.shape == (N,)

@@ -1,39 +1,20 @@
 import numpy as np
 import pytest
-from scipy.stats import chi2, kstest
+from edit_context import CONTEXT, COVARIANCE, LIVE, LOCATION, random_latents
 
 from service.api import latent_names
 from service.core.edit import latent_edits, sampling, traversal
 from service.core.latent import Latent
-from service.errors import ContextTooSmall, InvalidOption, UnknownLatent
+from service.errors import InvalidOption, UnknownLatent
 
 LATENTS = tuple(
     Latent(index=index, name=name, dead="dead" in name)
     for index, name in enumerate(["object hue", "latent 1 (dead)", "Shape", "shape", "wall hue"])
 )
-LOCATION = np.array([1.0, 0.0, -2.0, 0.5, 0.25])
-LIVE = np.array([0, 2, 3, 4])
-
-
-def _covariance():
-    rng = np.random.default_rng(0)
-    spread = rng.standard_normal((5, 5)) * [1.0, 0.05, 0.3, 2.0, 0.6]
-    covariance = spread.T @ spread / 5
-    covariance[1, :] = covariance[:, 1] = 0
-    covariance[1, 1] = 0.004
-    return covariance
-
-
-COVARIANCE = _covariance()
-CONTEXT = (LOCATION, COVARIANCE, LIVE)
 
 
 def _move(latents, values, unit="latent", relative=False):
     return latent_edits.move(latents, values, unit, relative, LOCATION, COVARIANCE)
-
-
-def _latents(n, seed=1):
-    return LOCATION + 3 * np.random.default_rng(seed).standard_normal((n, 5))
 
 
 # Latents by name
@@ -81,7 +62,7 @@ def naive_counterfactual(image, dims, location, covariance, live):
 
 def test_counterfactual_equals_the_naive_formula_for_every_set_of_dims():
     sets = [[dim for dim in range(5) if number >> dim & 1] for number in range(32)]
-    images = _latents(len(sets))
+    images = random_latents(len(sets))
     repaired = np.array([[dim in dims for dim in range(5)] for dims in sets])
     expected = [naive_counterfactual(image, dims, *CONTEXT) for image, dims in zip(images, sets, strict=True)]
     np.testing.assert_allclose(
@@ -92,14 +73,14 @@ def test_counterfactual_equals_the_naive_formula_for_every_set_of_dims():
 def test_counterfactual_of_one_dim_is_the_regression_on_the_others():
     draws = np.random.default_rng(2).multivariate_normal(LOCATION[LIVE], COVARIANCE[np.ix_(LIVE, LIVE)], 200_000)
     slope = np.linalg.lstsq(draws[:, 1:] - LOCATION[LIVE][1:], draws[:, 0] - LOCATION[0], rcond=None)[0]
-    images = _latents(4)
+    images = random_latents(4)
     edited = latent_edits.counterfactual(images, np.eye(5, dtype=bool)[[0] * 4], *CONTEXT)
     expected = LOCATION[0] + (images[:, LIVE[1:]] - LOCATION[LIVE[1:]]) @ slope
     np.testing.assert_allclose(edited[:, 0], expected, atol=0.05)
 
 
 def test_edits_leave_their_input_alone():
-    images, everything = _latents(6), np.ones((6, 5), dtype=bool)
+    images, everything = random_latents(6), np.ones((6, 5), dtype=bool)
     before = images.copy()
     latent_edits.counterfactual(images, everything, *CONTEXT)
     latent_edits.project(images, *CONTEXT, 1.0)
@@ -115,7 +96,7 @@ def test_no_images_and_no_live_latents():
     none, dead = np.empty((0, 5)), np.array([], dtype=np.intp)
     assert latent_edits.counterfactual(none, np.empty((0, 5), dtype=bool), *CONTEXT).shape == (0, 5)
     assert latent_edits.project(none, *CONTEXT, 1.0).shape == (0, 5)
-    images = _latents(3)
+    images = random_latents(3)
     everything = np.ones((3, 5), dtype=bool)
     np.testing.assert_array_equal(latent_edits.counterfactual(images, everything, LOCATION, COVARIANCE, dead), images)
     np.testing.assert_array_equal(latent_edits.project(images, LOCATION, COVARIANCE, dead, 1.0), images)
@@ -124,7 +105,7 @@ def test_no_images_and_no_live_latents():
 
 
 def test_float32_latents_come_back_as_float64():
-    images = _latents(3).astype(np.float32)
+    images = random_latents(3).astype(np.float32)
     assert latent_edits.counterfactual(images, np.ones((3, 5), dtype=bool), *CONTEXT).dtype == np.float64
     assert latent_edits.project(images, *CONTEXT, 1.0).dtype == np.float64
     assert traversal.interpolate(images[0], images[1], 3).dtype == np.float64
@@ -134,21 +115,21 @@ def test_float32_latents_come_back_as_float64():
 
 
 def test_set_puts_the_value_and_nothing_else():
-    images = _latents(3)
+    images = random_latents(3)
     expected = images.copy()
     expected[:, 2], expected[:, 1] = -1.5, 0.1  # latent 1 is dead: pointless, but allowed
     np.testing.assert_array_equal(_move(images, {2: -1.5, 1: 0.1}), expected)
 
 
 def test_shift_moves_by_standard_deviations_of_the_context():
-    images = _latents(3)
+    images = random_latents(3)
     moved = _move(images, {3: -2.0}, "sd", relative=True) - images
     np.testing.assert_allclose(moved[:, 3], -2 * np.sqrt(COVARIANCE[3, 3]))
     assert not moved[:, [0, 1, 2, 4]].any()
 
 
 def test_quantiles_are_those_of_the_gaussian_marginal():
-    images = _latents(2)
+    images = random_latents(2)
     middle = _move(images, {0: 0.5, 4: 0.975}, "quantile")
     np.testing.assert_allclose(middle[:, 0], LOCATION[0])
     np.testing.assert_allclose(middle[:, 4], LOCATION[4] + 1.959964 * np.sqrt(COVARIANCE[4, 4]), rtol=1e-6)
@@ -156,12 +137,12 @@ def test_quantiles_are_those_of_the_gaussian_marginal():
 
 
 def test_a_value_in_sd_is_measured_from_the_location():
-    moved = _move(_latents(2), {3: -2.0}, "sd")
+    moved = _move(random_latents(2), {3: -2.0}, "sd")
     np.testing.assert_allclose(moved[:, 3], LOCATION[3] - 2 * np.sqrt(COVARIANCE[3, 3]))
 
 
 def test_a_shift_by_quantiles_stays_short_of_the_ends():
-    start = _move(_latents(1), {0: 0.5}, "quantile")
+    start = _move(random_latents(1), {0: 0.5}, "quantile")
     np.testing.assert_allclose(
         _move(start, {0: 0.2}, "quantile", relative=True), _move(start, {0: 0.7}, "quantile"), rtol=1e-12
     )
@@ -171,7 +152,7 @@ def test_a_shift_by_quantiles_stays_short_of_the_ends():
 
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_shift_by_quantiles_goes_its_own_way_or_not_at_all(side):
-    far = _move(_latents(1), {0: 20.0 * side}, "sd")  # an outlier, well beyond the last quantile
+    far = _move(random_latents(1), {0: 20.0 * side}, "sd")  # an outlier, well beyond the last quantile
     for outwards in (0.0, 0.1 * side):
         np.testing.assert_array_equal(_move(far, {0: outwards}, "quantile", relative=True), far)
     back = _move(far, {0: -0.1 * side}, "quantile", relative=True)
@@ -183,7 +164,7 @@ def test_a_shift_by_quantiles_goes_its_own_way_or_not_at_all(side):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1001.0])
 def test_values_out_of_reach_are_refused(value, relative, unit):
     with pytest.raises(InvalidOption, match=r"between -1000 and 1000"):
-        _move(_latents(1), {0: value}, unit, relative)
+        _move(random_latents(1), {0: value}, unit, relative)
 
 
 @pytest.mark.parametrize(
@@ -191,142 +172,10 @@ def test_values_out_of_reach_are_refused(value, relative, unit):
 )
 def test_a_quantile_lies_between_0_and_1(quantile, relative):
     with pytest.raises(InvalidOption, match="more than 0 and less than 1"):
-        _move(_latents(1), {0: quantile}, "quantile", relative)
-
-
-# Traversals and paths
-
-
-def test_every_row_of_a_traversal_varies_its_own_latent():
-    image = _latents(1)[0]
-    rows = traversal.traverse(image, [4, 0], 5, LOCATION, COVARIANCE, span=3.0)
-    assert rows.shape == (2, 5, 5)
-    for row, dim in zip(rows, [4, 0], strict=True):
-        deviation = np.sqrt(COVARIANCE[dim, dim])
-        np.testing.assert_allclose((row[:, dim] - LOCATION[dim]) / deviation, [-3, -1.5, 0, 1.5, 3], atol=1e-12)
-        others = np.arange(5) != dim
-        np.testing.assert_array_equal(row[:, others], np.tile(image[others], (5, 1)))
-
-
-def test_a_plane_varies_the_first_latent_down_and_the_second_across():
-    image = _latents(1)[0]
-    grid = traversal.traverse_plane(image, (3, 0), 4, LOCATION, COVARIANCE)
-    down, across = traversal.traverse(image, [3, 0], 4, LOCATION, COVARIANCE)
-    assert grid.shape == (4, 4, 5)
-    for row in range(4):
-        for column in range(4):
-            expected = image.copy()
-            expected[3], expected[0] = down[row, 3], across[column, 0]
-            np.testing.assert_array_equal(grid[row, column], expected)
-
-
-def test_a_plane_needs_two_different_latents():
-    with pytest.raises(InvalidOption, match="latent 3 on both axes"):
-        traversal.traverse_plane(LOCATION, (3, 3), 4, LOCATION, COVARIANCE)
-
-
-def test_a_traversal_needs_a_latent():
-    with pytest.raises(InvalidOption, match="0 latents"):
-        traversal.traverse(LOCATION, [], 4, LOCATION, COVARIANCE)
-
-
-@pytest.mark.parametrize("span", [0.0, -1.0, np.nan, np.inf, 1e9])
-def test_a_span_is_positive_and_finite(span):
-    with pytest.raises(InvalidOption, match="span"):
-        traversal.traverse(LOCATION, [0], 4, LOCATION, COVARIANCE, span)
-    with pytest.raises(InvalidOption, match="span"):
-        traversal.traverse_plane(LOCATION, (0, 2), 4, LOCATION, COVARIANCE, span)
-
-
-def test_counts_out_of_range_are_refused_with_the_range():
-    rng = np.random.default_rng(0)
-    for count in (-1, 0, 1, 1001, 10**12):
-        with pytest.raises(InvalidOption, match=f"{count} frames asked for; expected 2 to 1000"):
-            traversal.interpolate(LOCATION, LOCATION, count)
-        with pytest.raises(InvalidOption, match="expected 2 to 500"):
-            traversal.traverse(LOCATION, [0, 2], count, LOCATION, COVARIANCE)
-        with pytest.raises(InvalidOption, match="expected 2 to 31"):
-            traversal.traverse_plane(LOCATION, (0, 2), count, LOCATION, COVARIANCE)
-    for count in (-1, 0, 1001):
-        with pytest.raises(InvalidOption, match="expected 1 to 1000"):
-            sampling.sample_gaussian(count, *CONTEXT, 1.0, rng)
-        with pytest.raises(InvalidOption, match="expected 1 to 1000"):
-            sampling.sample_empirical(np.zeros((3, 2, 5)), count, rng)
-
-
-def test_a_path_is_straight_even_and_includes_its_ends():
-    start, end = _latents(2)
-    path = traversal.interpolate(start, end, 7)
-    np.testing.assert_array_equal(path[[0, -1]], [start, end])
-    np.testing.assert_allclose(np.diff(path, axis=0), np.tile((end - start) / 6, (6, 1)), atol=1e-12)
-
-
-# Samples
-
-
-def test_gaussian_samples_have_the_truncated_distribution():
-    radius_squared, d = 3.0, len(LIVE)  # cuts off 44% of the Gaussian
-    rng = np.random.default_rng(3)
-    samples = np.concatenate([sampling.sample_gaussian(1000, *CONTEXT, radius_squared, rng) for _ in range(20)])
-    distances = latent_edits.distance_squared(samples, *CONTEXT)
-    kept = chi2.cdf(radius_squared, d)
-    assert kstest(distances, lambda value: chi2.cdf(value, d) / kept).pvalue > 1e-3
-    # The slow way: draw, and throw away what lies outside.
-    draws = LOCATION + rng.standard_normal((60_000, 5)) @ np.linalg.cholesky(COVARIANCE).T
-    draws = draws[latent_edits.distance_squared(draws, *CONTEXT) <= radius_squared][:, LIVE]
-    unit = np.sqrt(np.diag(COVARIANCE)[LIVE])
-    np.testing.assert_allclose(samples[:, LIVE].mean(axis=0) / unit, draws.mean(axis=0) / unit, atol=0.03)
-    scale = np.outer(unit, unit)
-    ours, theirs = (np.cov(points, rowvar=False) / scale for points in (samples[:, LIVE], draws))
-    np.testing.assert_allclose(ours, theirs, atol=0.02)
-
-
-@pytest.mark.parametrize("radius_squared", [0.0, 1e-300, 1e-3, 1e9])
-def test_gaussian_samples_of_extreme_radii(radius_squared):
-    samples = sampling.sample_gaussian(100, *CONTEXT, radius_squared, np.random.default_rng(0))
-    assert np.isfinite(samples).all()
-    assert (latent_edits.distance_squared(samples, *CONTEXT) <= radius_squared + 1e-25).all()
-
-
-class _HighestDraws(np.random.Generator):
-    """Draws radii as close to the rim as rounding lets them be."""
-
-    def random(self, size):
-        return np.full(size, np.nextafter(1, 0))
-
-
-@pytest.mark.parametrize("radius_squared", [0.01, 3.0, 12.6, 40.0])
-def test_a_gaussian_sample_on_the_rim_is_inside(radius_squared):
-    samples = sampling.sample_gaussian(1000, *CONTEXT, radius_squared, _HighestDraws(np.random.PCG64(0)))
-    distances = latent_edits.distance_squared(samples, *CONTEXT)
-    assert (distances <= radius_squared).all()
-    np.testing.assert_allclose(distances, radius_squared, rtol=1e-8)
-
-
-def test_empirical_samples_have_the_posterior_of_the_image_drawn():
-    rng = np.random.default_rng(4)
-    latents = np.stack([10.0 * np.arange(15).reshape(3, 5), np.log([[0.01] * 5, [0.04] * 5, [1.0] * 5])], axis=1)
-    runs = [sampling.sample_empirical(latents.astype(np.float32), 1000, rng) for _ in range(10)]
-    samples, drawn = (np.concatenate(part) for part in zip(*runs, strict=True))
-    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), [1 / 3] * 3, atol=0.02)
-    for image, deviation in enumerate([0.1, 0.2, 1.0]):
-        noise = (samples[drawn == image] - latents[image, 0]) / deviation
-        np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.08)
-        np.testing.assert_allclose(noise.std(axis=0), 1, atol=0.06)
-
-
-def test_an_image_that_the_encoder_is_sure_of_is_drawn_as_it_is():
-    latents = np.stack([_latents(4), np.full((4, 5), -200.0)], axis=1)
-    samples, drawn = sampling.sample_empirical(latents, 50, np.random.default_rng(0))
-    np.testing.assert_allclose(samples, latents[drawn, 0], atol=1e-9)
-
-
-def test_there_is_nothing_to_draw_from_no_image():
-    with pytest.raises(ContextTooSmall, match="no normal image"):
-        sampling.sample_empirical(np.empty((0, 2, 5)), 1, np.random.default_rng(0))
+        _move(random_latents(1), {0: quantile}, "quantile", relative)
 
 
 def test_what_the_decoder_missed_is_made_up_for_in_the_repaired_dims_alone():
     latents, reencoded = np.array([[1.0, 2.0, 3.0]]), np.array([[0.8, 2.5, 3.0]])
-    found = latent_edits.compensated(latents, reencoded, np.array([[True, False, True]]))
-    np.testing.assert_allclose(found, [[1.2, 2.0, 3.0]])
+    result = latent_edits.compensated(latents, reencoded, np.array([[True, False, True]]))
+    np.testing.assert_allclose(result, [[1.2, 2.0, 3.0]])

@@ -107,8 +107,8 @@ def test_outliers_rank_first(population, estimator):
     assert scores.context.estimator == estimator
     assert scores.context.reliability == "high"
     assert scores.context.warnings == ()
-    found = scores.rank[truth] <= truth.sum()
-    assert found.mean() >= (1.0 if estimator in ("mixture", "robust", "mcd") else 0.75)
+    is_first = scores.rank[truth] <= truth.sum()
+    assert is_first.mean() >= (1.0 if estimator in ("mixture", "robust", "mcd") else 0.75)
 
 
 def test_default_estimator_flags_the_outliers_and_little_else(population):
@@ -349,8 +349,8 @@ def test_leave_one_out_in_a_response_is_the_seed_s_formula_to_the_last_digit(pop
         others = np.delete(mean, row, axis=0)
         delta = mean[row] - others.mean(axis=0)
         expected.append(delta @ np.linalg.solve(np.cov(others, rowvar=False), delta))
-    found = score(latents, population, estimator="leave_one_out").mahalanobis_squared
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    distances = score(latents, population, estimator="leave_one_out").mahalanobis_squared
+    np.testing.assert_allclose(distances, expected, rtol=1e-9)
 
 
 # Foreign images, and contexts fitted before

@@ -48,9 +48,9 @@ def test_shares_are_those_of_the_definition():
     orders = list(permutations(range(D)))
     for order in orders:
         for place, axis in enumerate(order):
-            chosen = np.isin(np.arange(D), order[:place])
-            joined = chosen | (np.arange(D) == axis)
-            before, after = worths(points, kernel, sample, base, np.array([chosen, joined]))
+            coalition = np.isin(np.arange(D), order[:place])
+            joined = coalition | (np.arange(D) == axis)
+            before, after = worths(points, kernel, sample, base, np.array([coalition, joined]))
             expected[:, axis] += (after - before) / len(orders)
     np.testing.assert_allclose(odds_shares(points, kernel, sample, base), expected, atol=1e-5)
 

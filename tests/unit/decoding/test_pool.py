@@ -47,11 +47,11 @@ def budget(sent_bytes=0, **settings):
 
 
 def workers():
-    found = []
+    children = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # one that ends meanwhile
-            found += [child] if "service.decoding.worker" in child.cmdline() else []
-    return found
+            children += [child] if "service.decoding.worker" in child.cmdline() else []
+    return children
 
 
 def ignores_sigterm(worker):
@@ -89,12 +89,12 @@ async def test_larger_images_are_decoded_once_they_are_counted(pool, monkeypatch
     monkeypatch.setattr(pools, "AT_ONCE_BYTES", 0)
     monkeypatch.setattr(pools, "LARGE_BYTES", 5 * MIB)
     files = [png(side) for side in (64, 1000, 2000, 64, 1000)]
-    found = budget(sum(map(len, files)))
-    rows = await pool.read(uploads([*files, b"broken"]), SPEC, "fit", found)
+    decode_budget = budget(sum(map(len, files)))
+    rows = await pool.read(uploads([*files, b"broken"]), SPEC, "fit", decode_budget)
     assert (rows.pixels.shape, list(rows.errors)) == ((5, 64, 64, 3), [5])
-    assert found.is_admitted
-    assert found.bytes == 4 * (2 * 64**2 + 2 * 1000**2 + 2000**2)
-    assert 0 < found.seconds < found.max_seconds
+    assert decode_budget.is_admitted
+    assert decode_budget.bytes == 4 * (2 * 64**2 + 2 * 1000**2 + 2000**2)
+    assert 0 < decode_budget.seconds < decode_budget.max_seconds
 
 
 async def test_files_that_are_large_for_their_length_fail_alone(pool, images):
@@ -107,10 +107,10 @@ async def test_files_that_are_large_for_their_length_fail_alone(pool, images):
 
 async def test_a_request_of_too_many_is_refused_before_any_is_decoded(pool):
     file = png(2900)
-    found = budget(sent_bytes=40 * len(file))
+    decode_budget = budget(sent_bytes=40 * len(file))
     with pytest.raises(TooLarge, match="Decoding the images takes"):
-        await pool.read(uploads([file] * 40), SPEC, "fit", found)
-    assert found.seconds < 0.1  # each of them takes as much
+        await pool.read(uploads([file] * 40), SPEC, "fit", decode_budget)
+    assert decode_budget.seconds < 0.1  # each of them takes as much
     with pytest.raises(TooLarge):
         await LocalDecoder(Settings()).read(uploads([file] * 40), SPEC, "fit", budget(40 * len(file)))
 
@@ -143,10 +143,10 @@ async def test_what_waits_is_bounded_and_who_was_let_in_goes_on(monkeypatch):
 
 async def test_what_takes_too_long_is_ended_for_real(pool, images):
     """Whatever the header says: the time limit holds inside the decoder."""
-    found = budget(10**6)
-    found.max_seconds = 0.05
+    decode_budget = budget(10**6)
+    decode_budget.max_seconds = 0.05
     with pytest.raises(TooLarge, match="CPU"):
-        await pool.read(uploads([BOMBS["WebP, lossy"](2400)]), SPEC, "fit", found)
+        await pool.read(uploads([BOMBS["WebP, lossy"](2400)]), SPEC, "fit", decode_budget)
     rows = await pool.read(uploads([images[0], bodies.encoded(images[1])]), SPEC, "fit", budget())
     assert len(rows.pixels) == 2
 
@@ -184,9 +184,9 @@ async def test_a_worker_that_was_killed_while_idle_is_started_again(pool, images
 
 async def test_who_leaves_leaves_nothing_behind(pool, images):
     for _ in range(3):
-        found = budget(10**6)
-        reading = asyncio.create_task(pool.read(uploads([png(4000)]), SPEC, "fit", found))
-        await until(lambda found=found: found.is_admitted)
+        decode_budget = budget(10**6)
+        reading = asyncio.create_task(pool.read(uploads([png(4000)]), SPEC, "fit", decode_budget))
+        await until(lambda decode_budget=decode_budget: decode_budget.is_admitted)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -230,10 +230,10 @@ async def test_closing_ends_every_worker():
     await pool.read(uploads([png(1000)]), SPEC, "fit", budget())
     reading = asyncio.create_task(pool.read(uploads([png(4800)]), SPEC, "fit", budget(10**6)))
     await asyncio.sleep(0.1)
-    found = workers()
-    assert found
+    processes = workers()
+    assert processes
     pool.close()
-    _, alive = psutil.wait_procs(found, WAIT_SECONDS)
+    _, alive = psutil.wait_procs(processes, WAIT_SECONDS)
     assert alive == []
     reading.cancel()
     with suppress(asyncio.CancelledError, Exception):
@@ -282,6 +282,6 @@ async def test_a_request_of_many_images_that_are_too_large_is_given_up(pool, ima
     large, good = BOMBS["WebP, lossless"](8000), bodies.encoded(images[0])
     rows = await pool.read(uploads([*[large] * 10, good]), SPEC, "fit", budget())
     assert (len(rows.pixels), len(rows.errors)) == (1, 10)
-    found = budget()
+    decode_budget = budget()
     with pytest.raises(TooLarge, match="Decoding the images takes 196 MiB or more"):
-        await pool.read(uploads([*[large] * 128, good]), SPEC, "fit", found)
+        await pool.read(uploads([*[large] * 128, good]), SPEC, "fit", decode_budget)

@@ -62,8 +62,8 @@ def test_a_dead_latent_is_never_named_after_a_factor() -> None:
 
 
 def test_without_factors_latents_are_numbered() -> None:
-    found = describe(3, {0, 2}, (), [[], [], []], [])
-    assert [latent.name for latent in found] == ["latent 0", "latent 1 (dead)", "latent 2"]
+    latents = describe(3, {0, 2}, (), [[], [], []], [])
+    assert [latent.name for latent in latents] == ["latent 0", "latent 1 (dead)", "latent 2"]
     assert [latent.name for latent in describe(2, {0, 1}, (), [], [])] == ["latent 0", "latent 1"]
 
 

@@ -25,11 +25,11 @@ def test_many_texts_go_and_the_picture_stays(make):
 
 
 def test_the_first_of_each_text_that_is_of_use_stays():
-    kept = [text(keyword) for keyword in USED_KEYWORDS]
+    used = [text(keyword) for keyword in USED_KEYWORDS]
     profile = png_chunk(b"iCCP", b"any name\0\0" + zlib.compress(b"a profile"))
-    others = [text(b"Comment"), text(b"Description", b"iTXt"), *kept, profile]
-    file = png(8, before=b"".join([*kept[:2], profile, kept[2], *others]))
-    assert drop_unused_texts(file) == (png(8, before=b"".join([*kept[:2], profile, kept[2]])), 4)
+    others = [text(b"Comment"), text(b"Description", b"iTXt"), *used, profile]
+    file = png(8, before=b"".join([*used[:2], profile, used[2], *others]))
+    assert drop_unused_texts(file) == (png(8, before=b"".join([*used[:2], profile, used[2]])), 4)
 
 
 def test_texts_behind_the_pixels_go_as_well():

@@ -1,4 +1,4 @@
-"""Unfolding on a drawing whose size latent changes its sense with two colours: the answer is known."""
+"""The alignment on a drawing whose size latent changes its sense with two colours: the answer is known."""
 
 from dataclasses import replace
 
@@ -7,92 +7,29 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from folded_square import BACKGROUND, FOREGROUND, SIDE, SIZE, draw, random_latents, sense  # noqa: E402
+
 from train.alignment import (  # noqa: E402
     align_latents,
     context_signs,
     edge_matching,
+    pair_model,
     refit_heads,
 )
 from train.config.experiment import BetaTCVAE, Network  # noqa: E402
 from train.models.vae import VAE  # noqa: E402
 
-SIDE = 16
-SIZE, BACKGROUND, FOREGROUND = range(3)
-LIVE = [SIZE, BACKGROUND, FOREGROUND]
-
-
-def sense(latents):
-    return torch.where(latents[:, FOREGROUND] > latents[:, BACKGROUND], 1.0, -1.0)
-
-
-def draw(latents, *, folded=True):
-    """Images (N, 1, 16, 16): a square on a ground; its half side is 4.5 plus the size latent, times its sense."""
-    half = 4.5 + latents[:, SIZE] * (sense(latents) if folded else 1)
-    away = (torch.arange(SIDE) - (SIDE - 1) / 2).abs()
-    distance = torch.maximum(away[:, None], away[None, :])
-    inside = torch.sigmoid(2 * (half[:, None, None] - distance))
-    ground, square = (torch.sigmoid(latents[:, dim])[:, None, None] for dim in (BACKGROUND, FOREGROUND))
-    return (ground + (square - ground) * inside)[:, None]
-
 
 @pytest.fixture(scope="module")
 def latents():
-    torch.manual_seed(0)
-    drawn = torch.randn(4_000, 3)
-    drawn[:, SIZE] *= 1.2
-    return drawn
-
-
-@pytest.fixture(scope="module")
-def found(latents):
-    torch.manual_seed(0)
-    return context_signs.sample_pairs(draw, latents, LIVE, SIZE, 3_000)
-
-
-def test_patterns_tell_whether_the_sense_is_the_same(found):
-    truth = sense(found.before) * sense(found.after)
-    clear = found.agreement.abs() > 0.1
-    assert clear.float().mean() > 0.5
-    assert (torch.sign(found.agreement[clear]) == truth[clear]).float().mean() > 0.98
-
-
-def test_only_the_folded_latent_is_often_mirrored(latents, found):
-    plain = context_signs.sample_pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
-    assert context_signs.mirrored_share(found) > 0.05
-    assert context_signs.mirrored_share(plain) < 0.01
-    assert context_signs.find_context(found) == (BACKGROUND, FOREGROUND)
-
-
-def test_the_signs_give_one_sense_everywhere_and_back(latents, found):
-    torch.manual_seed(0)
-    fixed = context_signs.fit_signs(found, latents, SIZE, steps=800)
-    value = fixed.align(latents)
-    right = (torch.sign(value) == torch.sign(latents[:, SIZE]) * sense(latents)).float().mean()
-    assert max(right, 1 - right) > 0.95
-    torch.testing.assert_close(fixed.unalign(value, latents), latents[:, SIZE])
-
-
-def test_a_latent_of_one_sense_is_refused(latents):
-    plain = context_signs.sample_pairs(lambda rows: draw(rows, folded=False), latents, LIVE, SIZE, 500)
-    with pytest.raises(context_signs.NotFolded, match="latent 0 is not folded"):
-        context_signs.fit_signs(plain, latents, SIZE, steps=10)
-
-
-def test_evidence_that_no_signs_account_for_does_not_make_a_latent_folded(latents, found):
-    """As a hue has, whose every turn changes the same pixels: as much looks mirrored, but without order."""
-    torch.manual_seed(0)
-    shuffled = replace(found, agreement=found.agreement[torch.randperm(len(found.agreement))])
-    assert context_signs.mirrored_share(shuffled) == pytest.approx(context_signs.mirrored_share(found))
-    with pytest.raises(context_signs.NotFolded, match="% of what looks mirrored"):
-        context_signs.fit_signs(shuffled, latents, SIZE, steps=800)
-    context_signs.fit_signs(found, latents, SIZE, steps=800)
+    return random_latents()
 
 
 def test_the_latent_that_is_folded_need_not_look_most_mirrored(monkeypatch, latents):
     shares = {SIZE: 0.02, BACKGROUND: 0.03, FOREGROUND: 0.001}
     tried = []
 
-    def fix(found, latents, latent):
+    def fix(pairs, latents, latent):
         tried.append(latent)
         if latent != SIZE:
             raise context_signs.NotFolded("not this one")
@@ -122,53 +59,16 @@ def test_points_off_every_cluster_are_not_typical():
     assert typical[:900].float().mean() > 0.9
 
 
-def test_new_latents_of_a_grid_of_pictures_take_one_factor_each(monkeypatch):
-    monkeypatch.setattr(align_latents, "LATENT_STEPS", 600)
-    monkeypatch.setattr(align_latents, "PRESSURE_STEPS", 300)
-    monkeypatch.setattr(align_latents, "COORDINATES", 2)
-    factors = torch.stack([torch.randint(5, (3_000,)), torch.randint(3, (3_000,))], dim=1)
-    coordinates = factors.float() * torch.tensor([2.0, 1.0]) - 2
-    best = min(
-        (align_latents.fit_pair(coordinates, BetaTCVAE(), seed) for seed in range(3)),
-        key=lambda pair: pair.objective,
-    )
-    mean, logvar = best.encode(coordinates)
-    correlation = np.abs(np.corrcoef(mean.T.numpy(), factors.T.numpy())[:2, 2:])
-    assert np.sort(correlation.max(0))[0] > 0.9
-    assert np.sort(correlation.min(0))[1] < 0.3
-    assert logvar.max() <= 0
-
-
-def test_refitted_heads_give_the_targets(monkeypatch):
-    monkeypatch.setattr(refit_heads, "HEAD_STEPS", 300)
-    torch.manual_seed(0)
-    model = VAE((SIDE, SIDE, 1), Network(channels=(4, 8), hidden=(32,), latent_dim=3))
-    features = np.random.default_rng(0).standard_normal((1_000, 8 * 4 * 4)).astype(np.float16)
-    mean = torch.from_numpy(features[:, :3].astype(np.float32))
-    logvar = torch.full(mean.shape, -3.0)
-    refit_heads.refit_encoder(model, features, mean, logvar, torch.ones(mean.shape))
-    with torch.no_grad():
-        told, spread = model.encoder[-3:](torch.from_numpy(features.astype(np.float32))).chunk(2, 1)
-    assert (told - mean).abs().mean() < 0.4
-    assert (spread - logvar).abs().mean() < 1.5
-
-    hidden = mean[:, :1] * torch.randn(1, 8 * 4 * 4)
-    refit_heads.refit_decoder(model, features, hidden)
-    with torch.no_grad():
-        made = model.decoder[:3](told)
-    assert (made - hidden).square().mean() < 0.3 * hidden.var()
-
-
 def test_the_smaller_model_computes_what_the_larger_one_did_with_the_others_at_0():
     network = Network(channels=(4, 8), hidden=(32,), latent_dim=5)
-    model, kept = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
-    smaller = align_latents.keep_latents(model, kept, replace(network, latent_dim=2))
+    model, live = VAE((SIDE, SIDE, 1), network), torch.tensor([0, 3])
+    smaller = align_latents.keep_latents(model, live, replace(network, latent_dim=2))
     images, latents = torch.rand(7, 1, SIDE, SIDE), torch.zeros(7, 5)
-    latents[:, kept] = torch.randn(7, 2)
+    latents[:, live] = torch.randn(7, 2)
     with torch.no_grad():
         for whole, part in zip(model.encode(images), smaller.encode(images), strict=True):
-            torch.testing.assert_close(whole[:, kept], part)
-        torch.testing.assert_close(model.decode(latents), smaller.decode(latents[:, kept]))
+            torch.testing.assert_close(whole[:, live], part)
+        torch.testing.assert_close(model.decode(latents), smaller.decode(latents[:, live]))
 
 
 def test_another_latent_changes_nothing_yet():
@@ -194,20 +94,21 @@ class Drawing:
 
 
 def unfolded(monkeypatch, latents, *, folded):
-    """`unfold.unfold` on images of `latents`: its report, and what the network would have been taught."""
+    """`align_signs` on images of `latents`: its report, and what the network would have been taught."""
     taught = []
     logvar = torch.full((len(latents), 5), -4.0)
     logvar[:, 3:] = 0
     mean = torch.cat([latents, torch.zeros(len(latents), 2)], dim=1)
     both = torch.stack([mean, logvar], dim=1).numpy()
     monkeypatch.setattr(align_latents, "encode", lambda model, images, rows: both[rows])
-    monkeypatch.setattr(align_latents, "keep_latents", lambda model, kept, network: model)
+    monkeypatch.setattr(align_latents, "keep_latents", lambda model, live, network: model)
     monkeypatch.setattr(align_latents, "add_latent", lambda model, network: model)
     monkeypatch.setattr(
         refit_heads, "refit", lambda model, images, rows, *targets, decoded: taught.append((rows, *targets))
     )
-    for name, value in {"PAIRS": 3_000, "LATENT_STEPS": 600, "PRESSURE_STEPS": 200, "PICTURE_WEIGHT": 200.0}.items():
-        monkeypatch.setattr(align_latents, name, value)
+    monkeypatch.setattr(align_latents, "PAIRS", 3_000)
+    for name, value in {"LATENT_STEPS": 600, "PRESSURE_STEPS": 200, "PICTURE_WEIGHT": 200.0}.items():
+        monkeypatch.setattr(pair_model, name, value)
     fix = context_signs.fit_signs
     monkeypatch.setattr(context_signs, "fit_signs", lambda *arguments: fix(*arguments, steps=800))
     images, rows = np.zeros((len(latents), SIDE, SIDE, 1), np.uint8), np.arange(len(latents))

@@ -76,8 +76,8 @@ def test_every_preset_runs_is_measured_drawn_and_kept(name, data, tmp_path, monk
     assert run(name, data, tmp_path / "run", "--steps", str(STEPS)) == 0
     assert main(["results", str(tmp_path / "run"), "--out", str(tmp_path / "results")]) == 0
 
-    kept = tmp_path / "results" / name
-    metrics = json.loads((kept / "metrics.json").read_text())
+    directory = tmp_path / "results" / name
+    metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["config"]["preset"]["name"] == name
     assert metrics["step"] == json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert abs(metrics["step"] - STEPS) <= 2
@@ -85,7 +85,7 @@ def test_every_preset_runs_is_measured_drawn_and_kept(name, data, tmp_path, monk
     assert all(math.isfinite(value) for value in metrics["final_losses"].values())
     assert {"loss", "reconstruction_nll"} <= metrics["final_losses"].keys()
     assert 0 < metrics["metrics"]["perfect_nll"] + 1 < metrics["metrics"]["mean_image_nll"] + 1
-    figures = {path.stem for path in kept.glob("*.png")}
+    figures = {path.stem for path in directory.glob("*.png")}
     expected = {"losses", "reconstructions", "traversals"}
     expected |= {"morphs"} if name == "mnist_vae" else set()
     expected |= {"mutual_information"} if metrics["factors"] else set()

@@ -13,7 +13,7 @@ from train.benchmarks.contexts import (
     sample,
     sample_seed_case,
     seed_case,
-    summary,
+    summarize,
 )
 
 
@@ -78,7 +78,7 @@ def test_impossible_contexts_are_refused(factors):
 
 
 def test_summary_brackets_the_mean():
-    result = summary([0.5, *np.full(9, 1.0)])
+    result = summarize([0.5, *np.full(9, 1.0)])
     assert result["mean"] == pytest.approx(0.95)
     assert result["worst_decile"] == result["minimum"] == 0.5
     assert result["low"] < 0.95 < result["high"]

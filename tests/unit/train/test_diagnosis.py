@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from train.evaluation.diagnosis import explained_share, remarks
+from train.evaluation.diagnosis import diagnose, explained_share
 
 
 def evaluation(nll: float, live: int) -> dict:
@@ -16,23 +16,23 @@ def evaluation(nll: float, live: int) -> dict:
 
 
 def test_a_model_that_learned_earns_no_remark():
-    assert remarks(evaluation(60.0, 10)) == []
+    assert diagnose(evaluation(60.0, 10)) == []
 
 
 def test_dead_latents_are_counted():
-    (remark,) = remarks(evaluation(60.0, 4))
+    (remark,) = diagnose(evaluation(60.0, 4))
     assert "6 of 10 latents are dead" in remark
     assert "8.0 nats" in remark
 
 
 def test_a_collapsed_model_is_called_one():
-    collapsed, blank = remarks(evaluation(239.0, 0))
+    collapsed, blank = diagnose(evaluation(239.0, 0))
     assert "posterior collapse" in collapsed
     assert "blank" in blank
 
 
 def test_missing_detail_is_noted():
-    assert "only 40%" in remarks(evaluation(160.0, 10))[0]
+    assert "only 40%" in diagnose(evaluation(160.0, 10))[0]
 
 
 def test_the_share_explained_runs_from_the_mean_image_to_the_image_itself():

@@ -50,35 +50,35 @@ def few(monkeypatch):
     monkeypatch.setattr(digits, "CLEAN_CONTEXTS", 1)
     monkeypatch.setattr(digits, "REFERENCE", 10)
     monkeypatch.setattr(digits_report, "REFERENCE", 10)
-    monkeypatch.setattr(digits_report, "SHOWN", digits.Batch(20, 3, 3, 8, 0))
+    monkeypatch.setattr(digits_report, "SHOWN", digits.ContextSpec(20, 3, 3, 8, 0))
 
 
 def test_a_context_holds_what_its_recipe_says_and_no_image_twice(dataset):
     labels = dataset.labels
-    context, reference = digits.draw(digits.Batch(12, 4, 3, 8, 0), labels, seed=0)
+    context, reference = digits.draw(digits.ContextSpec(12, 4, 3, 8, 0), labels, seed=0)
     assert (labels[context.rows[context.is_outlier]] == 8).all()
     assert context.is_outlier.sum() == 4
     assert (labels[context.rows[~context.is_outlier]] == 3).all()
     assert (labels[reference] == 3).all()
     assert len({*context.rows, *reference}) == 12 + 10
-    again, other = (digits.draw(digits.Batch(12, 4, 3, 8, index), labels, seed=0).context for index in (0, 1))
+    again, other = (digits.draw(digits.ContextSpec(12, 4, 3, 8, index), labels, seed=0).context for index in (0, 1))
     np.testing.assert_array_equal(context.rows, again.rows)
     assert not np.array_equal(context.rows, other.rows)
 
 
 def test_every_pair_weighs_the_same():
-    listed = digits.batches(2)
+    listed = digits.list_specs(2)
     assert len(set(listed)) == len(listed) == 10 * 2 + 2 * 90 * 2
-    clean = [batch for batch in listed if batch.others == 0]
-    assert all(batch.normal == batch.other for batch in clean)
-    assert {(batch.normal, batch.other) for batch in listed if batch.others} == set(digits.PAIRS)
+    clean = [spec for spec in listed if spec.others == 0]
+    assert all(spec.normal == spec.other for spec in clean)
+    assert {(spec.normal, spec.other) for spec in listed if spec.others} == set(digits.PAIRS)
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["digits alone", "noise among them"])
 @pytest.mark.parametrize("referred", [False, True], ids=["by itself", "with a reference"])
 @pytest.mark.parametrize("estimator", ["density_ratio", "mixture"])
 def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estimator, referred, foreign):
-    context, reference = digits.draw(digits.Batch(12, 4, 1, 7, 0), dataset.labels, seed=3)
+    context, reference = digits.draw(digits.ContextSpec(12, 4, 1, 7, 0), dataset.labels, seed=3)
     rows = context.rows
     images = dataset.images.copy()
     if foreign:
@@ -94,7 +94,7 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
         ScoreOptions(estimator=estimator),
     )
     answer = asyncio.run(pipeline.score(request)).whole()
-    scores = digits.as_served(material, rows, estimator, reference if referred else None)
+    scores = digits.score_as_served(material, rows, estimator, reference if referred else None)
     assert [item.is_outlier for item in answer.items] == scores.is_outlier.tolist()
     assert [item.rank for item in answer.items] == scores.rank.tolist()
     np.testing.assert_allclose(
@@ -104,19 +104,19 @@ def test_what_is_measured_is_what_the_pipeline_answers(dataset, material, estima
 
 
 def test_zeros_among_ones_are_found(dataset, material):
-    outcome = digits.measure(material, dataset.labels, digits.Batch(30, 3, 1, 0, 0), seed=0)
+    outcome = digits.measure(material, dataset.labels, digits.ContextSpec(30, 3, 1, 0, 0), seed=0)
     assert set(outcome.auroc) == {*METHODS, *map(digits.with_reference, digits.FLAGGING)}
     assert outcome.auroc["density_ratio"] > 0.9
-    assert outcome.flagged["density_ratio, reference"].found > 0.5
-    fewer = digits.measure(material, dataset.labels, digits.Batch(30, 3, 1, 0, 0), seed=0, slow=False)
+    assert outcome.flagged["density_ratio, reference"].others > 0.5
+    fewer = digits.measure(material, dataset.labels, digits.ContextSpec(30, 3, 1, 0, 0), seed=0, slow=False)
     assert set(outcome.auroc) - set(fewer.auroc) == set(SLOW)
 
 
 def test_in_a_clean_batch_only_flags_are_counted(dataset, material):
-    outcome = digits.measure(material, dataset.labels, digits.Batch(30, 0, 1, 1, 0), seed=0)
+    outcome = digits.measure(material, dataset.labels, digits.ContextSpec(30, 0, 1, 1, 0), seed=0)
     assert outcome.auroc == {}
     assert 0 <= outcome.flagged["density_ratio"].inliers < 0.3
-    assert np.isnan(outcome.flagged["density_ratio"].found)
+    assert np.isnan(outcome.flagged["density_ratio"].others)
 
 
 def test_the_flags_of_any_default_are_counted(dataset, material, monkeypatch):
@@ -137,7 +137,7 @@ def test_the_command_writes_numbers_a_table_and_figures(tmp_path, capsys, monkey
     monkeypatch.setattr("train.data.dataset.HELD_OUT_SHARE", 0.48)
     monkeypatch.setattr(digits, "REFERENCE", 2)
     monkeypatch.setattr(digits, "PAIRS", ((3, 8), (1, 7), (0, 6)))
-    monkeypatch.setattr(digits_report, "SHOWN", digits.Batch(12, 3, 3, 8, 0))
+    monkeypatch.setattr(digits_report, "SHOWN", digits.ContextSpec(12, 3, 3, 8, 0))
     assert main(arguments) == 0
     result = json.loads((tmp_path / "digits.json").read_text())
     assert [(cell["size"], cell["others"], cell["contexts"]) for cell in result["cells"]] == [(12, 1, 3), (12, 4, 3)]

@@ -44,10 +44,10 @@ def test_dci_of_one_latent_a_factor_is_one(factors, perfect):
 
 
 def test_dci_of_rotated_latents_is_low_but_informative(factors, rotated):
-    found = measures.dci(rotated, factors)
-    assert found["dci_disentanglement"] < 0.3
-    assert found["dci_completeness"] < 0.3
-    assert found["dci_informativeness"] > 0.9
+    scores = measures.dci(rotated, factors)
+    assert scores["dci_disentanglement"] < 0.3
+    assert scores["dci_completeness"] < 0.3
+    assert scores["dci_informativeness"] > 0.9
 
 
 def test_dci_of_noise_is_not_informative(factors):
@@ -76,23 +76,23 @@ def test_sap_of_a_binary_factor_is_the_gap_from_chance():
 
 
 def test_infomec_of_one_latent_a_factor_is_one(factors, perfect):
-    found = measures.infomec(perfect, factors, np.arange(3))
-    assert found["infomec_modularity"] == pytest.approx(1, abs=0.03)
-    assert found["infomec_compactness"] == pytest.approx(1, abs=0.03)
-    assert found["infomec_explicitness"] > 0.8
+    scores = measures.infomec(perfect, factors, np.arange(3))
+    assert scores["infomec_modularity"] == pytest.approx(1, abs=0.03)
+    assert scores["infomec_compactness"] == pytest.approx(1, abs=0.03)
+    assert scores["infomec_explicitness"] > 0.8
 
 
 def test_infomec_of_rotated_latents_is_explicit_but_neither_modular_nor_compact(factors, rotated):
-    found = measures.infomec(rotated, factors, np.arange(3))
-    assert found["infomec_modularity"] < 0.5
-    assert found["infomec_compactness"] < 0.5
-    assert found["infomec_explicitness"] > 0.8
+    scores = measures.infomec(rotated, factors, np.arange(3))
+    assert scores["infomec_modularity"] < 0.5
+    assert scores["infomec_compactness"] < 0.5
+    assert scores["infomec_explicitness"] > 0.8
 
 
 def test_infomec_leaves_dead_latents_out(factors, perfect):
     padded = np.hstack([noise((COUNT, 2), 1e-4), perfect])
-    found = measures.infomec(padded, factors, np.array([2, 3, 4]))
-    assert found == pytest.approx(measures.infomec(perfect, factors, np.arange(3)), abs=0.01)
+    scores = measures.infomec(padded, factors, np.array([2, 3, 4]))
+    assert scores == pytest.approx(measures.infomec(perfect, factors, np.arange(3)), abs=0.01)
     assert set(measures.infomec(perfect, factors, np.array([], int)).values()) == {0.0}
 
 

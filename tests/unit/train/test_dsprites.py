@@ -48,11 +48,11 @@ def test_the_nearest_rendering_is_found_without_a_table(report, monkeypatch):
         return iter(list(product(*ranges)) if len(ranges) != 3 else outlines)
 
     monkeypatch.setattr(dsprites_fidelity, "product", few)
-    found = dsprites_fidelity.nearest(report.real[::40])
+    classes = dsprites_fidelity.find_nearest(report.real[::40])
     numbers = [outlines.index(tuple(classes)) for classes in report.factors[::40, :3]]
     expected = np.stack(np.unravel_index(numbers, sizes), axis=1)
-    np.testing.assert_array_equal(found[:, :3], expected)
-    np.testing.assert_array_equal(found[:, 3:], report.factors[::40, 3:])
+    np.testing.assert_array_equal(classes[:, :3], expected)
+    np.testing.assert_array_equal(classes[:, 3:], report.factors[::40, 3:])
 
 
 def test_a_pixel_is_on_where_its_centre_is_inside():

@@ -108,15 +108,15 @@ def dataset(images: np.ndarray) -> Dataset:
 def test_what_speaks_against_training_is_said_early():
     rng = np.random.default_rng(0)
     good = rng.integers(0, 256, (1_200, 4, 4, 3))
-    assert folder.warnings(dataset(good)) == []
-    assert "only 60 images" in folder.warnings(dataset(good[:60]))[0]
+    assert folder.list_warnings(dataset(good)) == []
+    assert "only 60 images" in folder.list_warnings(dataset(good[:60]))[0]
     flat = good.copy()
     flat[:7] = np.arange(21).reshape(7, 1, 1, 3)
-    assert folder.warnings(dataset(flat)) == ["warning: 7 of 1200 images are of one flat colour"]
+    assert folder.list_warnings(dataset(flat)) == ["warning: 7 of 1200 images are of one flat colour"]
     copies = good.copy()
     copies[:10] = copies[10:20]
-    assert "10 of 1200 images repeat another" in folder.warnings(dataset(copies))[0]
-    assert any("hardly differ" in line for line in folder.warnings(dataset(np.repeat(good[:1], 1_200, axis=0))))
+    assert "10 of 1200 images repeat another" in folder.list_warnings(dataset(copies))[0]
+    assert any("hardly differ" in line for line in folder.list_warnings(dataset(np.repeat(good[:1], 1_200, axis=0))))
 
 
 def test_loading_tells_what_was_skipped_and_what_looks_wrong(images, monkeypatch, capsys):

@@ -170,10 +170,10 @@ def test_where_a_second_look_mends_all_after_the_fold_is_done_again_stopped_or_n
     loop.run(LOOKING, squares, tmp_path / "parts", precision="fp32", seed=5, until=stop)
     torch.randn(100)
     loop.run(LOOKING, squares, tmp_path / "parts", precision="fp32", seed=5, resume=True)
-    found = records(tmp_path / "whole")
-    assert records(tmp_path / "parts") == found
-    assert [record["step"] for record in found] == list(range(10, 121, 10))
-    rates = {record["step"]: record["learning_rate"] for record in found}
+    whole = records(tmp_path / "whole")
+    assert records(tmp_path / "parts") == whole
+    assert [record["step"] for record in whole] == list(range(10, 121, 10))
+    rates = {record["step"]: record["learning_rate"] for record in whole}
     assert [rates[step] for step in (90, 100, 110, 120)] == [rates[step] for step in (50, 60, 70, 80)]
     assert json.loads((tmp_path / "whole" / "unfolding.json").read_text()) == UNFOLDED | looks[0]
     # The encoder learns again, and then stays.

@@ -204,5 +204,5 @@ def test_gradients_of_the_closed_form_objectives_equal_finite_differences(capaci
         return KLTerms(nll, kl_to_prior(mean, logvar).sum())
 
     inputs = (mean.requires_grad_(), logvar.requires_grad_())
-    assert torch.autograd.gradcheck(lambda *given: beta_vae(terms(*given), 2.5), inputs)
-    assert torch.autograd.gradcheck(lambda *given: capacity_vae(terms(*given), 10.0, capacity), inputs)
+    assert torch.autograd.gradcheck(lambda *values: beta_vae(terms(*values), 2.5), inputs)
+    assert torch.autograd.gradcheck(lambda *values: capacity_vae(terms(*values), 10.0, capacity), inputs)

@@ -47,17 +47,17 @@ def test_what_no_network_redraws_is_found_and_leaves_the_scores_as_they_were(fra
     monkeypatch.setattr(benchmark, "IMAGES_A_KIND", 40)
     monkeypatch.setattr(benchmark, "CONTEXTS", 4)
     material = material_of(frames, Familiarity)
-    found = benchmark.measure(material, Networks(), frames, seed=0)
-    assert found["kinds"].keys() == (KINDS | HARD_KINDS).keys()
+    report = benchmark.measure(material, Networks(), frames, seed=0)
+    assert report["kinds"].keys() == (KINDS | HARD_KINDS).keys()
     for kind in ("digits", "photographs", "sprites", "uniform noise", "smooth noise"):
-        assert found["kinds"][kind]["found"] == 1.0
-        assert found["kinds"][kind]["auroc"] == 1.0
+        assert report["kinds"][kind]["found"] == 1.0
+        assert report["kinds"][kind]["auroc"] == 1.0
     # Turned over, one frame of noise is like another: nothing could tell.
-    assert found["kinds"]["upside down"]["found"] == 0.0
-    assert 0.3 < found["kinds"]["upside down"]["auroc"] < 0.7
-    assert found["found"] < 1.0
-    assert found["known_images_flagged"] == 0.0
-    section = "\n".join(foreign_section(found))
+    assert report["kinds"]["upside down"]["found"] == 0.0
+    assert 0.3 < report["kinds"]["upside down"]["auroc"] < 0.7
+    assert report["found"] < 1.0
+    assert report["known_images_flagged"] == 0.0
+    section = "\n".join(foreign_section(report))
     assert "| digits | yes | 1.00000 | 1.000 |" in section
     assert "| tenth covered | no |" in section
 

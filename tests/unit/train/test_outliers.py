@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 from service.core.population import Population
 from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
 from train.benchmarks.contexts import LEVELS, STRATA
-from train.benchmarks.outliers import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, cells, draw, measure, report, run
+from train.benchmarks.outliers import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, draw, list_cells, measure, report, run
 from train.reports.tables import markdown
 
 K = len(LEVELS)
@@ -36,7 +36,7 @@ def material():
 
 
 def test_every_size_is_measured_clean_and_in_every_stratum():
-    listed = cells()
+    listed = list_cells()
     assert len(set(listed)) == len(listed)
     for size in (20, 50, 350, 2000):
         assert Cell(CLEAN, size, 0) in listed
@@ -70,7 +70,7 @@ def test_what_can_be_known_is_found_and_named(material, stratum):
     assert 0.3 < outcome.auroc["reconstruction"] < 0.7
     assert 0.3 < outcome.auroc["pixel_pca"] < 0.7
     assert outcome.auroc["density_ratio"] > 0.99
-    assert outcome.flags["mixture"].found > 0.9
+    assert outcome.flags["mixture"].outliers > 0.9
     for name in ODDS:
         assert outcome.flags[name].inliers < 0.02
     if stratum in SINGLE_STRATA:
@@ -92,10 +92,10 @@ def test_slow_methods_can_be_left_out(material):
 
 
 def test_processes_change_nothing_and_the_report_is_complete(material):
-    chosen = [Cell(CLEAN, 20, 0), Cell("shape_only", 20, 2)]
+    selected = [Cell(CLEAN, 20, 0), Cell("shape_only", 20, 2)]
 
-    serial = run(material, 6, seed=1, chosen=chosen, processes=1)
-    parallel = run(material, 6, seed=1, chosen=chosen, processes=2)
+    serial = run(material, 6, seed=1, selected=selected, processes=1)
+    parallel = run(material, 6, seed=1, selected=selected, processes=2)
     entries, others = report(serial), report(parallel)
     assert json.dumps(entries) == json.dumps(others)
     clean, dirty = entries
@@ -111,8 +111,10 @@ def test_processes_change_nothing_and_the_report_is_complete(material):
 
 
 def test_tables_hold_every_cell_and_every_method(material):
-    chosen = [Cell(CLEAN, 20, 0), Cell("single_factor", 50, 5)]
-    outcomes = [measure(material, cell, draw(cell, material.factors, 0, index)) for cell in chosen for index in (0, 1)]
+    selected = [Cell(CLEAN, 20, 0), Cell("single_factor", 50, 5)]
+    outcomes = [
+        measure(material, cell, draw(cell, material.factors, 0, index)) for cell in selected for index in (0, 1)
+    ]
     repairs = {"stratum": "single_factor", "outliers": 3, "inside": 1.0, "restored": 0.5, "kept": 1.0}
     result = {
         "model": "m",

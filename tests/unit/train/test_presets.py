@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from train.config.experiment import BetaTCVAE, BetaVAE, CapacityVAE, Network, from_record, record_of
-from train.config.overrides import override, shortened, sized
+from train.config.overrides import override, resize, shorten
 from train.config.presets import PRESETS
 
 
@@ -37,17 +37,17 @@ def test_impossible_values_are_refused_before_anything_runs():
         BetaTCVAE(pressure=0.5)
 
 
-def kept(name):
+def preset_record(name):
     return json.loads(Path(f"train/results/{name}/metrics.json").read_text())["config"]["preset"]
 
 
 def test_the_run_that_ships_is_of_the_preset():
-    assert from_record(kept("shapes3d_beta_tcvae")) == PRESETS["shapes3d_beta_tcvae"]()
+    assert from_record(preset_record("shapes3d_beta_tcvae")) == PRESETS["shapes3d_beta_tcvae"]()
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in Path("train/results").glob("*/metrics.json")))
 def test_the_record_of_every_kept_run_still_loads(name):
-    assert from_record(kept(name)).network == PRESETS[name]().network
+    assert from_record(preset_record(name)).network == PRESETS[name]().network
 
 
 def test_every_experiment_of_the_table_is_a_preset():
@@ -66,7 +66,7 @@ def test_every_experiment_of_the_table_is_a_preset():
 @pytest.mark.parametrize("steps", [1, 7, 200])
 def test_every_preset_can_be_shortened(name, steps):
     preset = PRESETS[name]()
-    short = shortened(preset, steps)
+    short = shorten(preset, steps)
     assert abs(short.total_steps - steps) <= 3
     assert short.narrow_steps < (short.folded_steps or short.steps) <= short.steps
     if steps == 200 and isinstance(preset.objective, CapacityVAE):
@@ -76,14 +76,14 @@ def test_every_preset_can_be_shortened(name, steps):
 
 def test_no_preset_can_be_shortened_to_nothing():
     with pytest.raises(ValueError, match="at least 1 step"):
-        shortened(PRESETS["mnist_vae"](), 0)
+        shorten(PRESETS["mnist_vae"](), 0)
 
 
 @pytest.mark.parametrize(
     ("size", "features"), [(28, (32, 64)), (64, (32, 64, 128, 256)), (128, (32, 64, 128, 256, 256))]
 )
 def test_the_network_has_as_many_convolutions_as_the_size_allows(size, features):
-    preset = sized(PRESETS["folder"](), size, 1)
+    preset = resize(PRESETS["folder"](), size, 1)
     assert (preset.network.channels, preset.image_shape) == (features, (size, size, 1))
 
 
@@ -92,7 +92,7 @@ def test_the_network_has_as_many_convolutions_as_the_size_allows(size, features)
 )
 def test_sizes_that_no_network_takes_are_refused(size, channels, message):
     with pytest.raises(ValueError, match=message):
-        sized(PRESETS["folder"](), size, channels)
+        resize(PRESETS["folder"](), size, channels)
 
 
 def test_impossible_objectives_and_networks_are_refused():

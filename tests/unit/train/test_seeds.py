@@ -8,11 +8,11 @@ import pytest
 
 from train.__main__ import main
 from train.config.experiment import record_of
-from train.config.overrides import shortened
+from train.config.overrides import shorten
 from train.config.presets import PRESETS
 from train.reports import seeds
 
-PRESET = shortened(PRESETS["shapes3d_beta_tcvae"](), 50)
+PRESET = shorten(PRESETS["shapes3d_beta_tcvae"](), 50)
 FACTORS = ("floor hue", "scale")
 
 
@@ -68,9 +68,9 @@ def test_the_page_has_every_seed_and_median_and_range(tmp_path, capsys):
     assert page.count("the two latents were taught anew") == 1
     assert page.count("the two latents stayed as they were") == 1
     assert page.count("no latent was folded") == 2
-    found = json.loads((out / "seeds.json").read_text())
-    assert [entry["config"]["seed"] for entry in found] == [0, 1, 2]
-    assert [entry["seconds"] for entry in found] == [PRESET.most_steps, PRESET.total_steps, PRESET.total_steps]
+    records = json.loads((out / "seeds.json").read_text())
+    assert [entry["config"]["seed"] for entry in records] == [0, 1, 2]
+    assert [entry["seconds"] for entry in records] == [PRESET.most_steps, PRESET.total_steps, PRESET.total_steps]
     assert (out / "traversals_1.png").read_bytes() == b"png of 1"
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from train.data.dataset import Dataset, check_factors
 
-# The official factors, but for the colour, which is always white. The last varies fastest.
+# The official factors without the colour, which is always white. The last varies fastest.
 FACTOR_NAMES = ("shape", "scale", "orientation", "position x", "position y")
 FACTOR_SIZES = (3, 6, 40, 32, 32)
 SHAPES = ("square", "ellipse", "heart")
@@ -160,7 +160,7 @@ def _offsets(positions: NDArray[np.integer]) -> Points:
 
 
 def _crossings(corners: Points, heights: Points) -> Points:
-    """Return (C, H): where the horizontal line at each height (H,) crosses the outline, padded with infinity."""
+    """Return where the horizontal line at each height (H,) crosses the outline, (C, H), padded with infinity."""
     (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, axis=0).T
     crossed = (y0 > heights[:, None]) != (y1 > heights[:, None])  # (H, K); a line never crosses a level edge
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from train.data.dsprites import dataset as dsprites
 
 COLUMNS = tuple(name.replace(" ", "_") for name in dsprites.FACTOR_NAMES)
-# What a faithful rendering reaches.
+# The limits of a faithful rendering.
 EXACT_SHARE = 0.85
 WORST_PIXELS = 8
 
@@ -70,14 +70,14 @@ def fidelity(directory: Path) -> FidelityReport:
         real = file["frames"] if "frames" in file.files else np.empty(0, np.uint8)
     if real.dtype != np.uint8 or real.shape[1:] != (dsprites.SIDE, dsprites.SIDE) or real.max(initial=0) > 1:
         raise ValueError(f"{path} should hold `frames`, uint8 (n, 64, 64) of 0 and 1; found {real.dtype} {real.shape}")
-    factors = _classes(table, len(real)) if table.is_file() else nearest(real)
+    factors = _classes(table, len(real)) if table.is_file() else find_nearest(real)
     return FidelityReport(real, dsprites.frames(factors), factors)
 
 
-def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
+def find_nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the factor classes (n, 5) of the rendering that differs least from each of the frames (n, 64, 64)."""
     frames = real.reshape(len(real), -1).astype(np.float32)
-    least, found = np.full(len(real), np.inf), np.zeros(len(real), np.int64)
+    least, rendering = np.full(len(real), np.inf), np.zeros(len(real), np.int64)
     outlines = tqdm(product(*map(range, dsprites.FACTOR_SIZES[:3])), "outlines", dsprites.OUTLINES)
     for index, classes in enumerate(outlines):
         rendered = dsprites.everywhere(dsprites.outline(*classes)).reshape(dsprites.POSITIONS, -1).astype(np.float32)
@@ -85,8 +85,8 @@ def nearest(real: NDArray[np.uint8]) -> NDArray[np.int64]:
         wrong = rendered.sum(axis=1) - 2 * frames @ rendered.T  # (n, positions)
         best = wrong.argmin(axis=1)
         better = wrong.min(axis=1) < least
-        least[better], found[better] = wrong.min(axis=1)[better], index * dsprites.POSITIONS + best[better]
-    return np.stack(np.unravel_index(found, dsprites.FACTOR_SIZES), axis=1)
+        least[better], rendering[better] = wrong.min(axis=1)[better], index * dsprites.POSITIONS + best[better]
+    return np.stack(np.unravel_index(rendering, dsprites.FACTOR_SIZES), axis=1)
 
 
 def save_comparison(report: FidelityReport, path: Path) -> None:

@@ -205,7 +205,7 @@ def _rows(indices: ArrayLike | None, count: int) -> NDArray[np.int64]:
 def _read(images: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Read the images at `rows`. Only chunks that hold them are read, and are decompressed in parallel."""
     order = np.argsort(rows, kind="stable")
-    found = np.empty((len(rows), *IMAGE_SHAPE), np.uint8)
+    pixels = np.empty((len(rows), *IMAGE_SHAPE), np.uint8)
 
     def fetch(part: tuple[slice, ...]) -> None:
         """Copy the requested rows of one chunk to their places."""
@@ -213,12 +213,12 @@ def _read(images: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         places = order[first:last]
         if len(places):
             block = _block(images, part)
-            found[places, part[1], part[2], part[3]] = block[rows[places] - part[0].start]
+            pixels[places, part[1], part[2], part[3]] = block[rows[places] - part[0].start]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(fetch, _parts(images)):
             pass
-    return found
+    return pixels
 
 
 def _parts(images: h5py.Dataset) -> Iterator[tuple[slice, ...]]:

@@ -39,7 +39,7 @@ SLICE, STACK = 2 * np.pi / 28, np.pi / 16  # radians between the vertices of a r
 TEXTURES = Path(__file__).with_name("textures.npz")
 WALL_TILE = 4 / 7
 LEFT_WALL_SHIFT = 0.01
-# Shadow rays start this far off the surface, lest they meet the surface itself.
+# Shadow rays start this far off the surface, so that they do not meet the surface itself.
 CLEARANCE = np.float32(1e-3)
 
 
@@ -90,7 +90,7 @@ def _in_shadow(point: Floats, normal: Floats, shape: int, size: float) -> NDArra
 def _passes_near_object(origin: Floats, rays: Floats, size: float) -> NDArray[np.bool_]:
     """Return whether rays (P, 3) meet a sphere around an object of any shape.
 
-    Most rays do not, and need no exact test.
+    Most rays miss the sphere, and need no exact test.
     """
     centre = np.array([0, scene.ENCLOSING_HEIGHT * size, 0], np.float32)
     offset = np.broadcast_to(centre - origin, rays.shape)
