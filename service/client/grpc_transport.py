@@ -210,8 +210,8 @@ def _build_other_fields(call: Call[Any], options_type: str) -> dict[str, Any]:
 
 
 def _build_images(images: Images, first: int = 0) -> dict[str, Any]:
-    """Return the fields of a message Images. Ids of an array's rows count from `first`."""
-    content = read_images(images)
+    """Return the fields of a message Images. Ids of images without a name count from `first`."""
+    content = read_images(images, first)
     if isinstance(content, np.ndarray):
         ids = [str(first + row) for row in range(len(content))]
         return {"tensor": {"shape": content.shape, "data": content.tobytes()}, "ids": ids}

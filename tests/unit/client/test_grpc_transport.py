@@ -16,6 +16,7 @@ from serving import free_ports
 
 from service.client.client import AsyncClient, CallError, Client, Retries
 from service.client.grpc_transport import Ending
+from service.images.png import to_png
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -106,6 +107,12 @@ async def test_a_stream_in_chunks_is_the_whole_batch(client):
     with pytest.raises(CallError, match=r"0 images|shape \(0"):
         await client.score_stream([IMAGES[:0]], foreign="off")
     assert len((await client.score_stream(coming(), foreign="off", reference=IMAGES)).items) == 50
+
+
+async def test_ids_of_nameless_files_count_through_the_chunks_of_a_stream(client):
+    files = [to_png(image) for image in IMAGES[:6]]
+    answer = await client.score_stream([files[:4], files[4:]], foreign="off")
+    assert [item.id for item in answer.items] == ["0", "1", "2", "3", "4", "5"]
 
 
 async def test_a_stream_of_many_pieces_from_a_plain_client(running, certificate):
