@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from train import commands
 from train.commands import RENDERED, RUNS
 from train.config.presets import PRESETS
@@ -14,7 +16,7 @@ from train.reports import experiments
 RESULTS = Path("train/results")
 DATA = RENDERED["shapes3d"]
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
-BENCHMARK = RUNS / "benchmark"
+BENCHMARK, CALIBRATION = RUNS / "benchmark", RUNS / "calibration"
 SEEDS = RESULTS / "shapes3d_beta_tcvae" / experiments.SEEDS
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
@@ -112,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     benchmark_parser.add_argument(
         "--split", choices=["test", "validation"], default="test", help="develop on validation, report on test"
     )
+
+    calibration_parser = command(
+        "calibration", commands.calibration, "whether probabilities and flags are right, on simulated batches"
+    )
+    calibration_parser.add_argument("--out", type=Path, default=CALIBRATION, help=f"directory (default: {CALIBRATION})")
+    calibration_parser.add_argument("--batches", type=int, default=24, help="of every cell with outliers (default: 24)")
+    calibration_parser.add_argument("--seed", type=int, default=1)
+    calibration_parser.add_argument("--estimator", choices=get_args(EstimatorName), default=DEFAULT_ESTIMATOR)
 
     digits_parser = command(
         "digits", commands.digits, "batches of one handwritten digit with some of another, on a bundle"

@@ -1,6 +1,6 @@
 """The methods that the benchmark compares: each maps the held-out images and one context to outlier scores (n,).
 
-density_ratio, ...     the service's estimators
+ensemble, ...          the service's estimators
 knn                    mean distance to the nearest images of the context, in population units
 isolation_forest       Liu, Ting & Zhou (2008), on the latents in population units
 reconstruction         squared error of the decoded image; independent of the context
@@ -38,6 +38,7 @@ class Material(NamedTuple):
     reconstruction_error  (N,)       as the service measures it, for the check for out-of-distribution images
     components            (N, c)     the pixels' principal components
     latent_factors        (L,)       index of the factor that each latent is named after, -1 for none
+    held_out              (N,)       the images that the model was not trained on; None where that holds for all
     """
 
     latents: FloatArray
@@ -46,6 +47,7 @@ class Material(NamedTuple):
     reconstruction_error: FloatArray
     components: FloatArray
     latent_factors: IntArray
+    held_out: NDArray[np.bool_] | None = None
 
 
 Method = Callable[[Material, LabelledContext], FloatArray]
@@ -96,7 +98,7 @@ METHODS: dict[str, Method] = {
     "pixel_pca": _pixel_pca,
     "oracle": _oracle,
 }
-# Their scores are log odds of being an outlier: above 0 they flag.
-ODDS = ("density_ratio", "mixture")
+# The estimators whose flags are counted.
+FLAGGING: tuple[EstimatorName, ...] = ("ensemble", "density_ratio", "mixture", "robust")
 # These take a hundred times as long as the others.
 SLOW = ("mcd", "isolation_forest")

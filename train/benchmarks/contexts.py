@@ -7,6 +7,8 @@ says how an outlier breaks the rule:
     single_factor    exactly one fixed factor differs
     adjacent_level   exactly one differs, by one level (hues wrap around; shapes have no order)
     shape_only       the shape differs and nothing else that is fixed
+    common_cause     at least one fixed factor differs, and all outliers share their wrong values
+    copies           the same, and all outliers are copies of one image
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
-Stratum = Literal["any_difference", "single_factor", "adjacent_level", "shape_only"]
+Stratum = Literal["any_difference", "single_factor", "adjacent_level", "shape_only", "common_cause", "copies"]
 STRATA: tuple[Stratum, ...] = get_args(Stratum)
 
 # 3D Shapes: floor hue, wall hue, object hue, scale, shape, orientation.
@@ -35,7 +37,7 @@ HUES = (0, 1, 2)
 SHAPE, SPHERE = 4, 2
 SEED_CASE_SIZE, SEED_CASE_OUTLIERS = 350, 25
 # The oracle needs this many possible inliers to know their true moments.
-SMALLEST_POOL = 200
+SMALLEST_POOL = 30
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ def sample(
     stratum: Stratum = "any_difference",
     fixed: tuple[int, ...] | None = None,
     values: tuple[int | None, ...] | None = None,
+    held_out: NDArray[np.bool_] | None = None,
 ) -> LabelledContext:
     """Draw one context of `size` images, `outliers` of them outliers, from `factors` (N, 6).
 
     `fixed` are the factors that the inliers share. By default one to four are drawn at random, again until the data
     holds enough inliers and outliers. `values` sets the values of `fixed`; None draws a value at random. Images are
-    drawn without replacement, except where `fixed` is set and leaves too few.
+    drawn without replacement, except where `fixed` is set and leaves too few, and for copies. Inliers that are
+    `held_out` (N,) come first, others only where those are too few.
 
     Raises ValueError for more outliers than images.
     """
@@ -80,7 +84,7 @@ def sample(
         differs = factors[:, shared] != targets
         wrong = differs.sum(axis=1)
         inlier_pool = np.flatnonzero(wrong == 0)
-        if stratum == "any_difference":
+        if stratum in ("any_difference", "common_cause", "copies"):
             outlier_pool = np.flatnonzero(wrong > 0)
         else:
             candidates = np.flatnonzero(wrong == 1)
@@ -95,15 +99,30 @@ def sample(
             else:
                 keep = np.ones(len(candidates), dtype=bool)
             outlier_pool = candidates[keep]
-        enough = len(inlier_pool) >= max(size - outliers, SMALLEST_POOL) and len(outlier_pool) >= outliers
+        if stratum in ("common_cause", "copies") and len(outlier_pool):
+            cause = factors[rng.choice(outlier_pool)]
+            same = (factors[:, shared] == cause[list(shared)]).all(axis=1)
+            same_image = np.flatnonzero((factors == cause).all(axis=1))[:1]
+            outlier_pool = same_image if stratum == "copies" else np.flatnonzero(same)
+        enough = len(inlier_pool) >= max(size - outliers, SMALLEST_POOL) and (
+            len(outlier_pool) >= outliers or stratum == "copies"
+        )
         if enough or (fixed is not None and len(inlier_pool) and len(outlier_pool)):
             break
-    inliers = rng.choice(inlier_pool, size - outliers, replace=len(inlier_pool) < size - outliers)
+    inliers = _draw_inliers(inlier_pool, size - outliers, rng, held_out)
     misfits = rng.choice(outlier_pool, outliers, replace=len(outlier_pool) < outliers)
     order = rng.permutation(size)
     is_outlier = np.arange(size) >= size - outliers
     fixed_factors = tuple(int(factor) for factor in shared)
     return LabelledContext(np.concatenate([inliers, misfits])[order], is_outlier[order], inlier_pool, fixed_factors)
+
+
+def _draw_inliers(pool: IntArray, count: int, rng: np.random.Generator, held_out: NDArray[np.bool_] | None) -> IntArray:
+    """Return `count` rows of a pool, those that are held out first."""
+    if held_out is None or len(pool) < count:
+        return np.asarray(rng.choice(pool, count, replace=len(pool) < count))
+    shuffled = rng.permutation(pool)
+    return np.asarray(shuffled[np.argsort(~held_out[shuffled], kind="stable")][:count])
 
 
 def sample_seed_case(factors: IntArray, rng: np.random.Generator) -> LabelledContext:
@@ -124,8 +143,8 @@ def oracle_odds(latents: FloatArray, context: LabelledContext, population: Popul
     This bounds what a Gaussian estimator can reach.
     """
     live = population.live_dims
-    mean = latents[:, 0, live].astype(np.float64)
-    inliers, images = mean[context.inlier_pool], mean[context.rows]
+    means = latents[:, 0]
+    inliers, images = (means[rows][:, live].astype(np.float64) for rows in (context.inlier_pool, context.rows))
     tiny = 1e-6 * np.eye(live.size)
     background = population.covariance[np.ix_(live, live)] + tiny
     normal = np.atleast_2d(np.cov(inliers, rowvar=False)) + tiny

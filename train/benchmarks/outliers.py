@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, cast
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
@@ -27,8 +26,8 @@ from service.core.detect.scoring import Scores, false_discovery_flags, score
 from service.core.explain import attribution
 from service.core.types import DEFAULT_ESTIMATOR
 from service.inference.onnx_runtime import OnnxNetworks
-from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
-from train.benchmarks.contexts import STRATA, FloatArray, IntArray, LabelledContext, Stratum, sample, summarize
+from train.benchmarks.baselines import FLAGGING, METHODS, SLOW, Material
+from train.benchmarks.contexts import STRATA, IntArray, LabelledContext, Stratum, sample, summarize
 from train.data.dataset import Dataset
 
 # Numbers of outliers by number of images: 0, 1, 7, 20 and 35%, and the cells of the first comparison.
@@ -39,6 +38,8 @@ SINGLE_STRATA = ("single_factor", "adjacent_level", "shape_only")
 # Methods in SLOW get one in so many contexts of a cell.
 SLOW_STEP = 5
 FDR = 0.1
+# Ranks separate outliers from inliers from this AUROC on: then flags can be right.
+SEPARATED = 0.95
 PIXEL_COMPONENTS, PIXEL_IMAGES = 20, 2_000
 IMAGES_AT_A_TIME = 2_048
 TASKS_AT_A_TIME = 8
@@ -59,6 +60,7 @@ class Flags(NamedTuple):
     inliers: float  # share of the inliers that are flagged
     outliers: float  # share of the outliers that are flagged; nan without outliers
     false_discoveries: float  # share of inliers among what is flagged at a false discovery rate of FDR
+    brier: float  # mean squared difference of probability and truth
 
 
 class Outcome(NamedTuple):
@@ -70,6 +72,7 @@ class Outcome(NamedTuple):
     average_precision: dict[str, float]
     flags: dict[str, Flags]
     named: float  # share of the flagged outliers whose differing factor tops the attributions; nan if unknown
+    is_reliable: bool  # what the answer says of itself
 
 
 def list_cells() -> list[Cell]:
@@ -102,6 +105,17 @@ def prepare(bundle: Bundle, networks: OnnxNetworks, dataset: Dataset) -> Materia
     )
 
 
+def select(material: Material, rows: NDArray[np.bool_]) -> Material:
+    """Return the images in `rows` (N,) alone."""
+    return material._replace(
+        latents=material.latents[rows],
+        factors=material.factors[rows],
+        reconstruction_error=material.reconstruction_error[rows],
+        components=material.components[rows],
+        held_out=None,
+    )
+
+
 def run(
     material: Material,
     contexts: int,
@@ -121,42 +135,44 @@ def run(
     return [outcomes[place] for place in range(len(tasks))]
 
 
-def draw(cell: Cell, factors: IntArray, seed: int, index: int) -> LabelledContext:
+def draw(
+    cell: Cell, factors: IntArray, seed: int, index: int, held_out: NDArray[np.bool_] | None = None
+) -> LabelledContext:
     """Draw the context number `index` of a cell."""
     name = [CLEAN, *STRATA].index(cell.stratum)
     rng = np.random.default_rng([seed, name, cell.size, cell.outliers, index])
     stratum = cast(Stratum, "any_difference" if cell.stratum == CLEAN else cell.stratum)
-    return sample(factors, rng, size=cell.size, outliers=cell.outliers, stratum=stratum)
+    return sample(factors, rng, size=cell.size, outliers=cell.outliers, stratum=stratum, held_out=held_out)
 
 
 def measure(material: Material, cell: Cell, context: LabelledContext, slow: bool = True) -> Outcome:
     """Apply every method to one context; those in SLOW only if `slow`."""
     truth, images = context.is_outlier, material.latents[context.rows]
-    shipped = score(images, material.population)
+    scored = {name: score(images, material.population, estimator=name) for name in FLAGGING}
     auroc: dict[str, float] = {}
     precision: dict[str, float] = {}
-    flags_of_method: dict[str, Flags] = {}
-    for name, method in METHODS.items():
-        if (slow or name not in SLOW) and (truth.any() or name in ODDS):
-            scores = shipped.outlier_score if name == DEFAULT_ESTIMATOR else method(material, context)
-            if truth.any():
+    if truth.any():
+        for name, method in METHODS.items():
+            if slow or name not in SLOW:
+                scores = scored[name].outlier_score if name in FLAGGING else method(material, context)
                 auroc[name] = float(roc_auc_score(truth, scores))
                 precision[name] = float(average_precision_score(truth, scores))
-            if name in ODDS:
-                flags_of_method[name] = flags(scores, truth)
+    shipped = scored[DEFAULT_ESTIMATOR]
     by_name = named(material, context, shipped) if cell.stratum in SINGLE_STRATA else float("nan")
-    return Outcome(cell, len(context.fixed), auroc, precision, flags_of_method, by_name)
+    flags_of_method: dict[str, Flags] = {name: count_flags(scores, truth) for name, scores in scored.items()}
+    is_reliable = shipped.context.reliability == "high"
+    return Outcome(cell, len(context.fixed), auroc, precision, flags_of_method, by_name, is_reliable)
 
 
-def flags(odds: FloatArray, truth: NDArray[np.bool_]) -> Flags:
-    """Return the shares of images that are flagged by log odds (n,) of being an outlier."""
-    rank = np.empty(len(odds), dtype=np.int64)
-    rank[np.argsort(-odds, kind="stable")] = np.arange(1, len(odds) + 1)
-    at_rate = false_discovery_flags(expit(odds), rank, FDR)
+def count_flags(scores: Scores, truth: NDArray[np.bool_]) -> Flags:
+    """Return the shares of images that are flagged, and the probabilities by bin."""
+    everybody, probability = np.ones(len(truth), dtype=bool), scores.outlier_probability
+    at_rate = false_discovery_flags(probability, scores.rank, FDR, everybody)
     return Flags(
-        float((odds[~truth] > 0).mean()),
-        float((odds[truth] > 0).mean()) if truth.any() else float("nan"),
+        float(scores.is_outlier[~truth].mean()),
+        float(scores.is_outlier[truth].mean()) if truth.any() else float("nan"),
         float((at_rate & ~truth).sum() / max(at_rate.sum(), 1)),
+        float(np.square(probability - truth).mean()),
     )
 
 
@@ -190,12 +206,16 @@ def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         if areas := [outcome.auroc[name] for outcome in outcomes if name in outcome.auroc]:
             precision = [outcome.average_precision[name] for outcome in outcomes if name in outcome.auroc]
             methods[name] = {"contexts": len(areas), "auroc": summarize(areas), "average_precision": _mean(precision)}
-    for name in ODDS:
+    for name in FLAGGING:
         of_method = [outcome.flags[name] for outcome in outcomes]
         methods[name] = methods.get(name, {"contexts": len(outcomes)}) | {
             "inliers_flagged": _mean([flagged.inliers for flagged in of_method]),
             "found": _mean([flagged.outliers for flagged in of_method]),
+            "found_where_separated": _mean(
+                [outcome.flags[name].outliers for outcome in outcomes if outcome.auroc.get(name, 0) >= SEPARATED]
+            ),
             "false_discovery_rate": _mean([flagged.false_discoveries for flagged in of_method]),
+            "brier": _mean([flagged.brier for flagged in of_method]),
         }
         if "oracle" in methods:
             own, oracle = methods[name]["auroc"], methods["oracle"]["auroc"]
@@ -204,8 +224,28 @@ def _entry(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "contexts": len(outcomes),
         "fixed_factors": _mean([outcome.fixed_factors for outcome in outcomes]),
         "attribution_top_1": _mean([outcome.named for outcome in outcomes]),
+        "missed_silently": _mean(
+            [
+                float(outcome.flags[DEFAULT_ESTIMATOR].outliers < 0.5 and outcome.is_reliable)
+                for outcome in outcomes
+                if outcome.cell.outliers
+            ]
+        ),
         "methods": methods,
     }
+
+
+def report_by_fixed(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return AUROC by stratum and number of fixed factors, of the estimators whose flags are counted."""
+    dirty = [outcome for outcome in outcomes if outcome.cell.outliers]
+    entries = []
+    for stratum in dict.fromkeys(outcome.cell.stratum for outcome in dirty):
+        for fixed in sorted({outcome.fixed_factors for outcome in dirty}):
+            part = [each for each in dirty if (each.cell.stratum, each.fixed_factors) == (stratum, fixed)]
+            if part:
+                areas = {name: summarize([each.auroc[name] for each in part]) for name in FLAGGING}
+                entries.append({"stratum": stratum, "fixed": fixed, "contexts": len(part), "auroc": areas})
+    return entries
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -227,7 +267,7 @@ def _start_worker(material: Material) -> None:
 def _measure_task(task: tuple[Cell, int, int]) -> Outcome:
     assert _material is not None
     cell, seed, index = task
-    context = draw(cell, _material.factors, seed, index)
+    context = draw(cell, _material.factors, seed, index, _material.held_out)
     return measure(_material, cell, context, slow=index % SLOW_STEP == 0)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from service.core.types import DEFAULT_ESTIMATOR
-from train.benchmarks.baselines import METHODS, ODDS
+from train.benchmarks.baselines import FLAGGING, METHODS
 from train.reports.markdown import table
 
 Entry = dict[str, Any]
@@ -23,7 +23,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['commit']}.",
         "",
         "AUROC with a 95% bootstrap interval over the contexts; the worst decile is the mean of the worst tenth. "
-        "Found: share of the outliers flagged. Named: share of those whose differing factor tops the attributions.",
+        "Found: share of the outliers flagged; where separated: in contexts of an AUROC of .95 or more. Named: share "
+        "of those whose differing factor tops the attributions.",
     ]
     lines += [
         "",
@@ -31,9 +32,15 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *table(("stratum", *METHODS), _summary_rows(entries)),
     ]
-    for name in ODDS:
+    for name in FLAGGING:
         shipped = " (what ships)" if name == DEFAULT_ESTIMATOR else ""
         lines += ["", f"## `{name}`{shipped}", "", *table(_COLUMNS, (_row(entry, name) for entry in entries))]
+    lines += [
+        "",
+        "## By the number of fixed factors: AUROC, mean / worst decile",
+        "",
+        *table(("stratum", "fixed factors", "contexts", *FLAGGING), map(_fixed_row, result["by_fixed"])),
+    ]
     lines += [
         "",
         "## Counterfactuals of outliers that differ in one factor",
@@ -58,7 +65,16 @@ def markdown(result: dict[str, Any]) -> str:
 
 _COLUMNS = (
     *("stratum", "images/outliers", "contexts", "fixed factors", "AUROC", "worst decile", "oracle", "its worst decile"),
-    *("share of oracle", "of its worst decile", "average precision", "found", "named", "inliers flagged", "FDR"),
+    *(
+        "share of oracle",
+        "of its worst decile",
+        "average precision",
+        "found",
+        "found where separated",
+        "named",
+        "inliers flagged",
+        "FDR",
+    ),
 )
 
 
@@ -135,6 +151,7 @@ def _row(entry: Entry, name: str) -> list[str]:
         *(f"{value:.4f}" for value in (*_pair(entry["methods"]["oracle"]["auroc"]), *_pair(share))),
         f"{own['average_precision']:.3f}",
         f"{own['found']:.3f}",
+        "-" if own["found_where_separated"] is None else f"{own['found_where_separated']:.3f}",
         "-" if named is None or name != DEFAULT_ESTIMATOR else f"{named:.3f}",
         *flags,
     ]
@@ -143,6 +160,11 @@ def _row(entry: Entry, name: str) -> list[str]:
 def _method_row(entry: Entry) -> list[str]:
     areas = [entry["methods"][name]["auroc"] for name in METHODS if name in entry["methods"]]
     return [_size(entry), *(f"{area['mean']:.4f} / {area['worst_decile']:.4f}" for area in areas)]
+
+
+def _fixed_row(entry: Entry) -> list[str]:
+    areas = (f"{area['mean']:.4f} / {area['worst_decile']:.4f}" for area in entry["auroc"].values())
+    return [words(entry["stratum"]), str(entry["fixed"]), str(entry["contexts"]), *areas]
 
 
 def _pair(area: dict[str, float]) -> tuple[float, float]:

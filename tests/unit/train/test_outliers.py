@@ -9,9 +9,21 @@ pytest.importorskip("tqdm")
 pytest.importorskip("matplotlib")
 
 from service.core.population import Population
-from train.benchmarks.baselines import METHODS, ODDS, SLOW, Material
+from train.benchmarks.baselines import FLAGGING, METHODS, SLOW, Material
 from train.benchmarks.contexts import LEVELS, STRATA
-from train.benchmarks.outliers import CLEAN, OUTLIERS, SINGLE_STRATA, Cell, draw, list_cells, measure, report, run
+from train.benchmarks.outliers import (
+    CLEAN,
+    OUTLIERS,
+    SINGLE_STRATA,
+    Cell,
+    draw,
+    list_cells,
+    measure,
+    report,
+    report_by_fixed,
+    run,
+    select,
+)
 from train.reports.tables import markdown
 
 K = len(LEVELS)
@@ -69,9 +81,10 @@ def test_what_can_be_known_is_found_and_named(material, stratum):
     assert outcome.auroc["oracle"] > 0.99
     assert 0.3 < outcome.auroc["reconstruction"] < 0.7
     assert 0.3 < outcome.auroc["pixel_pca"] < 0.7
+    assert outcome.auroc["ensemble"] > 0.99
     assert outcome.auroc["density_ratio"] > 0.99
     assert outcome.flags["mixture"].outliers > 0.9
-    for name in ODDS:
+    for name in FLAGGING:
         assert outcome.flags[name].inliers < 0.02
     if stratum in SINGLE_STRATA:
         assert outcome.named > 0.9
@@ -100,8 +113,8 @@ def test_processes_change_nothing_and_the_report_is_complete(material):
     assert json.dumps(entries) == json.dumps(others)
     clean, dirty = entries
     assert (clean["stratum"], clean["size"], clean["outliers"], clean["contexts"]) == (CLEAN, 20, 0, 6)
-    assert set(clean["methods"]) == set(ODDS)
-    for name in ODDS:
+    assert set(clean["methods"]) == set(FLAGGING)
+    for name in FLAGGING:
         assert "auroc" not in clean["methods"][name]
         assert 0 <= clean["methods"][name]["inliers_flagged"] <= 1
     assert dirty["methods"]["mixture"]["contexts"] == 6
@@ -127,6 +140,7 @@ def test_tables_hold_every_cell_and_every_method(material):
         "command": "c",
         "commit": "d00d",
         "cells": report(outcomes),
+        "by_fixed": report_by_fixed(outcomes),
         "counterfactuals": [repairs | {"restored_and_kept": 0.5, "readable": 0.98}],
         "foreign": None,
     }
@@ -134,4 +148,31 @@ def test_tables_hold_every_cell_and_every_method(material):
     for words in ("| clean | 20/0 | 2 ", "| single factor | 50/5 | 2 ", *METHODS, "0.980"):
         assert words in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
-    assert len(widths) == 3
+    assert len(widths) == 4
+
+
+@pytest.mark.parametrize("stratum", ["common_cause", "copies"])
+def test_outliers_of_one_cause_share_their_wrong_values(material, stratum):
+    context = draw(Cell(stratum, 50, 10), material.factors, 0, 3)
+    outliers = material.factors[context.rows[context.is_outlier]]
+    rule = material.factors[context.inlier_pool[0], context.fixed]
+    assert (outliers[:, context.fixed] == outliers[0, context.fixed]).all()
+    assert (outliers[0, context.fixed] != rule).any()
+    assert (len(np.unique(outliers, axis=0)) == 1) == (stratum == "copies")
+
+
+def test_inliers_that_were_held_out_come_first(material):
+    held_out = np.random.default_rng(0).random(len(material.factors)) < 0.3
+    context = draw(Cell("single_factor", 50, 5), material.factors, 0, 1, held_out)
+    inliers = context.rows[~context.is_outlier]
+    expected = min(held_out[context.inlier_pool].sum(), len(inliers))
+    assert held_out[inliers].sum() == expected
+    assert len(np.unique(inliers)) == len(inliers)
+
+
+def test_selected_rows_are_a_material_of_their_own(material):
+    rows = np.arange(len(material.factors)) % 3 == 0
+    part = select(material._replace(held_out=rows), rows)
+    assert part.held_out is None
+    np.testing.assert_array_equal(part.factors, material.factors[rows])
+    assert len(part.latents) == len(part.components) == len(part.reconstruction_error) == rows.sum()

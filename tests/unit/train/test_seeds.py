@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from service.core.types import DEFAULT_ESTIMATOR
 from train.__main__ import main
 from train.config.experiment import record_of
 from train.config.overrides import shorten
@@ -19,7 +20,7 @@ FACTORS = ("floor hue", "scale")
 def cell(stratum, auroc):
     return {
         "stratum": stratum,
-        "methods": {"density_ratio": {"auroc": {"mean": auroc, "worst_decile": auroc}}, "oracle": {}},
+        "methods": {DEFAULT_ESTIMATOR: {"auroc": {"mean": auroc, "worst_decile": auroc}}, "oracle": {}},
     }
 
 

@@ -8,6 +8,7 @@ component of a hue can have. Downscaling is linear, so an image is the sum of on
 from __future__ import annotations
 
 import colorsys
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -65,6 +66,13 @@ def load(path: Path, indices: ArrayLike | None = None) -> Dataset:
             return Dataset(_read(images, rows), factors, FACTOR_NAMES, FACTOR_SIZES, "shapes3d", source)
     except (OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as HDF5: {error}. Is the download complete?") from error
+
+
+def rendered(indices: ArrayLike) -> Dataset:
+    """Render the images of the official order in the rows `indices`, without a file: 12 kB each in memory."""
+    rows = _rows(indices, math.prod(FACTOR_SIZES))
+    factors = np.stack(np.unravel_index(rows, FACTOR_SIZES), axis=1).astype(np.int64)
+    return Dataset(frames(factors), factors, FACTOR_NAMES, FACTOR_SIZES, "shapes3d", "rendered")
 
 
 def render(path: Path, workers: int | None = None) -> None:

@@ -1,0 +1,103 @@
+"""The calibration benchmark: its batches are what it says, and its report counts right."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tqdm")
+pytest.importorskip("matplotlib")
+
+from train.benchmarks.calibration import (
+    CAUSES,
+    KINDS,
+    SIZES,
+    Cell,
+    Outcome,
+    calibration_error,
+    draw,
+    list_cells,
+    measure,
+    report,
+)
+from train.reports.calibration import draw_found, draw_reliability, page
+
+
+def test_every_kind_and_size_is_measured_clean_and_with_outliers_of_every_cause():
+    cells = list_cells()
+    assert len(set(cells)) == len(cells)
+    for kind in KINDS:
+        for size in SIZES:
+            of_size = [cell for cell in cells if (cell.kind, cell.size) == (kind, size)]
+            assert {cell.cause for cell in of_size} == {"none", *CAUSES}
+            assert max(cell.outliers for cell in of_size) == round(0.35 * size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_depends_on_seed_and_number_only(kind):
+    cell = Cell(kind, 50, 5, "several")
+    first, again, other = draw(cell, 1, 2), draw(cell, 1, 2), draw(cell, 1, 3)
+    np.testing.assert_array_equal(first.latents, again.latents)
+    assert not np.array_equal(first.latents, other.latents)
+    assert first.latents.shape == (50, 2, 6)
+    assert first.is_outlier.sum() == 5
+    assert not draw(Cell(kind, 50, 0, "none"), 1, 2).is_outlier.any()
+
+
+def test_copies_are_copies_and_one_cause_is_close():
+    copies, one = (draw(Cell("rule", 50, 10, cause), 0, 0) for cause in ("copies", "one"))
+    assert len(np.unique(copies.latents[copies.is_outlier], axis=0)) == 1
+    assert one.latents[one.is_outlier][:, 0].std(axis=0).max() < 0.3
+
+
+def test_calibration_error_is_that_of_its_definition():
+    probability = np.array([0.02, 0.02, 0.9, 0.9, 0.9, 0.9])
+    truth = np.array([False, False, True, True, True, False])
+    assert calibration_error(probability, truth) == pytest.approx(2 / 6 * 0.02 + 4 / 6 * abs(0.9 - 0.75))
+
+
+def outcome(cell, flagged, is_reliable=True):
+    """Return an outcome of four images, the last of which is the outlier if there is one."""
+    truth = np.array([False, False, False, cell.outliers > 0])
+    flags = np.array(flagged, dtype=bool)
+    return Outcome(cell, truth, np.where(flags, 0.9, 0.1), flags, flags, True, is_reliable)
+
+
+def test_the_report_counts_flags_discoveries_and_silence():
+    clean, dirty = Cell("rule", 20, 0, "none"), Cell("rule", 20, 1, "one")
+    (entry,) = report(
+        [
+            outcome(clean, [0, 0, 0, 0]),
+            outcome(clean, [1, 0, 0, 0]),
+            outcome(dirty, [0, 0, 0, 1]),
+            outcome(dirty, [0, 0, 1, 0]),
+        ]
+    )
+    assert (entry["kind"], entry["size"], entry["cause"], entry["batches"]) == ("rule", 20, "one", 4)
+    assert entry["clean_flagged"] == 1 / 8
+    assert entry["clean_with_discoveries"] == entry["clean_with_many_flags"] == 0.5
+    assert entry["many_flags_called_reliable"] == 1
+    assert entry["by_outliers"]["1"] == {
+        "separated": 1.0,
+        "found_where_separated": 0.5,
+        "false_discovery_proportion": 0.5,
+        "missed_silently": 0.5,
+    }
+
+
+def test_a_rule_s_outliers_are_found():
+    cell = Cell("rule", 50, 5, "several")
+    result = measure(cell, draw(cell, 0, 0))
+    assert result.separated
+    assert result.flagged[result.is_outlier].mean() > 0.7
+    assert not result.flagged[~result.is_outlier].any()
+
+
+def test_the_page_and_the_figures_hold_every_kind(tmp_path):
+    cells = [Cell(kind, size, count, cause) for kind in KINDS for size in SIZES for count, cause in [(0, "none")]]
+    cells += [Cell(kind, size, 1, cause) for kind in KINDS for size in SIZES for cause in CAUSES]
+    entries = report([outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells])
+    result = {"estimator": "ensemble", "seed": 1, "batches": 1, "seconds": 1.0, "command": "c", "commit": "d00d"}
+    text = page(result | {"entries": entries})
+    assert text.count("\n| ") == 2 + len(entries)
+    for draw_figure, name in ((draw_reliability, "a.png"), (draw_found, "b.png")):
+        draw_figure(entries, tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 5_000

@@ -1,0 +1,253 @@
+"""Do probabilities mean what they say, and are flags right? Simulated batches where every answer is known.
+
+The population is a standard normal over LATENTS latents. Inliers are of a kind:
+
+    rule         some latents are fixed, the others free
+    gaussian     a Gaussian of .4 of the population's spread
+    student_t    Student's t with three degrees of freedom: natural variation, with heavy tails
+    two_clumps   two tight clumps of the same number
+    two_kinds    the same on some latents, the others free
+    binomial     a few levels on some latents, the outer ones rare
+    population   as wide as the population itself
+
+Outliers are draws of the population ("several causes"; far outside it where the inliers are the population), or lie
+close to one such draw ("one cause"), or are copies of it ("copies").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from service.core.detect.scoring import score
+from service.core.population import Population
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+KINDS = ("rule", "gaussian", "student_t", "two_clumps", "two_kinds", "binomial", "population")
+CAUSES = ("several", "one", "copies")
+SIZES = (20, 50, 350, 2000)
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35)
+LATENTS, POSTERIOR_VARIANCE, POPULATION_SIZE, POPULATION_SEED = 6, 0.02, 20_000, 99
+# Clean batches of a kind and size for every batch with outliers of one share and cause.
+CLEAN = 4
+# Of a large size fewer batches say as much.
+LARGE, LARGE_STEP = 2000, 4
+FDR, BINS = 0.1, 10
+# Ranks separate outliers from inliers from this AUROC on: then flags can be right.
+SEPARATED = 0.95
+# A batch of which more is flagged has many flags.
+MANY = 0.2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kind of inliers, a number of images and of outliers, and what causes those."""
+
+    kind: str
+    size: int
+    outliers: int
+    cause: str
+
+
+class Batch(NamedTuple):
+    """Latents (n, 2, L) and which are outliers (n,)."""
+
+    latents: FloatArray
+    is_outlier: BoolArray
+
+
+class Outcome(NamedTuple):
+    """What the service says of one batch."""
+
+    cell: Cell
+    is_outlier: BoolArray
+    probability: FloatArray
+    flagged: BoolArray
+    discovered: BoolArray  # flagged at a false discovery rate of FDR
+    separated: bool
+    is_reliable: bool
+
+
+@cache
+def population() -> Population:
+    """Return the simulated population."""
+    random = np.random.default_rng(POPULATION_SEED)
+    return Population.from_latents(_with_logvar(random.standard_normal((POPULATION_SIZE, LATENTS))))
+
+
+def list_cells() -> list[Cell]:
+    """Return all cells, the clean ones first."""
+    clean = [Cell(kind, size, 0, "none") for kind in KINDS for size in SIZES]
+    dirty = [
+        Cell(kind, size, max(round(share * size), 1), cause)
+        for kind in KINDS
+        for size in SIZES
+        for share in SHARES
+        for cause in CAUSES
+    ]
+    return [*clean, *dict.fromkeys(dirty)]
+
+
+def draw(cell: Cell, seed: int, index: int) -> Batch:
+    """Draw the batch number `index` of a cell, in random order."""
+    numbers = (KINDS.index(cell.kind), cell.size, cell.outliers, ("none", *CAUSES).index(cell.cause))
+    random = np.random.default_rng([seed, *numbers, index])
+    inliers = _draw_inliers(cell.kind, cell.size - cell.outliers, random)
+    points = np.vstack([inliers, _draw_outliers(cell, random)])
+    order = random.permutation(cell.size)
+    return Batch(_with_logvar(points[order]), (np.arange(cell.size) >= len(inliers))[order])
+
+
+def _draw_inliers(kind: str, n: int, random: np.random.Generator) -> FloatArray:
+    points = random.standard_normal((n, LATENTS))
+    narrow = random.permutation(LATENTS)[: random.integers(1, 5)]
+    few = (n, len(narrow))
+    if kind == "rule":
+        points[:, narrow] = random.standard_normal(len(narrow)) + 0.03 * random.standard_normal(few)
+    elif kind == "gaussian":
+        points = 0.4 * points + 0.6 * random.standard_normal(LATENTS)
+    elif kind == "student_t":
+        points = 0.25 * points / np.sqrt(random.chisquare(3, (n, 1)) / 3) + 0.6 * random.standard_normal(LATENTS)
+    elif kind == "two_clumps":
+        points = random.standard_normal((2, LATENTS))[np.arange(n) % 2] + 0.15 * points
+    elif kind == "two_kinds":
+        points[:, narrow] = random.standard_normal((2, len(narrow)))[np.arange(n) % 2] + 0.1 * random.standard_normal(
+            few
+        )
+    elif kind == "binomial":
+        levels = 0.4 * (random.binomial(4, 0.5, few) - 2)
+        points[:, narrow] = levels + 0.6 * random.standard_normal(len(narrow)) + 0.03 * random.standard_normal(few)
+    return points
+
+
+def _draw_outliers(cell: Cell, random: np.random.Generator) -> FloatArray:
+    count = 1 if cell.cause != "several" else cell.outliers
+    points = random.standard_normal((count, LATENTS))
+    if cell.kind == "population":
+        points *= random.uniform(4.5, 7, (count, 1)) / np.linalg.norm(points, axis=1, keepdims=True)
+    if cell.cause == "one":
+        return np.asarray(points + 0.1 * random.standard_normal((cell.outliers, LATENTS)))
+    return np.repeat(points, cell.outliers, axis=0) if cell.cause == "copies" else points
+
+
+def _with_logvar(points: FloatArray) -> FloatArray:
+    return np.stack([points, np.full_like(points, np.log(POSTERIOR_VARIANCE))], axis=1)
+
+
+def measure(cell: Cell, batch: Batch, estimator: EstimatorName = DEFAULT_ESTIMATOR) -> Outcome:
+    """Score one batch, by `threshold` and by false discovery rate."""
+    scores = score(batch.latents, population(), estimator=estimator)
+    discovered = score(batch.latents, population(), estimator=estimator, fdr=FDR).is_outlier
+    truth = batch.is_outlier
+    separated = bool(truth.any()) and float(roc_auc_score(truth, scores.outlier_score)) >= SEPARATED
+    reliable = scores.context.reliability == "high"
+    return Outcome(cell, truth, scores.outlier_probability, scores.is_outlier, discovered, separated, reliable)
+
+
+def run(
+    batches: int, seed: int, estimator: EstimatorName = DEFAULT_ESTIMATOR, processes: int | None = None
+) -> list[Outcome]:
+    """Measure `batches` batches of every cell with outliers, and CLEAN times as many of every clean one."""
+    tasks = [
+        (cell, seed, index, estimator)
+        for cell in list_cells()
+        for index in range(
+            max(batches * (1 if cell.outliers else CLEAN) // (LARGE_STEP if cell.size >= LARGE else 1), 1)
+        )
+    ]
+    with ProcessPoolExecutor(
+        processes or joblib.cpu_count(), get_context("spawn"), initializer=threadpool_limits, initargs=(1,)
+    ) as pool:
+        return list(tqdm(pool.map(_measure_task, tasks, chunksize=16), "batches", len(tasks)))
+
+
+def _measure_task(task: tuple[Cell, int, int, EstimatorName]) -> Outcome:
+    cell, seed, index, estimator = task
+    return measure(cell, draw(cell, seed, index), estimator)
+
+
+def calibration_error(probability: FloatArray, truth: BoolArray) -> float:
+    """Return the expected calibration error over BINS bins of equal width (Naeini, Cooper & Hauskrecht 2015)."""
+    return sum(row["share"] * abs(row["probability"] - row["outliers"]) for row in reliability(probability, truth))
+
+
+def reliability(probability: FloatArray, truth: BoolArray) -> list[dict[str, float]]:
+    """Return for each bin that is not empty its share of the images, their mean probability and share of outliers."""
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    return [
+        {
+            "share": float((bins == place).mean()),
+            "probability": float(probability[bins == place].mean()),
+            "outliers": float(truth[bins == place].mean()),
+        }
+        for place in np.unique(bins)
+    ]
+
+
+def report(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return one entry for each kind, size and cause: calibration, false flags, discoveries, what is found."""
+    entries = []
+    for kind in KINDS:
+        for size in SIZES:
+            of_size = [each for each in outcomes if (each.cell.kind, each.cell.size) == (kind, size)]
+            clean = [each for each in of_size if not each.cell.outliers]
+            for cause in CAUSES:
+                dirty = [each for each in of_size if each.cell.cause == cause]
+                if dirty:
+                    entries.append({"kind": kind, "size": size, "cause": cause, **_entry(clean, dirty)})
+    return entries
+
+
+def _entry(clean: Sequence[Outcome], dirty: Sequence[Outcome]) -> dict[str, Any]:
+    everything = [*clean, *dirty]
+    probability = np.concatenate([each.probability for each in everything])
+    truth = np.concatenate([each.is_outlier for each in everything])
+    many = [each for each in clean if each.flagged.mean() > MANY]
+    by_outliers = {
+        str(count): _found([each for each in dirty if each.cell.outliers == count])
+        for count in dict.fromkeys(each.cell.outliers for each in dirty)
+    }
+    return {
+        "batches": len(everything),
+        "calibration_error": calibration_error(probability, truth),
+        "reliability": reliability(probability, truth),
+        "clean_flagged": float(np.mean([each.flagged.mean() for each in clean])),
+        "clean_with_discoveries": float(np.mean([each.discovered.any() for each in clean])),
+        "clean_with_many_flags": len(many) / len(clean),
+        "many_flags_called_reliable": sum(each.is_reliable for each in many),
+        "by_outliers": by_outliers,
+    }
+
+
+def _found(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+    separated = [each for each in outcomes if each.separated]
+    false = [(each.discovered & ~each.is_outlier).sum() / max(each.discovered.sum(), 1) for each in outcomes]
+    return {
+        "separated": len(separated) / len(outcomes),
+        "found_where_separated": (
+            float(np.mean([each.flagged[each.is_outlier].mean() for each in separated])) if separated else None
+        ),
+        "false_discovery_proportion": float(np.mean(false)),
+        "missed_silently": float(
+            np.mean([each.flagged[each.is_outlier].mean() < 0.5 and each.is_reliable for each in outcomes])
+        ),
+    }
+
+
+def settings() -> dict[str, Any]:
+    """Return what the report was made with."""
+    return {"latents": LATENTS, "posterior_variance": POSTERIOR_VARIANCE, "fdr": FDR, "cells": len(list_cells())}

@@ -1,0 +1,130 @@
+"""The report of `train.benchmarks.calibration`: a Markdown page and its two figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from train.benchmarks.calibration import CAUSES, FDR, KINDS, SIZES
+from train.reports.markdown import table
+
+Entry = dict[str, Any]
+
+_COLUMNS = (
+    *(
+        "inliers",
+        "images",
+        "outliers' cause",
+        "calibration error",
+        "clean images flagged",
+        "clean batches with a discovery",
+    ),
+    *(
+        "with many flags",
+        "of these called reliable",
+        "found at 2 / 5 / 10 / 20 / 35%",
+        "false discoveries",
+        "missed silently",
+    ),
+)
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return the page for `result`, the content of calibration.json."""
+    lines = [
+        "# Are probabilities and flags right?",
+        "",
+        f"`{result['estimator']}` on simulated batches, seed {result['seed']}, {result['batches']} batches of each "
+        f"cell with outliers; {result['seconds']:.0f} s. Made by `{result['command']}` at commit {result['commit']}.",
+        "",
+        "Calibration error: the mean distance between the probability and the share of outliers, over ten bins. A "
+        f"clean batch has no outlier. Discoveries are at a false discovery rate of {FDR}. Many flags: more than a "
+        "fifth of the images. Found: share of the outliers flagged, in batches whose ranks separate them (AUROC of .95 "
+        "or more); - where none does. False discoveries: their mean proportion, over all shares. Missed silently: "
+        "batches of which fewer than half of the outliers are flagged, and that are called reliable.",
+        "",
+        "![Reliability](reliability.png)",
+        "",
+        "![Found by share of outliers](found.png)",
+        "",
+        *table(_COLUMNS, map(_row, result["entries"])),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: Entry) -> list[str]:
+    cells = list(entry["by_outliers"].values())
+    found = [cell["found_where_separated"] for cell in cells]
+    return [
+        entry["kind"].replace("_", " "),
+        str(entry["size"]),
+        entry["cause"],
+        f"{entry['calibration_error']:.3f}",
+        f"{entry['clean_flagged']:.4f}",
+        f"{entry['clean_with_discoveries']:.2f}",
+        f"{entry['clean_with_many_flags']:.2f}",
+        str(entry["many_flags_called_reliable"]),
+        " / ".join("-" if share is None else f"{share:.2f}" for share in found),
+        f"{sum(cell['false_discovery_proportion'] for cell in cells) / len(cells):.3f}",
+        f"{sum(cell['missed_silently'] for cell in cells) / len(cells):.2f}",
+    ]
+
+
+def draw_reliability(entries: list[Entry], path: Path) -> None:
+    """Draw the share of outliers over the probability, one panel for each kind of inliers, one line for each size."""
+    figure, axes = plt.subplots(2, 4, figsize=(12, 6), sharex=True, sharey=True)
+    for axis, kind in zip(axes.flat, KINDS, strict=False):
+        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for size in SIZES:
+            (rows,) = [
+                entry["reliability"]
+                for entry in entries
+                if (entry["kind"], entry["size"], entry["cause"]) == (kind, size, "several")
+            ]
+            axis.plot(
+                [row["probability"] for row in rows],
+                [row["outliers"] for row in rows],
+                marker="o",
+                markersize=3,
+                label=str(size),
+            )
+        axis.set_title(kind.replace("_", " "))
+    axes.flat[-1].axis("off")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    axes.flat[-1].legend(handles, labels, title="images", loc="center")
+    figure.supxlabel("outlier probability")
+    figure.supylabel("share of outliers")
+    _save(figure, path)
+
+
+def draw_found(entries: list[Entry], path: Path) -> None:
+    """Draw the share of outliers that are flagged over their share of the batch, one panel for each cause."""
+    figure, axes = plt.subplots(1, len(CAUSES), figsize=(12, 4), sharex=True, sharey=True)
+    for axis, cause in zip(axes, CAUSES, strict=True):
+        for kind in KINDS:
+            (entry,) = [
+                entry for entry in entries if (entry["kind"], entry["size"], entry["cause"]) == (kind, 350, cause)
+            ]
+            shares = [int(count) / 350 for count in entry["by_outliers"]]
+            found = [cell["found_where_separated"] for cell in entry["by_outliers"].values()]
+            axis.plot(
+                shares,
+                [float("nan") if share is None else share for share in found],
+                marker="o",
+                markersize=3,
+                label=kind.replace("_", " "),
+            )
+        axis.set_title({"several": "several causes", "one": "one cause", "copies": "copies of one image"}[cause])
+        axis.set_ylim(-0.02, 1.02)
+    axes[-1].legend(fontsize=8)
+    figure.supxlabel("share of outliers among 350 images")
+    figure.supylabel("found where separated")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
