@@ -24,9 +24,6 @@ from train.training.checkpoint import load_config, load_model
 
 # Weights trained on these data sets are published under the data's own licence.
 LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-SA-3.0"}
-# Latents of generated images form clusters, which a density ratio follows. Latents of natural images scatter about a
-# mean, and a mixture of two normal distributions detects more of their outliers (train/results/mnist_contexts).
-NATURAL: EstimatorName = "mixture"
 
 
 def export_run(
@@ -34,8 +31,7 @@ def export_run(
 ) -> Bundle:
     """Write the model of `run` (trained, then evaluated) as a bundle to `out`.
 
-    `estimator` is the bundle's default estimator. If None, it is the service's own default where generative factors are
-    known, and NATURAL elsewhere.
+    `estimator` is the bundle's default estimator. If None, it is the service's own default.
 
     Raises FileNotFoundError where the run is not trained and evaluated, ValueError where it was trained after its
     evaluation, ParityError where ONNX Runtime and PyTorch differ, FileExistsError where `out` holds anything but a
@@ -65,7 +61,7 @@ def export_run(
             evaluation["mutual_information"],
             evaluation["factor_entropy"],
         ),
-        estimator=estimator or (None if evaluation["factors"] else NATURAL),
+        estimator=estimator,
         parity=reached,
         metrics={
             **evaluation["metrics"],
@@ -88,8 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--estimator",
         choices=get_args(EstimatorName),
-        help=f"of its contexts, where a request does not say; by default {DEFAULT_ESTIMATOR} where the data set's "
-        f"factors are known, else {NATURAL}",
+        help=f"of its contexts, where a request does not say; by default {DEFAULT_ESTIMATOR}",
     )
     options = parser.parse_args(arguments)
     # The exporter warns that an optional package is not installed. It is not needed here.

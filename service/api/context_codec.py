@@ -6,11 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.api.schemas import MOST_CONTEXT_IMAGES, PortableContext, PortableKernel, PortableMoments
+from service.api.schemas import (
+    MOST_CONTEXT_IMAGES,
+    PortableCalibration,
+    PortableContext,
+    PortableFit,
+    PortableKernel,
+    PortableMoments,
+)
 from service.bundle.store import Bundle
 from service.core.detect import fit
+from service.core.detect.calibration import MOST_KNOTS, Calibration
 from service.core.detect.context import Context
 from service.core.detect.density_ratio import MOST_IMAGES, Kernel
+from service.core.detect.gaussian import Fit
 from service.core.detect.moments import Moments
 from service.core.detect.standardize import FURTHEST as CLIPPED
 from service.core.population import DEAD_VARIANCE, Population
@@ -35,6 +44,8 @@ LEAST_EIGENVALUE = 1e-12
 # In standard deviations of the population: `service.core.detect.density_ratio` tries 1 to 16 of the encoder's
 # posterior.
 SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH = 1e-14, 1e14
+# No score and no evidence of a fit is larger.
+LARGEST_SCORE, LARGEST_EVIDENCE, SMALLEST_SHARE = 1e45, 1e4, 1e-9
 LOCATION_UNITS = "in standard deviations of the population from its mean"
 VARIANCE_UNITS = "in the population's variances"
 
@@ -57,6 +68,8 @@ def to_portable(context: Context, bundle_id: str) -> PortableContext:
         reliability=context.reliability,
         warnings=list(context.warnings),
         kernel=None if context.kernel is None else _kernel_to_portable(context.kernel),
+        robust=None if context.robust is None else _fit_to_portable(context.robust),
+        calibration=None if context.calibration is None else _calibration_to_portable(context.calibration),
     )
 
 
@@ -94,6 +107,8 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
         reliability=portable.reliability,
         warnings=tuple(portable.warnings),
         kernel=None if portable.kernel is None else _kernel_from_portable(portable.kernel, len(population.live_dims)),
+        robust=None if portable.robust is None else _fit_from_portable(portable.robust, len(population.live_dims)),
+        calibration=None if portable.calibration is None else _calibration_from_portable(portable.calibration),
     )
     _check_fit(context, population, "The context's")
     _check_moments(moments, population)
@@ -196,9 +211,6 @@ def _kernel_to_portable(kernel: Kernel) -> PortableKernel:
         points=kernel.points.tolist(),
         weights=kernel.weights.tolist(),
         bandwidth=[width if np.isfinite(width) else None for width in kernel.bandwidth.tolist()],
-        typical=kernel.typical,
-        spread=kernel.spread,
-        contamination=kernel.contamination,
     )
 
 
@@ -216,7 +228,49 @@ def _kernel_from_portable(portable: PortableKernel, live: int) -> Kernel:
     bandwidth = np.array([np.inf if width is None else width for width in portable.bandwidth])
     points = _array(portable.points, (size, live), "kernel.points")
     _check_range(points.reshape(-1), -CLIPPED, CLIPPED, f"{subject}.points, flattened,", units)
-    return Kernel(points, weights, bandwidth, portable.typical, portable.spread, portable.contamination)
+    return Kernel(points, weights, bandwidth)
+
+
+def _fit_to_portable(fit: Fit) -> PortableFit:
+    return PortableFit(location=fit.location.tolist(), covariance=fit.covariance.tolist())
+
+
+def _fit_from_portable(portable: PortableFit, live: int) -> Fit:
+    location = _array(portable.location, (live,), "robust.location")
+    _check_range(location, -FURTHEST, FURTHEST, "The context's robust.location", LOCATION_UNITS)
+    covariance = _matrix(portable.covariance, live, "robust.covariance")
+    on_diagonal = f"on the diagonal, {VARIANCE_UNITS}"
+    variance = np.diag(covariance)
+    _check_range(variance, SMALLEST_VARIANCE, LARGEST_VARIANCE, "The context's robust.covariance", on_diagonal)
+    smallest = _smallest_eigenvalue(covariance)
+    if smallest <= LEAST_EIGENVALUE:
+        raise InvalidInput(
+            "The context's robust.covariance is not positive definite: as correlations its smallest eigenvalue is "
+            f"{smallest:.3g}, expected more than {LEAST_EIGENVALUE:g}.",
+            FIT_AGAIN,
+        )
+    return Fit(location, covariance)
+
+
+def _calibration_to_portable(calibration: Calibration) -> PortableCalibration:
+    return PortableCalibration(
+        scores=calibration.scores.tolist(), evidence=calibration.evidence.tolist(), share=calibration.share
+    )
+
+
+def _calibration_from_portable(portable: PortableCalibration) -> Calibration:
+    size, name = len(portable.scores), "The context's calibration"
+    if not 1 <= size <= MOST_KNOTS:
+        raise InvalidInput(f"{name}.scores are {size}, expected 1 to {MOST_KNOTS}.", FIT_AGAIN)
+    scores = _array(portable.scores, (size,), "calibration.scores")
+    evidence = _array(portable.evidence, (size,), "calibration.evidence")
+    _check_range(scores, -LARGEST_SCORE, LARGEST_SCORE, f"{name}.scores", "")
+    _check_range(evidence, -LARGEST_EVIDENCE, LARGEST_EVIDENCE, f"{name}.evidence", "nats")
+    if (np.diff(scores) <= 0).any() or (np.diff(evidence) < 0).any():
+        raise InvalidInput(f"{name} falls: its scores and evidence must rise.", FIT_AGAIN)
+    if not SMALLEST_SHARE <= portable.share <= 1 - SMALLEST_SHARE:
+        raise InvalidInput(f"{name}.share is {portable.share:g}, expected a probability inside 0 and 1.", FIT_AGAIN)
+    return Calibration(scores, evidence, portable.share)
 
 
 def _matrix(values: list[list[float]], latent_dim: int, name: str) -> Float64Array:

@@ -12,8 +12,6 @@ from service.core.types import ContextEstimatorName, EstimatorName, Reliability,
 
 # Images of one context, or of several merged: what an int32 of the proto holds.
 MOST_CONTEXT_IMAGES = 2**31 - 1
-# `service.core.detect.density_ratio` cuts its log ratios at -300 and 50; what lies beyond counts by its logarithm.
-LARGEST_LOG_RATIO = 1e3
 # A fitted radius is at most the 99% quantile of chi-square, less than 2 d + 20 for d latents.
 LARGEST_RADIUS_SQUARED = 1e6
 ERRORS = (
@@ -56,18 +54,26 @@ class PortableMoments(_Portable):
 
 
 class PortableKernel(_Portable):
-    """A context's images, as far as density_ratio compares others with them, over the latents that the model uses."""
+    """A context's images, as far as others are compared with them, over the latents that the model uses."""
 
     points: list[list[float]] = Field(description="their latents, in standard deviations of the population")
     weights: list[float] = Field(description="the probability that each is no outlier")
     bandwidth: list[float | None] = Field(description="of every latent, how near is near; null where it is free")
-    typical: float = Field(
-        ge=-LARGEST_LOG_RATIO,
-        le=LARGEST_LOG_RATIO,
-        description="the median log ratio of context to population among them",
-    )
-    spread: float = Field(ge=1, le=LARGEST_LOG_RATIO, description="how far apart the log ratios of normal images are")
-    contamination: float = Field(gt=0, lt=1, description="estimated share of outliers among them")
+
+
+class PortableFit(_Portable):
+    """Moments in standard deviations of the population, over the latents that the model uses."""
+
+    location: list[float]
+    covariance: list[list[float]]
+
+
+class PortableCalibration(_Portable):
+    """What a score says: between its knots, in a straight line."""
+
+    scores: list[float] = Field(description="knots, in rising order")
+    evidence: list[float] = Field(description="log ratio of the densities of outliers and normal images there")
+    share: float = Field(gt=0, lt=1, description="estimated share of outliers among the images of the context")
 
 
 class PortableContext(_Portable):
@@ -88,7 +94,11 @@ class PortableContext(_Portable):
     contamination: float | None = Field(default=None, ge=0, le=1, description="estimated share of outliers in it")
     reliability: Reliability
     warnings: list[str]
-    kernel: PortableKernel | None = Field(default=None, description="of density_ratio: some of the images themselves")
+    kernel: PortableKernel | None = Field(
+        default=None, description="of density_ratio and ensemble: some of the images themselves"
+    )
+    robust: PortableFit | None = Field(default=None, description="of ensemble: the moments of the nearest 75%")
+    calibration: PortableCalibration | None = Field(default=None, description="null where too few images came to tell")
 
 
 class FitResponse(_Record):
@@ -169,10 +179,22 @@ class ScoredItem(_Record):
     error: ErrorDetail | None = Field(default=None, description="only where status is error")
 
 
+class ImageGroup(_Record):
+    """Images of a batch that are alike, and apart from the rest of it."""
+
+    members: list[int] = Field(description="their `index`, rising")
+    share: float = Field(description="of the images that were compared")
+    latents: list[str] = Field(description="what tells them from the rest, the most telling first")
+    misfit_probability: float = Field(
+        description="that they are misfits, by their number, rather than one of two kinds that are equally common"
+    )
+
+
 class ScoreResponse(_Record):
     bundle_id: str
     model: str
     context: ScoredContext
+    groups: list[ImageGroup] = Field(default=[], description="images that are alike and apart from the rest")
     items: list[ScoredItem]
 
 

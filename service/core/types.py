@@ -12,14 +12,14 @@ Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.intp]
 
-EstimatorName = Literal["density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
+EstimatorName = Literal["ensemble", "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd"]
 
 # "moments" is a merged context's: no images are kept to estimate from, so it has the plain moments of all images.
 ContextEstimatorName = Literal[
-    "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd", "moments"
+    "ensemble", "density_ratio", "mixture", "robust", "leave_one_out", "ledoit_wolf", "oas", "mcd", "moments"
 ]
 
-DEFAULT_ESTIMATOR: EstimatorName = "density_ratio"  # of a bundle that names no other
+DEFAULT_ESTIMATOR: EstimatorName = "ensemble"  # of a bundle that names no other
 
 Source = Literal["batch", "reference", "population"]
 

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from service.core.detect.context import Context
+from service.core.detect.groups import Group
 from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores
 from service.core.types import Float32Array, Float64Array
@@ -62,11 +63,15 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class Batch:
-    """A request's images and their context; `scores` is None where no images came."""
+    """A request's images and their context; `scores` is None where no images came.
+
+    groups  the images that are alike and apart from the rest, by their positions in the request
+    """
 
     images: EncodedImages
     context: Context
     scores: Scores | None
+    groups: tuple[Group, ...] = ()
 
     @property
     def positions(self) -> list[int]:
@@ -102,7 +107,8 @@ class Batch:
                 {at - start: error for at, error in images.errors.items() if start <= at < start + size},
                 first=start,
             )
-            yield replace(self, images=part, scores=_take_rows(self.scores, rows))
+            groups = self.groups if start == 0 else ()
+            yield replace(self, images=part, scores=_take_rows(self.scores, rows), groups=groups)
 
 
 @dataclass(frozen=True)

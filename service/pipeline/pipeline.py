@@ -290,7 +290,9 @@ class Pipeline:
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
         warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
-        batch = Batch(images, replace(scores.context, warnings=warnings), scores)
+        positions = np.array(images.positions, dtype=np.intp)
+        groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
+        batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
         self.hooks.scored(batch)
         return batch
 

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from service.api.options import ExplainOptions, ScoreOptions, maps_of_image
-from service.api.schemas import EncodedItem, EncodeResponse, ErrorDetail, ScoredContext, ScoredItem, ScoreResponse
+from service.api.schemas import (
+    EncodedItem,
+    EncodeResponse,
+    ErrorDetail,
+    ImageGroup,
+    ScoredContext,
+    ScoredItem,
+    ScoreResponse,
+)
 from service.bundle.store import Bundle
 from service.core.detect.context import Context
 from service.core.detect.scoring import Scores
@@ -168,6 +176,7 @@ def build_chunked_score_response(
         bundle_id=bundle.manifest.bundle_id,
         model=bundle.manifest.model,
         context=build_scored_context(batch.context),
+        groups=_build_groups(batch, bundle),
         items=[],
     )
     return ChunkedResponse(head, "items", records)
@@ -217,6 +226,19 @@ def build_scored_context(context: Context) -> ScoredContext:
         reliability=context.reliability,
         warnings=list(context.warnings),
     )
+
+
+def _build_groups(batch: Batch, bundle: Bundle) -> list[ImageGroup]:
+    live = bundle.population.live_dims
+    return [
+        ImageGroup(
+            members=group.members.tolist(),
+            share=len(group.members) / batch.context.size,
+            latents=[bundle.manifest.latents[dim].name for dim in live[group.axes]],
+            misfit_probability=group.are_misfits,
+        )
+        for group in batch.groups
+    ]
 
 
 def errors_by_id(images: EncodedImages) -> dict[str, ErrorDetail]:

@@ -332,7 +332,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     assert (manifest.image.shape, manifest.latent_dim) == (dataset.image_shape, LATENT_DIM)
     assert manifest.training == json.loads((run / "config.json").read_text())
     assert manifest.data == evaluation["data"]
-    assert manifest.default_estimator == "density_ratio"
+    assert manifest.default_estimator == "ensemble"
     assert manifest.metrics.items() >= evaluation["metrics"].items()
     assert manifest.metrics["measured"] == {"command": evaluation["command"], "commit": evaluation["commit"]}
     for latent in manifest.latents:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.core.detect.calibration import Calibration
 from service.core.detect.density_ratio import Kernel
+from service.core.detect.gaussian import Fit
 from service.core.detect.moments import Moments
 from service.core.types import ContextEstimatorName, Float64Array, Reliability, Source
 
@@ -29,7 +31,9 @@ class Context:
     contamination       estimated share of outliers among those images; None where nothing estimates it
     reliability         "low" where the moments rest on too few images, or on too many outliers
     warnings            what the user should know, as sentences
-    kernel              the images themselves, as far as `density_ratio` compares others with them
+    kernel              the images themselves, as far as `density_ratio` and `ensemble` compare others with them
+    robust              of `ensemble`: the moments of the nearest 75%, in population units over the live latents
+    calibration         what scores in this context say; None where too few images tell
     """
 
     location: Float64Array
@@ -43,6 +47,8 @@ class Context:
     reliability: Reliability
     warnings: tuple[str, ...]
     kernel: Kernel | None = None
+    robust: Fit | None = None
+    calibration: Calibration | None = None
 
     @property
     def size(self) -> int:

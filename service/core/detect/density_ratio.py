@@ -27,7 +27,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtri
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -51,13 +50,6 @@ FEWEST_NEIGHBOURS = 1.0
 # Where the share of outliers starts, and its prior: Beta(1, 1 + RELUCTANCE * n).
 START_CONTAMINATION, RELUCTANCE = 0.07, 2.0
 ROUNDS = 6
-# Log odds of an image whose log ratio is x spreads short of the typical one: SHARPNESS * x - TOLERANCE, and the
-# prior's, Beta(1, PRIOR_INLIERS). A typical image of a smooth context has neighbours fewer by a factor of a few.
-SHARPNESS, TOLERANCE, PRIOR_INLIERS = 2.0, 2.7, 19.0
-# The spread of log ratios is what a normal distribution has between these quantiles, SPREAD_WEIGHT times. They are
-# high, so that up to half of the images may be outliers, which lie below.
-SPREAD_QUANTILES, SPREAD_WEIGHT = (0.6, 0.9), 1.5
-CALIBRATION_ROUNDS = 50
 # The base's log ratio is cut above, where a ratio is as good as certain. Below, what lies beyond counts by its
 # logarithm: the further of two images still ranks first, but how thin a Gaussian is so far out means little.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
@@ -72,18 +64,11 @@ class Kernel:
     points         (m, d)  at most MOST_IMAGES of them
     weights        (m,)    the probability that each is an inlier
     bandwidth      (d,)    infinite where the context is as wide as the population
-    typical        the median log ratio of its images
-    spread         how far apart the log ratios of normal images are, at least 1: images of a rule have one ratio,
-                   but what is natural thins out towards its rim
-    contamination  the estimated share of outliers among them
     """
 
     points: Float64Array
     weights: Float64Array
     bandwidth: Float64Array
-    typical: float
-    spread: float
-    contamination: float
 
 
 def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Array, base: Float64Array) -> Kernel:
@@ -91,25 +76,20 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
     bandwidth = choose_bandwidths(points, resolution, sample)
     step = -(-len(points) // MOST_IMAGES)
-    kept = points[::step]
-    itself = own_places(points, kept)
+    selected = points[::step]
+    itself = own_places(points, selected)
     pieces = list(_pieces(points))
-    near = [kernels_between(piece, kept, bandwidth) for piece in pieces]
+    near = [kernels_between(piece, selected, bandwidth) for piece in pieces]
     density = np.concatenate([density_of(kernels_between(piece, sample, bandwidth)) for piece in pieces])
-    weights, contamination = np.ones(len(kept)), np.array(START_CONTAMINATION)
+    weights, contamination = np.ones(len(selected)), np.array(START_CONTAMINATION)
     for _ in range(ROUNDS):
-        found = _weight_near(near, weights)
-        ratio = np.exp(log_ratio(found, density, base, own_weights(itself, weights), weights.sum()))
+        weight = _weight_near(near, weights)
+        ratio = np.exp(log_ratio(weight, density, base, own_weights(itself, weights), weights.sum()))
         inlier = (1 - contamination) * ratio / ((1 - contamination) * ratio + contamination)
         contamination = _share(inlier.sum(), len(points))
         # Rounded like the points: what travels as text must be what is scored with.
         weights = np.round(inlier[::step], DECIMALS)
-    ratios = log_ratio(_weight_near(near, weights), density, base, own_weights(itself, weights), weights.sum())
-    typical = float(np.median(ratios))
-    reach = np.ptp(np.quantile(ratios, SPREAD_QUANTILES)) / np.ptp(ndtri(SPREAD_QUANTILES))
-    spread = max(1.0, SPREAD_WEIGHT * float(reach))
-    evidence = _evidence(ratios, typical, spread)
-    return Kernel(kept, weights, bandwidth, typical, spread, _contamination(evidence))
+    return Kernel(selected, weights, bandwidth)
 
 
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
@@ -130,13 +110,6 @@ def _pieces(points: Float64Array) -> Iterator[Float64Array]:
 def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64Array:
     """Return the weight (n,) near each point, from kernels (n, m) in pieces and weights (m,)."""
     return np.concatenate([piece @ weights for piece in near])
-
-
-def log_odds(log_ratio: Float64Array, kernel: Kernel, contamination: float) -> Float64Array:
-    """Log posterior odds (n,) of outlier against inlier, calibrated against what is typical of the context."""
-    evidence = _evidence(log_ratio, kernel.typical, kernel.spread)
-    odds: Float64Array = evidence + np.log(contamination / (1 - contamination))
-    return odds
 
 
 def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Float64Array) -> Float64Array:
@@ -177,8 +150,8 @@ def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:
     choices, n = density.shape
     weights, eps = np.ones((choices, n)), np.full((choices, 1), START_CONTAMINATION)
     for _ in range(ROUNDS):
-        found = (near @ weights[:, :, None].astype(np.float32))[:, :, 0]
-        ratio = (found / density + 1) / (weights.sum(axis=1, keepdims=True) - weights + 1)
+        weight = (near @ weights[:, :, None].astype(np.float32))[:, :, 0]
+        ratio = (weight / density + 1) / (weights.sum(axis=1, keepdims=True) - weights + 1)
         weights = (1 - eps) * ratio / ((1 - eps) * ratio + eps)
         eps = _share(weights.sum(axis=1, keepdims=True), n)
     fits = np.log((1 - eps) * ratio + eps).sum(axis=1)
@@ -192,19 +165,6 @@ def _share(inliers: Float64Array, n: int) -> Float64Array:
     return share
 
 
-def _evidence(log_ratio: Float64Array, typical: float, spread: float) -> Float64Array:
-    return SHARPNESS / spread * (typical - log_ratio) - TOLERANCE
-
-
-def _contamination(evidence: Float64Array) -> float:
-    """Return the share of outliers, by EM over the calibrated odds."""
-    share = 1 / (1 + PRIOR_INLIERS)
-    for _ in range(CALIBRATION_ROUNDS):
-        found = expit(evidence + np.log(share / (1 - share))).sum()
-        share = (found + 1) / (len(evidence) + 1 + PRIOR_INLIERS)
-    return float(share)
-
-
 def log_ratio(
     near: Float64Array, density: Float64Array, base: Float64Array, own: Float64Array, total: float
 ) -> Float64Array:
@@ -215,9 +175,9 @@ def log_ratio(
     return np.log(ratio)
 
 
-def own_places(points: Float64Array, kept: Float64Array) -> IndexArray:
+def own_places(points: Float64Array, selected: Float64Array) -> IndexArray:
     """Return where each of points (n, d) stands among the kernel's points (m, d), or -1."""
-    places = {point.tobytes(): place for place, point in enumerate(kept + 0.0)}
+    places = {point.tobytes(): place for place, point in enumerate(selected + 0.0)}
     return np.array([places.get(point.tobytes(), -1) for point in points + 0.0], dtype=np.intp)
 
 

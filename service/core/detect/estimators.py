@@ -30,6 +30,8 @@ from service.core.detect.gaussian_odds import (
     noise_floor,
     normal_fit,
     outlier_log_odds,
+    population_power,
+    tempered_log_odds,
 )
 from service.core.detect.mixture import fit_mixture
 from service.core.detect.robust_mcd import robust
@@ -43,12 +45,19 @@ BoolArray = NDArray[np.bool_]
 # A function from points (n, d) and the noise floor (d,) to the moments of the normal ones.
 MomentsFit = Callable[[Float64Array, Float64Array], Fit]
 
+# The weights of the ensemble, chosen on validation contexts: `density_ratio` moves over a few nats where the Gaussians
+# move over hundreds.
+ROBUST_WEIGHT, MIXTURE_WEIGHT, RATIO_WEIGHT = 0.2, 0.2, 0.6
+# The spread of squared distances and of density ratios that the encoder's noise may cause: that of one latent.
+NOISE_DISTANCE, NOISE_RATIO = 1.5, 0.15
+
 
 class Estimator(Protocol):
     """What every estimator can do. Points (n, d) are in population units, over the live latents.
 
-    ranks_by_odds    the outlier score is the log posterior odds; otherwise it is the squared distance
+    ranks_by_odds    images are ranked by log odds; otherwise by the squared distance
     compares_images  it compares images with those of the context, and searches for bandwidths: that takes memory
+    smallest_scale   the spread of scores that the encoder's noise alone may cause
     """
 
     @property
@@ -56,6 +65,9 @@ class Estimator(Protocol):
 
     @property
     def compares_images(self) -> bool: ...
+
+    @property
+    def smallest_scale(self) -> float: ...
 
     def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
         """Return the moments of the normal points, with the noise `floor` (d,) on the covariance's diagonal.
@@ -71,8 +83,10 @@ class Estimator(Protocol):
     ) -> Float64Array:
         """Return the squared distances (n,) of points; `members` (n,) are the images that `context` was fitted to."""
 
-    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits, share: float) -> Float64Array:
-        """Return the log posterior odds (n,) of outlier against inlier, where `share` of all images are outliers."""
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        """Return log odds (n,) of outlier against inlier before calibration: they rank, and are right but for a
+        constant and a scale of the context.
+        """
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         """Return the Shapley values (n, d) of the log odds, up to a constant of the context."""
@@ -85,6 +99,7 @@ class GaussianEstimator:
     moments_fit: MomentsFit
     ranks_by_odds: bool = False
     compares_images: bool = False
+    smallest_scale: float = NOISE_DISTANCE
 
     def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
         return self.moments_fit(points, floor)
@@ -97,8 +112,8 @@ class GaussianEstimator:
     ) -> Float64Array:
         return mahalanobis_squared(points, *units.in_units(context))
 
-    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits, share: float) -> Float64Array:
-        return outlier_log_odds(points, normal_fit(context, units), background_fit(context, units), share)
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        return outlier_log_odds(points, normal_fit(context, units), background_fit(context, units))
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         return shapley_gaussian.shapley_odds(points, normal_fit(context, units), background_fit(context, units))
@@ -111,7 +126,7 @@ class LeaveOneOut(GaussianEstimator):
         self, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray
     ) -> Float64Array:
         distances = super().distances(points, context, units, members)
-        if context.source == "batch" and context.size > 2:
+        if context.source == "batch" and context.size > 2 and members.any():
             # A canonical order, so that sums round alike however the images are permuted.
             order = np.flatnonzero(members)[canonical_order(points[members])]
             # The published formula has no floor: it is exact wherever the others' covariance can be inverted.
@@ -142,17 +157,14 @@ class DensityRatio(Mixture):
             warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
             return replace(context, warnings=(*context.warnings, warning))
         resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
-        base = -super().log_odds(points, context, units, 0.5)
-        kernel = density_ratio.fit_kernel(points, resolution, sample, base)
-        return replace(context, kernel=kernel, contamination=kernel.contamination)
+        base = -super().log_odds(points, context, units)
+        return replace(context, kernel=density_ratio.fit_kernel(points, resolution, sample, base))
 
-    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits, share: float) -> Float64Array:
-        gaussian, sample = super().log_odds(points, context, units, share), units.sample()
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        gaussian, sample = super().log_odds(points, context, units), units.sample()
         if context.kernel is None or sample is None:
             return gaussian
-        base = np.log(share / (1 - share)) - gaussian
-        ratios = density_ratio.log_ratios(points, context.kernel, sample, base)
-        return density_ratio.log_odds(ratios, context.kernel, share)
+        return -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         sample = units.sample()
@@ -165,9 +177,46 @@ class DensityRatio(Mixture):
         return odds_shares(points, context.kernel, sample, base)
 
 
+class Ensemble(DensityRatio):
+    """A logarithmic opinion pool (Genest & Zidek 1986): the weighted mean of three estimators' log odds.
+
+    Each is right where another fails: `robust` where misfits vouch for each other, `mixture` where the normal images
+    are a narrow part of a batch, `density_ratio` where they form several clumps. Where the context is about as wide as
+    the population, the population says nothing about outliers: the Gaussians' odds then fade into the distance.
+    """
+
+    def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        context = super().with_images(context, points, units)
+        if len(points) <= 2 or not units.live.size:
+            return context
+        return replace(context, robust=robust(points, noise_floor(context.posterior_variance, units)))
+
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        ratio = super().log_odds(points, context, units)
+        if context.robust is None:
+            return ratio
+        background = background_fit(context, units)
+        odds = RATIO_WEIGHT * ratio
+        for fit, weight in ((context.robust, ROBUST_WEIGHT), (normal_fit(context, units), MIXTURE_WEIGHT)):
+            odds += weight * tempered_log_odds(points, fit, background)
+        return odds
+
+    def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        ratio = super().shapley_odds(points, context, units)
+        if context.robust is None:
+            return ratio
+        background = background_fit(context, units)
+        shares = RATIO_WEIGHT * ratio
+        for fit, weight in ((context.robust, ROBUST_WEIGHT), (normal_fit(context, units), MIXTURE_WEIGHT)):
+            power = population_power(fit, background)
+            shares += weight * shapley_gaussian.shapley_odds(points, fit, background, power)
+        return shares
+
+
 ESTIMATORS: dict[EstimatorName, Estimator] = {
-    "density_ratio": DensityRatio(classical, ranks_by_odds=True, compares_images=True),
-    "mixture": Mixture(classical, ranks_by_odds=True),
+    "ensemble": Ensemble(classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO),
+    "density_ratio": DensityRatio(classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO),
+    "mixture": Mixture(classical, ranks_by_odds=True, smallest_scale=NOISE_DISTANCE / 2),
     "robust": GaussianEstimator(robust),
     "leave_one_out": LeaveOneOut(classical),
     "ledoit_wolf": GaussianEstimator(shrunk_ledoit_wolf),

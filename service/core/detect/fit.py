@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import chi2
 
+from service.core.detect.calibration import FEWEST
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.moments import Moments
-from service.core.detect.posterior import log_odds, mahalanobis
+from service.core.detect.posterior import calibrate_context, log_odds, mahalanobis
 from service.core.detect.standardize import PopulationUnits, canonical_order
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName, Float64Array, Source
@@ -64,11 +65,14 @@ def fit(
         radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
         source=source,
         estimator=estimator,
-        contamination=fitted.contamination,
+        contamination=None,
         reliability="low" if warnings else "high",
         warnings=warnings,
     )
     context = estimator_named(estimator).with_images(context, points, units)
+    if len(points) >= FEWEST and units.live.size and source != "population":
+        calibration = calibrate_context(context, points, units)
+        context = replace(context, calibration=calibration, contamination=calibration.share)
     if len(points) <= 2 * units.live.size or source == "population":
         return context
     # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.

@@ -14,15 +14,13 @@ from service.core.types import BoolArray, Float64Array
 class Fit:
     """A Gaussian fitted to the normal images.
 
-    location       (d,)
-    covariance     (d, d)  the noise floor included
-    contamination  estimated share of outliers; None where nothing estimates it
-    warnings       what the user should know, as sentences
+    location    (d,)
+    covariance  (d, d)  the noise floor included
+    warnings    what the user should know, as sentences
     """
 
     location: Float64Array
     covariance: Float64Array
-    contamination: float | None = None
     warnings: tuple[str, ...] = ()
 
 

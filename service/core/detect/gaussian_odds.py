@@ -16,16 +16,44 @@ FLOOR_SHARE = 0.25
 FAR_SHARE, FAR = 1e-3, 5.0
 
 
-def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit, share: float) -> Float64Array:
-    """Return log posterior odds (n,) of outlier against inlier, where `share` of the images are outliers.
+# In nats for each latent: where a context tells less than this apart from the population, the population fades out of
+# its odds.
+FADE = 0.1
+
+
+def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64Array:
+    """Return log odds (n,) of outlier against inlier, where both are equally likely.
 
     Outliers follow the population's Gaussian, with a far tail.
     """
     distance = mahalanobis_squared(points, background.location, background.covariance)
     outlier = log_density(points, background.location, background.covariance) + far_tail(distance, points.shape[1])
     inlier = log_density(points, fit.location, fit.covariance)
-    odds: Float64Array = outlier - inlier + np.log(share / (1 - share))
+    odds: Float64Array = outlier - inlier
     return odds
+
+
+def tempered_log_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64Array:
+    """Return log odds (n,) of outlier against inlier, where outliers follow a power of the population's density.
+
+    The power is `population_power`: 1 in a narrow context, 0 in one as wide as the population, where outliers may lie
+    anywhere and the odds are half the squared distance.
+    """
+    power = population_power(fit, background)
+    outlier = power * log_density(points, background.location, background.covariance)
+    odds: Float64Array = outlier - log_density(points, fit.location, fit.covariance)
+    return odds
+
+
+def population_power(fit: Fit, background: Fit) -> float:
+    """Return 1 - exp(-KL(fit || background) / (d * FADE)), from 0 to 1."""
+    d = len(fit.location)
+    gap = fit.location - background.location
+    ratio = np.linalg.solve(background.covariance, fit.covariance)
+    divergence = 0.5 * (
+        np.trace(ratio) - d + gap @ np.linalg.solve(background.covariance, gap) - np.linalg.slogdet(ratio)[1]
+    )
+    return float(-np.expm1(-max(divergence, 0.0) / (d * FADE)))
 
 
 def marginal_log_ratios(
@@ -33,7 +61,7 @@ def marginal_log_ratios(
 ) -> Float64Array:
     """Return log ratios (s, n) of context to population at points (n, d), by their Gaussians on sets of axes (s, d).
 
-    On all axes this is the negative of `outlier_log_odds`, but for the share.
+    On all axes this is the negative of `outlier_log_odds`.
     """
     inlier, inlier_volume = marginal_distances(points, normal_fit(context, units), axes)
     outlier, outlier_volume = marginal_distances(points, background_fit(context, units), axes)

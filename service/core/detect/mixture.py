@@ -10,6 +10,10 @@ direction must say nothing. Plain EM does not decide two questions:
   from the whole batch and from the densest stretches of every axis. The evidence selects among the results, with a
   prior that prefers the least contamination that explains the batch.
 
+The evidence is no exact likelihood: priors shrink variances, correlations fall back on the axes with few inliers, and
+the share of outliers is a mean, not a mode. One step may therefore lower it by some nats. The best iterate counts, so
+that more iterations never lower what is returned.
+
 Inside, points (n, d) are whitened by the population's Cholesky factor: the population becomes N(0, I). Each axis then
 holds only what the axes before it do not tell, so that two latents that follow one factor count once. An axis that the
 others all but determine is dead, like a latent that never varies: a small shift of the whole batch (another camera,
@@ -63,7 +67,7 @@ class _Mode:
 
 
 def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
-    """Fit the inliers' moments and the share of outliers of points (n, d) in population units, n >= 3, d >= 1."""
+    """Fit the inliers' moments of points (n, d) in population units, n >= 3, d >= 1."""
     factor = np.linalg.cholesky(background.covariance)
     white = solve_triangular(factor, np.clip(points, -CLIP, CLIP).T, lower=True).T
     noise = solve_triangular(factor, np.diag(np.sqrt(floor)), lower=True)
@@ -77,7 +81,7 @@ def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> F
         best = refine(white, noise, _responsibilities(white, best))
     location, covariance = np.zeros(len(factor)), np.eye(len(factor))
     location[own], covariance[np.ix_(own, own)] = best.location, best.covariance
-    return Fit(factor @ location, factor @ covariance @ factor.T, best.contamination)
+    return Fit(factor @ location, factor @ covariance @ factor.T)
 
 
 def search(points: Float64Array, noise: Float64Array) -> list[Float64Array]:
@@ -121,6 +125,7 @@ def fit_axes(
     """Run variational EM with independent axes from s starts: return responsibilities (s, n) and evidence (s,)."""
     n = len(points)
     squares = np.square(points)
+    best, best_evidence = r, np.full((len(r), 1), -np.inf)
     for _ in range(iterations):
         size = r.sum(axis=1, keepdims=True) + 1e-9  # (s, 1)
         mean = r @ points / size  # (s, d)
@@ -137,15 +142,19 @@ def fit_axes(
         ratio = quadratic @ squares.T + linear @ points.T + constant  # (s, n)
         r, evidence = _expectation(ratio, size, n)
         evidence = evidence + (entr(narrow) + entr(1 - narrow) - narrow * price).sum(axis=1)
-    return r, evidence
+        better = evidence[:, None] > best_evidence
+        best, best_evidence = np.where(better, r, best), np.where(better, evidence[:, None], best_evidence)
+    return best, best_evidence[:, 0]
 
 
 def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
     """Run EM with correlations from responsibilities r (n,), over the inliers' principal directions. noise (d, d).
 
-    A direction that is not narrow takes the population's moments, so that it says nothing.
+    A direction that is not narrow takes the population's moments, so that it says nothing. Return the iterate of the
+    largest evidence.
     """
     n, d = points.shape
+    best: _Mode | None = None
     for _ in range(REFINEMENTS):
         moments = Moments.of(points, r)
         size, mean, scatter = moments.size, moments.mean, moments.scatter / moments.size
@@ -171,14 +180,17 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
         centre = shrunk * narrow * centre / ratio
         log_ratio = 0.5 * (along**2 - np.square(along - centre) / shrunk - np.log(shrunk)).sum(axis=1)
         updated, evidence = _expectation(log_ratio[None], np.array([[size]]), n)
+        fits = float(evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum())
+        if best is None or fits > best.evidence:
+            # RELUCTANCE serves the choice of a mode. The share of outliers within it is estimated without it.
+            contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
+            best = _Mode(directions @ centre, directions * shrunk @ directions.T, contamination, fits)
         settled = np.abs(updated[0] - r).max() < TOLERANCE
         r = updated[0]
         if settled:
             break
-    # RELUCTANCE serves the choice of a mode. The share of outliers within the selected mode is estimated without it.
-    contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
-    fits = evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum()
-    return _Mode(directions @ centre, directions * shrunk @ directions.T, contamination, float(fits))
+    assert best is not None, "there is at least one iteration"
+    return best
 
 
 def _narrow_variance(spread: Float64Array, size: Float64Array | float) -> Float64Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +12,23 @@ from scipy.special import expit
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
 from service.core.detect.fit import check_latents, fit
-from service.core.detect.gaussian_odds import background_fit, normal_fit
+from service.core.detect.gaussian_odds import noise_floor
+from service.core.detect.groups import Group, find_groups
 from service.core.detect.ood import is_ood
-from service.core.detect.posterior import log_odds, two_group_posterior
+from service.core.detect.posterior import (
+    POPULATION_SCORES,
+    posterior_log_odds,
+    ranking_scores,
+    share_of_outliers,
+)
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
-from service.core.types import DEFAULT_ESTIMATOR, EstimatorName, Float64Array, Reliability
+from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
 
 HEAVY_CONTAMINATION = 0.4
+# A group that is more surely misfits than this is not called one of two kinds.
+CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
 OOD_SCORE = 1e6
 
@@ -28,16 +37,17 @@ OOD_SCORE = 1e6
 class Scores:
     """The scores of n images, in input order.
 
-    outlier_score        (n,)  ranks the images: log posterior odds of being an outlier where the estimator ranks by
-                               odds, otherwise mahalanobis_squared. Of an out-of-distribution image it is its ood_ratio
+    outlier_score        (n,)  ranks the images: log odds of being an outlier where the estimator ranks by odds, 0 where
+                               the probability is 1/2, otherwise mahalanobis_squared. Of an out-of-distribution image
+                               it is its ood_ratio
                                times OOD_SCORE, or times the largest score of the others where that is more
     mahalanobis_squared  (n,)  squared distance to the context over the live latents; by `leave_one_out` in a batch, to
                                the moments of the other images
-    outlier_probability  (n,)  posterior probability in [0, 1] that the image comes from the population rather than from
-                               the context, given its latents (ranked by odds) or its distance (otherwise); 1 for an
-                               out-of-distribution image
+    outlier_probability  (n,)  posterior probability in [0, 1] that the image is an outlier, by the calibrated score; 1
+                               for an out-of-distribution image
     is_outlier           (n,)
     rank                 (n,)  1 is the most outlying image; ties go to the earlier one
+    groups               of images that are alike and apart from the rest of the batch; members are rows of the n
     """
 
     context: Context
@@ -46,6 +56,7 @@ class Scores:
     outlier_probability: Float64Array
     is_outlier: NDArray[np.bool_]
     rank: NDArray[np.int64]
+    groups: tuple[Group, ...] = ()
 
 
 def score(
@@ -82,54 +93,95 @@ def score(
             else fit(native, population, estimator=estimator, source="batch")
         )
     units = PopulationUnits.of(population)
-    points = units.points(latents)
+    points, fitted_by = units.points(latents), estimator_of(context)
 
-    fitted_by = estimator_of(context)
-    distances = fitted_by.distances(points, context, units, ~ood)
-    odds = log_odds(latents, context, population)
-    if fitted_by.ranks_by_odds or context.source == "population" or units.live.size == 0:
-        probability: Float64Array = expit(odds)
-    else:
-        fitted, background = normal_fit(context, units), background_fit(context, units)
-        probability = two_group_posterior(distances, ~ood, fitted, background, context.source)
-    outlier_score = odds if fitted_by.ranks_by_odds else distances
+    scores = ranking_scores(fitted_by, points, context, units, ~ood)
+    odds = posterior_log_odds(scores, points, context, units)
+    probability: Float64Array = expit(odds)
+    groups: list[Group] = []
+    if context.source == "batch":
+        probability, groups = _with_groups(points, probability, ood, context, units)
+    distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, ~ood)
+    outlier_score = scores
+    if fitted_by.ranks_by_odds:
+        outlier_score = (
+            odds if context.calibration is None else scores - context.calibration.zero(share_of_outliers(context))
+        )
     if ood_ratio is not None:
         above = max(OOD_SCORE, outlier_score[~ood].max(initial=0))
         outlier_score = np.where(ood, above * ood_ratio, outlier_score)
         probability = np.where(ood, 1.0, probability)
     rank = np.empty(len(points), dtype=np.int64)
     rank[np.argsort(-outlier_score, kind="stable")] = np.arange(1, len(points) + 1)
-    flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr)
+    flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr, ~ood)
 
     if context.source == "batch":
-        context = _of_batch(context, probability, ood)
-    return Scores(context, outlier_score, distances, probability, flags | ood, rank)
+        context = _of_batch(context, probability, ood, groups)
+    return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
 
 
-def false_discovery_flags(probability: Float64Array, rank: NDArray[np.int64], fdr: float) -> NDArray[np.bool_]:
+def false_discovery_flags(
+    probability: Float64Array, rank: NDArray[np.int64], fdr: float, native: BoolArray
+) -> NDArray[np.bool_]:
     """Return flags (n,) of the largest top-ranked set whose mean of (1 - probability) is at most `fdr`.
 
-    One minus the probability is the local false discovery rate (Efron 2008).
+    One minus the probability is the local false discovery rate (Efron 2008). Only `native` (n,) images count: the
+    others are certain, and would pay for doubtful ones. No image is flagged that is more probably normal.
     """
     order = np.argsort(rank)
-    running = np.cumsum(1 - probability[order]) / np.arange(1, len(rank) + 1)
-    flagged = np.flatnonzero(running <= fdr)
-    return rank <= (flagged[-1] + 1 if flagged.size else 0)
+    order = order[native[order]]
+    running = np.cumsum(1 - probability[order]) / np.arange(1, len(order) + 1)
+    possible = np.flatnonzero((running <= fdr) & (probability[order] >= 0.5))
+    flags = np.zeros(len(rank), dtype=bool)
+    flags[order[: possible[-1] + 1 if possible.size else 0]] = True
+    return flags & (probability >= 0.5)
 
 
-def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_]) -> Context:
+def _with_groups(
+    points: Float64Array, probability: Float64Array, ood: BoolArray, context: Context, units: PopulationUnits
+) -> tuple[Float64Array, list[Group]]:
+    """Return the probabilities (n,) once groups are known, and the groups.
+
+    A flagged group that is alike may be one of two kinds that are equally common: its images are outliers only if
+    they are misfits after all.
+    """
+    native = np.flatnonzero(~ood)
+    flagged = probability[native] > 0.5
+    floor = noise_floor(context.posterior_variance, units)
+    found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES))
+    groups = [replace(group, members=native[group.members]) for group in found]
+    probability = probability.copy()
+    for group in groups:
+        members = group.members[probability[group.members] > 0.5]
+        probability[members] *= group.are_misfits
+    return probability, groups
+
+
+def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_], groups: Sequence[Group]) -> Context:
     """Return the batch's context, with the share of outliers among its images and the warnings that follow from it."""
-    found = float(probability[~ood].mean())
-    contamination = found if context.contamination is None else context.contamination
-    warnings = context.warnings
+    contamination = float(probability[~ood].mean())
+    warnings = list(context.warnings)
+    for group in groups:
+        count, size = len(group.members), int((~ood).sum())
+        if (probability[group.members] > 0.5).mean() > 0.5:
+            continue
+        if group.are_misfits < CLEARLY_MISFITS:
+            warnings.append(
+                f"The images are of two kinds, {count} and {size - count}: counting cannot tell which of them is "
+                "normal. Send a reference set of normal images."
+            )
+        else:
+            warnings.append(
+                f"{count} of the images are alike and apart from the rest, and no outliers by their scores: look at "
+                "`groups`, or send a reference set of normal images."
+            )
     if contamination >= HEAVY_CONTAMINATION:
-        warnings = (
-            *warnings,
+        warnings.append(
             f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
-            "send a reference set of normal images.",
+            "send a reference set of normal images."
         )
     reliability: Reliability = "low" if warnings else "high"
-    return replace(context, contamination=contamination, reliability=reliability, warnings=warnings)
+    return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
 
 
 def _check_options(estimator: str, threshold: float = 0.5, fdr: float | None = None) -> None:

@@ -43,6 +43,14 @@ class PopulationUnits:
         """Return the population's sample as points (p, d), None where the bundle holds none."""
         return None if self.population.sample is None else self.points(self.population.sample)
 
+    def draws(self, count: int) -> Float64Array:
+        """Return some `count` points (p, d) of the population, always the same: of its sample, else of its Gaussian."""
+        sample = self.sample()
+        if sample is None:
+            factor = np.linalg.cholesky(self.correlation())
+            return np.asarray(np.random.default_rng(0).standard_normal((count, len(factor))) @ factor.T)
+        return sample[:: -(-len(sample) // count)]
+
     def correlation(self) -> Float64Array:
         """Return the population's covariance (d, d) in these units."""
         covariance: Float64Array = self.population.covariance[np.ix_(self.live, self.live)]

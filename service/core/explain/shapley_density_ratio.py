@@ -9,7 +9,6 @@ import numpy as np
 
 from service.core.detect.density_ratio import (
     DECIMALS,
-    SHARPNESS,
     Kernel,
     density_of,
     kernels_between,
@@ -60,11 +59,7 @@ def worths(
         near[places] = product[:, : len(kernel.points)] @ kernel.weights
         density[places] = density_of(product[:, len(kernel.points) :])
     own, of = own_weights(own_places(rounded, kernel.points), kernel.weights), of.reshape(-1)
-    return (
-        -SHARPNESS
-        / kernel.spread
-        * log_ratio(near[of], density[of], base(points, coalitions), own, kernel.weights.sum())
-    )
+    return -log_ratio(near[of], density[of], base(points, coalitions), own, kernel.weights.sum())
 
 
 def _products(

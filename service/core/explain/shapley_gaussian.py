@@ -21,13 +21,15 @@ def shapley(points: Float64Array, fit: Fit) -> Float64Array:
     return delta * gradient
 
 
-def shapley_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64Array:
+def shapley_odds(points: Float64Array, fit: Fit, background: Fit, power: float = 1.0) -> Float64Array:
     """Return Shapley values (n, d) of the log odds of `background` against `fit`: half the difference of those of D2.
+
+    power  the power of the background's density that the odds take, from 0 to 1
 
     The constants of the odds belong to no latent, and neither does their far tail, which vanishes within the
     population.
     """
-    return 0.5 * (shapley(points, fit) - shapley(points, background))
+    return 0.5 * (shapley(points, fit) - power * shapley(points, background))
 
 
 def conditional_z(points: Float64Array, fit: Fit) -> Float64Array:

@@ -287,10 +287,25 @@ def test_false_discovery_flags_take_the_largest_set_within_the_rate():
     probability = np.array([0.2, 0.99, 0.9, 0.8, 0.97])
     rank = np.array([5, 1, 3, 4, 2])
     # running means of 1 - p down the ranks: .01, .02, .0467, .085, .228
-    assert false_discovery_flags(probability, rank, 0.05).tolist() == [False, True, True, False, True]
-    assert false_discovery_flags(probability, rank, 0.1).sum() == 4
-    assert false_discovery_flags(probability, rank, 0.001).sum() == 0
-    assert false_discovery_flags(probability, rank, 1.0).all()
+    native = np.ones(5, dtype=bool)
+    assert false_discovery_flags(probability, rank, 0.05, native).tolist() == [False, True, True, False, True]
+    assert false_discovery_flags(probability, rank, 0.1, native).sum() == 4
+    assert false_discovery_flags(probability, rank, 0.001, native).sum() == 0
+
+
+def test_false_discovery_flags_no_image_that_is_more_probably_normal():
+    probability = np.array([0.2, 0.99, 0.9, 0.8, 0.97])
+    rank = np.array([5, 1, 3, 4, 2])
+    flagged = false_discovery_flags(probability, rank, 1.0, np.ones(5, dtype=bool))
+    assert flagged.tolist() == [False, True, True, True, True]
+
+
+def test_foreign_images_do_not_pay_for_doubtful_ones():
+    probability = np.array([1.0, 1.0, 1.0, 0.6, 0.3])
+    rank, native = np.arange(1, 6), np.array([False, False, False, True, True])
+    assert false_discovery_flags(probability, rank, 0.15, np.ones(5, dtype=bool)).sum() == 4
+    assert false_discovery_flags(probability, rank, 0.15, native).sum() == 0
+    assert false_discovery_flags(probability, rank, 0.4, native).tolist() == [False, False, False, True, False]
 
 
 def test_fdr_replaces_the_threshold(population):

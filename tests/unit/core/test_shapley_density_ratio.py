@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from service.core.detect.density_ratio import SHARPNESS, fit_kernel, log_ratios
+from service.core.detect.density_ratio import fit_kernel, log_ratios
 from service.core.explain.shapley_density_ratio import EXACT_AXES, exact, odds_shares, sampled, worths
 
 D = 4
@@ -37,7 +37,7 @@ def everything(points, d=D):
 def test_shares_sum_to_the_log_odds_but_for_the_constant():
     points, kernel, sample = fitted()
     shares = odds_shares(points, kernel, sample, base)
-    odds = -SHARPNESS / kernel.spread * log_ratios(points, kernel, sample, everything(points))
+    odds = -log_ratios(points, kernel, sample, everything(points))
     np.testing.assert_allclose(shares.sum(axis=1), odds, atol=1e-4)
 
 
@@ -84,7 +84,7 @@ def test_sampled_orders_keep_the_sum_and_come_near_the_exact_shares():
     d = EXACT_AXES + 1
     points, kernel, sample = fitted(d)
     shares = odds_shares(points[:6], kernel, sample, base)
-    odds = -SHARPNESS / kernel.spread * log_ratios(points[:6], kernel, sample, everything(points[:6], d))
+    odds = -log_ratios(points[:6], kernel, sample, everything(points[:6], d))
     np.testing.assert_allclose(shares.sum(axis=1), odds, atol=1e-4)
     coalitions, weights = exact(d)
     exactly = worths(points[:6], kernel, sample, base, coalitions).T @ weights

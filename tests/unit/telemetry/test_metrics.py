@@ -69,7 +69,7 @@ async def test_a_request_is_counted_by_its_images_its_context_and_its_stages(pip
     assert value("misfit_images_flagged_total") == flagged
     assert value("misfit_images_foreign_total") == 0
     assert value("misfit_item_errors_total", {"code": "undecodable_image"}) == 2
-    context = {"source": "batch", "estimator": "density_ratio", "reliability": answer.context.reliability}
+    context = {"source": "batch", "estimator": "ensemble", "reliability": answer.context.reliability}
     assert value("misfit_contexts_total", context) == 1
     assert value("misfit_context_size_sum") == 30
     assert stages(registry) == {"decode": 1, "encode": 1, "statistics": 1, "serialise": 1}
@@ -77,7 +77,7 @@ async def test_a_request_is_counted_by_its_images_its_context_and_its_stages(pip
 
 async def test_the_population_is_a_context_without_a_size(pipeline, registry):
     await pipeline.score(request_of(ScoreOptions(foreign="off"), count=1))
-    context = {"source": "population", "estimator": "density_ratio", "reliability": "low"}
+    context = {"source": "population", "estimator": "ensemble", "reliability": "low"}
     assert registry.get_sample_value("misfit_contexts_total", context) == 1
     assert registry.get_sample_value("misfit_context_size_count") == 0
 

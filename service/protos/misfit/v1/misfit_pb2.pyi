@@ -24,6 +24,7 @@ class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ESTIMATOR_OAS: _ClassVar[Estimator]
     ESTIMATOR_MCD: _ClassVar[Estimator]
     ESTIMATOR_DENSITY_RATIO: _ClassVar[Estimator]
+    ESTIMATOR_ENSEMBLE: _ClassVar[Estimator]
 
 class Foreign(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -82,6 +83,7 @@ ESTIMATOR_LEDOIT_WOLF: Estimator
 ESTIMATOR_OAS: Estimator
 ESTIMATOR_MCD: Estimator
 ESTIMATOR_DENSITY_RATIO: Estimator
+ESTIMATOR_ENSEMBLE: Estimator
 FOREIGN_UNSPECIFIED: Foreign
 FOREIGN_FLAG: Foreign
 FOREIGN_OFF: Foreign
@@ -415,28 +417,32 @@ class ErrorDetail(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "context", "items")
+    __slots__ = ("bundle_id", "model", "context", "items", "groups")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     context: ScoredContext
     items: _containers.RepeatedCompositeFieldContainer[ScoredItem]
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[ImageGroup]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ImageGroup, _Mapping]]] = ...) -> None: ...
 
 class ScoreStreamResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "context", "items")
+    __slots__ = ("bundle_id", "model", "context", "items", "groups")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     context: ScoredContext
     items: _containers.RepeatedCompositeFieldContainer[ScoredItem]
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[ImageGroup]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ImageGroup, _Mapping]]] = ...) -> None: ...
 
 class ScoredContext(_message.Message):
     __slots__ = ("source", "size", "estimator", "contamination", "reliability", "warnings")
@@ -453,6 +459,18 @@ class ScoredContext(_message.Message):
     reliability: str
     warnings: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, source: _Optional[str] = ..., size: _Optional[int] = ..., estimator: _Optional[str] = ..., contamination: _Optional[float] = ..., reliability: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ImageGroup(_message.Message):
+    __slots__ = ("members", "share", "latents", "misfit_probability")
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    MISFIT_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedScalarFieldContainer[int]
+    share: float
+    latents: _containers.RepeatedScalarFieldContainer[str]
+    misfit_probability: float
+    def __init__(self, members: _Optional[_Iterable[int]] = ..., share: _Optional[float] = ..., latents: _Optional[_Iterable[str]] = ..., misfit_probability: _Optional[float] = ...) -> None: ...
 
 class ScoredItem(_message.Message):
     __slots__ = ("index", "id", "status", "outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank", "is_foreign", "reason", "attributions", "minimal_set", "factors", "interactions", "heat_maps", "error")

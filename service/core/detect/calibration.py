@@ -1,0 +1,200 @@
+"""Calibrated probabilities: what the scores of a context's images say about which of them are outliers.
+
+Two groups make up a batch (Efron 2008). The scores of normal images follow location + scale * F(SHAPE, nu): squared
+distances to a Gaussian do so with nu infinite, those of Student's t with its own nu. The scores of outliers follow
+those of the model's population, which are measured: its sample is scored in the same context. How heavy the normal
+tail is and how many outliers there are cannot be told apart with certainty, least of all in a small batch. Therefore no
+pair (nu, share) is chosen: all pairs of a grid are weighed by their likelihood (Bayesian model averaging, Hoeting et
+al. 1999).
+
+A score is any number that ranks images: log odds, or half a squared distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from scipy.special import betaln, logit
+
+from service.core.types import Float64Array
+
+# Fewer scores than this tell nothing about their distribution. Of more than MOST, evenly spaced ones are used.
+FEWEST, MOST = 4, 2_000
+# The numerator's degrees of freedom: the skewness of normal scores, which hardly depends on the number of latents.
+SHAPE = 6.0
+# Tails of the normal scores and their prior. The heavy ones are natural variation; images of a rule have light ones.
+TAILS, TAIL_PRIOR = np.array([3.0, 6.0, 12.0, 40.0, 1e4]), np.array([0.2, 0.2, 0.2, 0.22, 0.18])
+# A tail's prior is multiplied by (OVERLAP * spread / distance of the population) ** power, up to 1: where the
+# population lies a hundred spreads away, the images obey a rule.
+OVERLAP, LARGEST_OVERLAP, OVERLAP_POWER = 30.0, 4.0, np.array([1.0, 0.5, 0.0, 0.0, 0.0])
+# Shares of outliers and their prior. Most batches have none.
+SHARES = np.array([0.003, 0.015, 0.05, 0.12, 0.22, 0.36])
+SHARE_PRIOR = np.array([0.35, 0.15, 0.18, 0.14, 0.11, 0.07])
+# Location and scale follow from these quantiles of the scores, weighted by the probability that each is normal.
+QUANTILES = (0.25, 0.6)
+# The lowest scores count by their number only: no outlier is among them, and their exact shape is of no interest.
+CENSORED = 0.07
+ROUNDS, SETTLED = 8, 0.02
+# Below this multiple of the scale a score is as low as any.
+LOWEST = 0.05
+# The density of the outliers' scores is estimated over the logarithm of their distance: a grid and a bandwidth.
+GRID, BANDWIDTH = np.linspace(np.log(LOWEST), 16.0, 160), 0.35
+# A share of the density is broad, about the middle between normal scores and the population's, and no lower than
+# BROAD_CENTRE: an outlier may differ by one level only, or lie further off than anything in the population.
+BROAD_SHARE, BROAD_CENTRE, BROAD_WIDTH = 0.15, np.log(8.0), 1.5
+# Where the population is nearer than this many spreads, its scores fade out of the density: they are normal ones.
+SEPARATE = 2.0
+# Knots of the calibration: quantiles of the scores, the highest of them, and steps to the population's highest.
+QUANTILE_KNOTS, HIGHEST_KNOTS, FAR_KNOTS = 32, 16, 16
+MOST_KNOTS = QUANTILE_KNOTS + HIGHEST_KNOTS + FAR_KNOTS
+LARGEST_RATIO = 60.0
+
+_STEP = GRID[1] - GRID[0]
+_REACH = np.arange(-40, 41) * _STEP
+_BUMP = np.exp(-0.5 * np.square(_REACH / BANDWIDTH))
+_BUMP /= _BUMP.sum() * _STEP
+# All pairs: (pairs,)
+_TAIL, _SHARE = (grid.ravel() for grid in np.meshgrid(TAILS, SHARES, indexing="ij"))
+_LOG_PRIOR = np.log(np.outer(TAIL_PRIOR, SHARE_PRIOR)).ravel()
+_OVERLAP_POWER = np.repeat(OVERLAP_POWER, len(SHARES))
+_STANDARD = stats.f.ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
+_MEDIAN = stats.f.median(SHAPE, _TAIL)[:, None]
+_SPREAD = np.diff(stats.f.ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a score says: piecewise linear, never falling.
+
+    scores    (k,)  knots, in rising order
+    evidence  (k,)  log ratio of the densities of outliers and normal images there
+    share     the estimated share of outliers among the images that were calibrated with
+    """
+
+    scores: Float64Array
+    evidence: Float64Array
+    share: float
+
+    def log_odds(self, scores: Float64Array, share: float) -> Float64Array:
+        """Return the log posterior odds (n,) of outlier against normal image, where `share` of all are outliers."""
+        return np.asarray(np.interp(scores, self.scores, self.evidence) + logit(share))
+
+    def zero(self, share: float) -> float:
+        """Return the score whose log posterior odds are 0, or the nearest that is known."""
+        return float(np.interp(-logit(share), self.evidence, self.scores))
+
+
+def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: float) -> Calibration:
+    """Calibrate the scores (n,), n >= FEWEST, of a context's images by those (p,) of the population's sample.
+
+    smallest_scale  the spread of scores that the encoder's noise may cause: differences below it mean nothing
+    """
+    everything, population = np.sort(scores), np.sort(population)
+    ordered = everything[:: -(-len(everything) // MOST)]
+    # An outlier that scores as normal images do is none. Without them the two groups can be told apart even where the
+    # context is as wide as the population.
+    outliers = population[population > np.median(ordered)]
+    normal = np.ones((len(_TAIL), len(ordered)))
+    for _ in range(ROUNDS):
+        location, scale = _fit_location_scale(ordered, normal, smallest_scale)
+        distance = np.maximum((np.median(population) - location) / scale - _MEDIAN, 0) / _SPREAD
+        log_normal, log_ratio = _densities(ordered, outliers, distance, location, scale)
+        odds = log_ratio + logit(_SHARE)[:, None]
+        updated = 1 / (1 + np.exp(np.clip(odds, -LARGEST_RATIO, LARGEST_RATIO)))
+        moved = np.abs(updated - normal).max()
+        normal = updated
+        if moved < SETTLED:
+            break
+    weights = _weigh(ordered, population, location, scale, log_normal, log_ratio, distance)
+
+    knots = _choose_knots(everything, population)
+    log_normal, log_ratio = _densities(knots, outliers, distance, location, scale)
+    likely = np.log(weights + 1e-300)[:, None] + log_normal
+    abnormal = np.logaddexp.reduce(likely + np.log(_SHARE)[:, None] + log_ratio, axis=0)
+    usual = np.logaddexp.reduce(likely + np.log1p(-_SHARE)[:, None], axis=0)
+    share = float(weights @ _SHARE)
+    return Calibration(knots, np.maximum.accumulate(abnormal - usual) - logit(share), share)
+
+
+def _fit_location_scale(
+    ordered: Float64Array, normal: Float64Array, smallest_scale: float
+) -> tuple[Float64Array, Float64Array]:
+    """Return location and scale (c, 1) that give the scores (n,) with weights (c, n) the quantiles of F(SHAPE, nu)."""
+    weights = normal + 1e-9
+    positions = (np.cumsum(weights, axis=1) - 0.5 * weights) / weights.sum(axis=1, keepdims=True)
+    quantiles = np.array([np.interp(QUANTILES, position, ordered) for position in positions])
+    scale = np.maximum(np.ptp(quantiles, axis=1) / np.ptp(_STANDARD, axis=1), smallest_scale)
+    return (quantiles[:, 0] - scale * _STANDARD[:, 0])[:, None], scale[:, None]
+
+
+def _densities(
+    scores: Float64Array, outliers: Float64Array, distance: Float64Array, location: Float64Array, scale: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Return the log density (c, n) of normal scores, and the log ratio of the outliers' to it, which never falls.
+
+    scores (n,) in rising order, outliers (m,) a sample of theirs, location and scale (c, 1); distance (c, 1) is that of
+    the population's median from the normal one, in spreads
+    """
+    standard = np.maximum((scores - location) / scale, LOWEST)
+    half, tail = SHAPE / 2, _TAIL[:, None]
+    log_normal = (
+        half * np.log(SHAPE / tail)
+        + (half - 1) * np.log(standard)
+        - (half + tail / 2) * np.log1p(SHAPE * standard / tail)
+        - betaln(half, tail / 2)
+        - np.log(scale)
+    )
+    height = np.log(standard)
+    place = (np.log(np.maximum((outliers - location) / scale, LOWEST)) - GRID[0]) / _STEP
+    bin_ = np.minimum(place.astype(np.intp), len(GRID) - 2)
+    near = np.clip(place - bin_, 0, 1)
+    density = np.empty_like(height)
+    for pair in range(len(density)):
+        counts = np.bincount(bin_[pair], 1 - near[pair], len(GRID)) + np.bincount(bin_[pair] + 1, near[pair], len(GRID))
+        density[pair] = np.interp(height[pair], GRID, np.convolve(counts / max(len(outliers), 1), _BUMP, "same"))
+    centre = np.maximum(BROAD_CENTRE, 0.5 * np.log(np.maximum(_MEDIAN + _SPREAD * distance, LOWEST)))
+    broad = stats.cauchy.pdf(height, centre, BROAD_WIDTH)
+    measured = (1 - BROAD_SHARE) * distance**2 / (distance**2 + SEPARATE**2)
+    log_outlier = np.log(measured * density + (1 - measured) * broad) - height - np.log(scale)
+    ratio = log_outlier - log_normal
+    # Below the mode both densities vanish: a low score is as normal as one at the scale.
+    low = standard < 1
+    first = np.minimum(low.sum(axis=1), low.shape[1] - 1)
+    ratio = np.where(low, np.minimum(ratio, np.take_along_axis(ratio, first[:, None], axis=1)), ratio)
+    return log_normal, np.maximum.accumulate(ratio, axis=1)
+
+
+def _weigh(
+    ordered: Float64Array,
+    population: Float64Array,
+    location: Float64Array,
+    scale: Float64Array,
+    log_normal: Float64Array,
+    log_ratio: Float64Array,
+    distance: Float64Array,
+) -> Float64Array:
+    """Return the posterior weight (c,) of every pair of tail and share, given the scores (n,)."""
+    fits = log_normal + np.logaddexp(np.log(_SHARE)[:, None] + log_ratio, np.log1p(-_SHARE)[:, None])
+    censored = int(CENSORED * len(ordered))
+    limit = ordered[censored]
+    below = stats.f.cdf((limit - location[:, 0]) / scale[:, 0], SHAPE, _TAIL)
+    mass = (1 - _SHARE) * below
+    log_weights = (
+        fits[:, censored:].sum(axis=1)
+        + censored * np.log(np.maximum(mass, np.finfo(np.float64).tiny))
+        + _LOG_PRIOR
+        + _OVERLAP_POWER * np.log(np.minimum(LARGEST_OVERLAP, OVERLAP / np.maximum(distance[:, 0], 1.0)))
+    )
+    weights = np.exp(log_weights - log_weights.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _choose_knots(ordered: Float64Array, population: Float64Array) -> Float64Array:
+    """Return knots (k,) from the lowest score to the highest, of the images or of the population."""
+    highest = ordered[-HIGHEST_KNOTS:]
+    quantiles = np.quantile(ordered, np.linspace(0, 1, QUANTILE_KNOTS))
+    gap = max(population[-1] - ordered[-1], 0.0)
+    far = ordered[-1] + gap * np.linspace(0, 1, FAR_KNOTS + 1)[1:] ** 2
+    return np.unique(np.concatenate([quantiles, highest, far]))
