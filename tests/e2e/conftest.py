@@ -29,7 +29,7 @@ def post(client):
         response = client.post("/score", content=body[1], headers={"Content-Type": body[0]}, params=query)
         content = response.json()
         if response.status_code == 200:
-            assert content.keys() == {"bundle_id", "model", "context", "items"}
+            assert content.keys() == {"bundle_id", "model", "context", "groups", "items"}
         else:
             assert content.keys() == {"error", "request_id"}
             assert content["error"].keys() == {"code", "message", "hint"}
