@@ -35,7 +35,7 @@ from service.core.detect.gaussian_odds import (
 )
 from service.core.detect.mixture import fit_mixture
 from service.core.detect.robust_mcd import robust
-from service.core.detect.standardize import PopulationUnits, canonical_order
+from service.core.detect.standardize import PopulationUnits, canonical_order, without_copies
 from service.core.explain import shapley_gaussian
 from service.core.explain.shapley_density_ratio import odds_shares
 from service.core.types import ContextEstimatorName, EstimatorName, Float64Array
@@ -183,9 +183,15 @@ class Ensemble(DensityRatio):
     Each is right where another fails: `robust` where misfits vouch for each other, `mixture` where the normal images
     are a narrow part of a batch, `density_ratio` where they form several clumps. Where the context is about as wide as
     the population, the population says nothing about outliers: the Gaussians' odds then fade into the distance.
+
+    Copies of an image count once, so that they do not vouch for each other, unless they are most of the batch.
     """
 
+    def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
+        return super().fit(without_copies(points), floor, background)
+
     def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        points = without_copies(points)
         context = super().with_images(context, points, units)
         if len(points) <= 2 or not units.live.size:
             return context

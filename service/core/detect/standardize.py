@@ -14,6 +14,8 @@ from service.core.types import Float64Array, IndexArray
 
 # Points are clipped at this many population standard deviations, which keeps every square finite.
 FURTHEST = 1e3
+# Fewer distinct points than this are no batch: copies then count.
+FEWEST_DISTINCT = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class PopulationUnits:
         whole = np.diag(np.maximum(np.diag(self.population.covariance), np.finfo(np.float64).tiny))
         whole[np.ix_(self.live, self.live)] = covariance * np.outer(self.unit, self.unit)
         return whole
+
+
+def without_copies(points: Float64Array) -> Float64Array:
+    """Return each of points (n, d) once, in order, to three decimals. If most of them are copies of one, return all."""
+    _, first, counts = np.unique(np.round(points, 3), axis=0, return_index=True, return_counts=True)
+    if counts.max(initial=0) > len(points) / 2 or len(first) < FEWEST_DISTINCT:
+        return points
+    return points[np.sort(first)]
 
 
 def canonical_order(points: Float64Array) -> NDArray[np.intp]:

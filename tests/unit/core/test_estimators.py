@@ -74,3 +74,28 @@ def test_a_merged_context_has_the_moments_estimator(population, latents):
     context = merge([fit(latents[:20], population), fit(latents[20:], population)], population)
     estimator = estimator_of(context)
     assert (context.estimator, estimator.ranks_by_odds, estimator.compares_images) == ("moments", True, False)
+
+
+@pytest.mark.parametrize("copies", [5, 12, 19])
+def test_copies_of_a_misfit_do_not_vouch_for_each_other(copies, population, latents):
+    batch = np.concatenate([latents[:35], np.repeat(-latents[:1], copies, axis=0)])
+    scores = score(batch, population)
+    assert scores.rank[:35].min() > copies
+    assert scores.is_outlier[35:].all() == (copies < 19)  # of a third, counting is less sure
+    assert not scores.is_outlier[:35].any()
+
+
+def test_most_of_a_batch_may_be_copies(population, latents):
+    batch = np.concatenate([np.repeat(latents[:1], 40, axis=0), -latents[:2]])
+    scores = score(batch, population)
+    assert sorted(scores.rank[40:]) == [1, 2]
+    assert not scores.is_outlier[:40].any()
+
+
+def test_the_odds_of_a_context_as_wide_as_the_population_are_distances(population):
+    random = np.random.default_rng(7)
+    wide = np.stack([random.normal(size=(300, D)), np.full((300, D), -4.0)], axis=1)
+    wide[:6, 0] *= 4 / np.linalg.norm(wide[:6, 0], axis=1, keepdims=True) * 1.4
+    scores = score(wide, population)
+    assert set(np.argsort(scores.rank)[:6]) == set(range(6))
+    assert (scores.outlier_probability[6:] < 0.5).all()
