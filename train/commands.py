@@ -155,7 +155,8 @@ def seed_case(options: argparse.Namespace) -> None:
     from train.reports.figures import draw_seed_case
 
     served, networks = _open(options.bundle)
-    data = shapes3d.load(options.data)
+    everything = np.arange(math.prod(shapes3d.FACTOR_SIZES))
+    data = shapes3d.load(options.data) if options.data.exists() else shapes3d.rendered(everything)
     starts = tqdm(range(0, len(data.images), ENCODED_AT_A_TIME), "encoding")
     latents = np.concatenate([networks.encode(data.images[start : start + ENCODED_AT_A_TIME]) for start in starts])
     report = contexts.seed_case(latents, data.factors, served.population, draws=options.draws, seed=options.seed)

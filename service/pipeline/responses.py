@@ -233,7 +233,7 @@ def _build_groups(batch: Batch, bundle: Bundle) -> list[ImageGroup]:
     return [
         ImageGroup(
             members=group.members.tolist(),
-            share=len(group.members) / batch.context.size,
+            share=group.share,
             latents=[bundle.manifest.latents[dim].name for dim in live[group.axes]],
             misfit_probability=group.are_misfits,
         )

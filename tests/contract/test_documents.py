@@ -147,6 +147,7 @@ def test_hooks_run_what_make_check_runs():
 
 
 RESULTS = (DOCS / "results.md").read_text()
+FOUND = ("any_difference", "single_factor", "adjacent_level", "shape_only", "common_cause", "copies")
 
 
 @pytest.mark.parametrize(
@@ -167,10 +168,10 @@ def test_the_shipped_bundle_s_own_figures_are_quoted(row, metric):
 def test_the_benchmark_s_own_figures_are_quoted():
     results = ROOT / "train/results/benchmark"
     report = json.loads((results / "benchmark.json").read_text())
-    header = re.search(r"^\| stratum \| (`leave_one_out`.*) \|$", RESULTS, re.MULTILINE)
+    header = re.search(r"^\| stratum \| (`ensemble`.*) \|$", RESULTS, re.MULTILINE)
     assert header
     methods = header[1].replace("`", "").split(" | ")
-    for stratum in ("any_difference", "single_factor", "adjacent_level", "shape_only"):
+    for stratum in ("any_difference", "single_factor", "adjacent_level", "shape_only", "common_cause", "copies"):
         row = re.search(rf"^\| {stratum.replace('_', ' ')} \| (.*) \|$", RESULTS, re.MULTILINE)
         assert row
         cells = [cell for cell in report["cells"] if cell["stratum"] == stratum]
@@ -195,7 +196,7 @@ def test_the_readme_quotes_the_same_figures():
     report = json.loads((results / "benchmark/benchmark.json").read_text())
     by_stratum = {
         stratum: [
-            cell["methods"]["density_ratio"]["auroc"]["mean"] for cell in report["cells"] if cell["stratum"] == stratum
+            cell["methods"]["ensemble"]["auroc"]["mean"] for cell in report["cells"] if cell["stratum"] == stratum
         ]
         for stratum in ("any_difference", "shape_only")
     }
@@ -204,6 +205,24 @@ def test_the_readme_quotes_the_same_figures():
     digits = re.search(r"^\| AUROC, mean \| [\d.]+ \| ([\d.]+) .* ([\d.]+) \|$", RESULTS, re.MULTILINE)
     assert digits
     assert f"is {digits[1]} without a reference set and {digits[2]} with 100 reference images" in text
+
+
+def test_what_is_found_is_quoted():
+    report = json.loads((ROOT / "train/results/benchmark/benchmark.json").read_text())
+    row = re.search(r"^\| found of (.*) \|$", RESULTS, re.MULTILINE)
+    assert row
+    for stratum, quoted in zip(FOUND, row[1].split(" | ")[1:], strict=True):
+        by_size = {
+            (cell["size"], cell["outliers"]): cell["methods"]["ensemble"]["found"]
+            for cell in report["cells"]
+            if cell["stratum"] == stratum
+        }
+        assert quoted == " / ".join(f"{by_size[350, count]:.0%}" for count in (25, 70, 122))
+
+
+def test_the_calibration_report_s_commit_is_quoted():
+    report = json.loads((ROOT / "train/results/calibration/calibration.json").read_text())
+    assert f"measured at commit {report['commit'][:7]}" in RESULTS
 
 
 def test_the_digits_report_s_commit_is_quoted():

@@ -398,7 +398,7 @@ def test_data_without_factors_gives_numbered_latents(trained: tuple[Path, Datase
     written = export_run(run, tmp_path / "out")
     assert all(latent.name.startswith(f"latent {latent.index}") for latent in written.manifest.latents)
     assert written.manifest.licence == "not stated"
-    assert written.manifest.default_estimator == "mixture", "nature knows no rule"
+    assert written.manifest.default_estimator == "ensemble"
     assert export_run(run, tmp_path / "other", estimator="robust").manifest.default_estimator == "robust"
     assert "latents are numbered" in (tmp_path / "out" / store.CARD).read_text(encoding="utf-8")
 

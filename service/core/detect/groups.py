@@ -36,11 +36,13 @@ class Group:
 
     members      (m,)  rows, rising
     axes         (k,)  the axes that tell them from the rest, the best first
+    share        of the images that were compared
     are_misfits  the probability that they are misfits, rather than one of two kinds that are equally common
     """
 
     members: IndexArray
     axes: IndexArray
+    share: float
     are_misfits: float
 
 
@@ -49,14 +51,40 @@ def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, p
 
     points (n, d) in population units, flagged (n,), floor (d,) the encoder's noise, population (p, d) its points.
     """
-    if points.shape[1] == 0:
-        return []
     members = np.flatnonzero(flagged)
     if SMALLEST <= len(members) <= len(points) - SMALLEST:
         apart = _distances_apart(points[flagged], points[~flagged], floor)
         if likeness(apart) >= REPORTED:
-            return [Group(members, _name_axes(apart), probability_of_misfits(len(members), len(points)))]
-    return [] if len(points) < FEWEST_TO_SPLIT else _split(points, floor, population)
+            share = len(members) / len(points)
+            return [Group(members, _name_axes(apart), share, probability_of_misfits(len(members), len(points)))]
+    return find_kinds(points, floor, population)
+
+
+def find_kinds(points: Float64Array, floor: Float64Array, population: Float64Array) -> list[Group]:
+    """Return the smaller of two kinds: parts of one axis that are alike and apart where the population's are not.
+
+    points (n, d) in population units, floor (d,) the encoder's noise, population (p, d) its points.
+    """
+    if len(points) < FEWEST_TO_SPLIT or points.shape[1] == 0:
+        return []
+    apart, parts = _split_axes(points, floor)
+    usual, _ = _split_axes(population, floor)
+    apart = np.where(usual < APART / 2, apart, 0.0)
+    axis = int(apart.argmax())
+    if apart[axis] < APART:
+        return []
+    members = parts[:, axis]
+    if members.sum() > len(points) / 2:
+        members = ~members
+    axes = np.flatnonzero(apart >= APART)
+    return [
+        Group(
+            np.flatnonzero(members),
+            axes[np.argsort(-apart[axes], kind="stable")][:MOST_NAMED],
+            float(members.mean()),
+            probability_of_misfits(int(members.sum()), len(points)),
+        )
+    ]
 
 
 def likeness(apart: Float64Array) -> float:
@@ -87,27 +115,6 @@ def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Arra
 def _name_axes(apart: Float64Array) -> IndexArray:
     order = np.argsort(-apart, kind="stable")[:MOST_NAMED]
     return np.asarray(order[apart[order] >= NAMED_SHARE * apart[order[0]]])
-
-
-def _split(points: Float64Array, floor: Float64Array, population: Float64Array) -> list[Group]:
-    """Return the smaller of two kinds: halves of one axis that are alike and apart where the population's are not."""
-    apart, parts = _split_axes(points, floor)
-    usual, _ = _split_axes(population, floor)
-    apart = np.where(usual < APART / 2, apart, 0.0)
-    axis = int(apart.argmax())
-    if apart[axis] < APART:
-        return []
-    members = parts[:, axis]
-    if members.sum() > len(points) / 2:
-        members = ~members
-    axes = np.flatnonzero(apart >= APART)
-    return [
-        Group(
-            np.flatnonzero(members),
-            axes[np.argsort(-apart[axes], kind="stable")][:MOST_NAMED],
-            probability_of_misfits(int(members.sum()), len(points)),
-        )
-    ]
 
 
 def _split_axes(points: Float64Array, floor: Float64Array) -> tuple[Float64Array, BoolArray]:

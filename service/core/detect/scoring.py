@@ -13,7 +13,7 @@ from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
 from service.core.detect.fit import check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
-from service.core.detect.groups import Group, find_groups
+from service.core.detect.groups import Group, find_groups, find_kinds
 from service.core.detect.ood import is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
@@ -85,23 +85,22 @@ def score(
     if len(latents) == 0:
         raise InvalidInput("Received 0 images, expected at least 1.", "Send the images to be scored.")
     ood = np.zeros(len(latents), dtype=bool) if ood_ratio is None else is_ood(ood_ratio)
-    if context is None:
-        native = latents[~ood]
-        context = (
-            fit(reference, population, estimator=estimator, source="reference")
-            if reference is not None
-            else fit(native, population, estimator=estimator, source="batch")
-        )
     units = PopulationUnits.of(population)
-    points, fitted_by = units.points(latents), estimator_of(context)
+    points, members = units.points(latents), ~ood
+    if context is None and reference is not None:
+        context = fit(reference, population, estimator=estimator, source="reference")
+    elif context is None:
+        members = members & ~_clear_misfits(latents, ~ood, units)
+        context = _with_share(fit(latents[members], population, estimator=estimator, source="batch"), members, ood)
+    fitted_by = estimator_of(context)
 
-    scores = ranking_scores(fitted_by, points, context, units, ~ood)
+    scores = ranking_scores(fitted_by, points, context, units, members)
     odds = posterior_log_odds(scores, points, context, units)
     probability: Float64Array = expit(odds)
     groups: list[Group] = []
     if context.source == "batch":
         probability, groups = _with_groups(points, probability, ood, context, units)
-    distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, ~ood)
+    distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
     outlier_score = scores
     if fitted_by.ranks_by_odds:
         outlier_score = (
@@ -135,6 +134,34 @@ def false_discovery_flags(
     flags = np.zeros(len(rank), dtype=bool)
     flags[order[: possible[-1] + 1 if possible.size else 0]] = True
     return flags & (probability >= 0.5)
+
+
+def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits) -> BoolArray:
+    """Return the images (n,) of a kind that is too rare to be one of two: it takes no part in the context.
+
+    A third of a batch that shares its cause would otherwise pass for a part of what is normal. If the rest is of two
+    kinds as well, nothing is clear.
+    """
+    misfits = np.zeros(len(latents), dtype=bool)
+    rows = np.flatnonzero(native)
+    if not rows.size:
+        return misfits
+    points, population = units.points(latents[rows]), units.draws(POPULATION_SCORES)
+    floor = noise_floor(np.exp(np.clip(latents[rows, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
+    for group in find_kinds(points, floor, population):
+        rest = np.delete(points, group.members, axis=0)
+        if group.are_misfits >= CLEARLY_MISFITS and not find_kinds(rest, floor, population):
+            misfits[rows[group.members]] = True
+    return misfits
+
+
+def _with_share(context: Context, members: BoolArray, ood: BoolArray) -> Context:
+    """Return the context with a share of outliers that counts the images which were left out of it as such."""
+    left_out = int((~ood).sum() - members.sum())
+    if context.calibration is None or not left_out:
+        return context
+    share = (left_out + context.calibration.share * members.sum()) / (~ood).sum()
+    return replace(context, calibration=replace(context.calibration, share=float(share)))
 
 
 def _with_groups(

@@ -409,3 +409,42 @@ def test_a_batch_of_foreign_images_is_compared_with_the_population(served_bundle
     scores = score(latents, served_bundle.population, ood_ratio=np.full(5, 2.0))
     assert scores.context.source == "population"
     assert scores.is_outlier.all()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_copy_with_less_than_the_encoder_s_noise_is_no_outlier(population, estimator):
+    mean = np.repeat(np.full((1, LIVE + DEAD), 0.5), 31, axis=0)
+    mean[-1, 0] += 0.04  # the posterior's standard deviation is 0.1
+    scores = score(as_latents(mean), population, estimator=estimator)
+    assert not scores.is_outlier.any()
+    assert scores.outlier_probability[-1] < 0.3
+
+
+@pytest.mark.parametrize("size", [20, 50, 200])
+def test_two_kinds_of_the_same_number_are_named_and_not_flagged(population, size):
+    random = np.random.default_rng(size)
+    mean = random.standard_normal((size, LIVE + DEAD))
+    mean[:, :2] = np.where(np.arange(size)[:, None] % 2, 1.0, -1.0) + 0.1 * random.standard_normal((size, 2))
+    scores = score(as_latents(mean), population)
+    assert scores.is_outlier.mean() < 0.1
+    (group,) = scores.groups
+    assert abs(len(group.members) - size / 2) <= 1
+    assert set(group.axes) <= {0, 1}
+    assert scores.context.reliability == "low"
+    assert any("two kinds" in warning for warning in scores.context.warnings)
+
+
+@pytest.mark.parametrize(("size", "misfits"), [(50, 5), (50, 10), (50, 16), (350, 70), (350, 110)])
+def test_misfits_of_one_cause_are_found_and_named(population, size, misfits):
+    random = np.random.default_rng(size + misfits)
+    mean = random.standard_normal((size, LIVE + DEAD))
+    truth = np.arange(size) < misfits
+    mean[:, :2] = [1.0, -1.0] + 0.05 * random.standard_normal((size, 2))
+    mean[truth, 0] -= 1.5
+    scores = score(as_latents(mean), population)
+    assert scores.is_outlier[truth].mean() >= 0.95
+    assert not scores.is_outlier[~truth].any()
+    (group,) = scores.groups
+    np.testing.assert_array_equal(group.members, np.flatnonzero(scores.is_outlier))
+    assert group.axes[0] == 0
+    assert group.are_misfits > 0.6
