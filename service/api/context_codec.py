@@ -15,8 +15,8 @@ from service.api.schemas import (
     PortableMoments,
 )
 from service.bundle.store import Bundle
+from service.core.decide.calibration import MOST_KNOTS, Calibration
 from service.core.detect import fit
-from service.core.detect.calibration import MOST_KNOTS, Calibration
 from service.core.detect.context import Context
 from service.core.detect.density_ratio import MOST_IMAGES, Kernel
 from service.core.detect.gaussian import Fit

@@ -9,8 +9,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from service.core.decide.groups import Group
 from service.core.detect.context import Context
-from service.core.detect.groups import Group
 from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores
 from service.core.types import Float32Array, Float64Array

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.core.detect.calibration import Calibration
+from service.core.decide.calibration import Calibration
 from service.core.detect.density_ratio import Kernel
 from service.core.detect.gaussian import Fit
 from service.core.detect.moments import Moments

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import chi2
 
-from service.core.detect.calibration import FEWEST
+from service.core.decide.calibration import FEWEST
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named
 from service.core.detect.gaussian import Fit

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from service.core.detect.calibration import Calibration, calibrate
+from service.core.decide.calibration import Calibration, calibrate
 from service.core.detect.context import Context
 from service.core.detect.estimators import Estimator, estimator_of
 from service.core.detect.gaussian import mahalanobis_squared

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from service.core.decide.groups import Group, find_groups, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
 from service.core.detect.fit import check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
-from service.core.detect.groups import Group, find_groups, find_kinds
 from service.core.detect.ood import is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from service.core.detect.calibration import FEWEST, MOST_KNOTS, calibrate
+from service.core.decide.calibration import FEWEST, MOST_KNOTS, calibrate
 
 POPULATION = 3 + 6 * stats.f.rvs(4, 12, size=250, random_state=99)
 

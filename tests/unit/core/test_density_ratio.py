@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from service.core.detect.calibration import calibrate
+from service.core.decide.calibration import calibrate
 from service.core.detect.density_ratio import (
     BASE_WEIGHT,
     MOST_IMAGES,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.core.detect.groups import find_groups, likeness, probability_of_misfits
+from service.core.decide.groups import find_groups, likeness, probability_of_misfits
 
 D = 5
 FLOOR = np.full(D, 0.005)
