@@ -24,6 +24,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
+from service.core.decide.calibration import MOST_KNOTS
 from service.core.detect import density_ratio
 from service.core.detect.estimators import ESTIMATORS
 from service.core.explain import minimal_sets, shapley_density_ratio
@@ -89,8 +90,7 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     explains |= isinstance(options, ScoreOptions) and options.attributions != "none"
     # What stays until the end.
     size = images * (UPLOAD + STATISTICS * values) + request.unpacked_bytes
-    # The sum of outer products, the kernel's images: what a context of this bundle is made of.
-    size += len(request.contexts) * CONTEXT_VALUE * (2 * manifest.latent_dim**2 + 200 * (manifest.latent_dim + 1))
+    size += len(request.contexts) * _context(bundle)
     if explains:
         size += len(request.images) * (REASONS * values + record_sizes.SENTENCE)
     if isinstance(options, EditOptions) or (isinstance(options, ExplainOptions) and shown):
@@ -109,6 +109,12 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
         _reasons(images, bundle) if explains else 0,
         _answer(answer_bytes(request, bundle), shown, bundle, form),
     )
+
+
+def _context(bundle: Bundle) -> int:
+    """Return the bytes of a context: covariances, the sum of outer products, the kernel's images, the calibration."""
+    dims = bundle.manifest.latent_dim
+    return CONTEXT_VALUE * (3 * dims**2 + density_ratio.MOST_IMAGES * (dims + 1) + 2 * MOST_KNOTS)
 
 
 def of_latents(count: int, bundle: Bundle, form: Form = "pieces") -> int:
@@ -192,7 +198,7 @@ def answer_bytes(request: ImagesRequest[Any], bundle: Bundle) -> int:
         # The errors of images that cannot be used come in every answer; their text is that of few.
         return texts + images * record_sizes.ITEM + count * record_sizes.picture_item(bundle)
     if isinstance(options, FitOptions):
-        return texts + images * record_sizes.ITEM + CONTEXT_VALUE * 200 * (bundle.manifest.latent_dim + 1)
+        return texts + images * record_sizes.ITEM + _context(bundle)
     return texts + images * record_sizes.encoded_item(bundle)
 
 

@@ -26,8 +26,8 @@ FEWEST, MOST = 4, 2_000
 SHAPE = 6.0
 # Tails of the normal scores and their prior. The heavy ones are natural variation; images of a rule have light ones.
 TAILS, TAIL_PRIOR = np.array([3.0, 6.0, 12.0, 40.0, 1e4]), np.array([0.2, 0.2, 0.2, 0.22, 0.18])
-# A tail's prior is multiplied by (OVERLAP * spread / distance of the population) ** power, up to 1: where the
-# population lies a hundred spreads away, the images obey a rule.
+# A tail's prior is multiplied by (OVERLAP * spread / distance of the population) ** power. A population a hundred
+# spreads away shows that the images obey a rule. The ratio is at most LARGEST_OVERLAP.
 OVERLAP, LARGEST_OVERLAP, OVERLAP_POWER = 30.0, 4.0, np.array([1.0, 0.5, 0.0, 0.0, 0.0])
 # Shares of outliers and their prior. Most batches have none.
 SHARES = np.array([0.003, 0.015, 0.05, 0.12, 0.22, 0.36])

@@ -13,8 +13,8 @@ from scipy import stats
 
 from service.core.types import BoolArray, Float64Array, IndexArray
 
-# A group is alike where the rest's centre lies so many of the group's own variances away, on one latent: the square of
-# that distance is even odds.
+# The odds that a group is alike are even if the rest's centre lies at this squared distance on one latent, in the
+# group's own variance.
 ALIKE = 8.0
 # A group is reported from this probability of being alike.
 REPORTED = 0.5

@@ -45,8 +45,8 @@ BoolArray = NDArray[np.bool_]
 # A function from points (n, d) and the noise floor (d,) to the moments of the normal ones.
 MomentsFit = Callable[[Float64Array, Float64Array], Fit]
 
-# The weights of the ensemble, chosen on validation contexts: `density_ratio` moves over a few nats where the Gaussians
-# move over hundreds.
+# The weights of the ensemble were chosen on validation contexts. `density_ratio` has most of the weight, since its odds
+# move over a few nats where the Gaussians' move over hundreds.
 ROBUST_WEIGHT, MIXTURE_WEIGHT, RATIO_WEIGHT = 0.2, 0.2, 0.6
 # The spread of squared distances and of density ratios that the encoder's noise may cause: that of one latent.
 NOISE_DISTANCE, NOISE_RATIO = 1.5, 0.15
@@ -202,21 +202,25 @@ class Ensemble(DensityRatio):
         if context.robust is None:
             return ratio
         background = background_fit(context, units)
-        odds = RATIO_WEIGHT * ratio
-        for fit, weight in ((context.robust, ROBUST_WEIGHT), (normal_fit(context, units), MIXTURE_WEIGHT)):
-            odds += weight * tempered_log_odds(points, fit, background)
-        return odds
+        robust_odds = tempered_log_odds(points, context.robust, background)
+        mixture_odds = tempered_log_odds(points, normal_fit(context, units), background)
+        return _pool(ratio, mixture_odds, robust_odds)
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         ratio = super().shapley_odds(points, context, units)
         if context.robust is None:
             return ratio
         background = background_fit(context, units)
-        shares = RATIO_WEIGHT * ratio
-        for fit, weight in ((context.robust, ROBUST_WEIGHT), (normal_fit(context, units), MIXTURE_WEIGHT)):
-            power = population_power(fit, background)
-            shares += weight * shapley_gaussian.shapley_odds(points, fit, background, power)
-        return shares
+        robust_shares, mixture_shares = (
+            shapley_gaussian.shapley_odds(points, fit, background, population_power(fit, background))
+            for fit in (context.robust, normal_fit(context, units))
+        )
+        return _pool(ratio, mixture_shares, robust_shares)
+
+
+def _pool(ratio: Float64Array, mixture: Float64Array, robust: Float64Array) -> Float64Array:
+    """Return the weighted mean of what three estimators say, log odds (n,) or their Shapley values (n, d)."""
+    return RATIO_WEIGHT * ratio + MIXTURE_WEIGHT * mixture + ROBUST_WEIGHT * robust
 
 
 ESTIMATORS: dict[EstimatorName, Estimator] = {

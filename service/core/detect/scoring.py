@@ -73,9 +73,8 @@ def score(
     """Score `latents` (n, 2, L), mean and logvar, against each other, `reference` (m, 2, L), or a fitted `context`.
 
     An image is flagged where its outlier probability exceeds `threshold`. With `fdr` instead, the largest top-ranked
-    set is
-    flagged whose mean of (1 - outlier probability) is at most `fdr`. An out-of-distribution image, by its `ood_ratio`
-    (n,), ranks above the others, is always flagged and takes no part in the context.
+    set is flagged whose mean of (1 - outlier probability) is at most `fdr`. An out-of-distribution image, by its
+    `ood_ratio` (n,), ranks above the others, is always flagged and takes no part in the context.
 
     Raises InvalidOption, ShapeMismatch, InvalidInput (no images, or latents that are not finite) and ContextTooSmall
     (an empty reference).
