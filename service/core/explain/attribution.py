@@ -1,7 +1,8 @@
 """Attributions: what each latent contributes to an image's distance and to its log odds of being an outlier.
 
 Latents are the encoder's, (n, 2, L), or their means, (n, L). Points (n, d) and fits are in population units over the
-live latents. With delta = x - location, Omega = covariance^-1 and g = Omega delta the squared distance is D2 = delta' g.
+live latents. With delta = x - location, Omega = covariance^-1 and g = Omega delta the squared distance is
+D2 = delta' g.
 Dead latents are 0 in every result.
 
 Everything is about the context's own moments, whatever the estimator. The distance to the moments of the other images,
