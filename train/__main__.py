@@ -9,6 +9,7 @@ from typing import get_args
 
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from train import commands
+from train.benchmarks import commands as benchmark_commands
 from train.commands import RENDERED, RUNS
 from train.config.presets import PRESETS
 from train.reports import experiments
@@ -18,6 +19,7 @@ DATA = RENDERED["shapes3d"]
 SAMPLE_BATCH = Path("tests/data/shapes3d_batch.zip")
 BENCHMARK, CALIBRATION = RUNS / "benchmark", RUNS / "calibration"
 SEEDS = RESULTS / "shapes3d_beta_tcvae" / experiments.SEEDS
+SPRITES = Path("service/bundles/dsprites")
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
 
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     sample_parser.add_argument("--out", type=Path, default=SAMPLE_BATCH)
 
     seed_parser = command(
-        "seed-case", commands.seed_case, "the seed's outlier case on a bundle, over many random draws"
+        "seed-case", benchmark_commands.seed_case, "the seed's outlier case on a bundle, over many random draws"
     )
     seed_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     seed_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     seed_parser.add_argument("--seed", type=int, default=0)
 
     benchmark_parser = command(
-        "benchmark", commands.benchmark, "every method on random labelled contexts, encoded by a bundle"
+        "benchmark", benchmark_commands.benchmark, "every method on random labelled contexts, encoded by a bundle"
     )
     benchmark_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     benchmark_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
@@ -116,15 +118,21 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     calibration_parser = command(
-        "calibration", commands.calibration, "whether probabilities and flags are right, on simulated batches"
+        "calibration",
+        benchmark_commands.calibration,
+        "whether probabilities, flags and ranks are right, on batches of many kinds",
     )
     calibration_parser.add_argument("--out", type=Path, default=CALIBRATION, help=f"directory (default: {CALIBRATION})")
     calibration_parser.add_argument("--batches", type=int, default=24, help="of every cell with outliers (default: 24)")
+    calibration_parser.add_argument(
+        "--contexts", type=int, default=24, help="of every cell of the other families (default: 24)"
+    )
+    calibration_parser.add_argument("--sprites", type=Path, default=SPRITES, help=f"bundle (default: {SPRITES})")
     calibration_parser.add_argument("--seed", type=int, default=1)
     calibration_parser.add_argument("--estimator", choices=get_args(EstimatorName), default=DEFAULT_ESTIMATOR)
 
     digits_parser = command(
-        "digits", commands.digits, "batches of one handwritten digit with some of another, on a bundle"
+        "digits", benchmark_commands.digits, "batches of one handwritten digit with some of another, on a bundle"
     )
     digits_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     digits_parser.add_argument(

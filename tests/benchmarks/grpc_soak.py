@@ -23,6 +23,7 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 import calls
+from measurements import save
 from serving import serve
 
 from service.protos.misfit.v1 import misfit_pb2 as pb
@@ -67,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--chunk", type=int, default=500, help="images in a message")
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     arguments = parser.parse_args()
     limits = {"MISFIT_MAX_STREAM_IMAGES": str(arguments.images), "MISFIT_TIMEOUT_SECONDS": "3600"}
     with tempfile.TemporaryDirectory() as scratch, serve(Path(scratch) / "log", limits) as served:
@@ -84,6 +86,11 @@ def main() -> None:
         for name, low, high in zip(names, before, watch.highest, strict=True):
             print(f"  {name:<10} {low / MIB:6.0f} MiB before, {high / MIB:6.0f} at most: +{(high - low) / MIB:.0f} MiB")
         print(f"  together: +{(sum(watch.highest) - sum(before)) / MIB:.0f} MiB")
+        growth = {
+            name: {"before_mib": low / MIB, "highest_mib": high / MIB}
+            for name, low, high in zip(names, before, watch.highest, strict=True)
+        }
+        save(arguments.out, {"images": items, "images_a_message": arguments.chunk, "processes": growth})
 
 
 if __name__ == "__main__":

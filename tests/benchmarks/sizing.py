@@ -23,6 +23,7 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from bodies import Body, encoded, npy, zipped
 from grpc_soak import Watch
+from measurements import save
 from serving import Served, serve
 
 SAMPLE_BATCH = Path(__file__).parents[1] / "data" / "shapes3d_batch.zip"
@@ -63,7 +64,9 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000, help="images in one request")
-    count = parser.parse_args().images
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
+    arguments = parser.parse_args()
+    count, rows = arguments.images, []
     limits = {"MISFIT_MAX_IMAGES": str(count), "MISFIT_MAX_ROWS_IN_FLIGHT": str(2 * count)}
     print(f"{'request':34} {'images':>7} {'body MiB':>9} {'images/core-s':>14} {'KiB an image':>13} {'peak MiB':>9}")
     # A service of its own for each kind of request: memory that one has freed would hide what the next one takes.
@@ -81,12 +84,17 @@ def main() -> None:
             post(served, path, body)
             watch.stop()
             seconds, peak = cpu_seconds(processes) - spent, sum(watch.highest)
-        name = f"{path} {body[0].rpartition('/')[2]}"
-        print(
-            f"{name:34} {size:7} {len(body[1]) / MIB:9.1f} {size / seconds:14.0f} "
-            f"{(peak - before) / 1024 / size:13.1f} {peak / MIB:9.0f}",
-            flush=True,
-        )
+        row = {
+            "request": f"{path} {body[0].rpartition('/')[2]}",
+            "images": size,
+            "body_mib": len(body[1]) / MIB,
+            "images_per_core_second": size / seconds,
+            "kib_per_image": (peak - before) / 1024 / size,
+            "peak_mib": peak / MIB,
+        }
+        rows.append(row)
+        print("{:34} {:7} {:9.1f} {:14.0f} {:13.1f} {:9.0f}".format(*row.values()), flush=True)
+    save(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Hold an image against what may be in it, run it as the pods do, and score the sample batch over HTTP and gRPC.
 
-    python tests/tools/container_image.py docker|buildah IMAGE
+    python tests/tools/container_image.py docker|buildah IMAGE [--out FILE]
 
 As the pods do: user 1034, no capabilities, the root file system read-only, /tmp the one place to write, in memory.
 Where there is no docker daemon, the image's root is mounted by buildah and entered with chroot, which takes root.
@@ -9,11 +9,11 @@ Where there is no GPU, it must serve without one, and refuse to with MISFIT_REQU
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -26,6 +26,7 @@ import calls
 import container_contents
 import numpy as np
 from container_contents import run
+from measurements import save
 from PIL import Image
 from serving import BOOT_SECONDS, STOP_SECONDS, Served, free_ports
 
@@ -144,12 +145,18 @@ def check_refusal(engine: str, image: str, log: Path) -> None:
 
 
 def main() -> None:
-    engine, image = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine", choices=["docker", "buildah"])
+    parser.add_argument("image")
+    parser.add_argument("--out", type=Path, help="also write the image's size and time to be ready to this JSON file")
+    arguments = parser.parse_args()
+    engine, image = arguments.engine, arguments.image
     bundle, has_cuda = container_contents.check(engine, image, USER)
     with tempfile.TemporaryDirectory() as scratch:
         start, log = time.perf_counter(), Path(scratch) / "log"
         with served(engine, image, log) as service:
-            print(f"it is ready after {time.perf_counter() - start:.1f} s, read-only and as user {USER}")
+            seconds = time.perf_counter() - start
+            print(f"it is ready after {seconds:.1f} s, read-only and as user {USER}")
             check_answers(service, bundle)
             if has_cuda and not has_gpu():
                 assert "no GPU can be used: the networks run on CPUExecutionProvider" in log.read_text()
@@ -157,6 +164,8 @@ def main() -> None:
         print(f"stopped by SIGTERM with exit code {service.process.returncode}")
         if not has_gpu():
             check_refusal(engine, image, log)
+    size = container_contents.size(engine, image)
+    save(arguments.out, {"size": size, "has_cuda": has_cuda, "seconds_until_ready": seconds})
 
 
 if __name__ == "__main__":

@@ -212,6 +212,26 @@ def report(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return entries
 
 
+def report_by_share(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return calibration by the share of outliers, over all kinds of inliers and causes."""
+    entries = []
+    for size in SIZES:
+        of_size = [each for each in outcomes if each.cell.size == size]
+        for count in sorted({each.cell.outliers for each in of_size}):
+            alike = [each for each in of_size if each.cell.outliers == count]
+            probability = np.concatenate([each.probability for each in alike])
+            truth = np.concatenate([each.is_outlier for each in alike])
+            entries.append(
+                {
+                    "size": size,
+                    "share": count / size,
+                    "calibration_error": calibration_error(probability, truth),
+                    "mean_probability": float(probability.mean()),
+                }
+            )
+    return entries
+
+
 def _entry(clean: Sequence[Outcome], dirty: Sequence[Outcome]) -> dict[str, Any]:
     everything = [*clean, *dirty]
     probability = np.concatenate([each.probability for each in everything])

@@ -50,8 +50,35 @@ def page(result: dict[str, Any]) -> str:
         "![Found by share of outliers](found.png)",
         "",
         *table(_COLUMNS, map(_row, result["entries"])),
+        "",
+        "## By the share of outliers",
+        "",
+        "Over all inliers and causes. The mean probability should be the share.",
+        "",
+        *table(
+            ("images", "outliers", "mean probability", "calibration error"),
+            (
+                (str(e["size"]), f"{e['share']:.1%}", f"{e['mean_probability']:.1%}", f"{e['calibration_error']:.3f}")
+                for e in result["by_share"]
+            ),
+        ),
+        "",
+        "## Ranks in other families of contexts",
+        "",
+        "Mean AUROC over 2, 7 and 20% outliers. `train/benchmarks/families.py` says what the families are; all methods "
+        "see the same latents.",
+        "",
+        *_families(result["families"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _families(entries: list[Entry]) -> list[str]:
+    methods = list(entries[0]["auroc"])
+    return table(
+        ("family", "contexts", *methods),
+        ([e["family"], str(e["contexts"]), *(f"{e['auroc'][name]:.3f}" for name in methods)] for e in entries),
+    )
 
 
 def _row(entry: Entry) -> list[str]:

@@ -55,8 +55,10 @@ def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, p
     if SMALLEST <= len(members) <= len(points) - SMALLEST:
         apart = _distances_apart(points[flagged], points[~flagged], floor)
         if likeness(apart) >= REPORTED:
+            axes = _name_axes(apart)
+            members = members[_belong(points[flagged], points[~flagged], int(axes[0]))]
             share = len(members) / len(points)
-            return [Group(members, _name_axes(apart), share, probability_of_misfits(len(members), len(points)))]
+            return [Group(members, axes, share, probability_of_misfits(len(members), len(points)))]
     return find_kinds(points, floor, population)
 
 
@@ -104,12 +106,21 @@ def probability_of_misfits(members: int, size: int) -> float:
 
 
 def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Array) -> Float64Array:
-    """Return the squared distance (d,) of the rest's median from the group's mean on each axis, in the group's own
-    variance.
+    """Return the squared distance (d,) of the rest's median from the group's on each axis, in the group's own variance.
+
+    Medians: an image that was flagged for another reason must not hide what the others have in common.
     """
-    count = len(group)
-    variance = (count * group.var(axis=0) + PRIOR_IMAGES) / count + floor
-    return np.asarray(np.square(np.median(rest, axis=0) - group.mean(axis=0)) / variance)
+    centre = np.median(group, axis=0)
+    deviation = stats.median_abs_deviation(group, axis=0, scale="normal")
+    variance = np.square(deviation) + PRIOR_IMAGES / len(group) + floor
+    return np.asarray(np.square(np.median(rest, axis=0) - centre) / variance)
+
+
+def _belong(group: Float64Array, rest: Float64Array, axis: int) -> BoolArray:
+    """Return which points of a group (m, d) are nearer on `axis` to its median than half of the way to the rest's."""
+    centre = np.median(group[:, axis])
+    way = abs(np.median(rest[:, axis]) - centre)
+    return np.asarray(np.abs(group[:, axis] - centre) <= way / 2)
 
 
 def _name_axes(apart: Float64Array) -> IndexArray:

@@ -28,6 +28,16 @@ def test_flagged_images_that_are_alike_are_a_group():
     assert group.are_misfits > 0.99
 
 
+@pytest.mark.parametrize("strangers", [1, 2, 3])
+def test_images_that_were_flagged_for_another_reason_do_not_hide_a_group(strangers):
+    points, member = two_kinds(60, 9)
+    flagged = member.copy()
+    flagged[np.flatnonzero(~member)[:strangers]] = True
+    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    np.testing.assert_array_equal(group.members, np.flatnonzero(member))
+    assert group.axes[0] == 1
+
+
 def test_flagged_images_that_have_nothing_in_common_are_none():
     random = np.random.default_rng(1)
     points = np.vstack([0.1 * random.standard_normal((50, D)), 2 * random.standard_normal((8, D))])

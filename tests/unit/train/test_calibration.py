@@ -17,6 +17,7 @@ from train.benchmarks.calibration import (
     list_cells,
     measure,
     report,
+    report_by_share,
 )
 from train.reports.calibration import draw_found, draw_reliability, page
 
@@ -83,6 +84,18 @@ def test_the_report_counts_flags_discoveries_and_silence():
     }
 
 
+def test_calibration_by_share_is_over_all_kinds_and_causes():
+    outcomes = [
+        outcome(Cell("rule", 20, 1, "one"), [0, 0, 0, 1]),
+        outcome(Cell("gaussian", 20, 1, "several"), [0, 0, 0, 0]),
+        outcome(Cell("rule", 50, 0, "none"), [0, 0, 0, 0]),
+    ]
+    dirty, clean = report_by_share(outcomes)
+    assert (dirty["size"], dirty["share"]) == (20, 0.05)
+    assert dirty["mean_probability"] == pytest.approx((0.9 + 7 * 0.1) / 8)
+    assert (clean["share"], clean["calibration_error"]) == (0, pytest.approx(0.1))
+
+
 def test_a_rule_s_outliers_are_found():
     cell = Cell("rule", 50, 5, "several")
     result = measure(cell, draw(cell, 0, 0))
@@ -96,8 +109,11 @@ def test_the_page_and_the_figures_hold_every_kind(tmp_path):
     cells += [Cell(kind, size, 1, cause) for kind in KINDS for size in SIZES for cause in CAUSES]
     entries = report([outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells])
     result = {"estimator": "ensemble", "seed": 1, "batches": 1, "seconds": 1.0, "command": "c", "commit": "d00d"}
-    text = page(result | {"entries": entries})
-    assert text.count("\n| ") == 2 + len(entries)
+    outcomes = [outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells]
+    families = [{"family": "far", "contexts": 3, "auroc": {"ensemble": 0.9, "knn": 0.8}}]
+    text = page(result | {"entries": entries, "by_share": report_by_share(outcomes), "families": families})
+    assert text.count("\n| ") == 2 + len(entries) + 2 + 2 * len(SIZES) + 2 + 1
+    assert "| far | 3 | 0.900 | 0.800 |" in text
     for draw_figure, name in ((draw_reliability, "a.png"), (draw_found, "b.png")):
         draw_figure(entries, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5_000
