@@ -57,8 +57,9 @@ def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, p
         if likeness(apart) >= REPORTED:
             axes = _name_axes(apart)
             members = members[_belong(points[flagged], points[~flagged], int(axes[0]))]
-            share = len(members) / len(points)
-            return [Group(members, axes, share, probability_of_misfits(len(members), len(points)))]
+            if len(members) >= SMALLEST:
+                share = len(members) / len(points)
+                return [Group(members, axes, share, probability_of_misfits(len(members), len(points)))]
     return find_kinds(points, floor, population)
 
 

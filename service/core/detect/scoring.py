@@ -27,6 +27,8 @@ from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Floa
 from service.errors import InvalidInput, InvalidOption
 
 HEAVY_CONTAMINATION = 0.4
+# Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
+DOUBTFUL_SHARE = 0.5
 # A group that is more surely misfits than this is not called one of two kinds.
 CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
@@ -205,6 +207,13 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
         warnings.append(
             f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
             "send a reference set of normal images."
+        )
+    # The probabilities say themselves how often a threshold of 1/2 errs.
+    expected_errors = float(np.minimum(probability, 1 - probability)[~ood].sum())
+    if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability[~ood].sum()):
+        warnings.append(
+            f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are expected "
+            "to be wrong. Trust the ranks, or send a reference set of normal images."
         )
     reliability: Reliability = "low" if warnings else "high"
     return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))

@@ -38,6 +38,13 @@ def test_images_that_were_flagged_for_another_reason_do_not_hide_a_group(strange
     assert group.axes[0] == 1
 
 
+def test_two_flagged_images_that_are_alike_are_no_group():
+    points, member = two_kinds(60, 2)
+    flagged = member.copy()
+    flagged[np.flatnonzero(~member)[:1]] = True
+    assert find_groups(points, flagged, FLOOR, POPULATION) == []
+
+
 def test_flagged_images_that_have_nothing_in_common_are_none():
     random = np.random.default_rng(1)
     points = np.vstack([0.1 * random.standard_normal((50, D)), 2 * random.standard_normal((8, D))])

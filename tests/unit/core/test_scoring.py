@@ -105,10 +105,12 @@ def test_outliers_rank_first(population, estimator):
     assert scores.context.source == "batch"
     assert scores.context.size == len(latents)
     assert scores.context.estimator == estimator
-    assert scores.context.reliability == "high"
-    assert scores.context.warnings == ()
     is_first = scores.rank[truth] <= truth.sum()
     assert is_first.mean() >= (1.0 if estimator in ("mixture", "robust", "mcd") else 0.75)
+    # With these the outliers widen the moments that they are compared with: little is clear, and it may be said.
+    if estimator not in ("leave_one_out", "ledoit_wolf", "oas"):
+        assert scores.context.reliability == "high"
+        assert scores.context.warnings == ()
 
 
 def test_default_estimator_flags_the_outliers_and_little_else(population):
@@ -140,6 +142,22 @@ def test_heavy_contamination_asks_for_a_reference(population):
     assert context.contamination >= 0.4
     assert context.reliability == "low"
     assert any("reference" in warning for warning in context.warnings)
+
+
+def test_batches_without_a_gap_say_that_flags_are_doubtful(population):
+    """Heavy tails: outliers lie where normal images do too. Where a rule separates them, nothing is said."""
+    doubtful = certain = 0
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        mean = np.zeros((350, LIVE + DEAD))
+        tails = np.sqrt(random.chisquare(3, (350, 1)) / 3)
+        mean[:, :LIVE] = 0.25 * random.standard_normal((350, LIVE)) / tails
+        mean[:18, :LIVE] = random.standard_normal((18, LIVE))
+        doubtful += score(as_latents(mean), population).context.reliability == "low"
+        latents, _ = labelled_batch(350, 18, seed=seed)
+        certain += score(latents, population).context.reliability == "high"
+    assert doubtful >= 7
+    assert certain >= 7
 
 
 # --- degenerate contexts -------------------------------------------------------------------------
