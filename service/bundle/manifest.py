@@ -98,10 +98,15 @@ class Manifest(FrozenModel):
         return tuple(latent.index for latent in self.latents if latent.dead)
 
     @property
+    def can_check(self) -> bool:
+        """Return whether the model can tell how far an image is from everything that it knows."""
+        return DECODER in self.files or self.kind == "backbone"
+
+    @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
             can_decode=DECODER in self.files,
-            has_saliency=SALIENCY in self.files,
+            has_saliency=SALIENCY in self.files or self.kind == "backbone",
             has_uncertainty=self.kind == "vae",
         )
 

@@ -28,7 +28,10 @@ def to_npz(population: Population) -> bytes:
     if population.sample is not None:
         arrays["sample"] = population.sample.astype(np.float32)
     if population.familiarity is not None:
-        arrays["familiarity"] = np.array([population.familiarity.median, population.familiarity.high])
+        familiarity = population.familiarity
+        arrays["familiarity"] = np.array([familiarity.median, familiarity.high])
+        if familiarity != Familiarity(familiarity.median, familiarity.high):
+            arrays["familiarity_margin"], arrays["familiarity_error"] = familiarity.margin, familiarity.error
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
@@ -47,6 +50,9 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
             size = int(arrays["size"])
             sample = arrays["sample"].astype(np.float64) if "sample" in arrays else None
             familiarity = arrays["familiarity"].astype(np.float64) if "familiarity" in arrays else None
+            more: tuple[()] | tuple[float, str] = ()
+            if "familiarity_margin" in arrays:
+                more = float(arrays["familiarity_margin"]), str(arrays["familiarity_error"])
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise BundleCorrupt(f"{POPULATION} cannot be read: {error}.", EXPORT_AGAIN) from error
     shapes: dict[str, tuple[Float64Array, tuple[int, ...]]] = {
@@ -77,5 +83,7 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
                 "of the reconstruction errors, both positive.",
                 EXPORT_AGAIN,
             )
-        quantiles = Familiarity(*familiarity.tolist())
+        quantiles = Familiarity(*familiarity.tolist(), *more)
+        if not 0 < quantiles.margin < np.inf:
+            raise BundleCorrupt(f"{POPULATION}: the familiarity's margin is {quantiles.margin}.", EXPORT_AGAIN)
     return Population(location, covariance, posterior_variance, size, sample, quantiles)

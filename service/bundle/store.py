@@ -5,6 +5,8 @@
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): optional
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
     population.npz   the latents of the training population, and how well its images are redrawn
+    projection.npz   of a backbone bundle, whose encoder.onnx gives `features` float32 (N, C, h, w): how they become
+                     latents
     README.md        the model card, for people: no hash covers it, and it may be edited
 
 `export` writes bundles and `service` reads them, both through this module alone. Nothing is pickled.
@@ -20,8 +22,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from service.bundle import projection_file
 from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Version
 from service.bundle.population_file import POPULATION, from_npz, to_npz
+from service.bundle.projection_file import PROJECTION, Projection
 from service.core.population import DEAD_VARIANCE, Population
 from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 
@@ -32,33 +36,30 @@ REQUIRED_FILES = (ENCODER, POPULATION)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that passed every check of `load`."""
+    """A bundle that passed every check of `load`. Only backbone bundles have a projection."""
 
     directory: Path
     manifest: Manifest
     population: Population
+    projection: Projection | None = None
 
 
 def write(
     directory: Path,
     manifest: Manifest,
-    graphs: Mapping[str, bytes],
+    files: Mapping[str, bytes],
     population: Population,
     card: str = "",
 ) -> Bundle:
     """Write a bundle, after reading it back: either the whole bundle or nothing.
 
-    `graphs` maps file names to ONNX bytes. `manifest.files` and `manifest.bundle_id` are filled in here. A bundle that
-    exists at `directory` is replaced, with its model card.
+    `files` maps names to contents: the ONNX graphs, and what else belongs to the bundle. `manifest.files` and
+    `manifest.bundle_id` are filled in here. A bundle that exists at `directory` is replaced, with its model card.
     Raises FileExistsError where `directory` holds anything but a bundle, and what `load` raises.
     """
     directory = directory.resolve()
-    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
-        raise FileExistsError(
-            f"{directory} holds files but no {MANIFEST}: it is not a bundle and is left alone. "
-            "Name a new or empty directory, or an older bundle to replace."
-        )
-    contents = {**graphs, POPULATION: to_npz(population)}
+    check_writable(directory)
+    contents = {**files, POPULATION: to_npz(population)}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = manifest.model_copy(update={"files": hashes})
     manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
@@ -78,6 +79,17 @@ def write(
     return replace(bundle, directory=directory)
 
 
+def check_writable(directory: Path) -> None:
+    """Raise FileExistsError where `directory` holds anything but a bundle."""
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file. Name a directory.")
+    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
+        raise FileExistsError(
+            f"{directory} holds files but no {MANIFEST}: it is not a bundle and is left alone. "
+            "Name a new or empty directory, or an older bundle to replace."
+        )
+
+
 def load(directory: Path) -> Bundle:
     """Read and verify the bundle at `directory`.
 
@@ -85,11 +97,12 @@ def load(directory: Path) -> Bundle:
     checked when the graphs are opened, in `service/inference/onnx_runtime.py`.
     """
     manifest = _read_manifest(directory)
-    for name in REQUIRED_FILES:
+    required = (*REQUIRED_FILES, PROJECTION) if manifest.kind == "backbone" else REQUIRED_FILES
+    for name in required:
         if name not in manifest.files:
             raise BundleCorrupt(
                 f"{directory / MANIFEST} does not list {name}.",
-                f"A bundle of version {FORMAT_VERSION} lists {', '.join(REQUIRED_FILES)}: export it again.",
+                f"A bundle of version {FORMAT_VERSION} lists {', '.join(required)}: export it again.",
             )
     for name, expected in manifest.files.items():
         digest = hashlib.sha256(_read(directory / name)).hexdigest()
@@ -112,7 +125,11 @@ def load(directory: Path) -> Bundle:
             f"{POPULATION} it is {dead} that vary by less than {DEAD_VARIANCE}.",
             "Export the bundle again.",
         )
-    return Bundle(directory, manifest, population)
+    projection = None
+    if manifest.kind == "backbone":
+        measured = sum(latent.unit is not None for latent in manifest.latents)
+        projection = projection_file.from_npz(_read(directory / PROJECTION), manifest.latent_dim, measured)
+    return Bundle(directory, manifest, population, projection)
 
 
 def _read(path: Path) -> bytes:

@@ -6,12 +6,19 @@ from pydantic import Field
 
 from service.frozen_model import FrozenModel
 
+CONTENT = "content"
+
 
 class Latent(FrozenModel):
-    """One latent dimension. It is named after the generative factor that it follows, where that is known."""
+    """One latent dimension. It is named after the generative factor that it follows, where that is known.
+
+    A latent with a `unit` is measured: more of it means more of what its name says. Latents of the factor CONTENT tell
+    what a picture shows, and mean nothing one by one.
+    """
 
     index: int = Field(ge=0)
     name: str
     factor: str | None = None
     mutual_information: float | None = None  # nats, with `factor`
     dead: bool
+    unit: str | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -18,14 +18,20 @@ SAMPLE_SIZE = 1_000
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How well the model redraws held-out images of the population: quantiles of `ood.reconstruction_error`.
+    """How well the model knows held-out images of the population: quantiles of their error.
 
     median  the error of an ordinary image
     high    the 0.999 quantile
+    margin  how many times `high` the error of an out-of-distribution image is
+    error   what the error is: by default `ood.reconstruction_error`
     """
 
     median: float
     high: float
+    # It leaves room for images of the same kind that came another way than the population did: through another camera,
+    # renderer, size or compression.
+    margin: float = 3.0
+    error: str = "reconstruction error"
 
     @classmethod
     def of(cls, errors: NDArray[np.floating]) -> Self:

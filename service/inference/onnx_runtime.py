@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from service.core.detect.ood import reconstruction_error
 from service.core.types import Float32Array
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.images.spec import Uint8Array
+from service.inference.backbone import BackboneHead
 from service.inference.hardware import has_gpu
 from service.inference.protocol import CheckedLatents
 
@@ -47,9 +49,10 @@ class OnnxNetworks:
         self.capabilities: Capabilities = manifest.capabilities
         names = [ENCODER]
         names += [DECODER] if self.capabilities.can_decode else []
-        names += [SALIENCY] if self.capabilities.has_saliency else []
+        names += [SALIENCY] if SALIENCY in manifest.files else []
+        self._head = None if bundle.projection is None else BackboneHead(bundle.projection)
         with_gpu = require_gpu or has_gpu()
-        self._sessions = {name: _open_session(bundle.directory / name, with_gpu) for name in names}
+        self._sessions = {name: open_session(bundle.directory / name, with_gpu) for name in names}
         self.provider: str = self._sessions[ENCODER].get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
@@ -82,16 +85,24 @@ class OnnxNetworks:
 
     def encode(self, images: Uint8Array) -> Float32Array:
         """Encode images, uint8 (N, H, W, C), to latents float32 (N, 2, L): mean, logvar."""
-        encoder = self._get_session(ENCODER)
-        (latents,) = self._run_tiles(lambda tile: (_run(encoder, "images", tile),), images)
+        encoder, head = self._get_session(ENCODER), self._head
+
+        def encode(tile: Uint8Array) -> tuple[Float32Array]:
+            output = _run(encoder, "images", tile)
+            return (output if head is None else head.latents(tile, output),)
+
+        (latents,) = self._run_tiles(encode, images)
         return latents
 
     def encode_checked(self, images: Uint8Array) -> CheckedLatents:
-        """Encode images, uint8 (N, H, W, C), and measure how far off the image decoded from the means is.
+        """Encode images, uint8 (N, H, W, C), and measure how far each is from everything that the model knows.
 
-        Raises BundleMissing where the bundle has no decoder.
+        Raises BundleMissing where the bundle has neither a decoder nor a projection.
         """
-        encoder, decoder = self._get_session(ENCODER), self._get_session(DECODER)
+        encoder, head = self._get_session(ENCODER), self._head
+        if head is not None:
+            return CheckedLatents(*self._run_tiles(partial(_project_checked, encoder, head), images))
+        decoder = self._get_session(DECODER)
 
         def check(tile: Uint8Array) -> tuple[Float32Array, Float32Array]:
             latents = _run(encoder, "images", tile)
@@ -114,6 +125,10 @@ class OnnxNetworks:
 
         Raises BundleMissing where the bundle has no saliency graph.
         """
+        if (head := self._head) is not None:
+            encoder = self._get_session(ENCODER)
+            (maps,) = self._run_tiles(lambda tile: (head.saliency(_run(encoder, "images", tile)),), images)
+            return maps
         saliency = self._get_session(SALIENCY)
         (maps,) = self._run_tiles(lambda tile: (_run(saliency, "images", tile),), images)
         return maps
@@ -142,12 +157,21 @@ class OnnxNetworks:
         return tuple(np.concatenate(outputs) for outputs in zip(*tiles, strict=True))
 
 
+def _project_checked(
+    encoder: ort.InferenceSession, head: BackboneHead, tile: Uint8Array
+) -> tuple[Float32Array, Float32Array]:
+    """Return the latents (n, 2, L) of a tile, and how far off the collection's span its features are (n,)."""
+    features = _run(encoder, "images", tile)
+    return head.latents(tile, features), head.foreignness(features)
+
+
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:
     (result,) = session.run(None, {name: tile})
     return np.asarray(result)
 
 
-def _open_session(path: Path, with_gpu: bool) -> ort.InferenceSession:
+def open_session(path: Path, with_gpu: bool) -> ort.InferenceSession:
+    """Open a graph. Raises BundleCorrupt where ONNX Runtime cannot."""
     options = ort.SessionOptions()
     # One thread a tile, as many tiles at a time as there are CPUs. Several threads on one tile would meet after
     # every layer, and all wait, or spin, for the one whose CPU another process has.
@@ -169,8 +193,11 @@ def _check_graph(session: ort.InferenceSession, name: str, manifest: Manifest) -
     image, latent_dim = manifest.image.shape, manifest.latent_dim
     tensors = [*session.get_inputs(), *session.get_outputs()]
     grid = tensors[-1].shape[-2:]  # of the heat maps: any size
+    encoded = ("latents", "tensor(float)", (2, latent_dim))
+    if manifest.kind == "backbone":
+        encoded = ("features", "tensor(float)", tuple(tensors[-1].shape[1:]))  # the projection knows how many
     expected = {
-        ENCODER: [("images", "tensor(uint8)", image), ("latents", "tensor(float)", (2, latent_dim))],
+        ENCODER: [("images", "tensor(uint8)", image), encoded],
         DECODER: [("latents", "tensor(float)", (latent_dim,)), ("images", "tensor(uint8)", image)],
         SALIENCY: [("images", "tensor(uint8)", image), ("saliency", "tensor(float)", (latent_dim, *grid))],
     }[name]

@@ -122,8 +122,8 @@ class ChunkedInference:
 
     @property
     def _familiarity(self) -> Familiarity | None:
-        """Return the population's reconstruction errors; None without a decoder, as nothing can be compared then."""
-        return self.bundle.population.familiarity if self.networks.capabilities.can_decode else None
+        """Return the population's errors; None where the model has nothing to compare an image with."""
+        return self.bundle.population.familiarity if self.bundle.manifest.can_check else None
 
     async def _encode_chunk(
         self,

@@ -20,7 +20,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from service.core.detect import ood
 from service.core.detect.ood import is_ood
 from service.core.detect.scoring import Scores, score
 from service.core.types import EstimatorName
@@ -137,7 +136,7 @@ def score_as_served(
 def ood_ratio_of(material: Material) -> FloatArray | None:
     """Return the ood_ratio (N,) of all images, as the service computes it."""
     familiarity = material.population.familiarity
-    return None if familiarity is None else material.reconstruction_error / (ood.MARGIN * familiarity.high)
+    return None if familiarity is None else material.reconstruction_error / (familiarity.margin * familiarity.high)
 
 
 def measure(

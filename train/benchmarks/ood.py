@@ -33,7 +33,7 @@ def measure(material: Material, networks: OnnxNetworks, images: Uint8Array, seed
     familiarity = material.population.familiarity
     if familiarity is None:
         return None
-    known = material.reconstruction_error / (ood.MARGIN * familiarity.high)
+    known = material.reconstruction_error / (familiarity.margin * familiarity.high)
     kinds: dict[str, dict[str, Any]] = {}
     judged: list[tuple[FloatArray, FloatArray]] = []
     for number, kind in enumerate(KINDS | HARD_KINDS):
@@ -53,7 +53,7 @@ def measure(material: Material, networks: OnnxNetworks, images: Uint8Array, seed
     ood_ratio = np.concatenate([values for _, values in judged])
     return {
         "images_a_kind": IMAGES_A_KIND,
-        "margin": ood.MARGIN,
+        "margin": familiarity.margin,
         "auroc": _auroc(ood_ratio, known),
         "found": float(ood.is_ood(ood_ratio).mean()),
         "known_images": len(known),

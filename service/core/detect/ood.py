@@ -17,10 +17,6 @@ from numpy.typing import NDArray
 from service.core.population import Familiarity
 from service.core.types import Float64Array
 
-# The limit, in units of the population's high quantile. It leaves room for images of the same kind that came another
-# way than the population did: through another camera, renderer, size or compression.
-MARGIN = 3.0
-
 
 def is_ood(ood_ratio: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return which images (n,) are out of distribution, from their error in units of the limit."""
@@ -33,10 +29,12 @@ class OodCheck:
 
     ood_ratio     (n,)  reconstruction error in units of the limit
     times_median  (n,)  reconstruction error in units of the population's median
+    error         what the error is, in words
     """
 
     ood_ratio: Float64Array
     times_median: Float64Array
+    error: str = "reconstruction error"
 
     @property
     def is_ood(self) -> NDArray[np.bool_]:
@@ -46,7 +44,7 @@ class OodCheck:
     def reason(self, row: int) -> str:
         """Return one sentence on why the image in that row is out of distribution."""
         times = f"{self.times_median[row]:.2g}" if self.times_median[row] < 10 else f"{self.times_median[row]:,.0f}"
-        return f"outside what the model has seen: reconstruction error {times} times the population's median"
+        return f"outside what the model has seen: {self.error} {times} times the population's median"
 
     @classmethod
     def concatenate(cls, checks: Sequence[Self]) -> Self:
@@ -54,13 +52,14 @@ class OodCheck:
         return cls(
             np.concatenate([check.ood_ratio for check in checks]),
             np.concatenate([check.times_median for check in checks]),
+            checks[0].error,
         )
 
 
 def check(error: NDArray[np.floating], familiarity: Familiarity) -> OodCheck:
-    """Compare the `reconstruction_error` (n,) of images with the population's."""
+    """Compare the errors (n,) of images, such as their `reconstruction_error`, with the population's."""
     exact = error.astype(np.float64)
-    return OodCheck(exact / (MARGIN * familiarity.high), exact / familiarity.median)
+    return OodCheck(exact / (familiarity.margin * familiarity.high), exact / familiarity.median, familiarity.error)
 
 
 def reconstruction_error(images: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> Float64Array:

@@ -1,0 +1,71 @@
+"""projection.npz: how a backbone's features become latents. Every value is checked when the file is read."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+
+from service.core.types import Float64Array
+from service.errors import BundleCorrupt
+
+PROJECTION = "projection.npz"
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Linear maps from the C pooled features and the P measured properties of an image to its K + P latents.
+
+    mean, principal  (C,), (C, p)  the collection's centre, and orthonormal axes of what its images span
+    axes             (C, K)        content latents: (features - mean) @ axes
+    property_mean    (P,)          property latents: (property - mean) / spread
+    property_spread  (P,)
+    logvar           (K + P,)      how exactly each latent is known
+    """
+
+    mean: Float64Array
+    principal: Float64Array
+    axes: Float64Array
+    property_mean: Float64Array
+    property_spread: Float64Array
+    logvar: Float64Array
+
+
+def to_npz(projection: Projection) -> bytes:
+    """Return the file's content, in float32."""
+    buffer = BytesIO()
+    np.savez(buffer, **{name: values.astype(np.float32) for name, values in vars(projection).items()})
+    return buffer.getvalue()
+
+
+def from_npz(content: bytes, latent_dim: int, properties: int) -> Projection:
+    """Return the projection to `latent_dim` latents, `properties` of them measured, that the file holds.
+
+    Raises BundleCorrupt unless every array is finite and of the right shape, and every spread is positive.
+    """
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name].astype(np.float64) for name in Projection.__dataclass_fields__}
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleCorrupt(f"{PROJECTION} cannot be read: {error}.", "Learn the bundle again.") from error
+    channels, span = len(np.atleast_1d(arrays["mean"])), arrays["principal"].shape[-1:]
+    shapes = {
+        "mean": (channels,),
+        "principal": (channels, *span),
+        "axes": (channels, latent_dim - properties),
+        "property_mean": (properties,),
+        "property_spread": (properties,),
+        "logvar": (latent_dim,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            raise BundleCorrupt(
+                f"{PROJECTION}: {name} has shape {arrays[name].shape}, or values that are not finite; the manifest "
+                f"calls for finite values of shape {shape}.",
+                "Learn the bundle again.",
+            )
+    if (arrays["property_spread"] <= 0).any():
+        raise BundleCorrupt(f"{PROJECTION}: a property's spread is not positive.", "Learn the bundle again.")
+    return Projection(**arrays)

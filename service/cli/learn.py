@@ -1,0 +1,80 @@
+"""`misfit learn FOLDER --out BUNDLE`: a folder of photographs becomes a bundle."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
+from service.errors import MisfitError
+from service.learning import learn as learning
+
+# Files that could not be read are named up to this number.
+NAMED = 5
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the bundle to write.")
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path),
+    help="An ONNX graph: images uint8 (N, H, W, 3) to features (N, C, h, w). Default: EfficientNet-Lite0, shipped.",
+)
+@click.option("--axes", type=click.IntRange(1, 256), default=learning.AXES, show_default=True, help="Content latents.")
+def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
+    """Learn the photographs of FOLDER and the folders within it, and write a bundle to serve.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    path = backbone or BACKBONES / DEFAULT_BACKBONE / FEATURES
+    if not path.is_file():
+        raise click.BadParameter(f"{path} is no file; it takes an ONNX graph.", param_hint="--backbone")
+    bar: Any = None
+
+    def start(total: int) -> None:
+        nonlocal bar
+        bar = click.progressbar(length=total, label=f"reading {total:,} files", show_pos=True, file=sys.stderr)
+        bar.render_progress()
+
+    try:
+        learned = learning.learn(
+            folder, out, backbone=path, axes=axes, started=start, progress=lambda done: bar.update(done)
+        )
+    except MisfitError as error:
+        _finish(bar)
+        click.echo(f"error: {error.message} {error.hint}".rstrip(), err=True)
+        sys.exit(1)
+    except (FileExistsError, OSError) as error:
+        _finish(bar)
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _finish(bar)
+        click.echo("interrupted: the same command goes on from here", err=True)
+        sys.exit(INTERRUPTED)
+    _finish(bar)
+    for file, reason in learned.unreadable[:NAMED]:
+        click.echo(f"left out {file}: {reason}", err=True)
+    if len(learned.unreadable) > NAMED:
+        click.echo(f"left out {len(learned.unreadable) - NAMED} more files", err=True)
+    directory = learned.bundle.directory
+    click.echo(f"learned {learned.photographs:,} photographs into {directory}")
+    click.echo(f"what its axes mean: {directory / 'axes.png'}")
+    click.echo(f"serve it: MISFIT_BUNDLE={directory} bentoml serve service.app:Misfit")
+
+
+def _finish(bar: Any) -> None:
+    if bar is not None:
+        bar.render_finish()
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

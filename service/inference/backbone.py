@@ -1,0 +1,54 @@
+"""Backbone bundles: a pretrained network's features, projected to latents, and measured properties beside them.
+
+A content latent is linear in the pooled features, which are a mean over positions. So its heat map is exact: the
+contributions of all positions add up to the latent (class activation mapping, Zhou et al. 2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.projection_file import Projection
+from service.core.axes import residuals
+from service.core.types import Float32Array
+from service.images import properties
+from service.images.spec import Uint8Array
+
+
+@dataclass(frozen=True)
+class BackboneHead:
+    """What comes after the backbone."""
+
+    projection: Projection
+
+    def latents(self, images: Uint8Array, features: NDArray[np.float32]) -> Float32Array:
+        """Return latents (n, 2, L), mean and logvar, of images (n, H, W, 3) with features (n, C, h, w)."""
+        return self.latents_of(pool(features), properties.measure(images))
+
+    def latents_of(self, pooled: NDArray[np.floating], measured: NDArray[np.floating]) -> Float32Array:
+        """Return latents (n, 2, L) of pooled features (n, C) and measured properties (n, P)."""
+        projection = self.projection
+        content = (pooled - projection.mean) @ projection.axes
+        means = np.hstack([content, (measured - projection.property_mean) / projection.property_spread])
+        return np.stack([means, np.broadcast_to(projection.logvar, means.shape)], axis=1).astype(np.float32)
+
+    def foreignness(self, features: NDArray[np.float32]) -> Float32Array:
+        """Return how far off the collection's span the features (n, C, h, w) lie: squared distances (n,)."""
+        return residuals(pool(features), self.projection.mean, self.projection.principal).astype(np.float32)
+
+    def saliency(self, features: NDArray[np.float32]) -> Float32Array:
+        """Return heat maps (n, L, h, w) of features (n, C, h, w). Properties are of the whole image: theirs are 0."""
+        projection = self.projection
+        n, _, height, width = features.shape
+        centred = features - projection.mean[:, None, None].astype(np.float32)
+        content = np.einsum("nchw,ck->nkhw", centred, projection.axes.astype(np.float32), optimize=True)
+        measured = np.zeros((n, len(projection.property_mean), height, width), np.float32)
+        return np.concatenate([content / (height * width), measured], axis=1).astype(np.float32)
+
+
+def pool(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean over positions, (n, C), of features (n, C, h, w)."""
+    return np.asarray(features.mean(axis=(2, 3), dtype=np.float64))

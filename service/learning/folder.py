@@ -1,0 +1,67 @@
+"""The photographs of a folder tree: which files there are, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.errors import InvalidInput
+from service.images.decode import Limits, to_row
+from service.images.spec import Spec, Uint8Array
+
+# Endings of the formats that the service reads.
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# As the service takes by default.
+LIMITS = Limits(max_pixels=64_000_000, max_cost=512 * 1024 * 1024)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The pixels of those files that could be read, and why the others could not.
+
+    pixels  uint8 (k, H, W, 3)
+    read    (k,) positions among the files
+    errors  by position
+    """
+
+    pixels: Uint8Array
+    read: list[int]
+    errors: dict[int, str]
+
+
+def find(folder: Path) -> list[Path]:
+    """Return the image files of the tree below `folder`, sorted by path. Hidden files and folders are left out.
+
+    Raises InvalidInput where there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder} is no folder.", "Name the folder that holds the photographs.")
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not files:
+        raise InvalidInput(
+            f"{folder} holds no image file: none of its files ends in {', '.join(sorted(ENDINGS))}.",
+            "Name the folder that holds the photographs; folders within it are searched as well.",
+        )
+    return files
+
+
+def read(files: Sequence[Path], spec: Spec) -> Photographs:
+    """Read and decode files as the service does: EXIF's orientation, transparency on white, resized to `spec`."""
+    rows, positions, errors = [], [], {}
+    for position, file in enumerate(files):
+        try:
+            rows.append(to_row(file.read_bytes(), spec, "fit", LIMITS))
+            positions.append(position)
+        except (InvalidInput, OSError) as error:
+            errors[position] = getattr(error, "message", None) or str(error)
+    pixels = np.stack(rows) if rows else np.empty((0, *spec.shape), np.uint8)
+    return Photographs(pixels, positions, errors)

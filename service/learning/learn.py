@@ -1,0 +1,197 @@
+"""Learn a folder: features by a backbone, axes and population by statistics, and a bundle that the service serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.bundle import projection_file, store
+from service.bundle.backbone_file import PROVENANCE
+from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Parity
+from service.bundle.projection_file import PROJECTION, Projection
+from service.bundle.store import Bundle
+from service.core.axes import FeatureMoments, locality_preserving, residuals
+from service.core.latent import CONTENT, Latent
+from service.core.population import DEAD_VARIANCE, Familiarity, Population
+from service.core.types import EstimatorName, Float64Array
+from service.errors import InvalidInput
+from service.images.properties import PROPERTIES
+from service.inference.backbone import BackboneHead
+from service.inference.features import FeatureNetwork
+from service.learning import card, folder
+from service.learning.feature_cache import FeatureCache
+
+# Fewer photographs say too little about what is usual.
+FEWEST = 50
+AXES = 32
+# Principal axes that content latents are chosen from, and how many photographs each of either kind needs.
+PRINCIPAL, PHOTOGRAPHS_A_PRINCIPAL, PHOTOGRAPHS_AN_AXIS = 128, 3, 8
+# Photographs among which neighbours are looked for.
+NEIGHBOURHOOD = 4_000
+# Photographs are dealt to so many parts: how far off each part lies is measured by the others.
+FOLDS = 3
+# How exactly a latent is known, as a share of its variance over the collection. Properties count for less than content:
+# they say how a picture looks, not what it shows.
+CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.1, 0.5
+HIGH = 0.999
+SEED = 0
+ESTIMATOR: EstimatorName = "density_ratio"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The bundle, and what could not be read: path and reason."""
+
+    bundle: Bundle
+    photographs: int
+    unreadable: list[tuple[Path, str]]
+
+
+def learn(
+    source: Path,
+    out: Path,
+    *,
+    backbone: Path,
+    axes: int = AXES,
+    progress: Callable[[int], None] = lambda done: None,
+    started: Callable[[int], None] = lambda total: None,
+) -> Learned:
+    """Learn the photographs of the tree below `source` and write a verified bundle to `out`.
+
+    `started` is told the number of files, `progress` every number that is done. Interrupted, the next call goes on.
+
+    Raises InvalidInput (no photographs, too few, all alike), FileExistsError where `out` holds anything but a bundle,
+    and what FeatureNetwork raises.
+    """
+    files = folder.find(source)
+    network = FeatureNetwork(backbone)
+    store.check_writable(out)
+    cache = FeatureCache.beside(out, files, backbone)
+    started(len(files))
+    cache.fill(network, progress)
+    unreadable = [(files[position], error) for tile in cache.tiles() for position, error in tile.errors.items()]
+    count = len(files) - len(unreadable)
+    if count < FEWEST:
+        raise InvalidInput(
+            f"{source} holds {count} photographs that can be read"
+            + (f", and {len(unreadable)} files that cannot ({unreadable[0][1]})" if unreadable else "")
+            + f"; at least {FEWEST} are needed.",
+            "Add photographs of the same kind, or score them without learning by a shipped bundle.",
+        )
+    projection, folds = _fit_projection(cache, network.channels, count, axes)
+    latents, errors = _project(cache, projection, folds)
+    median, high = np.quantile(errors, (0.5, HIGH)).tolist()
+    familiarity = Familiarity(median, high, margin=1.0, error="distance from the learned photographs")
+    random = np.random.default_rng(SEED)
+    population = Population.from_latents(latents[random.permutation(count)], familiarity)
+    manifest = _describe(source, network, projection, population, backbone, count)
+    read = [position for tile in cache.tiles() for position in tile.positions]
+    contents = {
+        ENCODER: backbone.read_bytes(),
+        PROJECTION: projection_file.to_npz(projection),
+        card.SHEET: card.draw_axes(latents[:, 0], [files[position] for position in read], manifest),
+    }
+    bundle = store.write(out, manifest, contents, population, card.write_card(manifest, population, len(unreadable)))
+    cache.remove()
+    return Learned(bundle, count, unreadable)
+
+
+def _fit_projection(
+    cache: FeatureCache, channels: int, count: int, axes: int
+) -> tuple[Projection, list[tuple[Float64Array, Float64Array]]]:
+    """Return the projection, and mean and principal axes without each fold."""
+    parts = [FeatureMoments.empty(channels) for _ in range(FOLDS)]
+    step = -(-count // NEIGHBOURHOOD)
+    sample, measured, seen = [], [], 0
+    for tile in cache.tiles():
+        fold = (seen + np.arange(len(tile.features))) % FOLDS
+        for number, part in enumerate(parts):
+            part.add(tile.features[fold == number])
+        sample.append(tile.features[-seen % step :: step])
+        measured.append(tile.measured)
+        seen += len(tile.features)
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.plus(part)
+    most = min(PRINCIPAL, count // PHOTOGRAPHS_A_PRINCIPAL)
+    mean, principal, variances = whole.principal(most)
+    if not len(variances) or variances[0] <= np.finfo(np.float32).eps * np.square(mean).sum():
+        raise InvalidInput(
+            f"All {count} photographs look alike to the backbone: nothing can be learned from them.",
+            "Learn a folder whose photographs differ. Copies of one photograph do not.",
+        )
+    few = min(axes, len(variances), max(count // PHOTOGRAPHS_AN_AXIS, 1))
+    content = locality_preserving(np.concatenate(sample), mean, principal, variances, few)
+    values = np.concatenate(measured)
+    spread = values.std(axis=0)
+    projection = Projection(
+        mean=mean,
+        principal=principal,
+        axes=content,
+        property_mean=values.mean(axis=0),
+        property_spread=np.where(spread > 0, spread, 1.0),
+        logvar=np.log(np.repeat([CONTENT_VARIANCE, PROPERTY_VARIANCE], [few, len(PROPERTIES)])),
+    )
+    folds = [whole.plus(part, sign=-1).principal(most)[:2] for part in parts]
+    return projection, folds
+
+
+def _project(
+    cache: FeatureCache, projection: Projection, folds: Sequence[tuple[Float64Array, Float64Array]]
+) -> tuple[Float64Array, Float64Array]:
+    """Return the latents (n, 2, L) of all photographs, and how far each lies from what the other folds span (n,)."""
+    head, latents, errors, seen = BackboneHead(projection), [], [], 0
+    for tile in cache.tiles():
+        latents.append(head.latents_of(tile.features, tile.measured))
+        fold = (seen + np.arange(len(tile.features))) % FOLDS
+        distances = np.empty(len(tile.features))
+        for part, (mean, principal) in enumerate(folds):
+            distances[fold == part] = residuals(tile.features[fold == part], mean, principal)
+        errors.append(distances)
+        seen += len(tile.features)
+    return np.concatenate(latents).astype(np.float64), np.concatenate(errors)
+
+
+def _describe(
+    source: Path,
+    network: FeatureNetwork,
+    projection: Projection,
+    population: Population,
+    backbone: Path,
+    count: int,
+) -> Manifest:
+    content = projection.axes.shape[1]
+    names: list[tuple[str, str, str | None]] = [(f"content {index + 1}", CONTENT, None) for index in range(content)]
+    names += [(each.name, each.name, each.unit) for each in PROPERTIES]
+    variances = np.diag(population.covariance)
+    latents = tuple(
+        Latent(index=index, name=name, factor=factor, unit=unit, dead=bool(variances[index] < DEAD_VARIANCE))
+        for index, (name, factor, unit) in enumerate(names)
+    )
+    provenance_file = backbone.with_name(PROVENANCE)
+    provenance: dict[str, Any] = {"name": backbone.stem}
+    if provenance_file.exists():
+        provenance = json.loads(provenance_file.read_text())
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        model=f"{source.resolve().name} ({provenance['name']})",
+        kind="backbone",
+        image=network.image,
+        latent_dim=len(latents),
+        latents=latents,
+        estimator=ESTIMATOR,
+        parity=Parity(
+            batch_sizes=(),
+            latents_relative=provenance.get("parity", {}).get("pooled_features_relative", 0.0),
+            pixels_grey_levels=0,
+        ),
+        metrics={"photographs": count},
+        training={"backbone": provenance, "axes": content, "principal": int(projection.principal.shape[1])},
+        data={"name": source.resolve().name, "photographs": count},
+        licence="your own photographs; backbone: " + provenance.get("licence", "not stated"),
+    )
