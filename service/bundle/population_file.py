@@ -32,6 +32,8 @@ def to_npz(population: Population) -> bytes:
         arrays["familiarity"] = np.array([familiarity.median, familiarity.high])
         if familiarity != Familiarity(familiarity.median, familiarity.high):
             arrays["familiarity_margin"], arrays["familiarity_error"] = familiarity.margin, familiarity.error
+    if population.graded:
+        arrays["graded"] = np.bool_(True)
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
@@ -50,6 +52,7 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
             size = int(arrays["size"])
             sample = arrays["sample"].astype(np.float64) if "sample" in arrays else None
             familiarity = arrays["familiarity"].astype(np.float64) if "familiarity" in arrays else None
+            graded = "graded" in arrays and bool(arrays["graded"])
             more: tuple[()] | tuple[float, str] = ()
             if "familiarity_margin" in arrays:
                 more = float(arrays["familiarity_margin"]), str(arrays["familiarity_error"])
@@ -86,4 +89,4 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
         quantiles = Familiarity(*familiarity.tolist(), *more)
         if not 0 < quantiles.margin < np.inf:
             raise BundleCorrupt(f"{POPULATION}: the familiarity's margin is {quantiles.margin}.", EXPORT_AGAIN)
-    return Population(location, covariance, posterior_variance, size, sample, quantiles)
+    return Population(location, covariance, posterior_variance, size, sample, quantiles, graded)

@@ -50,6 +50,7 @@ class Population:
     size                number of images in the moments
     sample              (p, L)  encoder means of a random sample: the distribution's shape, which moments do not tell
     familiarity         None, as `sample` is, in bundles that were exported before it existed
+    graded              images vary gradually, as photographs do, rather than by rules
     """
 
     location: Float64Array
@@ -58,9 +59,12 @@ class Population:
     size: int
     sample: Float64Array | None = None
     familiarity: Familiarity | None = None
+    graded: bool = False
 
     @classmethod
-    def from_latents(cls, latents: NDArray[np.floating], familiarity: Familiarity | None = None) -> Self:
+    def from_latents(
+        cls, latents: NDArray[np.floating], familiarity: Familiarity | None = None, graded: bool = False
+    ) -> Self:
         """Return the population of `latents` (N, 2, L), N >= 2, in random order: the first become the sample."""
         mean, logvar = np.asarray(latents, dtype=np.float64).transpose(1, 0, 2)
         return cls(
@@ -70,6 +74,7 @@ class Population:
             size=len(mean),
             sample=mean[:SAMPLE_SIZE].astype(np.float32).astype(np.float64),
             familiarity=familiarity,
+            graded=graded,
         )
 
     @property

@@ -28,7 +28,7 @@ from service.learning.feature_cache import FeatureCache
 
 # Fewer photographs say too little about what is usual.
 FEWEST = 50
-AXES = 32
+AXES = 12
 # Principal axes that content latents are chosen from, and how many photographs each of either kind needs.
 PRINCIPAL, PHOTOGRAPHS_A_PRINCIPAL, PHOTOGRAPHS_AN_AXIS = 128, 3, 8
 # Photographs among which neighbours are looked for.
@@ -37,7 +37,7 @@ NEIGHBOURHOOD = 4_000
 FOLDS = 3
 # How exactly a latent is known, as a share of its variance over the collection. Properties count for less than content:
 # they say how a picture looks, not what it shows.
-CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.1, 0.5
+CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.3, 0.5
 HIGH = 0.999
 SEED = 0
 ESTIMATOR: EstimatorName = "density_ratio"
@@ -88,7 +88,7 @@ def learn(
     median, high = np.quantile(errors, (0.5, HIGH)).tolist()
     familiarity = Familiarity(median, high, margin=1.0, error="distance from the learned photographs")
     random = np.random.default_rng(SEED)
-    population = Population.from_latents(latents[random.permutation(count)], familiarity)
+    population = Population.from_latents(latents[random.permutation(count)], familiarity, graded=True)
     manifest = _describe(source, network, projection, population, backbone, count)
     read = [position for tile in cache.tiles() for position in tile.positions]
     contents = {

@@ -58,6 +58,7 @@ class Estimator(Protocol):
     ranks_by_odds    images are ranked by log odds; otherwise by the squared distance
     compares_images  it compares images with those of the context, and searches for bandwidths: that takes memory
     smallest_scale   the spread of scores that the encoder's noise alone may cause
+    saturates        its scores hardly grow beyond that of a typical image of the population
     """
 
     @property
@@ -68,6 +69,9 @@ class Estimator(Protocol):
 
     @property
     def smallest_scale(self) -> float: ...
+
+    @property
+    def saturates(self) -> bool: ...
 
     def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
         """Return the moments of the normal points, with the noise `floor` (d,) on the covariance's diagonal.
@@ -100,6 +104,7 @@ class GaussianEstimator:
     ranks_by_odds: bool = False
     compares_images: bool = False
     smallest_scale: float = NOISE_DISTANCE
+    saturates: bool = False
 
     def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
         return self.moments_fit(points, floor)
@@ -225,7 +230,9 @@ def _pool(ratio: Float64Array, mixture: Float64Array, robust: Float64Array) -> F
 
 ESTIMATORS: dict[EstimatorName, Estimator] = {
     "ensemble": Ensemble(classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO),
-    "density_ratio": DensityRatio(classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO),
+    "density_ratio": DensityRatio(
+        classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO, saturates=True
+    ),
     "mixture": Mixture(classical, ranks_by_odds=True, smallest_scale=NOISE_DISTANCE / 2),
     "robust": GaussianEstimator(robust),
     "leave_one_out": LeaveOneOut(classical),

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from service.core.decide.calibration import Calibration, calibrate
+from service.core.decide.graded_calibration import calibrate_graded
 from service.core.detect.context import Context
 from service.core.detect.estimators import Estimator, estimator_of
 from service.core.detect.gaussian import mahalanobis_squared
@@ -77,7 +78,8 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
         # Other images will be scored, and lie further off than those that the moments were fitted to.
         lower = np.quantile(scores, LOWER_QUANTILE)
         scores = lower + (scores - lower) * (1 + points.shape[1] / len(points))
-    return calibrate(scores, others, estimator.smallest_scale)
+    method = calibrate_graded if units.population.graded and estimator.saturates else calibrate
+    return method(scores, others, estimator.smallest_scale)
 
 
 def inside(latents: NDArray[np.floating], context: Context, population: Population) -> BoolArray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.core.detect.context import Context
-from service.core.latent import Latent
+from service.core.latent import CONTENT, Latent
 from service.core.types import BoolArray, Float64Array, Source
 
 # A sentence names up to NAMED latents. Of several, none stands out where the largest deviation is below OUTSTANDING.
@@ -23,8 +23,13 @@ def sentences(
     repaired: BoolArray, deviations: Float64Array, flagged: BoolArray, latents: Sequence[Latent], context: Context
 ) -> list[str]:
     """Return each image's reason, from its minimal set (n, L), its deviations (`repair_z`, (n, L)) and its flag
-    (n,).
+    (n,). Where latents are measured properties, what is off is said in their words.
     """
+    if any(latent.unit is not None for latent in latents):
+        return [
+            describe(_measured(selected, z, latents), _is_content(selected, latents), flag, SOURCES[context.source])
+            for selected, z, flag in zip(repaired, deviations, flagged.tolist(), strict=True)
+        ]
     names = [latent.name for latent in latents]
     live = sum(not latent.dead for latent in latents)
     reasons = []
@@ -51,6 +56,33 @@ def sentence(off: dict[str, float], others: int, flagged: bool, context: str) ->
         furthest = _listed([f"{name} ({_number(z)} sd)" for name, z in list(off.items())[:NAMED]])
         reason = f"{len(off)} dims are off from {context}, most of all {furthest}"
     return reason + {0: "", 1: "; its other dim fits"}.get(others, "; its other dims fit")
+
+
+def describe(measured: dict[str, float], content: bool, flagged: bool, context: str) -> str:
+    """Return the reason of one photograph.
+
+    `measured` maps properties to their sd above (or, negative, below) the context, furthest first; `content` says
+    whether what it shows is unlike the context.
+    """
+    if not flagged:
+        return f"fits {context}"
+    parts = [f"its content is unlike {context}"] if content else []
+    parts += [
+        f"{name} is {_number(abs(z))} sd {'above' if z > 0 else 'below'} {context}"
+        for name, z in [*measured.items()][:NAMED]
+        if abs(z) >= OUTSTANDING
+    ]
+    return "; ".join(parts) or f"nothing stands out by itself, but together it is unusual for {context}"
+
+
+def _measured(selected: BoolArray, z: Float64Array, latents: Sequence[Latent]) -> dict[str, float]:
+    """Return the selected properties' deviations with sign, furthest first."""
+    dims = [k for k in np.argsort(-np.abs(z), kind="stable") if selected[k] and latents[k].unit is not None]
+    return {latents[k].name: float(z[k]) for k in dims}
+
+
+def _is_content(selected: BoolArray, latents: Sequence[Latent]) -> bool:
+    return any(chosen and latent.factor == CONTENT for chosen, latent in zip(selected, latents, strict=True))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def test_every_image_is_measured_by_itself():
 
 
 def test_foreignness_is_one_at_the_limit():
-    limit = ood.MARGIN * FAMILIARITY.high
+    limit = FAMILIARITY.margin * FAMILIARITY.high
     result = ood.check(ood.reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
     np.testing.assert_allclose(result.ood_ratio, [0, 1 / limit, 400 / limit])
     np.testing.assert_allclose(result.times_median, [0, 1 / 4, 100])

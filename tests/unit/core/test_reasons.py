@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.core.detect import fit
-from service.core.explain.reasons import sentence, sentences
+from service.core.explain.reasons import describe, sentence, sentences
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,37 @@ def test_sentences_say_what_the_image_was_compared_with(batch, population, named
         assert context.source == source
         nothing = np.zeros((1, 6))
         assert sentences(nothing.astype(bool), nothing, np.array([False]), named, context) == [f"fits {phrase}"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "content", "flagged", "expected"),
+    [
+        ({"sharpness": -6.12}, False, True, "sharpness is 6.1 sd below this batch"),
+        ({}, True, True, "its content is unlike this batch"),
+        (
+            {"brightness": 12.3, "noise": 3.0},
+            True,
+            True,
+            "its content is unlike this batch; brightness is 12 sd above this batch; noise is 3.0 sd above this batch",
+        ),
+        ({"sharpness": -1.5}, False, True, "nothing stands out by itself, but together it is unusual for this batch"),
+        ({"sharpness": -6.12}, True, False, "fits this batch"),
+    ],
+)
+def test_photographs_are_described_by_what_was_measured(measured, content, flagged, expected):
+    assert describe(measured, content, flagged, "this batch") == expected
+
+
+def test_content_latents_are_named_together(batch, population, named):
+    latents, _ = batch
+    context = fit.fit(latents[10:], population)
+    photographs = [
+        each.model_copy(update={"unit": "grey levels"} if each.index == 1 else {"factor": "content"}) for each in named
+    ]
+    selected = np.zeros((1, len(named)), dtype=bool)
+    selected[0, :3] = True
+    z = np.zeros((1, len(named)))
+    z[0, :3] = [4.0, -5.0, 3.0]
+    assert sentences(selected, z, np.array([True]), photographs, context) == [
+        f"its content is unlike the reference; {named[1].name} is 5.0 sd below the reference"
+    ]

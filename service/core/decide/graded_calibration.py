@@ -1,0 +1,59 @@
+"""Calibrated probabilities where images vary gradually, as photographs do.
+
+Nothing separates normal photographs from unusual ones, so that the tail of a batch's scores cannot say which are
+outliers. A density ratio has a scale of its own, however: it hardly grows beyond the score of a typical stranger. The
+reach of a score is its place on the way from the batch's median, 0, to the median of the strangers, 1: images of the
+population that score above the batch's median. How far normal photographs reach was measured, once, on clean batches of
+two collections (hand signs and CIFAR-10, half and half). How far strangers reach is measured in every context.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+from scipy.special import logit
+
+from service.core.decide.calibration import LARGEST_RATIO, SHARES, Calibration
+from service.core.types import Float64Array
+
+# The share of normal photographs that reach further than each place.
+PLACES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 3.0])
+BEYOND = np.array(
+    [0.5, 0.31, 0.204, 0.139, 0.096, 0.065, 0.042, 0.0256, 0.0147, 0.0082, 0.0043, 0.0022, 1e-3, 1e-4, 1e-6]
+)
+# Who sends photographs looks for something: batches with outliers are as likely as not.
+SHARE_PRIOR = np.array([0.12, 0.15, 0.25, 0.22, 0.15, 0.11])
+GRID = np.linspace(PLACES[0], PLACES[-1], 121)
+# The strangers' density: its bandwidth, and the share of it that is spread over all places.
+BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
+
+_STEP = GRID[1] - GRID[0]
+_TAIL = PchipInterpolator(PLACES, np.log(BEYOND))
+_LOG_NORMAL = _TAIL(GRID) + np.log(np.maximum(-_TAIL.derivative()(GRID), 1e-3))
+_BUMP = np.exp(-0.5 * np.square(np.arange(-20, 21) * _STEP / BANDWIDTH))
+
+
+def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_scale: float) -> Calibration:
+    """Calibrate the scores (n,) of a context's images by those (p,) of the population's sample.
+
+    smallest_scale  the spread of scores that the encoder's noise may cause: differences below it mean nothing
+    """
+    median = float(np.median(scores))
+    strangers = population[population > median]
+    typical = float(np.median(strangers)) if len(strangers) else median
+    way = max(typical - median, smallest_scale)
+    counts = np.histogram((strangers - median) / way, bins=np.append(GRID - _STEP / 2, np.inf))[0]
+    density = np.convolve(counts, _BUMP, "same")
+    density = (1 - SPREAD_SHARE) * density / max(density.sum(), 1.0) / _STEP + SPREAD_SHARE / (GRID[-1] - GRID[0])
+    evidence = np.clip(np.maximum.accumulate(np.log(density) - _LOG_NORMAL), -LARGEST_RATIO, LARGEST_RATIO)
+
+    # The share of outliers is not estimated but averaged over, as in `calibration`.
+    of_scores = np.interp((scores - median) / way, GRID, evidence)
+    likely = np.logaddexp(np.log(SHARES)[:, None] + of_scores, np.log1p(-SHARES)[:, None]).sum(axis=1)
+    weights = np.log(SHARE_PRIOR) + likely
+    weights = np.exp(weights - weights.max())
+    weights /= weights.sum()
+    abnormal = np.logaddexp.reduce(np.log(weights * SHARES + 1e-300)[:, None] + evidence, axis=0)
+    usual = np.log(weights @ (1 - SHARES))
+    share = float(weights @ SHARES)
+    return Calibration(median + way * GRID, abnormal - usual - logit(share), share)
