@@ -14,6 +14,8 @@ from service.images.spec import Resize
 
 # Pictures and heat maps that one answer may hold, and how many pixels all of them: 1000 of up to 126 x 126.
 MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000
+# The most neighbours that an answer names of each image.
+MOST_NEAREST = 10
 # What an endpoint can do without images: nothing; whatever a context allows.
 ImagesNeeded = Literal["always", "unless context"]
 
@@ -95,7 +97,18 @@ class ScoringOptions(FitOptions):
         return self
 
 
-class ScoreOptions(ScoringOptions):
+class ComparingOptions(ScoringOptions):
+    """How to score, and whether to say which images of the batch are near each other."""
+
+    nearest: int = Field(
+        default=0, ge=0, le=MOST_NEAREST, description="how many of the batch's nearest other images each item names"
+    )
+    duplicates: Literal["off", "groups"] = Field(
+        default="off", description='"groups" lists the sets of images that the encoder cannot tell apart'
+    )
+
+
+class ScoreOptions(ComparingOptions):
     """How to score; every option may be left out."""
 
     attributions: Literal["none", "top", "all"] = Field(
@@ -104,7 +117,7 @@ class ScoreOptions(ScoringOptions):
     top: int = Field(default=3, ge=1, description="how many latents count as top")
 
 
-class ExplainOptions(ScoringOptions):
+class ExplainOptions(ComparingOptions):
     """How to explain; every option may be left out."""
 
     attributions: Literal["top", "all"] = Field(default="all", description="the `top` latents of each image, or all")

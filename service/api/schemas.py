@@ -154,6 +154,16 @@ class HeatMap(_Record):
     image: str = Field(description="base64 of a PNG: the image, with what its latent's value rests on in colour")
 
 
+class Neighbour(_Record):
+    """Another image of the batch, and how near it is."""
+
+    id: str
+    index: int
+    distance: float = Field(
+        description="between the two images' latents, in standard deviations of the population; 0 for exact copies"
+    )
+
+
 class ScoredItem(_Record):
     """One image, in the order of the request. An image that could not be used has an error and no scores."""
 
@@ -176,6 +186,9 @@ class ScoredItem(_Record):
     factors: list[FactorAttribution] | None = Field(default=None, description="by factor (/explain)")
     interactions: list[Interaction] | None = Field(default=None, description="by pair, where asked for (/explain)")
     heat_maps: list[HeatMap] | None = Field(default=None, description="of its top latents (/explain)")
+    nearest: list[Neighbour] | None = Field(
+        default=None, description="where asked for: the nearest other images of the batch, the nearest first"
+    )
     error: ErrorDetail | None = Field(default=None, description="only where status is error")
 
 
@@ -195,6 +208,10 @@ class ScoreResponse(_Record):
     model: str
     context: ScoredContext
     groups: list[ImageGroup] = Field(default=[], description="images that are alike and apart from the rest")
+    duplicates: list[list[int]] | None = Field(
+        default=None,
+        description="where asked for: sets of images that the encoder cannot tell apart, by their `index`, rising",
+    )
     items: list[ScoredItem]
 
 

@@ -37,16 +37,19 @@ NO_SUCH_WORD = -1
 # After a write to a stream has failed, the server's status is still on its way. Wait for it this many seconds.
 PEER_SECONDS = 5.0
 # HTTP's JSON has null where these fields have no value. A message cannot distinguish null from an empty list.
-NULL_IF_EMPTY = {"attributions", "minimal_set", "factors", "interactions", "heat_maps", "mean", "logvar"}
+NULL_IF_EMPTY = {
+    "attributions", "minimal_set", "factors", "interactions", "heat_maps", "nearest", "duplicates", "mean", "logvar"
+}  # fmt: skip
 # Of these, /explain answers an empty list.
 EXPLAINED = ("minimal_set", "factors")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A message that is ready to be sent."""
+    """A message that is ready to be sent, and the options that it was made from."""
 
     method: str
+    options: Mapping[str, object]
     message: Message
     metadata: tuple[tuple[str, str], ...]
 
@@ -66,14 +69,14 @@ class GrpcTransport:
         self._stub: Any = MisfitServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def prepare(self, call: Call[Any], request_id: str) -> Prepared:
-        return Prepared(call.method, build_message(call), self._metadata(request_id))
+        return Prepared(call.method, call.specified_options, build_message(call), self._metadata(request_id))
 
     async def send(self, prepared: Prepared) -> Any:
         try:
             answer = await getattr(self._stub, prepared.method)(prepared.message, metadata=prepared.metadata)
         except grpc.aio.AioRpcError as error:
             raise read_error(error) from error
-        return await asyncio.to_thread(message_to_json, answer, prepared.method)
+        return await asyncio.to_thread(message_to_json, answer, prepared.method, prepared.options)
 
     async def stream(self, call: Call[Any], request_id: str) -> Any:
         stream = self._stub.ScoreStream(metadata=self._metadata(request_id))
@@ -84,7 +87,10 @@ class GrpcTransport:
                     break  # the server has refused it: reading raises the reason
                 await stream.write(message)
             await stream.done_writing()
-            pieces = [await asyncio.to_thread(message_to_json, piece, call.method) async for piece in stream]
+            pieces = [
+                await asyncio.to_thread(message_to_json, piece, call.method, call.specified_options)
+                async for piece in stream
+            ]
         except (grpc.aio.AioRpcError, grpc.aio.InternalError) as error:
             raise read_error(await ending.error()) from error
         finally:
@@ -263,13 +269,16 @@ def _set_field(message: Message, field: Any, value: Any) -> None:
 # ---- Answers ------------------------------------------------------------------------------------
 
 
-def message_to_json(answer: Message, method: str) -> dict[str, Any]:
-    """Return the answer of `method` as HTTP's JSON, parsed."""
+def message_to_json(answer: Message, method: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the answer of `method` to a call with `options` as HTTP's JSON, parsed."""
     content = _plain(answer)
-    if method == "Explain":
+    lists = [*(EXPLAINED if method == "Explain" else ()), *(["nearest"] if options.get("nearest") else [])]
+    if lists:
         for item in content["items"]:
             if item["status"] == "ok":
-                item |= {name: item[name] or [] for name in EXPLAINED}
+                item |= {name: item[name] or [] for name in lists}
+    if options.get("duplicates") == "groups":
+        content["duplicates"] = [each["members"] for each in content["duplicates"] or ()]
     return content
 
 

@@ -13,11 +13,26 @@ from service.core.decide.groups import Group
 from service.core.detect.context import Context
 from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores
-from service.core.types import Float32Array, Float64Array
+from service.core.types import Float32Array, Float64Array, IndexArray
 from service.errors import MisfitError
 from service.images.spec import Uint8Array
 
-Record = TypeVar("Record", OodCheck, Scores)
+
+@dataclass(frozen=True)
+class NearestImages:
+    """The m nearest other images of each of k usable images, rising by distance.
+
+    ids                of all images of the request
+    positions  (k, m)  in the request
+    distances  (k, m)  in population units
+    """
+
+    ids: Sequence[str]
+    positions: IndexArray
+    distances: Float64Array
+
+
+Record = TypeVar("Record", OodCheck, Scores, NearestImages)
 
 
 @dataclass(frozen=True)
@@ -65,13 +80,17 @@ class EncodedImages:
 class Batch:
     """A request's images and their context; `scores` is None where no images came.
 
-    groups  the images that are alike and apart from the rest, by their positions in the request
+    groups      the images that are alike and apart from the rest, by their positions in the request
+    nearest     None where the options ask for none
+    duplicates  sets of images that are duplicates, by their positions in the request; None where nobody asked
     """
 
     images: EncodedImages
     context: Context
     scores: Scores | None
     groups: tuple[Group, ...] = ()
+    nearest: NearestImages | None = None
+    duplicates: tuple[IndexArray, ...] | None = None
 
     @property
     def positions(self) -> list[int]:
@@ -93,7 +112,10 @@ class Batch:
         return replace(self, context=replace(self.context, warnings=(*self.context.warnings, warning)))
 
     def split(self, size: int) -> Iterator[Self]:
-        """Yield the batch in parts of `size` images, with the scores of the whole."""
+        """Yield the batch in parts of `size` images, with the scores of the whole.
+
+        The first part has the groups and the duplicates of the whole.
+        """
         assert self.scores is not None, "only scored images are split"
         images = self.images
         positions = np.array(images.positions, dtype=np.intp)
@@ -107,8 +129,14 @@ class Batch:
                 {at - start: error for at, error in images.errors.items() if start <= at < start + size},
                 first=start,
             )
-            groups = self.groups if start == 0 else ()
-            yield replace(self, images=part, scores=_take_rows(self.scores, rows), groups=groups)
+            yield replace(
+                self,
+                images=part,
+                scores=_take_rows(self.scores, rows),
+                groups=self.groups if start == 0 else (),
+                nearest=None if self.nearest is None else _take_rows(self.nearest, rows),
+                duplicates=self.duplicates if start == 0 else None,
+            )
 
 
 @dataclass(frozen=True)

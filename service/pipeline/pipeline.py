@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from service.api import context_codec
 from service.api.context_codec import from_portable, to_portable
 from service.api.options import (
+    ComparingOptions,
     EditOptions,
     EncodeOptions,
     ExplainOptions,
@@ -32,7 +33,10 @@ from service.bundle.store import Bundle
 from service.core.detect import fit, scoring
 from service.core.detect.context import Context
 from service.core.detect.estimators import ESTIMATORS
+from service.core.detect.gaussian_odds import noise_floor
+from service.core.detect.standardize import PopulationUnits
 from service.core.edit import latent_edits
+from service.core.explain.nearest import find_duplicates, find_nearest
 from service.core.types import Float64Array, IndexArray
 from service.decoding.pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
@@ -41,7 +45,7 @@ from service.images.decode_budget import DecodeBudget
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
 from service.pipeline import edit_plan, edit_result, explanation, responses
-from service.pipeline.batch import Batch, EncodedImages
+from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_inference import ChunkedInference
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.edit_plan import EditPlan
@@ -289,11 +293,27 @@ class Pipeline:
                 context=context,
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
-        warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
-        positions = np.array(images.positions, dtype=np.intp)
-        groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
-        batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
+            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
+            positions = np.array(images.positions, dtype=np.intp)
+            groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
+            batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
+            if isinstance(options, ComparingOptions):
+                batch = await asyncio.to_thread(self._compare_images, batch, options)
         self.hooks.scored(batch)
+        return batch
+
+    def _compare_images(self, batch: Batch, options: ComparingOptions) -> Batch:
+        """Return the batch with the nearest images and the duplicates that `options` ask for."""
+        if not options.nearest and options.duplicates == "off":
+            return batch
+        units = PopulationUnits.of(self.bundle.population)
+        points, positions = units.points(batch.images.latents), np.array(batch.images.positions, dtype=np.intp)
+        if options.nearest:
+            rows, distances = find_nearest(points, options.nearest)
+            batch = replace(batch, nearest=NearestImages(batch.images.ids, positions[rows], distances))
+        if options.duplicates == "groups":
+            sets = find_duplicates(points, noise_floor(batch.context.posterior_variance, units))
+            batch = replace(batch, duplicates=tuple(positions[members] for members in sets))
         return batch
 
     async def _fit_in_thread(self, images: EncodedImages, options: FitOptions) -> Context:

@@ -35,7 +35,7 @@ from service.core.explain.attribution import Attributions, Pairs
 from service.core.types import BoolArray, Float64Array, IndexArray
 from service.errors import MisfitError
 from service.pipeline import record_sizes
-from service.pipeline.batch import Batch, EncodedImages
+from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_response import EARLY_BYTES, ChunkedResponse, cut
 
 TERMS = ("shapley", "shapley_odds", "conditional_z", "marginal_z")
@@ -166,18 +166,27 @@ def build_chunked_score_response(
     positions = np.array(images.positions, dtype=np.intp)
     item_bytes = record_sizes.failed_items(images.ids)
     item_bytes[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
+    if batch.nearest is not None:
+        item_bytes[positions] += record_sizes.longest_texts(batch.nearest.ids)[batch.nearest.positions].sum(axis=1)
 
     def records() -> Iterator[list[ScoredItem]]:
         for places in cut(item_bytes):
             rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
-            yield SCORED_ITEMS.validate_python(_build_items(images, scores, places, rows, details(rows)))
+            fields = details(rows)
+            if batch.nearest is not None:
+                for record, neighbours in zip(fields, _build_neighbours(batch.nearest, rows), strict=True):
+                    record["nearest"] = neighbours
+            yield SCORED_ITEMS.validate_python(_build_items(images, scores, places, rows, fields))
 
+    # A field that nobody asked for is not set, so that no answer shows it.
+    asked: Record = {} if batch.duplicates is None else {"duplicates": [each.tolist() for each in batch.duplicates]}
     head = ScoreResponse(
         bundle_id=bundle.manifest.bundle_id,
         model=bundle.manifest.model,
         context=build_scored_context(batch.context),
         groups=_build_groups(batch, bundle),
         items=[],
+        **asked,
     )
     return ChunkedResponse(head, "items", records)
 
@@ -238,6 +247,17 @@ def _build_groups(batch: Batch, bundle: Bundle) -> list[ImageGroup]:
             misfit_probability=group.are_misfits,
         )
         for group in batch.groups
+    ]
+
+
+def _build_neighbours(nearest: NearestImages, rows: slice) -> list[list[Record]]:
+    """Return for each usable image in `rows` its Neighbours."""
+    return [
+        [
+            {"id": nearest.ids[position], "index": position, "distance": distance}
+            for position, distance in zip(positions, distances, strict=True)
+        ]
+        for positions, distances in zip(nearest.positions[rows].tolist(), nearest.distances[rows].tolist(), strict=True)
     ]
 
 

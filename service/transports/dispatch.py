@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel
 
 from service.api.endpoints import Endpoint
+from service.api.options import ComparingOptions
 from service.api.requests import ImagesRequest
 from service.core.types import Float64Array
 from service.pipeline.chunked_response import ChunkedResponse
@@ -90,12 +91,17 @@ class Dispatcher:
         """Return the description of the model. It needs no room."""
         return self.pipeline.describe(await self.provider())
 
-    async def read_chunk(self, parse: Callable[[], ImagesRequest[Any]], ticket: Ticket) -> ImagesRequest[Any]:
-        """Return one chunk of a stream. The ticket has room for one chunk at a time, and for what remains of each."""
+    async def read_chunk(
+        self, parse: Callable[[], ImagesRequest[Any]], ticket: Ticket, options: ComparingOptions | None
+    ) -> ImagesRequest[Any]:
+        """Return one chunk of a stream. The ticket has room for one chunk at a time, and for what remains of each.
+
+        options  those of the stream; None for its first chunk, which brings them
+        """
         chunk = await self._parse(parse)
         logs.add_images(chunk.size)
         ticket.widen(chunk.size, 0)
-        ticket.take_work(memory_footprint.of_chunk(chunk, self.pipeline.bundle))
+        ticket.take_work(memory_footprint.of_chunk(chunk, self.pipeline.bundle, options or chunk.options))
         return chunk
 
     async def _parse(self, parse: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from service.api.options import (
+    ComparingOptions,
     EditOptions,
     ExplainOptions,
     FitOptions,
@@ -27,7 +28,7 @@ from service.bundle.store import Bundle
 from service.core.decide.calibration import MOST_KNOTS
 from service.core.detect import density_ratio
 from service.core.detect.estimators import ESTIMATORS
-from service.core.explain import minimal_sets, shapley_density_ratio
+from service.core.explain import minimal_sets, nearest, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
 from service.core.types import Float64Array
 from service.images import contact_sheet
@@ -35,7 +36,7 @@ from service.images.decode import Upload
 from service.pipeline import record_sizes
 from service.pipeline.chunked_inference import CHUNK_ROWS, CHUNKS_IN_FLIGHT
 from service.pipeline.chunked_response import EARLY_BYTES, PIECE_BYTES
-from service.pipeline.pipeline import MOST_KEPT
+from service.pipeline.pipeline import MOST_KEPT, STREAM_PIECE
 from service.settings import Settings
 
 # An image that waits to be read: its Upload, its id and what reads it.
@@ -44,6 +45,9 @@ UPLOAD = 1024
 STREAMED = 200
 # Arrays of float64 over the latents that statistics hold of every image at a time, and those that reasons add.
 STATISTICS, REASONS = 16, 16
+# A neighbour of an image, by its place and its distance, as it is found and as it is kept; an id that is so long needs
+# no room of its own where one piece of a stream's answer repeats it as a neighbour's.
+NEIGHBOUR, SHORT_ID = 2 * 16, 256
 # Rows of a request that are decoded and wait for the networks, once as they are and once on their way.
 ROWS_UNDER_WAY, ROW_COPIES = CHUNKS_IN_FLIGHT * CHUNK_ROWS, 2
 # A piece as dicts and models is some times its JSON; a few follow each other before they are freed.
@@ -91,6 +95,10 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     # What stays until the end.
     size = images * (UPLOAD + STATISTICS * values) + request.unpacked_bytes
     size += len(request.contexts) * _context(bundle)
+    if isinstance(options, ComparingOptions):
+        size += len(request.images) * _likeness(options)
+        # The neighbours of one item are in one piece of the answer, however long their ids are.
+        size += options.nearest * _longest_id(request)
     if explains:
         size += len(request.images) * (REASONS * values + record_sizes.SENTENCE)
     if isinstance(options, EditOptions) or (isinstance(options, ExplainOptions) and shown):
@@ -141,10 +149,28 @@ def check_full_request(settings: Settings, bundle: Bundle) -> None:
         )
 
 
-def of_chunk(chunk: ImagesRequest[Any], bundle: Bundle) -> int:
-    """Return the bytes that a chunk of a stream leaves behind until the stream ends: latents, scores and ids."""
+def of_chunk(chunk: ImagesRequest[Any], bundle: Bundle, options: ComparingOptions) -> int:
+    """Return the bytes that a chunk of a stream leaves behind until the stream ends: latents, scores and ids.
+
+    options  those of the stream
+    """
     texts = int(record_sizes.longest_texts([upload.id for upload in chunk.images]).sum()) // record_sizes.CHARACTER
-    return texts + len(chunk.images) * (STREAMED + STATISTICS * bundle.manifest.latent_dim * 8)
+    # Every image of a piece may have the longest id among its neighbours' ids.
+    long = max(0, _longest_id(chunk) // record_sizes.CHARACTER - SHORT_ID)
+    texts += MESSAGE_COPIES * STREAM_PIECE * options.nearest * long
+    each = STREAMED + STATISTICS * bundle.manifest.latent_dim * 8 + _likeness(options)
+    return texts + len(chunk.images) * each
+
+
+def _likeness(options: ComparingOptions) -> int:
+    """Return what an image's nearest others and its place among duplicates take."""
+    searched = nearest.FIRST_NEIGHBOURS if options.duplicates == "groups" else 0
+    return NEIGHBOUR * (options.nearest + searched + 2) if options.nearest or searched else 0
+
+
+def _longest_id(request: ImagesRequest[Any]) -> int:
+    """Return the bytes of JSON of the longest id among the images, at most."""
+    return int(record_sizes.longest_texts([upload.id for upload in request.images]).max(initial=0))
 
 
 def _search(images: int, bundle: Bundle) -> int:
@@ -190,6 +216,8 @@ def answer_bytes(request: ImagesRequest[Any], bundle: Bundle) -> int:
     options, ids = request.options, [upload.id for upload in request.images]
     images, count = len(ids), pictures_of(request, bundle)
     texts = int(record_sizes.longest_texts(ids).sum())
+    if isinstance(options, ComparingOptions):
+        texts += images * options.nearest * _longest_id(request)
     if isinstance(options, ExplainOptions):
         return texts + images * record_sizes.explained_item(options, bundle) + count * record_sizes.heat_map(bundle)
     if isinstance(options, ScoreOptions):

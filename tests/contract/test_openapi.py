@@ -21,6 +21,7 @@ def test_every_media_type_and_option_is_published():
 def test_only_errors_and_what_was_not_asked_for_may_be_missing():
     item = openapi.document()["components"]["schemas"]["ScoredItem"]
     optional = {"error", "is_foreign", "reason", "attributions", "minimal_set", "factors", "interactions", "heat_maps"}
+    optional.add("nearest")
     assert set(ScoredItem.model_fields) - set(item["required"]) == optional
 
 

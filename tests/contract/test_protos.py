@@ -29,6 +29,7 @@ ANSWERS = {
     "ScoreResponse": schemas.ScoreResponse,
     "ScoreStreamResponse": schemas.ScoreResponse,
     "ScoredContext": schemas.ScoredContext,
+    "Neighbour": schemas.Neighbour,
     "ScoredItem": schemas.ScoredItem,
     "LatentAttribution": schemas.LatentAttribution,
     "FactorAttribution": schemas.FactorAttribution,

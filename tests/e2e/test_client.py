@@ -76,6 +76,15 @@ CASES = {
     "score against a context": lambda misfit, images, files, context: misfit.score(images[:1], context=context),
     "explain": lambda misfit, images, files, context: misfit.explain(files, interactions=True),
     "explain nothing": lambda misfit, images, files, context: misfit.explain(images, heat_maps="none", threshold=1.0),
+    "score with neighbours": lambda misfit, images, files, context: misfit.score(
+        [*files.values(), *files.values()], nearest=2, duplicates="groups"
+    ),
+    "score one with neighbours": lambda misfit, images, files, context: misfit.score(
+        images[:1], nearest=2, duplicates="groups"
+    ),
+    "explain with neighbours": lambda misfit, images, files, context: misfit.explain(
+        images, nearest=2, duplicates="groups", heat_maps="none"
+    ),
     "fit": lambda misfit, images, files, context: misfit.fit(files, context=[context, context.context]),
     "edit": lambda misfit, images, files, context: misfit.edit(files, which=["a picture", 3], latents="scale"),
     "edit by values": lambda misfit, images, files, context: misfit.edit(

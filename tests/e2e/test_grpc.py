@@ -34,6 +34,12 @@ MATRIX = {
         {"heat_maps": "all", "interactions": True, "top": 2},
         pb.ExplainOptions(heat_maps=pb.HEAT_MAPS_ALL, interactions=True, top=2),
     ),
+    "Score with neighbours": (
+        {"nearest": 3, "duplicates": "groups"}, pb.ScoreOptions(nearest=3, duplicates=pb.DUPLICATES_GROUPS)
+    ),
+    "Explain with neighbours": (
+        {"nearest": 10, "duplicates": "groups"}, pb.ExplainOptions(nearest=10, duplicates=pb.DUPLICATES_GROUPS)
+    ),
     "Fit": ({"estimator": "ledoit_wolf"}, pb.FitOptions(estimator=pb.ESTIMATOR_LEDOIT_WOLF)),
     "Edit": ({}, pb.EditOptions()),
     "Edit by values": (
@@ -84,9 +90,12 @@ def request_of(method: str, **fields):
 
 def as_json(message) -> object:
     """What HTTP would have answered: protobuf's own JSON of the message, without what JSON has no place for."""
-    return json_format.MessageToDict(
+    values = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    if "duplicates" in values:
+        values["duplicates"] = [each["members"] for each in values["duplicates"]]
+    return values
 
 
 def bare(answer):
@@ -170,6 +179,23 @@ def test_a_stream_is_one_batch(stub, images):
     few = np.concatenate([images] * 3)
     (piece,) = stub.ScoreStream(chunks_of(few, 50))
     assert as_json(piece)["items"][3] == as_json(stub.Score(pb.ScoreRequest(images=calls.tensor(few))))["items"][3]
+
+
+def test_copies_in_a_stream_are_duplicates(stub, images):
+    many = np.concatenate([images] * 60)
+    first = pb.ScoreStreamRequest(options=pb.ScoreOptions(nearest=1, duplicates=pb.DUPLICATES_GROUPS))
+    pieces = list(stub.ScoreStream(iter([first, *chunks_of(many, 700)])))
+    copies: dict[bytes, list[int]] = {}  # the sample batch has two equal images of its own
+    for index, image in enumerate(many):
+        copies.setdefault(image.tobytes(), []).append(index)
+    assert [list(each.members) for each in pieces[0].duplicates] == list(copies.values())
+    assert len(pieces) > 1
+    assert not any(piece.duplicates for piece in pieces[1:])
+    for item in (item for piece in pieces for item in piece.items):
+        (neighbour,) = item.nearest
+        nearest = next(index for index in copies[many[item.index].tobytes()] if index != item.index)
+        # Ids that are left out count anew in each message.
+        assert (neighbour.index, neighbour.id, neighbour.distance) == (nearest, str(nearest % 700), 0)
 
 
 def test_a_stream_may_begin_with_how_and_against_what(stub, images):

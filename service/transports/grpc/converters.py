@@ -168,16 +168,19 @@ def make_serialiser(kind: type[Message]) -> Callable[[BaseModel | ChunkedRespons
             else [(response, set(type(response).model_fields))]
         )
         values = (part.model_dump(exclude_unset=True, include=fields) for part, fields in parts)
-        return b"".join(kind(**_with_files(fields)).SerializeToString() for fields in values)
+        return b"".join(kind(**_as_message_fields(fields)).SerializeToString() for fields in values)
 
     return serialise
 
 
-def _with_files(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a response, with each picture's bytes where JSON has base64."""
+def _as_message_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a response as a message has them: pictures as bytes, each set of duplicates a message."""
     maps = (heat_map for item in values.get("items", ()) for heat_map in item.get("heat_maps") or ())
     for picture in (*maps, *values.get("pictures", ())):
         picture["image"] = binascii.a2b_base64(picture["image"])
+    # A message has no lists of lists.
+    if duplicates := values.get("duplicates"):
+        values["duplicates"] = [{"members": members} for members in duplicates]
     return values
 
 

@@ -104,15 +104,15 @@ class Servicer:
         self, contents: AsyncIterator[bytes], ticket: Ticket
     ) -> AsyncIterator[ImagesRequest[ScoreOptions]]:
         """Yield the chunks of a stream, of which one at a time is in flight."""
-        settings, is_first, images = self._settings, True, 0
+        settings, options, images = self._settings, None, 0
         async for content in contents:
             check_length(len(content), settings.max_body_bytes)
-            if is_first:
+            if options is None:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
-            parse = partial(read_stream_chunk, content, settings, is_first=is_first)
-            chunk = await self.dispatcher.read_chunk(parse, ticket)
-            is_first, images = False, images + chunk.size
+            parse = partial(read_stream_chunk, content, settings, is_first=options is None)
+            chunk = await self.dispatcher.read_chunk(parse, ticket, options)
+            options, images = options or chunk.options, images + chunk.size
             if images > settings.max_stream_images:
                 raise TooManyImages(
                     f"The stream has more than {settings.max_stream_images} images, reference included.",

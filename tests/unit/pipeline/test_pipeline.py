@@ -136,6 +136,96 @@ async def test_a_failed_item_has_an_error_and_the_others_none(pipeline):
     assert [i.outlier_score for i in whole.items] == [i.outlier_score for i in response.items if i.status == "ok"]
 
 
+LIKENESS = {"nearest": 3, "duplicates": "groups"}
+
+
+def with_copies() -> list:
+    """Twenty images: 2, 7 and 19 are copies of one, 4 of 11, and 5 is broken."""
+    contents = list(noise(20))
+    contents[7] = contents[19] = contents[2]
+    contents[11] = contents[4]
+    contents[5] = b"broken"
+    return contents
+
+
+async def test_nearest_and_duplicates_come_where_asked_for(pipeline):
+    response = await pipeline.score(request_of(with_copies(), **LIKENESS))
+    assert response.duplicates == [[2, 7, 19], [4, 11]]
+    items = response.items
+    assert items[5].nearest is None
+    assert [(each.id, each.index) for each in items[19].nearest[:2]] == [("2.png", 2), ("7.png", 7)]
+    assert items[4].nearest[0].distance == 0 < items[4].nearest[1].distance
+    for item in items[:5] + items[6:]:
+        distances = [each.distance for each in item.nearest]
+        assert len(distances) == 3
+        assert distances == sorted(distances)
+        assert not {each.index for each in item.nearest} & {item.index, 5}
+    plain = await pipeline.score(request_of(with_copies()))
+    assert "nearest" not in plain.model_dump_json(exclude_unset=True)
+    assert "duplicates" not in plain.model_dump_json(exclude_unset=True)
+    assert json.loads(plain.model_dump_json(exclude_unset=True)) == json.loads(
+        response.model_dump_json(exclude_unset=True, exclude={"duplicates": True, "items": {"__all__": {"nearest"}}})
+    )
+
+
+async def test_distances_are_in_population_units(pipeline, served_bundle):
+    contents = noise(12)
+    encoded = await pipeline.encode(ImagesRequest(uploads(contents), None, (), EncodeOptions()))
+    means, population = np.array([item.mean for item in encoded.items]), served_bundle.population
+    live = population.live_dims
+    points = means[:, live] / np.sqrt(np.diag(population.covariance)[live])
+    response = await pipeline.score(request_of(contents, nearest=10))
+    for item in response.items:
+        expected = np.sort(np.linalg.norm(points - points[item.index], axis=1))[1:11]
+        np.testing.assert_allclose([each.distance for each in item.nearest], expected, rtol=1e-6)
+
+
+async def test_one_image_has_no_neighbours_and_an_option_may_come_alone(pipeline):
+    alone = await pipeline.score(request_of(noise(1), **LIKENESS))
+    assert alone.items[0].nearest == alone.duplicates == []
+    assert (await pipeline.score(request_of(with_copies(), nearest=1))).duplicates is None
+    groups = await pipeline.score(request_of(with_copies(), duplicates="groups"))
+    assert groups.duplicates == [[2, 7, 19], [4, 11]]
+    assert all(item.nearest is None for item in groups.items)
+
+
+async def test_copies_that_are_compared_with_a_reference_are_still_duplicates(pipeline):
+    response = await pipeline.score(request_of(with_copies(), reference=noise(30, seed=1), **LIKENESS))
+    assert response.context.source == "reference"
+    assert response.duplicates == [[2, 7, 19], [4, 11]]
+
+
+async def test_foreign_images_have_neighbours_too(pipeline):
+    contents = with_copies()
+    contents[4] = contents[11] = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    response = await pipeline.score(request_of(contents, foreign="flag", **LIKENESS))
+    assert [item.index for item in response.items if item.is_foreign] == [4, 11]
+    assert response.items[4].nearest[0].index == 11
+    assert response.duplicates == [[2, 7, 19], [4, 11]]
+
+
+async def test_an_explanation_has_the_same_neighbours_as_a_score(pipeline):
+    scored = await pipeline.score(request_of(with_copies(), **LIKENESS))
+    explanation = await pipeline.explain(request_of(with_copies(), options_type=ExplainOptions, **LIKENESS))
+    for answer in (explanation.as_json().whole(), explanation.without_maps().whole()):
+        assert answer.duplicates == scored.duplicates
+        assert [item.nearest for item in answer.items] == [item.nearest for item in scored.items]
+
+
+async def test_a_stream_names_neighbours_from_other_chunks_and_parts(pipeline, monkeypatch):
+    monkeypatch.setattr(pipelines, "STREAM_PIECE", 6)
+    contents, request = uploads(with_copies()), request_of(with_copies(), **LIKENESS)
+
+    async def chunks():
+        for start in range(0, 20, 8):
+            yield replace(request, images=contents[start : start + 8])
+
+    parts = [part async for part in pipeline.score_stream(chunks())]
+    whole = await pipeline.score(request)
+    assert [part.duplicates for part in parts] == [whole.duplicates, None, None, None]
+    assert [item for part in parts for item in part.items] == whole.items
+
+
 async def test_two_bad_images_of_one_name_are_both_told(pipeline):
     """By HTTP and by gRPC: the second under its name and a number, which is no other bad image's name."""
     named = {"a.png": [b"one", b"two2", b"three"], "a.png (2)": [b"four4"], "b.png": [b"fives"]}
@@ -472,6 +562,7 @@ async def test_answers_in_pieces_of_any_size_are_the_same_bytes(served_bundle, n
     found = [
         await pipeline.score(request_of(contents)),
         await pipeline.score(request_of(contents, attributions="top")),
+        await pipeline.score(request_of(contents, **LIKENESS)),
         (await pipeline.explain(request_of(contents, options_type=ExplainOptions, **explain))).as_json(),
         (await pipeline.explain(request_of(contents, options_type=ExplainOptions, **explain))).without_maps(),
         await pipeline.encode(ImagesRequest(uploads(contents), None, (), EncodeOptions())),

@@ -111,9 +111,16 @@ def test_options_come_in_the_body_or_in_the_query(files):
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ({"estimatr": "robust"}, "Known options are resize, estimator, foreign, threshold, fdr, attributions, top"),
+        (
+            {"estimatr": "robust"},
+            "Known options are resize, estimator, foreign, threshold, fdr, nearest, duplicates, attributions, top",
+        ),
         ({"estimator": "kmeans"}, "leave_one_out"),
         ({"threshold": "2"}, "threshold"),
+        ({"nearest": "11"}, "nearest"),
+        ({"nearest": "-1"}, "nearest"),
+        ({"nearest": "all"}, "nearest"),
+        ({"duplicates": "on"}, "'off' or 'groups'"),
         ({"threshold": "nan"}, "threshold"),
         ({"fdr": "0"}, "fdr"),
         ({"fdr": "0.1", "threshold": "0.5"}, "give one of them"),

@@ -9,7 +9,7 @@ from fakes import FakeNetworks
 from service.api.options import EditOptions, EncodeOptions, ExplainOptions, FitOptions, SampleOptions, ScoreOptions
 from service.api.requests import ImagesRequest
 from service.images.decode import Upload
-from service.pipeline.pipeline import Pipeline
+from service.pipeline.pipeline import STREAM_PIECE, Pipeline
 from service.settings import Settings
 from service.transports import memory_footprint
 from service.transports.grpc.converters import METHODS
@@ -18,6 +18,7 @@ from service.transports.memory_footprint import SHEET_PIXELS
 
 ACCEPTED = {"pieces": JSON, "files": ZIP, "sheet": PNG}
 EVERYTHING = {"interactions": True, "threshold": 0.0, "top": 100}
+LIKENESS = {"nearest": 10, "duplicates": "groups"}
 
 
 class NoisyNetworks(FakeNetworks):
@@ -49,6 +50,8 @@ def request_of(count: int, options) -> ImagesRequest:
         ("Score", ScoreOptions(foreign="off", attributions="all"), "pieces"),
         ("Score", ScoreOptions(foreign="off", attributions="all"), "message"),
         ("Score", ScoreOptions(foreign="off", estimator="mcd"), "pieces"),
+        ("Score", ScoreOptions(foreign="off", **LIKENESS), "pieces"),
+        ("Score", ScoreOptions(foreign="off", **LIKENESS), "message"),
         ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "pieces"),
         ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "files"),
         ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "message"),
@@ -120,6 +123,29 @@ def test_what_is_asked_of_each_image_counts(served_bundle):
         memory_footprint.of_request(long, served_bundle, "message") > size(ScoreOptions(), form="message") + 10 * 2**20
     )
     assert size(SampleOptions(count=1000)) > size(SampleOptions(count=1)) + 1000 * 64 * 64 * 3
+
+
+def test_the_ids_of_neighbours_count(served_bundle):
+    """One long id may be the neighbour of every image."""
+
+    def size(options, ids, form="message"):
+        return memory_footprint.of_request(request_of_ids(ids, options), served_bundle, form)
+
+    short, long = ["x"] * 1000, ["x"] * 999 + ["x" * 10_000]
+    for options in (ScoreOptions(nearest=10), ExplainOptions(nearest=10, heat_maps="none")):
+        assert size(options, long) > size(options, short) + 1000 * 10 * 10_000
+        assert size(options, long, "pieces") > size(options, short, "pieces") + 10 * 10_000
+    assert size(ScoreOptions(**LIKENESS), short, "pieces") > size(ScoreOptions(), short, "pieces") + 1000 * 10 * 32
+
+
+def test_a_stream_counts_neighbours_by_the_options_of_its_first_chunk(served_bundle):
+    def size(options, ids):
+        return memory_footprint.of_chunk(request_of_ids(ids, ScoreOptions()), served_bundle, options)
+
+    short, long = ["x" * 200] * 1000, ["x" * 200] * 999 + ["x" * 10_000]
+    plain, compared = ScoreOptions(), ScoreOptions(**LIKENESS)
+    assert size(plain, short) + 1000 * 10 * 32 < size(compared, short) < size(plain, short) + 2**20
+    assert size(compared, long) > size(compared, short) + STREAM_PIECE * 10 * 9_000
 
 
 def request_of_ids(ids, options) -> ImagesRequest:

@@ -46,6 +46,12 @@ class HeatMaps(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HEAT_MAPS_FLAGGED: _ClassVar[HeatMaps]
     HEAT_MAPS_ALL: _ClassVar[HeatMaps]
 
+class Duplicates(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DUPLICATES_UNSPECIFIED: _ClassVar[Duplicates]
+    DUPLICATES_OFF: _ClassVar[Duplicates]
+    DUPLICATES_GROUPS: _ClassVar[Duplicates]
+
 class EditKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     EDIT_KIND_UNSPECIFIED: _ClassVar[EditKind]
@@ -95,6 +101,9 @@ HEAT_MAPS_UNSPECIFIED: HeatMaps
 HEAT_MAPS_NONE: HeatMaps
 HEAT_MAPS_FLAGGED: HeatMaps
 HEAT_MAPS_ALL: HeatMaps
+DUPLICATES_UNSPECIFIED: Duplicates
+DUPLICATES_OFF: Duplicates
+DUPLICATES_GROUPS: Duplicates
 EDIT_KIND_UNSPECIFIED: EditKind
 EDIT_KIND_COUNTERFACTUAL: EditKind
 EDIT_KIND_PROJECT: EditKind
@@ -136,7 +145,7 @@ class ImageTensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "attributions", "top")
+    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "attributions", "top", "nearest", "duplicates")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +153,8 @@ class ScoreOptions(_message.Message):
     FDR_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
     estimator: Estimator
     foreign: Foreign
@@ -151,10 +162,12 @@ class ScoreOptions(_message.Message):
     fdr: float
     attributions: Attributions
     top: int
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ...) -> None: ...
+    nearest: int
+    duplicates: Duplicates
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ...) -> None: ...
 
 class ExplainOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "attributions", "top", "heat_maps", "interactions")
+    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "attributions", "top", "heat_maps", "interactions", "nearest", "duplicates")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +177,8 @@ class ExplainOptions(_message.Message):
     TOP_FIELD_NUMBER: _ClassVar[int]
     HEAT_MAPS_FIELD_NUMBER: _ClassVar[int]
     INTERACTIONS_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
     estimator: Estimator
     foreign: Foreign
@@ -173,7 +188,9 @@ class ExplainOptions(_message.Message):
     top: int
     heat_maps: HeatMaps
     interactions: bool
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., heat_maps: _Optional[_Union[HeatMaps, str]] = ..., interactions: _Optional[bool] = ...) -> None: ...
+    nearest: int
+    duplicates: Duplicates
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., heat_maps: _Optional[_Union[HeatMaps, str]] = ..., interactions: _Optional[bool] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ...) -> None: ...
 
 class FitOptions(_message.Message):
     __slots__ = ("resize", "estimator", "foreign")
@@ -417,32 +434,36 @@ class ErrorDetail(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "context", "items", "groups")
+    __slots__ = ("bundle_id", "model", "context", "items", "groups", "duplicates")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     context: ScoredContext
     items: _containers.RepeatedCompositeFieldContainer[ScoredItem]
     groups: _containers.RepeatedCompositeFieldContainer[ImageGroup]
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ImageGroup, _Mapping]]] = ...) -> None: ...
+    duplicates: _containers.RepeatedCompositeFieldContainer[DuplicateSet]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ImageGroup, _Mapping]]] = ..., duplicates: _Optional[_Iterable[_Union[DuplicateSet, _Mapping]]] = ...) -> None: ...
 
 class ScoreStreamResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "context", "items", "groups")
+    __slots__ = ("bundle_id", "model", "context", "items", "groups", "duplicates")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     context: ScoredContext
     items: _containers.RepeatedCompositeFieldContainer[ScoredItem]
     groups: _containers.RepeatedCompositeFieldContainer[ImageGroup]
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ImageGroup, _Mapping]]] = ...) -> None: ...
+    duplicates: _containers.RepeatedCompositeFieldContainer[DuplicateSet]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ScoredItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ImageGroup, _Mapping]]] = ..., duplicates: _Optional[_Iterable[_Union[DuplicateSet, _Mapping]]] = ...) -> None: ...
 
 class ScoredContext(_message.Message):
     __slots__ = ("source", "size", "estimator", "contamination", "reliability", "warnings")
@@ -472,8 +493,24 @@ class ImageGroup(_message.Message):
     misfit_probability: float
     def __init__(self, members: _Optional[_Iterable[int]] = ..., share: _Optional[float] = ..., latents: _Optional[_Iterable[str]] = ..., misfit_probability: _Optional[float] = ...) -> None: ...
 
+class DuplicateSet(_message.Message):
+    __slots__ = ("members",)
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, members: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Neighbour(_message.Message):
+    __slots__ = ("id", "index", "distance")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    index: int
+    distance: float
+    def __init__(self, id: _Optional[str] = ..., index: _Optional[int] = ..., distance: _Optional[float] = ...) -> None: ...
+
 class ScoredItem(_message.Message):
-    __slots__ = ("index", "id", "status", "outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank", "is_foreign", "reason", "attributions", "minimal_set", "factors", "interactions", "heat_maps", "error")
+    __slots__ = ("index", "id", "status", "outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank", "is_foreign", "reason", "attributions", "minimal_set", "factors", "interactions", "heat_maps", "error", "nearest")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -490,6 +527,7 @@ class ScoredItem(_message.Message):
     INTERACTIONS_FIELD_NUMBER: _ClassVar[int]
     HEAT_MAPS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_FIELD_NUMBER: _ClassVar[int]
     index: int
     id: str
     status: str
@@ -506,7 +544,8 @@ class ScoredItem(_message.Message):
     interactions: _containers.RepeatedCompositeFieldContainer[Interaction]
     heat_maps: _containers.RepeatedCompositeFieldContainer[HeatMap]
     error: ErrorDetail
-    def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., status: _Optional[str] = ..., outlier_score: _Optional[float] = ..., mahalanobis_squared: _Optional[float] = ..., outlier_probability: _Optional[float] = ..., is_outlier: _Optional[bool] = ..., rank: _Optional[int] = ..., is_foreign: _Optional[bool] = ..., reason: _Optional[str] = ..., attributions: _Optional[_Iterable[_Union[LatentAttribution, _Mapping]]] = ..., minimal_set: _Optional[_Iterable[str]] = ..., factors: _Optional[_Iterable[_Union[FactorAttribution, _Mapping]]] = ..., interactions: _Optional[_Iterable[_Union[Interaction, _Mapping]]] = ..., heat_maps: _Optional[_Iterable[_Union[HeatMap, _Mapping]]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+    nearest: _containers.RepeatedCompositeFieldContainer[Neighbour]
+    def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., status: _Optional[str] = ..., outlier_score: _Optional[float] = ..., mahalanobis_squared: _Optional[float] = ..., outlier_probability: _Optional[float] = ..., is_outlier: _Optional[bool] = ..., rank: _Optional[int] = ..., is_foreign: _Optional[bool] = ..., reason: _Optional[str] = ..., attributions: _Optional[_Iterable[_Union[LatentAttribution, _Mapping]]] = ..., minimal_set: _Optional[_Iterable[str]] = ..., factors: _Optional[_Iterable[_Union[FactorAttribution, _Mapping]]] = ..., interactions: _Optional[_Iterable[_Union[Interaction, _Mapping]]] = ..., heat_maps: _Optional[_Iterable[_Union[HeatMap, _Mapping]]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., nearest: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
 
 class LatentAttribution(_message.Message):
     __slots__ = ("latent", "index", "value", "shapley", "shapley_odds", "conditional_z", "marginal_z", "dead")
