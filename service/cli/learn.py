@@ -33,7 +33,7 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
 
     Interrupted, the same command goes on where it stopped.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     path = backbone or BACKBONES / DEFAULT_BACKBONE / FEATURES
     if not path.is_file():
         raise click.BadParameter(f"{path} is no file; it takes an ONNX graph.", param_hint="--backbone")
@@ -60,6 +60,8 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         _finish(bar)
         click.echo("interrupted: the same command goes on from here", err=True)
         sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     _finish(bar)
     for file, reason in learned.unreadable[:NAMED]:
         click.echo(f"left out {file}: {reason}", err=True)

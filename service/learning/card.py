@@ -17,7 +17,7 @@ from service.learning import folder
 
 SHEET = "axes.png"
 # Photographs at either end of an axis, and their side on the sheet.
-AT_AN_END, SIDE = 4, 96
+AT_AN_END, SIDE = 4, 80
 
 CARD = """\
 # {model}

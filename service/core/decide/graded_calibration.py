@@ -23,14 +23,14 @@ BEYOND = np.array(
 )
 # Who sends photographs looks for something: batches with outliers are as likely as not.
 SHARE_PRIOR = np.array([0.12, 0.15, 0.25, 0.22, 0.15, 0.11])
-GRID = np.linspace(PLACES[0], PLACES[-1], 121)
+GRID = np.linspace(PLACES[0], PLACES[-1], 61)  # at most `calibration.MOST_KNOTS`
 # The strangers' density: its bandwidth, and the share of it that is spread over all places.
 BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
 
 _STEP = GRID[1] - GRID[0]
 _TAIL = PchipInterpolator(PLACES, np.log(BEYOND))
 _LOG_NORMAL = _TAIL(GRID) + np.log(np.maximum(-_TAIL.derivative()(GRID), 1e-3))
-_BUMP = np.exp(-0.5 * np.square(np.arange(-20, 21) * _STEP / BANDWIDTH))
+_BUMP = np.exp(-0.5 * np.square(np.arange(-10, 11) * _STEP / BANDWIDTH))
 
 
 def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_scale: float) -> Calibration:

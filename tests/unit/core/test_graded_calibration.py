@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from service.core.decide.graded_calibration import BEYOND, PLACES, calibrate_graded
+from service.core.decide.calibration import MOST_KNOTS
+from service.core.decide.graded_calibration import BEYOND, GRID, PLACES, calibrate_graded
 
 
 def normal_scores(n, random):
@@ -41,6 +42,10 @@ def test_probabilities_are_right_and_clean_batches_have_hardly_a_flag(n):
     assert error < 0.03
     assert np.mean(clean) < 0.02
     assert (probability[truth] > 0.5).mean() > 0.7
+
+
+def test_a_context_may_carry_it():
+    assert len(GRID) <= MOST_KNOTS
 
 
 def test_evidence_never_falls_and_the_share_is_one_of_the_batch():

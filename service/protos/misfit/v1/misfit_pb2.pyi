@@ -736,18 +736,20 @@ class ImageSpec(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ...) -> None: ...
 
 class Latent(_message.Message):
-    __slots__ = ("index", "name", "factor", "mutual_information", "dead")
+    __slots__ = ("index", "name", "factor", "mutual_information", "dead", "unit")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FACTOR_FIELD_NUMBER: _ClassVar[int]
     MUTUAL_INFORMATION_FIELD_NUMBER: _ClassVar[int]
     DEAD_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
     index: int
     name: str
     factor: str
     mutual_information: float
     dead: bool
-    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., factor: _Optional[str] = ..., mutual_information: _Optional[float] = ..., dead: _Optional[bool] = ...) -> None: ...
+    unit: str
+    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., factor: _Optional[str] = ..., mutual_information: _Optional[float] = ..., dead: _Optional[bool] = ..., unit: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_images", "max_body_bytes", "max_image_pixels", "max_rows_in_flight", "max_bytes_in_flight", "timeout_seconds", "max_stream_images")

@@ -1,0 +1,127 @@
+"""A folder is learned and served: every endpoint, over HTTP and gRPC, as its owner would ask."""
+
+import io
+import json
+import zipfile
+
+import calls
+import grpc
+import httpx
+import numpy as np
+import photographs
+import pytest
+from PIL import Image
+from serving import serve
+
+from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
+from service.learning import learn
+from service.protos.misfit.v1 import misfit_pb2 as pb
+
+STRANGE = ("grid/000.png", "grid/001.jpg", "grid/002.png")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    root = tmp_path_factory.mktemp("learned")
+    photographs.write_tree(root / "mine", 40)
+    bundle = learn.learn(root / "mine", root / "bundle", backbone=BACKBONES / DEFAULT_BACKBONE / FEATURES).bundle
+    with serve(root / "log", {"MISFIT_BUNDLE": str(bundle.directory)}) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    """Return files by name: 40 new photographs of one kind, and three of another."""
+    root = tmp_path_factory.mktemp("batch")
+    files = photographs.write_tree(root, 40, ("discs",), seed=5) + photographs.write_tree(root, 3, ("grid",), seed=6)
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def post(served, path, content, content_type="application/zip"):
+    return httpx.post(served.url + path, content=content, headers={"Content-Type": content_type}, timeout=60)
+
+
+def test_what_does_not_belong_ranks_first_with_a_reason_and_neighbours(served, batch):
+    answer = post(served, "/explain?attributions=top&nearest=3", zipped(batch)).json()
+    first = sorted(answer["items"], key=lambda item: item["rank"])[:3]
+    assert {item["id"] for item in first} == set(STRANGE)
+    for item in answer["items"]:
+        assert len(item["nearest"]) == 3
+        assert item["is_outlier"] or item["reason"] == "fits this batch"
+    for item in first:
+        assert {each["id"] for each in item["nearest"]} & set(STRANGE)
+        assert item["factors"][0]["factor"] == "content"
+
+
+def test_grpc_gives_the_same_scores(served, batch):
+    answer = post(served, "/score", zipped(batch)).json()
+    with calls.stub(served.grpc_target) as stub:
+        request = pb.ScoreRequest(images=calls.files(list(batch.values()), list(batch)))
+        items = stub.Score(request).items
+    assert [item.id for item in items] == [item["id"] for item in answer["items"]]
+    np.testing.assert_allclose(
+        [item.outlier_score for item in items], [item["outlier_score"] for item in answer["items"]], rtol=1e-6
+    )
+
+
+def test_strangers_are_foreign_and_say_why(served, batch):
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    answer = post(served, "/score?attributions=top", zipped({**batch, "noise.png": buffer.getvalue()})).json()
+    (noisy,) = [item for item in answer["items"] if item["id"] == "noise.png"]
+    assert noisy["is_foreign"]
+    assert noisy["rank"] == 1
+    assert noisy["reason"].startswith("outside what the model has seen: distance from the learned photographs")
+
+
+def test_a_context_travels(served, batch):
+    normal = {name: content for name, content in batch.items() if name.startswith("discs")}
+    context = post(served, "/fit", zipped(normal)).json()["context"]
+    files = [("images", (name, batch[name])) for name in STRANGE]
+    answer = httpx.post(served.url + "/score", files=files, data={"context": json.dumps(context)}, timeout=60).json()
+    assert "error" not in answer, answer
+    assert answer["context"]["source"] == "reference"
+    assert all(item["is_outlier"] for item in answer["items"])
+
+
+def test_copies_are_duplicates(served, batch):
+    name, content = next(iter(batch.items()))
+    answer = post(served, "/score?duplicates=groups", zipped({**batch, "copy.jpg": content})).json()
+    ids = {item["index"]: item["id"] for item in answer["items"]}
+    assert {name, "copy.jpg"} in [{ids[index] for index in members} for members in answer["duplicates"]]
+
+
+def test_heat_maps_are_drawn(served, batch):
+    answer = post(served, "/explain?heat_maps=flagged&top=2", zipped(batch)).json()
+    maps = [item["heat_maps"] for item in answer["items"] if item["is_outlier"]]
+    assert maps
+    assert all(len(each) == 2 for each in maps)
+
+
+@pytest.mark.parametrize("path", ["/edit", "/traverse", "/interpolate?start=0&end=1", "/sample"])
+def test_what_takes_a_decoder_is_refused_in_plain_words(served, batch, path):
+    answer = post(served, path, zipped(batch))
+    assert answer.status_code == 400
+    assert "has no decoder, so it can draw no pictures" in answer.json()["error"]["message"]
+
+
+def test_describe_tells_what_it_can(served):
+    described = httpx.post(served.url + "/describe", json={}, timeout=60).json()
+    assert described["capabilities"] == {"can_decode": False, "has_saliency": True, "has_uncertainty": False}
+    assert described["default_estimator"] == "density_ratio"
+    by_name = {latent["name"]: latent for latent in described["latents"]}
+    assert by_name["sharpness"]["unit"] == "log2 grey levels"
+    with calls.stub(served.grpc_target) as stub:
+        latents = stub.Describe(pb.DescribeRequest()).latents
+    assert [latent.name for latent in latents] == list(by_name)
+    with pytest.raises(grpc.RpcError), calls.stub(served.grpc_target) as stub:
+        stub.Sample(pb.SampleRequest())
