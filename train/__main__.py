@@ -22,6 +22,7 @@ SEEDS = RESULTS / "shapes3d_beta_tcvae" / experiments.SEEDS
 SPRITES = Path("service/bundles/dsprites")
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
+PHOTOGRAPHS = RUNS / "photographs"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,6 +145,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     digits_parser.add_argument("--seed", type=int, default=1)
     digits_parser.add_argument("--split", choices=["test", "validation"], default="test")
+
+    photographs_parser = command(
+        "photographs", benchmark_commands.photographs, "learn half of labelled photographs, score contexts of the rest"
+    )
+    photographs_parser.add_argument(
+        "collections", type=Path, nargs="+", metavar="COLLECTION", help="a folder with a folder for each class"
+    )
+    photographs_parser.add_argument("--out", type=Path, default=PHOTOGRAPHS, help=f"directory (default: {PHOTOGRAPHS})")
+    photographs_parser.add_argument("--contexts", type=int, default=30, help="of every cell (default: 30)")
+    photographs_parser.add_argument("--seed", type=int, default=1)
     return parser
 
 

@@ -18,16 +18,17 @@ PROJECTION = "projection.npz"
 class Projection:
     """Linear maps from the C pooled features and the P measured properties of an image to its K + P latents.
 
-    mean, principal  (C,), (C, p)  the collection's centre, and orthonormal axes of what its images span
-    axes             (C, K)        content latents: (features - mean) @ axes
-    property_mean    (P,)          property latents: (property - mean) / spread
-    property_spread  (P,)
-    logvar           (K + P,)      how exactly each latent is known
+    mean, axes             (C,), (C, K)  content latents: (features - mean) @ axes
+    direction, principal   (C,), (C, p)  the mean of the features' directions (length 1), and orthonormal axes of what
+                                         these span: how far off an image lies from the collection
+    property_mean, property_spread  (P,)  property latents: (property - mean) / spread
+    logvar                 (K + P,)      how exactly each latent is known
     """
 
     mean: Float64Array
-    principal: Float64Array
     axes: Float64Array
+    direction: Float64Array
+    principal: Float64Array
     property_mean: Float64Array
     property_spread: Float64Array
     logvar: Float64Array
@@ -53,8 +54,9 @@ def from_npz(content: bytes, latent_dim: int, properties: int) -> Projection:
     channels, span = len(np.atleast_1d(arrays["mean"])), arrays["principal"].shape[-1:]
     shapes = {
         "mean": (channels,),
-        "principal": (channels, *span),
         "axes": (channels, latent_dim - properties),
+        "direction": (channels,),
+        "principal": (channels, *span),
         "property_mean": (properties,),
         "property_spread": (properties,),
         "logvar": (latent_dim,),

@@ -42,11 +42,13 @@ class FeatureMoments:
         self.total += features.sum(axis=0)
         self.squares += features.T @ features
 
-    def plus(self, other: FeatureMoments, sign: int = 1) -> FeatureMoments:
-        """Return the moments with those of `other` added, or taken away where `sign` is -1."""
-        return FeatureMoments(
-            self.size + sign * other.size, self.total + sign * other.total, self.squares + sign * other.squares
-        )
+    def __add__(self, other: FeatureMoments) -> FeatureMoments:
+        """Return the moments of the images of both."""
+        return FeatureMoments(self.size + other.size, self.total + other.total, self.squares + other.squares)
+
+    def __sub__(self, other: FeatureMoments) -> FeatureMoments:
+        """Return the moments without the images of `other`."""
+        return FeatureMoments(self.size - other.size, self.total - other.total, self.squares - other.squares)
 
     def principal(self, most: int) -> tuple[Float64Array, Float64Array, Float64Array]:
         """Return the mean (C,), at most `most` principal axes (C, p) of length 1, and the variances (p,) along them,
@@ -60,6 +62,12 @@ class FeatureMoments:
         variances, axes = variances[::-1], axes[:, ::-1]
         real = variances > NO_VARIANCE * max(variances[0], np.finfo(np.float64).tiny)
         return mean, axes[:, real], variances[real]
+
+
+def directions(features: Float64Array) -> Float64Array:
+    """Return features (n, C) scaled to length 1: what a picture shows, and not how much of it."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(length, np.finfo(np.float64).tiny))
 
 
 def residuals(features: Float64Array, mean: Float64Array, principal: Float64Array) -> Float64Array:
@@ -95,8 +103,8 @@ def locality_preserving(
 
 def _neighbours(features: Float64Array) -> Float64Array:
     """Return which features (n, C) are neighbours of which, (n, n), 0 or 1, in either direction."""
-    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    cosines = directions.astype(np.float32) @ directions.T.astype(np.float32)
+    towards = directions(features).astype(np.float32)
+    cosines = towards @ towards.T
     np.fill_diagonal(cosines, -np.inf)
     count = min(NEIGHBOURS, len(features) - 1)
     nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]

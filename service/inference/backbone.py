@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.projection_file import Projection
-from service.core.axes import residuals
+from service.core.axes import directions, residuals
 from service.core.types import Float32Array
 from service.images import properties
 from service.images.spec import Uint8Array
@@ -36,8 +36,9 @@ class BackboneHead:
         return np.stack([means, np.broadcast_to(projection.logvar, means.shape)], axis=1).astype(np.float32)
 
     def foreignness(self, features: NDArray[np.float32]) -> Float32Array:
-        """Return how far off the collection's span the features (n, C, h, w) lie: squared distances (n,)."""
-        return residuals(pool(features), self.projection.mean, self.projection.principal).astype(np.float32)
+        """Return how far off the collection's span the directions of features (n, C, h, w) lie: squared, (n,)."""
+        projection = self.projection
+        return residuals(directions(pool(features)), projection.direction, projection.principal).astype(np.float32)
 
     def saliency(self, features: NDArray[np.float32]) -> Float32Array:
         """Return heat maps (n, L, h, w) of features (n, C, h, w). Properties are of the whole image: theirs are 0."""

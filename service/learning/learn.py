@@ -15,16 +15,16 @@ from service.bundle.backbone_file import PROVENANCE
 from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Parity
 from service.bundle.projection_file import PROJECTION, Projection
 from service.bundle.store import Bundle
-from service.core.axes import FeatureMoments, locality_preserving, residuals
+from service.core.axes import FeatureMoments, directions, locality_preserving, residuals
 from service.core.latent import CONTENT, Latent
 from service.core.population import DEAD_VARIANCE, Familiarity, Population
-from service.core.types import EstimatorName, Float64Array
+from service.core.types import EstimatorName, Float64Array, IndexArray
 from service.errors import InvalidInput
 from service.images.properties import PROPERTIES
 from service.inference.backbone import BackboneHead
 from service.inference.features import FeatureNetwork
 from service.learning import card, folder
-from service.learning.feature_cache import FeatureCache
+from service.learning.feature_cache import FeatureCache, Tile
 
 # Fewer photographs say too little about what is usual.
 FEWEST = 50
@@ -104,41 +104,41 @@ def learn(
 def _fit_projection(
     cache: FeatureCache, channels: int, count: int, axes: int
 ) -> tuple[Projection, list[tuple[Float64Array, Float64Array]]]:
-    """Return the projection, and mean and principal axes without each fold."""
+    """Return the projection, and for each fold the mean and principal axes of the other folds' directions."""
+    moments = FeatureMoments.empty(channels)
     parts = [FeatureMoments.empty(channels) for _ in range(FOLDS)]
     step = -(-count // NEIGHBOURHOOD)
     sample, measured, seen = [], [], 0
     for tile in cache.tiles():
-        fold = (seen + np.arange(len(tile.features))) % FOLDS
+        moments.add(tile.features)
+        towards, fold = directions(tile.features), _deal(seen, tile)
         for number, part in enumerate(parts):
-            part.add(tile.features[fold == number])
+            part.add(towards[fold == number])
         sample.append(tile.features[-seen % step :: step])
         measured.append(tile.measured)
         seen += len(tile.features)
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.plus(part)
     most = min(PRINCIPAL, count // PHOTOGRAPHS_A_PRINCIPAL)
-    mean, principal, variances = whole.principal(most)
+    mean, principal, variances = moments.principal(most)
     if not len(variances) or variances[0] <= np.finfo(np.float32).eps * np.square(mean).sum():
         raise InvalidInput(
             f"All {count} photographs look alike to the backbone: nothing can be learned from them.",
             "Learn a folder whose photographs differ. Copies of one photograph do not.",
         )
     few = min(axes, len(variances), max(count // PHOTOGRAPHS_AN_AXIS, 1))
-    content = locality_preserving(np.concatenate(sample), mean, principal, variances, few)
+    whole = sum(parts[1:], start=parts[0])
+    direction, span, _ = whole.principal(most)
     values = np.concatenate(measured)
     spread = values.std(axis=0)
     projection = Projection(
         mean=mean,
-        principal=principal,
-        axes=content,
+        axes=locality_preserving(np.concatenate(sample), mean, principal, variances, few),
+        direction=direction,
+        principal=span,
         property_mean=values.mean(axis=0),
         property_spread=np.where(spread > 0, spread, 1.0),
         logvar=np.log(np.repeat([CONTENT_VARIANCE, PROPERTY_VARIANCE], [few, len(PROPERTIES)])),
     )
-    folds = [whole.plus(part, sign=-1).principal(most)[:2] for part in parts]
-    return projection, folds
+    return projection, [(whole - part).principal(most)[:2] for part in parts]
 
 
 def _project(
@@ -148,13 +148,18 @@ def _project(
     head, latents, errors, seen = BackboneHead(projection), [], [], 0
     for tile in cache.tiles():
         latents.append(head.latents_of(tile.features, tile.measured))
-        fold = (seen + np.arange(len(tile.features))) % FOLDS
-        distances = np.empty(len(tile.features))
-        for part, (mean, principal) in enumerate(folds):
-            distances[fold == part] = residuals(tile.features[fold == part], mean, principal)
+        towards, fold = directions(tile.features), _deal(seen, tile)
+        distances = np.empty(len(towards))
+        for number, (mean, principal) in enumerate(folds):
+            distances[fold == number] = residuals(towards[fold == number], mean, principal)
         errors.append(distances)
-        seen += len(tile.features)
+        seen += len(towards)
     return np.concatenate(latents).astype(np.float64), np.concatenate(errors)
+
+
+def _deal(seen: int, tile: Tile) -> IndexArray:
+    """Return the fold of each photograph of a tile, before which `seen` were dealt."""
+    return np.asarray((seen + np.arange(len(tile.features))) % FOLDS)
 
 
 def _describe(

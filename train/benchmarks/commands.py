@@ -139,6 +139,33 @@ def digits(options: argparse.Namespace) -> None:
     print((options.out / "README.md").read_text())
 
 
+def photographs(options: argparse.Namespace) -> None:
+    """Learn one half of labelled collections, score contexts of the other; write photographs.json and README.md."""
+    from train.benchmarks import photographs
+    from train.reports import photographs as photographs_report
+
+    started = time.perf_counter()
+    collections = options.collections
+    result = {
+        "seed": options.seed,
+        "contexts": options.contexts,
+        "command": command(),
+        "commit": commit(),
+        "collections": [photographs.run(each, options.contexts, options.seed) for each in collections],
+        "foreign": [
+            entry
+            for own in collections
+            if len(collections) > 1
+            for entry in photographs.run_foreign(own, [each for each in collections if each != own], options.seed)
+        ],
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "photographs.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "README.md").write_text(photographs_report.page(result))
+    print((options.out / "README.md").read_text())
+
+
 def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:
     """Load the bundle at `directory` and open its networks."""
     from service.bundle import store

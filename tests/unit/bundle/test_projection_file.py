@@ -11,6 +11,7 @@ def projection(channels=6, axes=3, properties=2):
     random = np.random.default_rng(0)
     return Projection(
         mean=random.standard_normal(channels),
+        direction=random.standard_normal(channels),
         principal=np.linalg.qr(random.standard_normal((channels, 4)))[0],
         axes=random.standard_normal((channels, axes)),
         property_mean=np.ones(properties),

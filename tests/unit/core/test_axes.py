@@ -36,10 +36,10 @@ def test_principal_axes_are_those_of_scikit_learn(collection):
 def test_moments_add_up_and_are_taken_away(collection):
     features, _ = collection
     first, second = moments_of(features[:200]), moments_of(features[200:])
-    whole = first.plus(second)
+    whole = first + second
     np.testing.assert_allclose(whole.squares, moments_of(features).squares)
-    np.testing.assert_allclose(whole.plus(second, sign=-1).total, first.total)
-    assert whole.plus(second, sign=-1).size == 200
+    np.testing.assert_allclose((whole - second).total, first.total)
+    assert (whole - second).size == 200
 
 
 def test_features_without_variance_have_no_axes():
