@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.core.decide.calibration import MOST_KNOTS
-from service.core.decide.graded_calibration import BEYOND, GRID, PLACES, calibrate_graded
+from service.core.decide.graded_calibration import BEYOND, GRID, PLACES, VOUCHED, calibrate_graded
 
 
 def normal_scores(n, random):
@@ -15,7 +15,9 @@ def normal_scores(n, random):
 
 
 def batch(n, outliers, random):
-    scores = np.concatenate([normal_scores(n - outliers, random), 2 + random.standard_normal(outliers)])
+    """Return scores of a batch whose outliers vouch for each other more or less, of its population, and the truth."""
+    far = -8 + random.uniform(VOUCHED[0], VOUCHED[-1]) * (10 + random.standard_normal(outliers))
+    scores = np.concatenate([normal_scores(n - outliers, random), far])
     population = np.concatenate([normal_scores(60, random), 2 + random.standard_normal(240)])
     return scores, population, np.arange(n) >= n - outliers
 
