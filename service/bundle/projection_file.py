@@ -23,6 +23,8 @@ class Projection:
                                          these span: how far off an image lies from the collection
     property_mean, property_spread  (P,)  property latents: (property - mean) / spread
     logvar                 (K + P,)      how exactly each latent is known
+    direction_reach        (1,)          squared distance from that span within which nearly all the collection lies
+    property_reach         (P,)          how far nearly all of it lies from the mean of each property, in spreads
     """
 
     mean: Float64Array
@@ -32,6 +34,8 @@ class Projection:
     property_mean: Float64Array
     property_spread: Float64Array
     logvar: Float64Array
+    direction_reach: Float64Array
+    property_reach: Float64Array
 
 
 def to_npz(projection: Projection) -> bytes:
@@ -44,7 +48,7 @@ def to_npz(projection: Projection) -> bytes:
 def from_npz(content: bytes, latent_dim: int, properties: int) -> Projection:
     """Return the projection to `latent_dim` latents, `properties` of them measured, that the file holds.
 
-    Raises BundleCorrupt unless every array is finite and of the right shape, and every spread is positive.
+    Raises BundleCorrupt unless every array is finite and of the right shape, and spreads and reaches are positive.
     """
     try:
         with np.load(BytesIO(content), allow_pickle=False) as file:
@@ -60,6 +64,8 @@ def from_npz(content: bytes, latent_dim: int, properties: int) -> Projection:
         "property_mean": (properties,),
         "property_spread": (properties,),
         "logvar": (latent_dim,),
+        "direction_reach": (1,),
+        "property_reach": (properties,),
     }
     for name, shape in shapes.items():
         if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
@@ -68,6 +74,7 @@ def from_npz(content: bytes, latent_dim: int, properties: int) -> Projection:
                 f"calls for finite values of shape {shape}.",
                 "Learn the bundle again.",
             )
-    if (arrays["property_spread"] <= 0).any():
-        raise BundleCorrupt(f"{PROJECTION}: a property's spread is not positive.", "Learn the bundle again.")
+    for name in ("property_spread", "direction_reach", "property_reach"):
+        if (arrays[name] <= 0).any():
+            raise BundleCorrupt(f"{PROJECTION}: {name} holds a value that is not positive.", "Learn the bundle again.")
     return Projection(**arrays)

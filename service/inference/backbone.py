@@ -35,10 +35,20 @@ class BackboneHead:
         means = np.hstack([content, (measured - projection.property_mean) / projection.property_spread])
         return np.stack([means, np.broadcast_to(projection.logvar, means.shape)], axis=1).astype(np.float32)
 
-    def foreignness(self, features: NDArray[np.float32]) -> Float32Array:
-        """Return how far off the collection's span the directions of features (n, C, h, w) lie: squared, (n,)."""
+    def foreignness(self, images: Uint8Array, features: NDArray[np.float32]) -> Float32Array:
+        """Return how far off the collection images (n, H, W, 3) with features (n, C, h, w) lie, (n,)."""
         projection = self.projection
-        return residuals(directions(pool(features)), projection.direction, projection.principal).astype(np.float32)
+        off = residuals(directions(pool(features)), projection.direction, projection.principal)
+        return self.foreignness_of(off, properties.measure(images)).astype(np.float32)
+
+    def foreignness_of(self, off: NDArray[np.floating], measured: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the squared distance (n,) in reaches: of the direction's, `off` (n,), or of a property's, (n, P),
+        whichever is more.
+        """
+        projection = self.projection
+        z = (measured - projection.property_mean) / projection.property_spread
+        furthest = np.square(z / projection.property_reach).max(axis=1)
+        return np.asarray(np.maximum(off / projection.direction_reach, furthest))
 
     def saliency(self, features: NDArray[np.float32]) -> Float32Array:
         """Return heat maps (n, L, h, w) of features (n, C, h, w). Properties are of the whole image: theirs are 0."""

@@ -162,7 +162,7 @@ def _project_checked(
 ) -> tuple[Float32Array, Float32Array]:
     """Return the latents (n, 2, L) of a tile, and how far off the collection's span its features are (n,)."""
     features = _run(encoder, "images", tile)
-    return head.latents(tile, features), head.foreignness(features)
+    return head.latents(tile, features), head.foreignness(tile, features)
 
 
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ FOLDS = 3
 # they say how a picture looks, not what it shows.
 CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.3, 0.5
 HIGH = 0.999
+# A property reaches at least so many spreads, however much alike the learned photographs are.
+LEAST_REACH = 4.0
 SEED = 0
 ESTIMATOR: EstimatorName = "density_ratio"
 
@@ -84,7 +86,9 @@ def learn(
             "Add photographs of the same kind, or score them without learning by a shipped bundle.",
         )
     projection, folds = _fit_projection(cache, network.channels, count, axes)
-    latents, errors = _project(cache, projection, folds)
+    latents, off, measured = _project(cache, projection, folds)
+    projection = _with_reach(projection, off, measured)
+    errors = BackboneHead(projection).foreignness_of(off, measured)
     median, high = np.quantile(errors, (0.5, HIGH)).tolist()
     familiarity = Familiarity(median, high, margin=1.0, error="distance from the learned photographs")
     random = np.random.default_rng(SEED)
@@ -137,24 +141,39 @@ def _fit_projection(
         property_mean=values.mean(axis=0),
         property_spread=np.where(spread > 0, spread, 1.0),
         logvar=np.log(np.repeat([CONTENT_VARIANCE, PROPERTY_VARIANCE], [few, len(PROPERTIES)])),
+        direction_reach=np.ones(1),
+        property_reach=np.ones(len(PROPERTIES)),
     )
     return projection, [(whole - part).principal(most)[:2] for part in parts]
 
 
 def _project(
     cache: FeatureCache, projection: Projection, folds: Sequence[tuple[Float64Array, Float64Array]]
-) -> tuple[Float64Array, Float64Array]:
-    """Return the latents (n, 2, L) of all photographs, and how far each lies from what the other folds span (n,)."""
-    head, latents, errors, seen = BackboneHead(projection), [], [], 0
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return the latents (n, 2, L) of all photographs, how far each lies from what the other folds span (n,), and their
+    properties (n, P).
+    """
+    head, latents, off, measured, seen = BackboneHead(projection), [], [], [], 0
     for tile in cache.tiles():
         latents.append(head.latents_of(tile.features, tile.measured))
         towards, fold = directions(tile.features), _deal(seen, tile)
         distances = np.empty(len(towards))
         for number, (mean, principal) in enumerate(folds):
             distances[fold == number] = residuals(towards[fold == number], mean, principal)
-        errors.append(distances)
+        off.append(distances)
+        measured.append(tile.measured)
         seen += len(towards)
-    return np.concatenate(latents).astype(np.float64), np.concatenate(errors)
+    return np.concatenate(latents).astype(np.float64), np.concatenate(off), np.concatenate(measured)
+
+
+def _with_reach(projection: Projection, off: Float64Array, measured: Float64Array) -> Projection:
+    """Return the projection with how far nearly all of the collection reaches."""
+    z = np.abs(measured - projection.property_mean) / projection.property_spread
+    return replace(
+        projection,
+        direction_reach=np.maximum(np.quantile(off, [HIGH]), np.finfo(np.float32).tiny),
+        property_reach=np.maximum(np.quantile(z, HIGH, axis=0), LEAST_REACH),
+    )
 
 
 def _deal(seen: int, tile: Tile) -> IndexArray:

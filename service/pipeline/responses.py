@@ -88,13 +88,13 @@ def build_score_response(batch: Batch, options: ScoreOptions, bundle: Bundle) ->
     record_bytes = record_sizes.scored_item(options, bundle)
     if options.attributions == "none":
         return build_chunked_score_response(
-            batch, bundle, partial(_describe_check, batch), np.full(len(batch.positions), record_bytes)
+            batch, bundle, partial(_describe_check, batch, bundle), np.full(len(batch.positions), record_bytes)
         )
     explanations = _explain(batch, bundle)
     limit = bundle.manifest.latent_dim if options.attributions == "all" else options.top
 
     def details(rows: slice) -> list[Record]:
-        records = _describe_check(batch, rows)
+        records = _describe_check(batch, bundle, rows)
         attributions = _build_attributions(explanations, limit, batch, bundle, rows)
         for record, terms, reason in zip(records, attributions, explanations.reasons[rows], strict=True):
             record["attributions"] = terms
@@ -123,7 +123,7 @@ def explain_without_maps(
     pairs = attribution.pairs(batch.images.latents, batch.context, bundle.population) if options.interactions else None
 
     def details(rows: slice) -> list[Record]:
-        records = _describe_check(batch, rows)
+        records = _describe_check(batch, bundle, rows)
         details_of = zip(
             _build_attributions(explanations, limit, batch, bundle, rows),
             factors(rows),
@@ -394,15 +394,28 @@ def _require_scores(batch: Batch) -> Scores:
     return batch.scores
 
 
-def _describe_check(batch: Batch, rows: slice) -> list[Record]:
+def _describe_check(batch: Batch, bundle: Bundle, rows: slice) -> list[Record]:
     """Return for each usable image in `rows` whether it is foreign, and why; nothing where that was not checked."""
     check = batch.images.check
     if check is None:
         return [{} for _ in batch.images.latents[rows]]
     return [
-        {"is_foreign": True, "reason": check.reason(row)} if foreign else {"is_foreign": False}
+        {"is_foreign": True, "reason": _name_properties(batch.images.latents[row, 0], bundle) or check.reason(row)}
+        if foreign
+        else {"is_foreign": False}
         for row, foreign in enumerate(check.is_ood[rows].tolist(), start=rows.start)
     ]
+
+
+def _name_properties(latents: Float64Array, bundle: Bundle) -> str | None:
+    """Return which properties of a foreign photograph, from its latents (L,), lie outside what was learned, if any."""
+    if bundle.projection is None:
+        return None
+    measured = [latent.index for latent in bundle.manifest.latents if latent.unit is not None]
+    reach = dict(zip(measured, bundle.projection.property_reach.tolist(), strict=True))
+    off = {index: float(latents[index]) for index in measured if abs(latents[index]) > reach[index]}
+    names = {bundle.manifest.latents[index].name: off[index] for index in sorted(off, key=lambda each: -abs(off[each]))}
+    return reasons.describe(names, False, True, "the learned photographs") if names else None
 
 
 def _build_detail(error: MisfitError) -> ErrorDetail:

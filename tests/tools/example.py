@@ -1,4 +1,4 @@
-"""The pictures of README and quickstart, made by the quickstart's own commands.
+"""The pictures of README, quickstart and the page on photographs, made by the pages' own commands.
 
 `make example` leaves them in train/results/example.
 """
@@ -15,14 +15,16 @@ import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
-from documents import QUICKSTART, addresses_of, example, run
+from documents import QUICKSTART, addresses_of, blocks, example, run
 from serving import ROOT, serve
 
 from service.images import contact_sheet, png
 
 OUT = ROOT / "train" / "results" / "example"
 SAMPLE_BATCH = ROOT / "tests" / "data" / "shapes3d_batch.zip"
-IN_A_ROW = 12
+IN_A_ROW, FIRST = 12, 8
+# Of the sheet of axes: five rows.
+SHOWN_HEIGHT = 460
 
 
 def ranking(scores: Path) -> bytes:
@@ -35,8 +37,28 @@ def ranking(scores: Path) -> bytes:
     return png.to_png(contact_sheet.contact_sheet(rows, captions))
 
 
+def photographs(directory: Path) -> None:
+    """Learn the crops of the page on photographs, score its batch, and draw the first ranks and some of the axes."""
+    page = ROOT / "docs" / "photographs.md"
+    print(run(example(page, "learn"), directory, {}), end="")
+    with serve(directory / "log", {"MISFIT_BUNDLE": str(directory / "out" / "mine")}) as served:
+        (scoring,) = (block for block in blocks(page) if "out/reasons.json" in block.code)
+        print(run(scoring, directory, addresses_of(served)), end="")
+    items = sorted(json.loads((directory / "out" / "reasons.json").read_text())["items"], key=lambda item: item["rank"])
+    with zipfile.ZipFile(directory / "out" / "batch.zip") as batch:
+        sized = [Image.open(batch.open(item["id"])).convert("RGB").resize((112, 112)) for item in items[:FIRST]]
+    captions = [f"{item['rank']}: {item['id']}{' (flagged)' if item['is_outlier'] else ''}" for item in items[:FIRST]]
+    sheet = contact_sheet.contact_sheet([np.stack([np.asarray(image) for image in sized])], [], captions)
+    (OUT / "photographs.png").write_bytes(png.to_png(sheet))
+    with Image.open(directory / "out" / "mine" / "axes.png") as axes:
+        top = axes.crop((0, 0, axes.width, SHOWN_HEIGHT))
+        top.convert("P", palette=Image.Palette.ADAPTIVE).save(OUT / "photographs_axes.png", optimize=True)
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        photographs(Path(scratch))
     with tempfile.TemporaryDirectory() as scratch, serve(Path(scratch) / "log") as served:
         directory = Path(scratch)
         for name in ("score", "explain", "edit", "traverse"):

@@ -17,6 +17,8 @@ def projection(channels=6, axes=3, properties=2):
         property_mean=np.ones(properties),
         property_spread=np.full(properties, 2.0),
         logvar=np.zeros(axes + properties),
+        direction_reach=np.ones(1),
+        property_reach=np.full(properties, 4.0),
     )
 
 
@@ -32,7 +34,7 @@ def test_a_projection_is_read_as_it_was_written():
     [
         ({"axes": np.zeros((6, 2))}, "axes has shape"),
         ({"mean": np.full(6, np.nan)}, "mean has shape"),
-        ({"property_spread": np.array([1.0, 0.0])}, "spread is not positive"),
+        ({"property_spread": np.array([1.0, 0.0])}, "property_spread holds a value that is not positive"),
         ({"logvar": np.zeros(4)}, "logvar has shape"),
     ],
 )
