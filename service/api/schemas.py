@@ -232,6 +232,11 @@ class Picture(_Record):
     latents: list[float] = Field(description="what was decoded")
     mahalanobis_squared: Distances | None = Field(description="null for /decode, which has no context")
     inside: bool | None = Field(description="whether the re-encoded picture fits the context")
+    exemplar: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="the image of the batch that is shown, where the model cannot draw",
+    )
     image: str | None = Field(default=None, description="base64 of a PNG")
 
 

@@ -44,6 +44,7 @@ class EditPlan:
     columns             pictures in a row of the contact sheet
     row_captions, column_captions  of the contact sheet
     repaired    (k, L)  of counterfactuals, the latents that were changed so that the image fits
+    exemplars   (k,)    ids of the images that are shown because the model cannot draw, or None
     """
 
     latents: Float64Array
@@ -58,6 +59,7 @@ class EditPlan:
     warnings: tuple[str, ...] = ()
     originals: Uint8Array | None = None
     repaired: BoolArray | None = None
+    exemplars: Sequence[str] | None = None
 
 
 def check_count(count: int, bundle: Bundle) -> None:

@@ -5,7 +5,7 @@ The answer can be had as JSON, as one contact sheet, or as files in a zip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -119,6 +119,9 @@ def build_result(plan: EditPlan, decoded: DecodedImages, bundle: Bundle) -> Edit
     if plan.start is not None:
         is_changed = np.abs(plan.latents - plan.start) > UNCHANGED
         changed_names = [[names[dim] for dim in population.live_dims if row[dim]] for row in is_changed]
+    shown: Sequence[dict[str, str]] = [{} for _ in images]
+    if plan.exemplars is not None:
+        shown = [{"exemplar": id_} for id_ in plan.exemplars]
     pictures = [
         Picture(
             id=id_,
@@ -127,9 +130,10 @@ def build_result(plan: EditPlan, decoded: DecodedImages, bundle: Bundle) -> Edit
             latents=latents,
             mahalanobis_squared=distance,
             inside=fit,
+            **exemplar,
         )
-        for id_, source, changed, latents, distance, fit in zip(
-            plan.ids, plan.sources, changed_names, plan.latents.tolist(), distances, fits, strict=True
+        for id_, source, changed, latents, distance, fit, exemplar in zip(
+            plan.ids, plan.sources, changed_names, plan.latents.tolist(), distances, fits, shown, strict=True
         )
     ]
     scored_context: ScoredContext | None = None if context is None else responses.build_scored_context(context)

@@ -44,8 +44,8 @@ from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
-from service.pipeline import edit_plan, edit_result, explanation, responses
-from service.pipeline.batch import Batch, EncodedImages, NearestImages
+from service.pipeline import edit_plan, edit_result, exemplars, explanation, responses
+from service.pipeline.batch import Batch, DecodedImages, EncodedImages, NearestImages
 from service.pipeline.chunked_inference import ChunkedInference
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.edit_plan import EditPlan
@@ -191,41 +191,37 @@ class Pipeline:
     async def edit(self, request: ImagesRequest[EditOptions]) -> EditResult:
         """Decode the images' latents as the options change them.
 
-        Raises InvalidInput where the model cannot decode, as all methods below that draw images.
+        Where the model cannot decode, this and the methods below show exemplars: see `service.pipeline.exemplars`.
         """
-        self._require_decoder()
         batch = await self._score_request(request, keep_pixels=True)
         with self.hooks.stage("edit"):
             plan = await asyncio.to_thread(edit_plan.plan_edit, batch, request.options, self.bundle)
         originals = await self._get_pixels(request, batch, np.searchsorted(batch.positions, plan.sources))
-        return await self._carry_out(replace(plan, originals=originals))
+        return await self._carry_out(replace(plan, originals=originals), request, batch)
 
     async def traverse(self, request: ImagesRequest[TraverseOptions]) -> EditResult:
         """Decode a grid of latents along one latent each, or along two."""
-        self._require_decoder()
         edit_plan.check_count(request.options.pictures, self.bundle)
         batch = await self._score_request(request)
         with self.hooks.stage("edit"):
             plan = await asyncio.to_thread(edit_plan.plan_traverse, batch, request.options, self.bundle)
-        return await self._carry_out(plan)
+        return await self._carry_out(plan, request, batch)
 
     async def interpolate(self, request: ImagesRequest[InterpolateOptions]) -> EditResult:
         """Decode the path between the latents of two images."""
-        self._require_decoder()
         edit_plan.check_count(request.options.pictures, self.bundle)
         batch = await self._score_request(request)
         with self.hooks.stage("edit"):
             plan = await asyncio.to_thread(edit_plan.plan_interpolate, batch, request.options, self.bundle)
-        return await self._carry_out(plan)
+        return await self._carry_out(plan, request, batch)
 
     async def sample(self, request: ImagesRequest[SampleOptions]) -> EditResult:
         """Decode latents drawn from the context."""
-        self._require_decoder()
         edit_plan.check_count(request.options.pictures, self.bundle)
         batch = await self._score_request(request)
         with self.hooks.stage("edit"):
             plan = await asyncio.to_thread(edit_plan.plan_sample, batch, request.options, self.bundle)
-        return await self._carry_out(plan)
+        return await self._carry_out(plan, request, batch)
 
     async def encode(self, request: ImagesRequest[EncodeOptions]) -> ChunkedResponse[EncodeResponse]:
         """Encode every image of the request."""
@@ -237,7 +233,7 @@ class Pipeline:
         """Decode latents (n, L), as `service.api.requests.check_latents` checked them."""
         self._require_decoder()
         edit_plan.check_count(len(latents), self.bundle)
-        return await self._carry_out(edit_plan.plan_decode(latents))
+        return await self._draw(edit_plan.plan_decode(latents))
 
     def describe(self, provider: str) -> Description:
         """Describe the model, its latents and the limits; `provider` is the networks' execution provider."""
@@ -343,10 +339,23 @@ class Pipeline:
         if not self.networks.capabilities.can_decode:
             raise InvalidInput(
                 f"The model {self.bundle.manifest.model} has no decoder, so it can draw no pictures.",
-                "Ask for /score, /explain, /fit or /encode, or serve a bundle with decoder.onnx.",
+                "Ask for /edit, /traverse or /sample with images, which show the nearest of them, or serve a bundle "
+                "with decoder.onnx.",
             )
 
-    async def _carry_out(self, plan: EditPlan) -> EditResult:
+    async def _carry_out(self, plan: EditPlan, request: ImagesRequest[ScoringOptions], batch: Batch) -> EditResult:
+        """Draw what was planned, or find the images of the batch that are nearest to it."""
+        if self.networks.capabilities.can_decode:
+            return await self._draw(plan)
+        with self.hooks.stage("edit"):
+            rows = await asyncio.to_thread(exemplars.choose, plan, batch, self.bundle)
+        pixels = await self._get_pixels(request, batch, rows)
+        shown = DecodedImages(plan.latents, pixels, batch.images.latents[rows])
+        with self.hooks.stage("edit"):
+            plan = exemplars.named(plan, rows, batch)
+            return await asyncio.to_thread(edit_result.build_result, plan, shown, self.bundle)
+
+    async def _draw(self, plan: EditPlan) -> EditResult:
         """Decode what was planned and encode it again; counterfactuals that do not fit are decoded once more."""
         decoded = await self._inference.decode_and_reencode(plan.latents)
         with self.hooks.stage("edit"):

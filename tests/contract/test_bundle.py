@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.bundle import population_file, store
+from service.bundle import population_file, projection_file, store
 from service.bundle.manifest import FORMAT_VERSION, Capabilities, ImageSpec, Manifest, Parity
+from service.bundle.projection_file import Projection
 from service.core.latent import Latent
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR
@@ -208,8 +209,25 @@ def test_a_bundle_without_a_decoder_is_a_bundle_that_draws_nothing(tmp_path: Pat
 def test_the_kind_of_a_model_is_in_the_manifest_unless_it_is_a_vae(directory: Path, tmp_path: Path) -> None:
     assert store.load(directory).manifest.capabilities.has_uncertainty
     assert "kind" not in (directory / store.MANIFEST).read_text()
-    store.write(tmp_path / "b", manifest_of(kind="backbone"), {"encoder.onnx": b"an encoder"}, POPULATION)
+    size = manifest_of().latent_dim
+    content = projection_file.to_npz(
+        Projection(
+            mean=np.zeros(3),
+            axes=np.zeros((3, size)),
+            direction=np.zeros(3),
+            principal=np.zeros((3, 1)),
+            property_mean=np.zeros(0),
+            property_spread=np.ones(0),
+            logvar=np.zeros(size),
+            direction_reach=np.ones(1),
+            property_reach=np.ones(0),
+        )
+    )
+    files = {"encoder.onnx": b"an encoder", projection_file.PROJECTION: content}
+    store.write(tmp_path / "b", manifest_of(kind="backbone"), files, POPULATION)
     assert not store.load(tmp_path / "b").manifest.capabilities.has_uncertainty
+    with pytest.raises(BundleCorrupt, match=r"does not list projection\.npz"):
+        store.write(tmp_path / "c", manifest_of(kind="backbone"), {"encoder.onnx": b"an encoder"}, POPULATION)
 
 
 def rename_file(fields: dict[str, Any], name: str) -> None:

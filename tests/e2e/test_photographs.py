@@ -2,10 +2,10 @@
 
 import io
 import json
+import re
 import zipfile
 
 import calls
-import grpc
 import httpx
 import numpy as np
 import photographs
@@ -80,7 +80,7 @@ def test_strangers_are_foreign_and_say_why(served, batch):
     (noisy,) = [item for item in answer["items"] if item["id"] == "noise.png"]
     assert noisy["is_foreign"]
     assert noisy["rank"] == 1
-    assert noisy["reason"].startswith("outside what the model has seen: distance from the learned photographs")
+    assert re.match(r"noise is \d+ sd above the learned photographs; ", noisy["reason"])
 
 
 def test_a_context_travels(served, batch):
@@ -107,11 +107,32 @@ def test_heat_maps_are_drawn(served, batch):
     assert all(len(each) == 2 for each in maps)
 
 
-@pytest.mark.parametrize("path", ["/edit", "/traverse", "/interpolate?start=0&end=1", "/sample"])
-def test_what_takes_a_decoder_is_refused_in_plain_words(served, batch, path):
-    answer = post(served, path, zipped(batch))
+def test_edits_show_the_nearest_photograph_that_fits(served, batch):
+    answer = post(served, "/edit", zipped(batch)).json()
+    assert any("cannot draw" in warning for warning in answer["context"]["warnings"])
+    edited = {picture["id"]: picture for picture in answer["pictures"]}
+    assert set(STRANGE) <= set(edited)
+    for picture in edited.values():
+        assert picture["exemplar"].startswith("discs/")
+        assert picture["mahalanobis_squared"]["reencoded"] < picture["mahalanobis_squared"]["before"]
+    with calls.stub(served.grpc_target) as stub:
+        pictures = stub.Edit(pb.EditRequest(images=calls.files(list(batch.values()), list(batch)))).pictures
+    assert {picture.id: picture.exemplar for picture in pictures} == {
+        id_: picture["exemplar"] for id_, picture in edited.items()
+    }
+
+
+@pytest.mark.parametrize("path", ["/traverse?steps=5", "/interpolate?start=0&end=1", "/sample?count=4"])
+def test_what_would_be_drawn_is_shown_by_photographs(served, batch, path):
+    answer = post(served, path, zipped(batch)).json()
+    assert answer["pictures"]
+    assert all(picture["exemplar"] in batch for picture in answer["pictures"])
+
+
+def test_latents_alone_cannot_be_drawn(served):
+    answer = httpx.post(served.url + "/decode", json={"latents": [[0.0] * 20]}, timeout=60)
     assert answer.status_code == 400
-    assert "has no decoder, so it can draw no pictures" in answer.json()["error"]["message"]
+    assert "has no decoder" in answer.json()["error"]["message"]
 
 
 def test_describe_tells_what_it_can(served):
@@ -123,5 +144,3 @@ def test_describe_tells_what_it_can(served):
     with calls.stub(served.grpc_target) as stub:
         latents = stub.Describe(pb.DescribeRequest()).latents
     assert [latent.name for latent in latents] == list(by_name)
-    with pytest.raises(grpc.RpcError), calls.stub(served.grpc_target) as stub:
-        stub.Sample(pb.SampleRequest())

@@ -1,4 +1,4 @@
-"""A bundle without a decoder, served in this process: it scores and explains, and refuses to draw."""
+"""A bundle without a decoder, served in this process: it scores, explains, and shows images instead of drawings."""
 
 import json
 from pathlib import Path
@@ -19,6 +19,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest, read_contexts
 from service.bundle import store
+from service.core.detect.standardize import PopulationUnits
 from service.errors import InvalidInput
 from service.images.decode import Upload
 from service.inference.local import LocalNetworks
@@ -108,10 +109,27 @@ async def test_heat_maps_need_their_graph_only(tmp_path_factory, pixels):
 
 
 @pytest.mark.parametrize("name", DRAWING)
-async def test_what_draws_is_refused(pipeline, pixels, name):
-    with pytest.raises(InvalidInput, match="has no decoder") as refused:
-        await getattr(pipeline, name)(request_of(pixels, DRAWING[name]))
-    assert "/score" in refused.value.hint
+async def test_where_nothing_can_be_drawn_the_nearest_images_are_shown(pipeline, bundle, pixels, name):
+    answer = (await getattr(pipeline, name)(request_of(pixels, DRAWING[name]))).as_json().whole()
+    assert any("cannot draw" in warning for warning in answer.context.warnings)
+    scores = (await pipeline.score(request_of(pixels, ScoreOptions()))).whole().items
+    fitting = [row for row, item in enumerate(scores) if not item.is_outlier]
+    items = (await pipeline.encode(request_of(pixels, EncodeOptions()))).whole().items
+    units = PopulationUnits.of(bundle.population)
+    points = units.points(np.array([item.mean for item in items]))
+    for picture in answer.pictures:
+        assert picture.image is not None
+        aim = units.points(np.array([picture.latents]))[0]
+        order = sorted(fitting, key=lambda row: np.linalg.norm(points[row] - aim))
+        own = picture.index if name == "edit" else None
+        assert picture.exemplar == str(next(row for row in order if row != own))
+
+
+async def test_without_images_there_is_nothing_to_show(pipeline, pixels):
+    fitted = await pipeline.fit(request_of(pixels, FitOptions()))
+    contexts = read_contexts(json.loads(fitted.model_dump_json())["context"])
+    with pytest.raises(InvalidInput, match="leave nothing to show"):
+        await pipeline.sample(request_of([], SampleOptions(method="gaussian"), contexts))
 
 
 async def test_latents_cannot_be_decoded(pipeline):

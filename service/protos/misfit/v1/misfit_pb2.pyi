@@ -634,7 +634,7 @@ class PicturesResponse(_message.Message):
     def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., context: _Optional[_Union[ScoredContext, _Mapping]] = ..., latents: _Optional[_Iterable[str]] = ..., pictures: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ..., errors: _Optional[_Mapping[str, ErrorDetail]] = ...) -> None: ...
 
 class Picture(_message.Message):
-    __slots__ = ("id", "index", "changed", "latents", "mahalanobis_squared", "inside", "image")
+    __slots__ = ("id", "index", "changed", "latents", "mahalanobis_squared", "inside", "image", "exemplar")
     ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -642,6 +642,7 @@ class Picture(_message.Message):
     MAHALANOBIS_SQUARED_FIELD_NUMBER: _ClassVar[int]
     INSIDE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    EXEMPLAR_FIELD_NUMBER: _ClassVar[int]
     id: str
     index: int
     changed: _containers.RepeatedScalarFieldContainer[str]
@@ -649,7 +650,8 @@ class Picture(_message.Message):
     mahalanobis_squared: Distances
     inside: bool
     image: bytes
-    def __init__(self, id: _Optional[str] = ..., index: _Optional[int] = ..., changed: _Optional[_Iterable[str]] = ..., latents: _Optional[_Iterable[float]] = ..., mahalanobis_squared: _Optional[_Union[Distances, _Mapping]] = ..., inside: _Optional[bool] = ..., image: _Optional[bytes] = ...) -> None: ...
+    exemplar: str
+    def __init__(self, id: _Optional[str] = ..., index: _Optional[int] = ..., changed: _Optional[_Iterable[str]] = ..., latents: _Optional[_Iterable[float]] = ..., mahalanobis_squared: _Optional[_Union[Distances, _Mapping]] = ..., inside: _Optional[bool] = ..., image: _Optional[bytes] = ..., exemplar: _Optional[str] = ...) -> None: ...
 
 class Distances(_message.Message):
     __slots__ = ("before", "after", "reencoded")
