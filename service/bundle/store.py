@@ -8,6 +8,7 @@
     projection.npz   of a backbone bundle, whose encoder.onnx gives `features` float32 (N, C, h, w): how they become
                      latents
     README.md        the model card, for people: no hash covers it, and it may be edited
+    names.json       names that the owner gives to latents, {"content 3": "hands"}: optional, and no hash covers it
 
 `export` writes bundles and `service` reads them, both through this module alone. Nothing is pickled.
 """
@@ -19,8 +20,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from service.bundle import projection_file
 from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Version
@@ -31,7 +33,10 @@ from service.errors import BundleCorrupt, BundleIncompatible, BundleMissing
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
+NAMES = "names.json"
 REQUIRED_FILES = (ENCODER, POPULATION)
+
+OwnName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,29 @@ def load(directory: Path) -> Bundle:
     if manifest.kind == "backbone":
         measured = sum(latent.unit is not None for latent in manifest.latents)
         projection = projection_file.from_npz(_read(directory / PROJECTION), manifest.latent_dim, measured)
-    return Bundle(directory, manifest, population, projection)
+    return Bundle(directory, _with_own_names(directory, manifest), population, projection)
+
+
+def _with_own_names(directory: Path, manifest: Manifest) -> Manifest:
+    """Return the manifest with the latents named as the file NAMES says, if there is one. The bundle_id stays."""
+    path = directory / NAMES
+    if not path.exists():
+        return manifest
+    hint = f'It holds new names by old ones, such as {{"{manifest.latents[0].name}": "hands"}}.'
+    try:
+        names = TypeAdapter(dict[str, OwnName]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleCorrupt(f"{path} cannot be used: {error.errors(include_url=False)[0]['msg']}.", hint) from error
+    known = [latent.name for latent in manifest.latents]
+    if unknown := sorted(set(names) - set(known)):
+        raise BundleCorrupt(f"{path} names {unknown[0]!r}, which is no latent of this bundle.", hint)
+    latents = tuple(
+        latent.model_copy(update={"name": names[latent.name], "is_named": True}) if latent.name in names else latent
+        for latent in manifest.latents
+    )
+    if len({latent.name for latent in latents}) != len(latents):
+        raise BundleCorrupt(f"{path} gives two latents one name.", "Latent names must differ from each other.")
+    return manifest.model_copy(update={"latents": latents})
 
 
 def _read(path: Path) -> bytes:

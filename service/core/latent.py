@@ -22,3 +22,4 @@ class Latent(FrozenModel):
     mutual_information: float | None = None  # nats, with `factor`
     dead: bool
     unit: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    is_named: bool = Field(default=False, exclude=True, description="the bundle's owner has named it")

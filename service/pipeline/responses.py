@@ -415,7 +415,7 @@ def _name_properties(latents: Float64Array, bundle: Bundle) -> str | None:
     reach = dict(zip(measured, bundle.projection.property_reach.tolist(), strict=True))
     off = {index: float(latents[index]) for index in measured if abs(latents[index]) > reach[index]}
     names = {bundle.manifest.latents[index].name: off[index] for index in sorted(off, key=lambda each: -abs(off[each]))}
-    return reasons.describe(names, False, True, "the learned photographs") if names else None
+    return reasons.describe(names, None, True, "the learned photographs") if names else None
 
 
 def _build_detail(error: MisfitError) -> ErrorDetail:

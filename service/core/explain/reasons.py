@@ -27,7 +27,7 @@ def sentences(
     """
     if any(latent.unit is not None for latent in latents):
         return [
-            describe(_measured(selected, z, latents), _is_content(selected, latents), flag, SOURCES[context.source])
+            describe(_measured(selected, z, latents), _content(selected, latents), flag, SOURCES[context.source])
             for selected, z, flag in zip(repaired, deviations, flagged.tolist(), strict=True)
         ]
     names = [latent.name for latent in latents]
@@ -58,15 +58,17 @@ def sentence(off: dict[str, float], others: int, flagged: bool, context: str) ->
     return reason + {0: "", 1: "; its other dim fits"}.get(others, "; its other dims fit")
 
 
-def describe(measured: dict[str, float], content: bool, flagged: bool, context: str) -> str:
+def describe(measured: dict[str, float], content: list[str] | None, flagged: bool, context: str) -> str:
     """Return the reason of one photograph.
 
-    `measured` maps properties to their sd above (or, negative, below) the context, furthest first; `content` says
-    whether what it shows is unlike the context.
+    `measured` maps properties to their sd above (or, negative, below) the context, furthest first. `content` is None
+    unless what it shows is unlike the context; then it holds the content latents that have names of the owner's.
     """
     if not flagged:
         return f"fits {context}"
-    parts = [f"its content is unlike {context}"] if content else []
+    parts = []
+    if content is not None:
+        parts = [f"its content is unlike {context}" + (f" ({_listed(content)})" if content else "")]
     parts += [
         f"{name} is {_number(abs(z))} sd {'above' if z > 0 else 'below'} {context}"
         for name, z in [*measured.items()][:NAMED]
@@ -81,8 +83,10 @@ def _measured(selected: BoolArray, z: Float64Array, latents: Sequence[Latent]) -
     return {latents[k].name: float(z[k]) for k in dims}
 
 
-def _is_content(selected: BoolArray, latents: Sequence[Latent]) -> bool:
-    return any(chosen and latent.factor == CONTENT for chosen, latent in zip(selected, latents, strict=True))
+def _content(selected: BoolArray, latents: Sequence[Latent]) -> list[str] | None:
+    """Return the names that the owner gave to the selected content latents, or None where none is selected."""
+    content = [latent for chosen, latent in zip(selected, latents, strict=True) if chosen and latent.factor == CONTENT]
+    return [latent.name for latent in content if latent.is_named] if content else None
 
 
 def _listed(words: Sequence[str]) -> str:

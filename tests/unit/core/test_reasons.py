@@ -49,16 +49,17 @@ def test_sentences_say_what_the_image_was_compared_with(batch, population, named
 @pytest.mark.parametrize(
     ("measured", "content", "flagged", "expected"),
     [
-        ({"sharpness": -6.12}, False, True, "sharpness is 6.1 sd below this batch"),
-        ({}, True, True, "its content is unlike this batch"),
+        ({"sharpness": -6.12}, None, True, "sharpness is 6.1 sd below this batch"),
+        ({}, [], True, "its content is unlike this batch"),
+        ({}, ["hands", "sky"], True, "its content is unlike this batch (hands and sky)"),
         (
             {"brightness": 12.3, "noise": 3.0},
-            True,
+            [],
             True,
             "its content is unlike this batch; brightness is 12 sd above this batch; noise is 3.0 sd above this batch",
         ),
-        ({"sharpness": -1.5}, False, True, "nothing stands out by itself, but together it is unusual for this batch"),
-        ({"sharpness": -6.12}, True, False, "fits this batch"),
+        ({"sharpness": -1.5}, None, True, "nothing stands out by itself, but together it is unusual for this batch"),
+        ({"sharpness": -6.12}, [], False, "fits this batch"),
     ],
 )
 def test_photographs_are_described_by_what_was_measured(measured, content, flagged, expected):

@@ -127,6 +127,40 @@ def test_rows_do_not_depend_on_what_comes_with_them(networks, learned, tree):
     np.testing.assert_allclose(networks.encode(pixels)[7:8], networks.encode(pixels[7:8]), atol=1e-4)
 
 
+@pytest.fixture
+def copy(learned, tmp_path):
+    shutil.copytree(learned.bundle.directory, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_the_owner_may_name_latents(learned, copy):
+    (copy / "names.json").write_text('{"content 2": "discs or bars", "noise": "grain"}')
+    bundle = store.load(copy)
+    names = [latent.name for latent in bundle.manifest.latents]
+    assert "discs or bars" in names
+    assert "grain" in names
+    assert "content 2" not in names
+    assert bundle.manifest.bundle_id == learned.bundle.manifest.bundle_id
+    assert [latent.unit for latent in bundle.manifest.latents] == [
+        latent.unit for latent in learned.bundle.manifest.latents
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "cannot be used"),
+        ('{"content 2": ""}', "cannot be used"),
+        ('{"content 99": "hands"}', "'content 99', which is no latent"),
+        ('{"content 1": "content 2"}', "gives two latents one name"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(copy, content, message):
+    (copy / "names.json").write_text(content)
+    with pytest.raises(BundleCorrupt, match=message):
+        store.load(copy)
+
+
 def test_interrupted_it_goes_on_where_it_stopped(tree, tmp_path):
     class Interrupted(Exception):
         pass

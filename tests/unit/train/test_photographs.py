@@ -1,0 +1,57 @@
+"""The benchmark of photographs: its contexts are what it says, its baselines rank, its page shows every cell."""
+
+import numpy as np
+import photographs as drawn
+import pytest
+
+pytest.importorskip("tqdm")
+
+from train.benchmarks.photographs import BASELINES, Cell, Half, draw, list_cells, run
+from train.reports.photographs import page
+
+
+@pytest.fixture(scope="module")
+def half():
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 40, 12])
+    features = random.standard_normal((92, 30)) + 3 * np.eye(30)[labels]
+    return Half(np.zeros((92, 2, 3)), features, labels, np.zeros(92))
+
+
+def test_a_context_is_one_class_with_some_of_one_other(half):
+    for seed in range(20):
+        context = draw(half, Cell(30, 6), np.random.default_rng(seed))
+        assert context is not None
+        rows, is_outlier = context
+        assert len(np.unique(rows)) == 30
+        assert is_outlier.sum() == 6
+        (normal,), (other,) = np.unique(half.labels[rows[~is_outlier]]), np.unique(half.labels[rows[is_outlier]])
+        assert normal != other
+
+
+def test_no_class_is_large_enough_for_some_cells(half):
+    assert draw(half, Cell(350, 7), np.random.default_rng(0)) is None
+    assert {cell.size for cell in list_cells()} == {20, 50, 100, 350}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_ranks_what_is_far_off(name):
+    random = np.random.default_rng(1)
+    features = np.abs(random.standard_normal((60, 12)))
+    features[7] = np.where(np.arange(12) < 3, 8, 0)
+    assert BASELINES[name](features).argmax() == 7
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_collection_is_learned_and_measured(tmp_path):
+    drawn.write_tree(tmp_path / "drawn", 44)
+    result = run(tmp_path / "drawn", contexts=2, seed=1)
+    assert result["learned"] == result["held_out"] == 66
+    assert {cell["size"] for cell in result["cells"]} == {20}
+    (cell,) = [cell for cell in result["cells"] if cell["outliers"] == 1]
+    assert cell["auroc"]["density_ratio"]["mean"] > 0.7
+    foreign = [{"own": "drawn", "other": "signs", "auroc": 1.0, "flagged": 0.98}]
+    whole = {"contexts": 2, "command": "c", "commit": "d00d", "seconds": 1.0, "collections": [result]}
+    text = page(whole | {"foreign": foreign})
+    assert "66 photographs learned, 66 held out, 3 classes" in text
+    assert "| drawn | signs | 1.0000 | 98.0% |" in text
