@@ -5,6 +5,8 @@ outliers. A density ratio has a scale of its own, however: it hardly grows beyon
 reach of a score is its place on the way from the batch's median, 0, to the median of the strangers, 1: images of the
 population that score above the batch's median. How far normal photographs reach was measured, once, on clean batches of
 two collections (hand signs and CIFAR-10, half and half). How far strangers reach is measured in every context.
+
+Scores above 0 count by their logarithm: where kinds lie far apart, a stranger is one at odds of e^20 as of e^200.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from service.core.types import Float64Array
 # The share of normal photographs that reach further than each place.
 PLACES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 3.0])
 BEYOND = np.array(
-    [0.5, 0.31, 0.204, 0.139, 0.096, 0.065, 0.042, 0.0256, 0.0147, 0.0082, 0.0043, 0.0022, 1e-3, 1e-4, 1e-6]
+    [0.5, 0.333, 0.229, 0.159, 0.114, 0.085, 0.061, 0.039, 0.022, 0.0102, 0.0043, 0.0016, 3e-4, 3e-5, 1e-6]
 )
 # Who sends photographs looks for something: batches with outliers are as likely as not.
 SHARE_PRIOR = np.array([0.12, 0.15, 0.25, 0.22, 0.15, 0.11])
@@ -28,6 +30,9 @@ GRID = np.linspace(PLACES[0], PLACES[-1], 61)  # at most `calibration.MOST_KNOTS
 BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
 # Several outliers of one kind vouch for each other, and reach less far than a single stranger does.
 VOUCHED = (0.6, 0.8, 1.0)
+
+# Scores well above this many nats count by their logarithm.
+COMPRESSED = 2.0
 
 _STEP = GRID[1] - GRID[0]
 _TAIL = PchipInterpolator(PLACES, np.log(BEYOND))
@@ -40,7 +45,8 @@ def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_sc
 
     smallest_scale  the spread of scores that the encoder's noise may cause: differences below it mean nothing
     """
-    median = float(np.median(scores))
+    compressed, population = _compress(scores), _compress(population)
+    median = float(np.median(compressed))
     strangers = population[population > median]
     typical = float(np.median(strangers)) if len(strangers) else median
     way = max(typical - median, smallest_scale)
@@ -51,7 +57,7 @@ def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_sc
     evidence = np.clip(np.maximum.accumulate(np.log(density) - _LOG_NORMAL), -LARGEST_RATIO, LARGEST_RATIO)
 
     # The share of outliers is not estimated but averaged over, as in `calibration`.
-    of_scores = np.interp((scores - median) / way, GRID, evidence)
+    of_scores = np.interp((compressed - median) / way, GRID, evidence)
     likely = np.logaddexp(np.log(SHARES)[:, None] + of_scores, np.log1p(-SHARES)[:, None]).sum(axis=1)
     weights = np.log(SHARE_PRIOR) + likely
     weights = np.exp(weights - weights.max())
@@ -59,4 +65,14 @@ def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_sc
     abnormal = np.logaddexp.reduce(np.log(weights * SHARES + 1e-300)[:, None] + evidence, axis=0)
     usual = np.log(weights @ (1 - SHARES))
     share = float(weights @ SHARES)
-    return Calibration(median + way * GRID, abnormal - usual - logit(share), share)
+    return Calibration(_expand(median + way * GRID), abnormal - usual - logit(share), share)
+
+
+def _compress(scores: Float64Array) -> Float64Array:
+    return np.asarray(np.where(scores > 0, COMPRESSED * np.log1p(np.maximum(scores, 0) / COMPRESSED), scores))
+
+
+def _expand(compressed: Float64Array) -> Float64Array:
+    return np.asarray(
+        np.where(compressed > 0, COMPRESSED * np.expm1(np.maximum(compressed, 0) / COMPRESSED), compressed)
+    )

@@ -29,6 +29,8 @@ from service.errors import InvalidInput, InvalidOption
 HEAVY_CONTAMINATION = 0.4
 # Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
 DOUBTFUL_SHARE = 0.5
+# Images of a graded batch that are outliers with this probability take no part in its context.
+PROBABLE = 0.25
 # A group that is more surely misfits than this is not called one of two kinds.
 CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
@@ -92,7 +94,14 @@ def score(
         context = fit(reference, population, estimator=estimator, source="reference")
     elif context is None:
         members = members & ~_clear_misfits(latents, ~ood, units)
-        context = _with_share(fit(latents[members], population, estimator=estimator, source="batch"), members, ood)
+        context = fit(latents[members], population, estimator=estimator, source="batch")
+        left_out = float((~ood & ~members).sum())
+        if population.graded and context.calibration is not None:
+            first = _outlier_probability(points, context, units)
+            probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
+            members, left_out = members & ~probable, left_out + float(first[probable].sum())
+            context = fit(latents[members], population, estimator=estimator, source="batch")
+        context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
     fitted_by = estimator_of(context)
 
     scores = ranking_scores(fitted_by, points, context, units, members)
@@ -156,12 +165,19 @@ def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: Popu
     return misfits
 
 
-def _with_share(context: Context, members: BoolArray, ood: BoolArray) -> Context:
-    """Return the context with a share of outliers that counts the images which were left out of it as such."""
-    left_out = int((~ood).sum() - members.sum())
-    if context.calibration is None or not left_out:
+def _outlier_probability(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+    """Return the probability (n,) that each of the points (n, d) that `context` was fitted to is an outlier."""
+    scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
+    return np.asarray(expit(posterior_log_odds(scores, points, context, units)))
+
+
+def _with_share(context: Context, members: int, native: int, left_out: float) -> Context:
+    """Return the context with a share of outliers among all `native` images: `left_out` of those that are no members
+    are outliers.
+    """
+    if context.calibration is None or members == native:
         return context
-    share = (left_out + context.calibration.share * members.sum()) / (~ood).sum()
+    share = (left_out + context.calibration.share * members) / native
     return replace(context, calibration=replace(context.calibration, share=float(share)))
 
 
