@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
-from service.errors import MisfitError
+from service.errors import MisfitError, readable
 from service.learning import learn as learning
 
 # Files that could not be read are named up to this number.
@@ -54,7 +54,7 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         sys.exit(1)
     except (FileExistsError, OSError) as error:
         _finish(bar)
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {readable(str(error))}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         _finish(bar)
@@ -64,12 +64,12 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         signal.signal(signal.SIGTERM, before)
     _finish(bar)
     for file, reason in learned.unreadable[:NAMED]:
-        click.echo(f"left out {file}: {reason}", err=True)
+        click.echo(f"left out {readable(str(file))}: {reason}", err=True)
     if len(learned.unreadable) > NAMED:
         click.echo(f"left out {len(learned.unreadable) - NAMED} more files", err=True)
-    directory = learned.bundle.directory
+    directory = readable(str(learned.bundle.directory))
     click.echo(f"learned {learned.photographs:,} photographs into {directory}")
-    click.echo(f"what its axes mean: {directory / 'axes.png'}")
+    click.echo(f"what its axes mean: {directory}/axes.png")
     click.echo(f"serve it: MISFIT_BUNDLE={directory} bentoml serve service.app:Misfit")
 
 

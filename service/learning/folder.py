@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.errors import InvalidInput
+from service.errors import InvalidInput, readable
 from service.images.decode import Limits, to_row
 from service.images.spec import Spec, Uint8Array
 
@@ -32,8 +32,9 @@ class Photographs:
     errors: dict[int, str]
 
 
-def find(folder: Path) -> list[Path]:
-    """Return the image files of the tree below `folder`, sorted by path. Hidden files and folders are left out.
+def find(folder: Path, apart_from: Path | None = None) -> list[Path]:
+    """Return the image files of the tree below `folder`, sorted by path. Hidden files and folders are left out, and
+    what lies in `apart_from`.
 
     Raises InvalidInput where there is no such folder, or no image in it.
     """
@@ -45,6 +46,7 @@ def find(folder: Path) -> list[Path]:
         if path.suffix.lower() in ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
+        and (apart_from is None or apart_from.resolve() not in path.resolve().parents)
     )
     if not files:
         raise InvalidInput(
@@ -62,6 +64,6 @@ def read(files: Sequence[Path], spec: Spec) -> Photographs:
             rows.append(to_row(file.read_bytes(), spec, "fit", LIMITS))
             positions.append(position)
         except (InvalidInput, OSError) as error:
-            errors[position] = getattr(error, "message", None) or str(error)
+            errors[position] = readable(getattr(error, "message", None) or str(error))
     pixels = np.stack(rows) if rows else np.empty((0, *spec.shape), np.uint8)
     return Photographs(pixels, positions, errors)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import median_abs_deviation
 
 from service.bundle import projection_file, store
 from service.bundle.backbone_file import PROVENANCE
@@ -19,7 +20,7 @@ from service.core.axes import FeatureMoments, directions, locality_preserving, r
 from service.core.latent import CONTENT, Latent
 from service.core.population import DEAD_VARIANCE, Familiarity, Population
 from service.core.types import EstimatorName, Float64Array, IndexArray
-from service.errors import InvalidInput
+from service.errors import InvalidInput, readable
 from service.images.properties import PROPERTIES
 from service.inference.backbone import BackboneHead
 from service.inference.features import FeatureNetwork
@@ -39,8 +40,11 @@ FOLDS = 3
 # they say how a picture looks, not what it shows.
 CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.3, 0.5
 HIGH = 0.999
+# There may be strangers among the learned photographs. The direction's reach, by its logarithm, is therefore at most so
+# many robust standard deviations.
+MOST_DEVIATIONS = 4.75
 # A property reaches at least so many spreads, however much alike the learned photographs are.
-LEAST_REACH = 4.0
+LEAST_REACH, PROPERTY_HIGH = 4.0, 0.9997
 SEED = 0
 ESTIMATOR: EstimatorName = "density_ratio"
 
@@ -70,7 +74,7 @@ def learn(
     Raises InvalidInput (no photographs, too few, all alike), FileExistsError where `out` holds anything but a bundle,
     and what FeatureNetwork raises.
     """
-    files = folder.find(source)
+    files = folder.find(source, apart_from=out)
     network = FeatureNetwork(backbone)
     store.check_writable(out)
     cache = FeatureCache.beside(out, files, backbone)
@@ -89,8 +93,10 @@ def learn(
     latents, off, measured = _project(cache, projection, folds)
     projection = _with_reach(projection, off, measured)
     errors = BackboneHead(projection).foreignness_of(off, measured)
-    median, high = np.quantile(errors, (0.5, HIGH)).tolist()
-    familiarity = Familiarity(median, high, margin=1.0, error="distance from the learned photographs")
+    # Errors are in reaches.
+    familiarity = Familiarity(
+        min(float(np.median(errors)), 1.0), 1.0, margin=1.0, error="distance from the learned photographs"
+    )
     random = np.random.default_rng(SEED)
     population = Population.from_latents(latents[random.permutation(count)], familiarity, graded=True)
     manifest = _describe(source, network, projection, population, backbone, count)
@@ -168,11 +174,14 @@ def _project(
 
 def _with_reach(projection: Projection, off: Float64Array, measured: Float64Array) -> Projection:
     """Return the projection with how far nearly all of the collection reaches."""
+    logarithm = np.log(np.maximum(off, np.finfo(np.float32).tiny))
+    spread = median_abs_deviation(logarithm, scale="normal")
+    reach = np.exp(min(np.quantile(logarithm, HIGH), np.median(logarithm) + MOST_DEVIATIONS * spread))
     z = np.abs(measured - projection.property_mean) / projection.property_spread
     return replace(
         projection,
-        direction_reach=np.maximum(np.quantile(off, [HIGH]), np.finfo(np.float32).tiny),
-        property_reach=np.maximum(np.quantile(z, HIGH, axis=0), LEAST_REACH),
+        direction_reach=np.array([reach]),
+        property_reach=np.maximum(np.quantile(z, PROPERTY_HIGH, axis=0), LEAST_REACH),
     )
 
 
@@ -198,12 +207,13 @@ def _describe(
         for index, (name, factor, unit) in enumerate(names)
     )
     provenance_file = backbone.with_name(PROVENANCE)
+    name = readable(source.resolve().name)
     provenance: dict[str, Any] = {"name": backbone.stem}
     if provenance_file.exists():
         provenance = json.loads(provenance_file.read_text())
     return Manifest(
         format_version=FORMAT_VERSION,
-        model=f"{source.resolve().name} ({provenance['name']})",
+        model=f"{name} ({provenance['name']})",
         kind="backbone",
         image=network.image,
         latent_dim=len(latents),
@@ -216,6 +226,6 @@ def _describe(
         ),
         metrics={"photographs": count},
         training={"backbone": provenance, "axes": content, "principal": int(projection.principal.shape[1])},
-        data={"name": source.resolve().name, "photographs": count},
+        data={"name": name, "photographs": count},
         licence="your own photographs; backbone: " + provenance.get("licence", "not stated"),
     )

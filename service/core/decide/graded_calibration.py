@@ -31,6 +31,8 @@ BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
 # Several outliers of one kind vouch for each other, and reach less far than a single stranger does.
 VOUCHED = (0.6, 0.8, 1.0)
 
+# Up to this share of the population above a batch's median nothing is known of strangers, from the second on all is.
+FEW_STRANGERS, MANY_STRANGERS = 0.6, 0.72
 # Scores well above this many nats count by their logarithm.
 COMPRESSED = 2.0
 
@@ -55,6 +57,9 @@ def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_sc
     density = np.convolve(counts, _BUMP, "same")
     density = (1 - SPREAD_SHARE) * density / max(density.sum(), 1.0) / _STEP + SPREAD_SHARE / (GRID[-1] - GRID[0])
     evidence = np.clip(np.maximum.accumulate(np.log(density) - _LOG_NORMAL), -LARGEST_RATIO, LARGEST_RATIO)
+    # Half of the population scores above the median of a batch that is as wide as itself: it shows no strangers.
+    share_of_strangers = len(strangers) / max(len(population), 1)
+    evidence *= np.clip((share_of_strangers - FEW_STRANGERS) / (MANY_STRANGERS - FEW_STRANGERS), 0, 1)
 
     # The share of outliers is not estimated but averaged over, as in `calibration`.
     of_scores = np.interp((compressed - median) / way, GRID, evidence)

@@ -169,7 +169,12 @@ class DensityRatio(Mixture):
         gaussian, sample = super().log_odds(points, context, units), units.sample()
         if context.kernel is None or sample is None:
             return gaussian
-        return -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
+        ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
+        fading = _fading(context, units)
+        if fading == 0:
+            return ratio
+        normal = normal_fit(context, units)
+        return np.asarray(ratio + fading / 2 * mahalanobis_squared(points, normal.location, normal.covariance))
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         sample = units.sample()
@@ -179,7 +184,31 @@ class DensityRatio(Mixture):
         def base(points: Float64Array, axes: BoolArray) -> Float64Array:
             return marginal_log_ratios(points, context, units, axes)
 
-        return odds_shares(points, context.kernel, sample, base)
+        shares = odds_shares(points, context.kernel, sample, base)
+        fading = _fading(context, units)
+        if fading == 0:
+            return shares
+        background = background_fit(context, units)
+        # Odds against no population at all are half the squared distance.
+        return np.asarray(
+            shares + fading * shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
+        )
+
+
+def _fading(context: Context, units: PopulationUnits) -> float:
+    """Return how much of a graded context's squared distance counts beside its density ratio, from 0 to 1.
+
+    A folder that was learned may be sent as one batch: it is as wide as the population, and the ratio says nothing.
+    How wide it is, the plain moments of its images tell.
+    """
+    moments = context.moments
+    if not units.population.graded or moments is None or moments.size <= 2 * units.live.size:
+        return 0.0
+    background = background_fit(context, units)
+    location = (moments.mean - units.population.location)[units.live] / units.unit
+    covariance = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit) / (moments.size - 1)
+    floor = noise_floor(context.posterior_variance, units)
+    return (1.0 - population_power(Fit(location, covariance + np.diag(floor)), background)) ** 2
 
 
 class Ensemble(DensityRatio):

@@ -226,7 +226,12 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
         )
     # The probabilities say themselves how often a threshold of 1/2 errs.
     expected_errors = float(np.minimum(probability, 1 - probability)[~ood].sum())
-    if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability[~ood].sum()):
+    if context.calibration is not None and not np.ptp(context.calibration.evidence):
+        warnings.append(
+            "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
+            "first. Send one kind at a time, or a reference set of normal images."
+        )
+    elif expected_errors >= max(1.0, DOUBTFUL_SHARE * probability[~ood].sum()):
         warnings.append(
             f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are expected "
             "to be wrong. Trust the ranks, or send a reference set of normal images."

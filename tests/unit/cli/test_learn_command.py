@@ -1,5 +1,7 @@
 """`misfit learn`: what it prints, and how it ends."""
 
+import os
+
 import photographs
 import pytest
 from click.testing import CliRunner
@@ -50,3 +52,14 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, monkeypatch):
     result = invoke("learn", tmp_path / "mine", "--out", tmp_path / "bundle")
     assert result.exit_code == 130
     assert "goes on from here" in result.stderr
+
+
+def test_names_that_are_not_utf_8_and_a_bundle_within_the_folder(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9 photos")
+    photographs.write_tree(folder, 20)
+    (folder / os.fsdecode(b"na\xefve.jpg")).write_bytes(b"nothing")
+    for _ in range(2):  # the second time the first bundle, which has a picture, lies in the folder
+        result = invoke("learn", folder, "--out", folder / "model")
+        assert result.exit_code == 0, result.output
+        assert "learned 60 photographs" in result.stdout
+    assert "left out" in result.stderr

@@ -6,6 +6,7 @@ import pytest
 from service.core.decide.calibration import MOST_KNOTS
 from service.core.decide.graded_calibration import BEYOND, GRID, PLACES, VOUCHED, _compress, _expand, calibrate_graded
 from service.core.detect.scoring import score
+from service.core.explain.attribution import attribute
 from service.core.population import Population
 
 
@@ -120,3 +121,29 @@ def test_the_order_of_a_graded_batch_changes_nothing():
     first = score(latents, population, estimator="density_ratio")
     again = score(latents[order], population, estimator="density_ratio")
     np.testing.assert_array_equal(first.outlier_score[order], again.outlier_score)
+
+
+def whole_collection():
+    """Return a population of ten kinds, and a batch of all of them with three images far outside."""
+    _, population, _ = graded_batch(0)
+    random = np.random.default_rng(3)
+    means = population.sample[random.permutation(len(population.sample))[:300]].copy()
+    means[:3] += 6 * random.choice([-1, 1], (3, means.shape[1]))
+    return np.stack([means, np.full_like(means, np.log(0.3))], axis=1), population
+
+
+def test_a_batch_as_wide_as_the_population_ranks_the_furthest_first_and_flags_nothing():
+    latents, population = whole_collection()
+    scores = score(latents, population, estimator="density_ratio")
+    assert set(np.flatnonzero(scores.rank <= 3)) == {0, 1, 2}
+    assert not scores.is_outlier.any()
+    assert scores.context.reliability == "low"
+    assert any("as varied as" in warning for warning in scores.context.warnings)
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_attributions_add_up_to_the_score_that_ranks(narrow):
+    latents, population = graded_batch(4)[:2] if narrow else whole_collection()
+    scores = score(latents, population, estimator="density_ratio")
+    terms = attribute(latents, scores.context, population)
+    np.testing.assert_allclose(np.ptp(terms.shapley_odds.sum(axis=1) - scores.outlier_score), 0, atol=1e-6)
