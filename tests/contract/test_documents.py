@@ -225,6 +225,19 @@ def test_the_calibration_report_s_commit_is_quoted():
     assert f"measured at commit {report['commit'][:7]}" in RESULTS
 
 
+def test_the_photographs_report_s_figures_are_quoted():
+    text = (ROOT / "docs/photographs.md").read_text()
+    report = json.loads((ROOT / "train/results/photographs/photographs.json").read_text())
+    assert f"measured at commit {report['commit'][:7]}" in text
+    for collection in report["collections"]:
+        cells = {(cell["size"], cell["outliers"]): cell for cell in collection["cells"]}
+        cell, clean = cells[100, 7], cells[100, 0]
+        area = cell["auroc"]["density_ratio"]
+        quoted = f"| {area['mean']:.3f} / {area['worst_decile']:.3f} |"
+        flags = f"| {cell['found']:.0%} | {cell['inliers_flagged']:.1%} | {clean['inliers_flagged']:.1%} |"
+        assert any(quoted in line and flags in line for line in text.splitlines())
+
+
 def test_the_digits_report_s_commit_is_quoted():
     report = json.loads((ROOT / "train/results/mnist_contexts/digits.json").read_text())
     assert re.search(rf"measured at\s+commit {report['commit'][:7]}", RESULTS)
