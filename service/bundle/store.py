@@ -151,7 +151,7 @@ def _with_own_names(directory: Path, manifest: Manifest) -> Manifest:
     if unknown := sorted(set(names) - set(known)):
         raise BundleCorrupt(f"{path} names {unknown[0]!r}, which is no latent of this bundle.", hint)
     latents = tuple(
-        latent.model_copy(update={"name": names[latent.name], "is_named": True}) if latent.name in names else latent
+        latent.model_copy(update={"name": names[latent.name]}) if latent.name in names else latent
         for latent in manifest.latents
     )
     if len({latent.name for latent in latents}) != len(latents):

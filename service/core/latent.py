@@ -22,4 +22,13 @@ class Latent(FrozenModel):
     mutual_information: float | None = None  # nats, with `factor`
     dead: bool
     unit: str | None = Field(default=None, exclude_if=lambda value: value is None)
-    is_named: bool = Field(default=False, exclude=True, description="the bundle's owner has named it")
+
+    @property
+    def is_named(self) -> bool:
+        """Return whether this is a content latent to which the bundle's owner has given a name."""
+        return self.factor == CONTENT and self.name != content_name(self.index)
+
+
+def content_name(index: int) -> str:
+    """Return the name of the content latent number `index`, unless its owner gives it one."""
+    return f"{CONTENT} {index + 1}"

@@ -17,7 +17,7 @@ from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Parity
 from service.bundle.projection_file import PROJECTION, Projection
 from service.bundle.store import Bundle
 from service.core.axes import FeatureMoments, directions, locality_preserving, residuals
-from service.core.latent import CONTENT, Latent
+from service.core.latent import CONTENT, Latent, content_name
 from service.core.population import DEAD_VARIANCE, Familiarity, Population
 from service.core.types import EstimatorName, Float64Array, IndexArray
 from service.errors import InvalidInput, readable
@@ -201,7 +201,7 @@ def _describe(
     count: int,
 ) -> Manifest:
     content = projection.axes.shape[1]
-    names: list[tuple[str, str, str | None]] = [(f"content {index + 1}", CONTENT, None) for index in range(content)]
+    names: list[tuple[str, str, str | None]] = [(content_name(index), CONTENT, None) for index in range(content)]
     names += [(each.name, each.name, each.unit) for each in PROPERTIES]
     variances = np.diag(population.covariance)
     latents = tuple(

@@ -5,6 +5,7 @@ import pytest
 
 from service.core.detect import fit
 from service.core.explain.reasons import describe, sentence, sentences
+from service.core.latent import CONTENT, content_name
 
 
 @pytest.mark.parametrize(
@@ -70,12 +71,17 @@ def test_content_latents_are_named_together(batch, population, named):
     latents, _ = batch
     context = fit.fit(latents[10:], population)
     photographs = [
-        each.model_copy(update={"unit": "grey levels"} if each.index == 1 else {"factor": "content"}) for each in named
+        each.model_copy(
+            update={"unit": "grey levels"}
+            if each.index == 1
+            else {"factor": CONTENT, "name": "hands" if each.index == 2 else content_name(each.index)}
+        )
+        for each in named
     ]
     selected = np.zeros((1, len(named)), dtype=bool)
     selected[0, :3] = True
     z = np.zeros((1, len(named)))
     z[0, :3] = [4.0, -5.0, 3.0]
     assert sentences(selected, z, np.array([True]), photographs, context) == [
-        f"its content is unlike the reference; {named[1].name} is 5.0 sd below the reference"
+        f"its content is unlike the reference (hands); {named[1].name} is 5.0 sd below the reference"
     ]

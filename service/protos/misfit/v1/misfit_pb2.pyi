@@ -145,52 +145,52 @@ class ImageTensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "attributions", "top", "nearest", "duplicates")
+    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "nearest", "duplicates", "attributions", "top")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FDR_FIELD_NUMBER: _ClassVar[int]
-    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
-    TOP_FIELD_NUMBER: _ClassVar[int]
     NEAREST_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
     estimator: Estimator
     foreign: Foreign
     threshold: float
     fdr: float
-    attributions: Attributions
-    top: int
     nearest: int
     duplicates: Duplicates
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ...) -> None: ...
+    attributions: Attributions
+    top: int
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ...) -> None: ...
 
 class ExplainOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "attributions", "top", "heat_maps", "interactions", "nearest", "duplicates")
+    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "nearest", "duplicates", "attributions", "top", "heat_maps", "interactions")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FDR_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     HEAT_MAPS_FIELD_NUMBER: _ClassVar[int]
     INTERACTIONS_FIELD_NUMBER: _ClassVar[int]
-    NEAREST_FIELD_NUMBER: _ClassVar[int]
-    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
     estimator: Estimator
     foreign: Foreign
     threshold: float
     fdr: float
+    nearest: int
+    duplicates: Duplicates
     attributions: Attributions
     top: int
     heat_maps: HeatMaps
     interactions: bool
-    nearest: int
-    duplicates: Duplicates
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., heat_maps: _Optional[_Union[HeatMaps, str]] = ..., interactions: _Optional[bool] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., heat_maps: _Optional[_Union[HeatMaps, str]] = ..., interactions: _Optional[bool] = ...) -> None: ...
 
 class FitOptions(_message.Message):
     __slots__ = ("resize", "estimator", "foreign")
