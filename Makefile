@@ -101,7 +101,7 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 	$(ENGINE_ENV) $(SERVE)/bentoml containerize $(BENTO):latest --backend $(ENGINE) --image-tag $(IMAGE) $(ENGINE_OPTIONS)
 
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
-	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE)
+	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
 
 faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
@@ -117,7 +117,7 @@ fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half
 		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py
 
 sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
-	$(SERVE)/python tests/benchmarks/sizing.py
+	$(SERVE)/python tests/benchmarks/sizing.py $(if $(OUT),--out $(OUT))
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
@@ -126,7 +126,7 @@ train-benchmark: .venv-train/installed  ## images a second of the training loop 
 	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py
 
 grpc-soak: .venv/tools  ## memory that a gRPC stream of 100,000 images takes (some minutes)
-	$(SERVE)/python tests/benchmarks/grpc_soak.py
+	$(SERVE)/python tests/benchmarks/grpc_soak.py $(if $(OUT),--out $(OUT))
 
 worst: .venv/tools  ## memory that the worst permitted request of every endpoint takes (half an hour)
 	$(SERVE)/python tests/benchmarks/worst.py
