@@ -16,6 +16,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -34,14 +35,14 @@ TOLERANCE = 1e-4
 
 
 class _Features(nn.Module):
+    network: Any  # a module of a package without types
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network.extract_features(  # type: ignore[operator]
-            (images.permute(0, 3, 1, 2).float() - MEAN) / SPREAD
-        )
+        features: Tensor = self.network.extract_features((images.permute(0, 3, 1, 2).float() - MEAN) / SPREAD)
         return features
 
 

@@ -33,7 +33,6 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
 
     Interrupted, the same command goes on where it stopped.
     """
-    before = signal.signal(signal.SIGTERM, _interrupt)
     path = backbone or BACKBONES / DEFAULT_BACKBONE / FEATURES
     if not path.is_file():
         raise click.BadParameter(f"{path} is no file; it takes an ONNX graph.", param_hint="--backbone")
@@ -44,6 +43,7 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         bar = click.progressbar(length=total, label=f"reading {total:,} files", show_pos=True, file=sys.stderr)
         bar.render_progress()
 
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         learned = learning.learn(
             folder, out, backbone=path, axes=axes, started=start, progress=lambda done: bar.update(done)
@@ -52,7 +52,7 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         _finish(bar)
         click.echo(f"error: {error.message} {error.hint}".rstrip(), err=True)
         sys.exit(1)
-    except (FileExistsError, OSError) as error:
+    except OSError as error:
         _finish(bar)
         click.echo(f"error: {readable(str(error))}", err=True)
         sys.exit(1)

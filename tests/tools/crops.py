@@ -4,7 +4,7 @@
 
 DIRECTORY/photographs/temple and .../flower get 150 crops each. DIRECTORY/batch.zip gets 40 other crops of the temple
 and four misfits: three crops of the flower, and a blurred one of the temple. The photographs are china.jpg and
-flower.jpg, CC BY 2.0, by the authors that scikit-learn names.
+flower.jpg, CC BY 2.0, by the Flickr users danielbuechele and vultilion.
 """
 
 from __future__ import annotations
