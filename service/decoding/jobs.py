@@ -18,7 +18,7 @@ import numpy as np
 
 from service import errors
 from service.errors import InvalidInput, MisfitError, TooLarge
-from service.images.decode import MIB, Content, Limits, Opened, decode, from_pixels, open_image
+from service.images.decode import MIB, Content, Limits, Opened, decode, from_pixels, open_image, size_of
 from service.images.spec import Resize, Spec, Uint8Array
 
 # Bytes that converting and resizing takes for each pixel of an image that came as an array.
@@ -73,12 +73,14 @@ class Decoded:
     """The result of a job.
 
     pixels   uint8 (k, H, W, C) of the usable images, in order; None if nothing was decoded
+    sizes    width and height of each of these as it came, once it was turned
     errors   errors of the other images, by position
     costs    bytes that each image takes to decode; shorter than the job if the job gave up
     seconds  CPU time that the job took
     """
 
     pixels: Uint8Array | None
+    sizes: Sequence[tuple[int, int]] = ()
     errors: dict[int, MisfitError] = field(default_factory=dict)
     costs: Sequence[int] = ()
     seconds: float = 0.0
@@ -100,29 +102,29 @@ def run(job: Job) -> Decoded:
         total += cost
         costs.append(cost)
         if total > job.give_up_at:
-            return Decoded(None, errors_by_position, costs, time.process_time() - started)
+            return Decoded(None, (), errors_by_position, costs, time.process_time() - started)
         if job.decode_up_to is not None and total > job.decode_up_to:
             opened.clear()  # nothing will be decoded in this job: free what was opened
         else:
             opened.append(content_or_image)
     if len(opened) < len(job.contents):
-        return Decoded(None, errors_by_position, costs, time.process_time() - started)
+        return Decoded(None, (), errors_by_position, costs, time.process_time() - started)
     pixels = np.empty((len(opened), *job.shape.shape), dtype=np.uint8)
-    count = 0
+    sizes: list[tuple[int, int]] = []
     for position, image in enumerate(opened):
         if image is None:
             continue
         opened[position] = None
         try:
-            pixels[count] = (
-                from_pixels(image, job.shape, job.resize, job.limits)
-                if isinstance(image, np.ndarray)
-                else decode(image, job.shape, job.resize)
-            )
-            count += 1
+            if isinstance(image, np.ndarray):
+                row, size = from_pixels(image, job.shape, job.resize, job.limits), size_of(image)
+            else:
+                row, size = decode(image, job.shape, job.resize), image.size
+            pixels[len(sizes)] = row
+            sizes.append(size)
         except InvalidInput as error:
             errors_by_position[position] = _without_traceback(error)
-    return Decoded(pixels[:count], errors_by_position, costs, time.process_time() - started)
+    return Decoded(pixels[: len(sizes)], sizes, errors_by_position, costs, time.process_time() - started)
 
 
 def _without_traceback(error: MisfitError) -> MisfitError:
@@ -166,6 +168,7 @@ def dump_head(decoded: Decoded) -> bytes:
     """Return the result without its pixels as JSON."""
     fields = {
         "rows": None if decoded.pixels is None else len(decoded.pixels),
+        "sizes": list(decoded.sizes),
         "errors": [[at, error.code, error.message, error.hint] for at, error in decoded.errors.items()],
         "costs": list(decoded.costs),
         "seconds": decoded.seconds,
@@ -179,6 +182,7 @@ def load_decoded(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
     rows = fields["rows"]
     return Decoded(
         None if rows is None else np.frombuffer(pixels, dtype=np.uint8).reshape(rows, *shape.shape),
+        [(int(width), int(height)) for width, height in fields["sizes"]],
         {int(at): ERRORS[code](message, hint) for at, code, message, hint in fields["errors"]},
         [int(cost) for cost in fields["costs"]],
         float(fields["seconds"]),

@@ -196,6 +196,7 @@ class _Rows:
         self.files: dict[int, Content] = {}
         self.errors: dict[int, MisfitError] = {}
         self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+        self._sizes = np.full((len(uploads), 2), (spec.width, spec.height), dtype=np.int64)
         for position, upload in enumerate(uploads):
             try:
                 content = upload.read()
@@ -210,15 +211,16 @@ class _Rows:
     def add(self, positions: Sequence[int], decoded: Decoded) -> None:
         """Fill in the result of the files at `positions`."""
         self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
-        if decoded.pixels is not None:
-            self._pixels[[at for at in positions if at not in self.errors]] = decoded.pixels
+        if decoded.pixels is not None and len(decoded.pixels):
+            usable = [at for at in positions if at not in self.errors]
+            self._pixels[usable], self._sizes[usable] = decoded.pixels, decoded.sizes
 
     def result(self) -> Rows:
         """Return the rows of the usable uploads."""
         if not self.errors:
-            return Rows(self._pixels, {})
+            return Rows(self._pixels, self._sizes, {})
         usable = [at for at in range(len(self._pixels)) if at not in self.errors]
-        return Rows(self._pixels[usable], dict(sorted(self.errors.items())))
+        return Rows(self._pixels[usable], self._sizes[usable], dict(sorted(self.errors.items())))
 
 
 async def _run_all(works: Iterator[object]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
@@ -20,6 +21,7 @@ from service.images import png_chunks
 from service.images.spec import Resize, Spec, Uint8Array
 
 Content = bytes | memoryview | Uint8Array
+IntArray = NDArray[np.int64]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MIB = 1024 * 1024
@@ -88,10 +90,12 @@ class Rows:
     """Decoded uploads.
 
     pixels  uint8 (k, H, W, C) of the k uploads that could be decoded, in order
+    sizes   int (k, 2): width and height of each as it came, once it was turned
     errors  the errors of the other uploads, by position
     """
 
     pixels: Uint8Array
+    sizes: IntArray
     errors: dict[int, MisfitError]
 
 
@@ -100,29 +104,42 @@ class Opened:
     """An image file whose header has been read.
 
     cost  the peak of bytes that decoding takes; also a measure of its time, about 3 ns a byte
+    size  width and height in the file; once it is decoded, as EXIF turns it
     """
 
     image: Image.Image
     cost: int
+    size: tuple[int, int]
 
 
 def read_rows(uploads: Sequence[Upload], spec: Spec, resize: Resize, limits: Limits) -> Rows:
     """Decode every upload that can be decoded, in order, in this thread."""
-    pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+    pixels, sizes = np.empty((len(uploads), *spec.shape), dtype=np.uint8), np.empty((len(uploads), 2), dtype=np.int64)
     errors: dict[int, MisfitError] = {}
     for position, upload in enumerate(uploads):
+        row = position - len(errors)
         try:
-            pixels[position - len(errors)] = to_row(upload.read(), spec, resize, limits)
+            pixels[row], sizes[row] = read_row(upload.read(), spec, resize, limits)
         except InvalidInput as error:
             errors[position] = error
-    return Rows(pixels[: len(uploads) - len(errors)], errors)
+    usable = len(uploads) - len(errors)
+    return Rows(pixels[:usable], sizes[:usable], errors)
 
 
 def to_row(content: Content, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
     """Return one image as uint8 `spec.shape`. Raises UndecodableImage, TooLarge or ShapeMismatch."""
+    return read_row(content, spec, resize, limits)[0]
+
+
+def read_row(content: Content, spec: Spec, resize: Resize, limits: Limits) -> tuple[Uint8Array, tuple[int, int]]:
+    """Return one image as uint8 `spec.shape`, and its width and height as it came.
+
+    Raises UndecodableImage, TooLarge or ShapeMismatch.
+    """
     if isinstance(content, np.ndarray):
-        return from_pixels(content, spec, resize, limits)
-    return decode(open_image(content, spec, resize, limits), spec, resize)
+        return from_pixels(content, spec, resize, limits), size_of(content)
+    opened = open_image(content, spec, resize, limits)
+    return decode(opened, spec, resize), opened.size
 
 
 def from_pixels(content: Uint8Array, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
@@ -132,6 +149,11 @@ def from_pixels(content: Uint8Array, spec: Spec, resize: Resize, limits: Limits)
         return pixels
     limits.check_pixels((pixels.shape[1], pixels.shape[0]))
     return _conform(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), spec, resize)
+
+
+def size_of(pixels: Uint8Array) -> tuple[int, int]:
+    """Return the width and height of pixels (H, W) or (H, W, C)."""
+    return pixels.shape[1], pixels.shape[0]
 
 
 def with_channels(pixels: Uint8Array) -> Uint8Array:
@@ -172,7 +194,7 @@ def open_image(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
     except Exception as error:
         image.close()
         raise _build_error(error) from error
-    return Opened(image, cost)
+    return Opened(image, cost, size)
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize) -> Uint8Array:
@@ -180,7 +202,10 @@ def decode(opened: Opened, spec: Spec, resize: Resize) -> Uint8Array:
     try:
         with opened.image as image:
             image.load()
+            sent = image.size
             ImageOps.exif_transpose(image, in_place=True)
+            if image.size != sent:
+                opened.size = opened.size[::-1]
             return _conform(image, spec, resize)
     except MisfitError:
         raise
