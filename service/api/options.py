@@ -107,6 +107,11 @@ class ComparingOptions(ScoringOptions):
         default="off", description='"groups" lists the sets of images that the encoder cannot tell apart'
     )
 
+    @property
+    def has_reasons(self) -> bool:
+        """Return whether the answer gives reasons."""
+        return True
+
 
 class ScoreOptions(ComparingOptions):
     """How to score; every option may be left out."""
@@ -115,6 +120,10 @@ class ScoreOptions(ComparingOptions):
         default="none", description="which latents each score is shared out to: none, the `top` ones, or all"
     )
     top: int = Field(default=3, ge=1, description="how many latents count as top")
+
+    @property
+    def has_reasons(self) -> bool:
+        return self.attributions != "none"
 
 
 class ExplainOptions(ComparingOptions):

@@ -149,8 +149,23 @@ def _explain(batch: Batch, bundle: Bundle) -> _Explanations:
     deviations = np.zeros(terms.shapley.shape)
     repaired[is_outlier] = minimal_sets.minimal_sets(latents[is_outlier], context, population)
     deviations[is_outlier] = minimal_sets.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
-    sentences = reasons.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
+    sentences = reasons.sentences(
+        repaired, deviations, is_outlier, bundle.manifest.latents, context, _name_nearest(batch)
+    )
     return _Explanations(terms, attribution.order(terms, context), repaired, scale, sentences)
+
+
+def _name_nearest(batch: Batch) -> dict[int, list[str]]:
+    """Return the ids of the images that are most like each flagged one, by its row, where a batch is its own context.
+
+    Nearest in another context would be others that do not belong to it.
+    """
+    nearest = batch.nearest
+    if nearest is None or batch.context.source != "batch":
+        return {}
+    rows = np.flatnonzero(batch.require_scores().is_outlier)
+    positions = nearest.positions[rows, : reasons.NEAREST_NAMED].tolist()
+    return {row: [nearest.ids[at] for at in each] for row, each in zip(rows.tolist(), positions, strict=True)}
 
 
 def _build_attributions(

@@ -176,9 +176,10 @@ def _longest_id(request: ImagesRequest[Any]) -> int:
 
 def _search(images: int, bundle: Bundle) -> int:
     """Return what the search for a density ratio's bandwidths takes: its pairs on every axis, for every bandwidth."""
-    searched = min(density_ratio.SEARCH_IMAGES + images // density_ratio.SEARCH_STEP, density_ratio.SEARCH_MOST, images)
+    axes = len(bundle.population.live_dims)
+    searched = min(density_ratio.count_searched(images, axes), images)
     pairs = searched * (3 * searched + 2 * density_ratio.SEARCH_SAMPLE)
-    return 4 * (density_ratio.DOUBLINGS + 1) * len(bundle.population.live_dims) * pairs
+    return 4 * (density_ratio.DOUBLINGS + 1) * axes * pairs
 
 
 def _reasons(images: int, bundle: Bundle) -> int:
