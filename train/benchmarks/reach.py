@@ -66,6 +66,7 @@ def page(result: dict[str, Any]) -> str:
     """Return the table as Markdown, with the one that is in use."""
     names = list(result["beyond"])
     columns = (result["in_use"], result["mean"], *result["beyond"].values())
+    rows = ([f"{place:g}", *(f"{column[row]:.2g}" for column in columns)] for row, place in enumerate(result["places"]))
     lines = [
         "# How far normal photographs reach",
         "",
@@ -74,12 +75,6 @@ def page(result: dict[str, Any]) -> str:
         + ", ".join(f"{count:,} scores of {name}" for name, count in result["scores"].items())
         + f". Made by `{result['command']}` at commit {result['commit']}.",
         "",
-        *table(
-            ("place", "in use", "mean", *names),
-            (
-                [f"{place:g}", *(f"{column[row]:.2g}" for column in columns)]
-                for row, place in enumerate(result["places"])
-            ),
-        ),
+        *table(("place", "in use", "mean", *names), rows),
     ]
     return "\n".join(lines) + "\n"
