@@ -63,20 +63,40 @@ class Explanation:
     def as_sheet(self) -> bytes:
         """Return one sheet as PNG: a row for each image with heat maps, the image first, the most outlying on top.
 
-        Raises InvalidOption where there is no heat map to show.
+        There is a column for each latent that is in the minimal set of any of these images. An image's row has the heat
+        maps of its own set, as far as they were drawn. Where there is no such image, the sheet says why.
         """
-        if not self.explained.top.size:
-            raise InvalidOption(
-                "No image gets a heat map, so there is no sheet to show.",
-                "Ask for heat_maps=all, or for JSON; of a bundle without saliency.onnx there are none.",
+        explained = self.explained
+        if not len(explained.mapped):
+            return contact_sheet.note_png(self._say_why_nothing_is_shown())
+        columns = np.unique(explained.top[explained.in_set])
+        height, width = self.pixels.shape[1:3]
+        count = contact_sheet.count_rows(len(columns) + 1, height, width)
+        rows, captions, rank = [], [], self.batch.require_scores().rank
+        for number, row in enumerate(explained.mapped[:count]):
+            tiles = np.full((len(columns) + 1, height, width, 3), contact_sheet.WHITE, dtype=np.uint8)
+            tiles[0] = self.pixels[number]
+            in_set, dims = explained.in_set[number], explained.top[number]
+            drawn = heat_map.overlays(self.pixels[number], self.evidence[number, in_set])
+            tiles[1 + np.searchsorted(columns, dims[in_set])] = drawn
+            rows.append(tiles)
+            captions.append(f"{rank[row]}. {self._get_id(row)}: {explained.reasons[number]}")
+        if left_out := len(explained.mapped) - len(rows):
+            captions[-1] += f" ({left_out} more images are in the answers as JSON and as a zip)"
+        names = (self.bundle.manifest.latents[dim].name for dim in columns)
+        return contact_sheet.sheet_png(rows, captions, ("as sent", *names))
+
+    def _say_why_nothing_is_shown(self) -> str:
+        scores = self.batch.require_scores()
+        if not scores.is_outlier.any():
+            return (
+                f"None of the {len(scores.rank)} images is flagged, so there is nothing to explain. "
+                "heat_maps=all shows where the model looks in every image."
             )
-        rows, captions = [], []
-        for number, row in enumerate(self.explained.mapped):
-            names, overlays = self._draw_maps(number)
-            rows.append(np.stack([np.broadcast_to(self.pixels[number], overlays.shape[1:]), *overlays]))
-            captions.append(f"{self._get_id(row)}: {', '.join(names)}")
-        columns = ("as sent", *(f"top {place + 1}" for place in range(len(rows[0]) - 1)))
-        return contact_sheet.sheet_png(rows, captions, columns)
+        return (
+            f"{int(scores.is_outlier.sum())} images are flagged, and no heat maps were drawn: heat_maps is none, or "
+            "this bundle has no saliency.onnx. POST /score with Accept: image/png shows the images with their reasons."
+        )
 
     def as_zip(self) -> Iterator[bytes]:
         """Yield a zip: a PNG for each heat map, named by its image's rank and id and its latent, and answer.json."""
