@@ -77,8 +77,9 @@ class Explanation:
             tiles = np.full((len(columns) + 1, height, width, 3), contact_sheet.WHITE, dtype=np.uint8)
             tiles[0] = self.pixels[number]
             in_set, dims = explained.in_set[number], explained.top[number]
-            drawn = heat_map.overlays(self.pixels[number], self.evidence[number, in_set])
-            tiles[1 + np.searchsorted(columns, dims[in_set])] = drawn
+            if in_set.any():
+                drawn = heat_map.overlays(self.pixels[number], self.evidence[number, in_set])
+                tiles[1 + np.searchsorted(columns, dims[in_set])] = drawn
             rows.append(tiles)
             captions.append(f"{rank[row]}. {self._get_id(row)}: {explained.reasons[number]}")
         if left_out := len(explained.mapped) - len(rows):
@@ -93,9 +94,11 @@ class Explanation:
                 f"None of the {len(scores.rank)} images is flagged, so there is nothing to explain. "
                 "heat_maps=all shows where the model looks in every image."
             )
+        flagged = int(scores.is_outlier.sum())
         return (
-            f"{int(scores.is_outlier.sum())} images are flagged, and no heat maps were drawn: heat_maps is none, or "
-            "this bundle has no saliency.onnx. POST /score with Accept: image/png shows the images with their reasons."
+            f"{flagged} of the {len(scores.rank)} images {'is' if flagged == 1 else 'are'} flagged, and no heat map "
+            "was drawn: heat_maps is none, or this bundle has no saliency.onnx. POST /score with Accept: image/png shows "
+            "the images with their reasons."
         )
 
     def as_zip(self) -> Iterator[bytes]:
