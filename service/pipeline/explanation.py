@@ -97,8 +97,8 @@ class Explanation:
         flagged = int(scores.is_outlier.sum())
         return (
             f"{flagged} of the {len(scores.rank)} images {'is' if flagged == 1 else 'are'} flagged, and no heat map "
-            "was drawn: heat_maps is none, or this bundle has no saliency.onnx. POST /score with Accept: image/png shows "
-            "the images with their reasons."
+            "was drawn: heat_maps is none, or this bundle has no saliency.onnx. POST /score with Accept: image/png "
+            "shows the images with their reasons."
         )
 
     def as_zip(self) -> Iterator[bytes]:

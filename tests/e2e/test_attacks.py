@@ -5,8 +5,8 @@ import http.client
 import io
 import json
 import pickle
-import resource
 import re
+import resource
 import socket
 import stat
 import tarfile
@@ -120,7 +120,10 @@ def test_only_its_own_user_reaches_the_networks(guarded):
             ("POST", path)
             for path in ("//score", "/livez/../score", "/score?/livez", "/score;/livez", "/livez/score", "*")
         ],
-        *[("GET", path) for path in ("/", "/docs", "/docs.json", "/schema.json", "/metrics/", "/static_content/../app.py")],
+        *[
+            ("GET", path)
+            for path in ("/", "/docs", "/docs.json", "/schema.json", "/metrics/", "/static_content/../app.py")
+        ],
         ("OPTIONS", "/score"),
     ],
 )

@@ -34,6 +34,7 @@ _FORMS: dict[Form, Schema] = {
     "files": {ZIP: {"schema": {**_FILE, "description": "a PNG for each picture, and answer.json"}}},
     "table": {CSV: {"schema": {"type": "string", "description": "a line for each image, under a line of names"}}},
 }
+_WIDTHS = {"number": "double", "integer": "int64"}
 _TAGS = {
     "images": "Which images do not belong in their batch, and why.",
     "pictures": "Pictures that the model draws: images repaired, latents varied.",
@@ -52,7 +53,7 @@ _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
 def document() -> Schema:
     """Return the OpenAPI document."""
     _, schemas = models_json_schema(_MODELS, ref_template=_REF)
-    return {
+    document: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "misfit",
@@ -81,6 +82,30 @@ def document() -> Schema:
             },
         },
     }
+    _adapt_to_generators(document)
+    return document
+
+
+def _adapt_to_generators(node: Any) -> None:
+    """Change schemas, in place, so that generators of clients make something of them that compiles.
+
+    Numbers get the width that they have here: a Go client would read 32 bits. Defaults of unions go: a generator cannot
+    know of which kind they are. Titles go: generators name types by them, and several properties have the same one.
+    """
+    if isinstance(node, list):
+        for each in node:
+            _adapt_to_generators(each)
+    if not isinstance(node, dict):
+        return
+    for name, child in node.items():
+        if name not in ("example", "examples", "default"):
+            _adapt_to_generators(child)
+    if (width := _WIDTHS.get(str(node.get("type")))) is not None:
+        node.setdefault("format", width)
+    if len([kind for kind in node.get("anyOf", ()) if kind.get("type") != "null"]) > 1:
+        node.pop("default", None)
+    if isinstance(node.get("title"), str) and "paths" not in node and "version" not in node:
+        del node["title"]
 
 
 def _operation(endpoint: Endpoint) -> Schema:
@@ -96,6 +121,8 @@ def _operation(endpoint: Endpoint) -> Schema:
 
 def _images_request(endpoint: Endpoint) -> Schema:
     forms = {"multipart/form-data": _form(_FILE, endpoint), JSON: _form(_BASE64, endpoint)}
+    for name in ("images", "reference"):
+        del forms["multipart/form-data"]["properties"][name]["minItems"]  # what Go is made of it does not compile
     content = {media_type: {"schema": forms.get(media_type, _FILE)} for media_type in MEDIA_TYPES}
     content["multipart/form-data"]["encoding"] = {name: {"contentType": JSON} for name in ("context", "options")}
     return {
@@ -203,7 +230,11 @@ def _probe(name: str, summary: str) -> Schema:
         "summary": summary,
         "tags": ["operations"],
         "security": [],
-        "responses": {**answers, "503": _refusal(HTTPStatus.SERVICE_UNAVAILABLE)},
+        "responses": {
+            **answers,
+            "400": _refusal(HTTPStatus.BAD_REQUEST),
+            "503": _refusal(HTTPStatus.SERVICE_UNAVAILABLE),
+        },
     }
 
 
