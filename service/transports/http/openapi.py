@@ -157,12 +157,12 @@ def _form(image: Schema, endpoint: Endpoint) -> Schema:
     properties = {
         "images": {**images, "description": "image files, or npy, zip or tar files of images"},
         "reference": {**images, "description": "normal images to compare with, in the same forms"},
+        # Without these examples Swagger UI would send a context that it makes up, and options that exclude each other.
         "context": {
-            "type": "array",
-            "items": _ref(PortableContext),
-            "description": "what POST /fit answered as `context`, to compare with instead; several are merged",
+            **_ref(PortableContext),
+            "description": "what POST /fit answered as `context`, to compare with instead; more of them are merged",
+            "examples": [""],
         },
-        # Without an example Swagger UI would send every option, among them such that exclude each other.
         "options": {**_ref(endpoint.http_options), "description": "all or some of them", "examples": [{}]},
     }
     return {

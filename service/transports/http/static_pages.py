@@ -25,6 +25,7 @@ INDEX = f"""\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>misfit</title>
+<link rel="icon" type="image/png" href="./static_content/favicon-light-32x32.png">
 <style>
 {_STYLE}
 </style>
@@ -53,8 +54,11 @@ DOCS = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>misfit: the HTTP API</title>
 <link rel="stylesheet" href="./static_content/swagger-ui.css">
-<link rel="stylesheet" href="./static_content/index.css">
 <link rel="icon" type="image/png" href="./static_content/favicon-light-32x32.png">
+<style>
+body { margin: 0; }
+.topbar { display: none; }
+</style>
 </head>
 <body>
 <div id="swagger-ui"></div>
