@@ -22,8 +22,10 @@ from service.decoding.jobs import Decoded, Job, RowShape, run
 from service.decoding.worker_group import WorkerEnded, WorkerGroup
 from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
 from service.fair_queue import FairQueue
-from service.images.decode import MIB, Content, Limits, Rows, Upload, with_channels
+from service.images import sample_range
+from service.images.decode import MIB, Content, Limits, Note, Rows, Upload, is_row, with_channels
 from service.images.decode_budget import DecodeBudget
+from service.images.sample_range import Extents, SampleRange
 from service.images.spec import Resize, Spec
 from service.settings import Settings
 
@@ -50,10 +52,20 @@ PROBE_SECONDS = 3.0
 class Decoder(Protocol):
     """Decodes the uploads of requests."""
 
-    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+    async def read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange = SampleRange(),
+        *,
+        measures: bool = False,
+    ) -> Rows:
         """Return the rows of every usable upload, and the errors of the others.
 
-        Raises TooLarge if the budget is exceeded, Overloaded if too much waits to be decoded.
+        An image whose range `samples` does not tell is not decoded. If the call `measures`, these are decoded, and the
+        extent of their samples is all that it returns. Raises TooLarge if the budget is exceeded, Overloaded if too much waits to be decoded.
         """
 
 
@@ -63,15 +75,32 @@ class LocalDecoder:
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_image_pixels
 
-    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
-        return await asyncio.to_thread(self._read, uploads, spec, resize, budget)
+    async def read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange = SampleRange(),
+        *,
+        measures: bool = False,
+    ) -> Rows:
+        return await asyncio.to_thread(self._read, uploads, spec, resize, budget, samples, measures)
 
-    def _read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+    def _read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange,
+        measures: bool,
+    ) -> Rows:
         rows = _Rows(uploads, spec)
         shape, files = RowShape.of(spec), list(rows.files)
         limits = Limits(self._max_pixels, budget.max_image_bytes)
-        job = Job([rows.files[at] for at in files], shape, resize, limits, None, budget.bytes_left, 0)
-        decoded = run(job)
+        job = Job((), shape, resize, limits, None, budget.bytes_left, 0, samples, measures)
+        decoded = run(rows.select(job, files))
         budget.take(sum(decoded.costs))
         rows.add(files, decoded)
         return rows.result()
@@ -112,12 +141,21 @@ class DecodePool:
             return False
         return True
 
-    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+    async def read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange = SampleRange(),
+        *,
+        measures: bool = False,
+    ) -> Rows:
         loop = asyncio.get_running_loop()
         rows = await loop.run_in_executor(self._threads, _Rows, uploads, spec)
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
-            job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0)
+            job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0, samples, measures)
             groups = _group(list(rows.files), [_count_bytes(file) for file in rows.files.values()], JOB_BYTES)
             await _run_all(self._decode(rows, group, job, budget) for group in groups)
         return rows.result()
@@ -128,7 +166,7 @@ class DecodePool:
         if result is None or result.pixels is not None:
             return
         costs = dict(zip(positions, result.costs, strict=False))
-        usable = [at for at in positions if at not in rows.errors]
+        usable = [at for at in positions if costs[at] and at not in rows.errors]
         large_job = replace(job, decode_up_to=None)
         groups = list(_group(usable, [costs[at] for at in usable], LARGE_BYTES))
         with self._room_for(sum(result.costs), budget):
@@ -144,8 +182,7 @@ class DecodePool:
         `cost` is the bytes that the files take, if an earlier job has measured them and the budget has counted them.
         """
         job = replace(
-            job,
-            contents=[rows.files[at] for at in positions],
+            rows.select(job, positions),
             give_up_at=budget.bytes_left if cost is None else sys.maxsize,
             seconds=min(max(budget.seconds_left, SHORTEST_SECONDS), LONGEST_SECONDS),
         )
@@ -195,6 +232,10 @@ class _Rows:
         """Read every upload. Call this in a thread, as it may unpack an archive."""
         self.files: dict[int, Content] = {}
         self.errors: dict[int, MisfitError] = {}
+        self._pages = [upload.page for upload in uploads]
+        self._unknown: set[int] = set()
+        self._extents: list[Extents] = []
+        self._notes: dict[int, Sequence[Note]] = {}
         self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
         for position, upload in enumerate(uploads):
             try:
@@ -202,23 +243,41 @@ class _Rows:
             except InvalidInput as error:
                 self.errors[position] = error
                 continue
-            if isinstance(content, np.ndarray) and with_channels(content).shape == spec.shape:
+            if isinstance(content, np.ndarray) and is_row(content, spec):
                 self._pixels[position] = with_channels(content)
             else:
                 self.files[position] = content
 
+    def select(self, job: Job, positions: Sequence[int]) -> Job:
+        """Return the job with the files at `positions`."""
+        pages = [self._pages[at] for at in positions]
+        contents = [self.files[at] for at in positions]
+        return replace(job, contents=contents, pages=[] if pages.count(None) == len(pages) else pages)
+
     def add(self, positions: Sequence[int], decoded: Decoded) -> None:
         """Fill in the result of the files at `positions`."""
         self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
+        self._unknown |= {positions[at] for at in decoded.unknown}
+        self._extents.append(decoded.extents)
+        self._notes |= {positions[at]: notes for at, notes in decoded.notes.items()}
         if decoded.pixels is not None:
-            self._pixels[[at for at in positions if at not in self.errors]] = decoded.pixels
+            self._pixels[[at for at in positions if self._is_usable(at)]] = decoded.pixels
 
     def result(self) -> Rows:
         """Return the rows of the usable uploads."""
-        if not self.errors:
-            return Rows(self._pixels, {})
-        usable = [at for at in range(len(self._pixels)) if at not in self.errors]
-        return Rows(self._pixels[usable], dict(sorted(self.errors.items())))
+        if not self.errors and not self._unknown:
+            return Rows(self._pixels, {}, notes=self._notes)
+        usable = [at for at in range(len(self._pixels)) if self._is_usable(at)]
+        return Rows(
+            self._pixels[usable],
+            dict(sorted(self.errors.items())),
+            sorted(self._unknown - self.errors.keys()),
+            sample_range.merge(self._extents),
+            self._notes,
+        )
+
+    def _is_usable(self, position: int) -> bool:
+        return position not in self.errors and position not in self._unknown
 
 
 async def _run_all(works: Iterator[object]) -> None:

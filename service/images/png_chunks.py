@@ -1,18 +1,25 @@
-"""Drops a PNG's compressed texts and profiles that nothing needs: Pillow unpacks all of them to read the header.
+"""Drops chunks of a PNG that nothing needs: compressed texts, and whatever is damaged beside the pixels.
 
-A kilobyte of text may unpack to a megabyte, so that a file full of texts takes seconds. An image needs only its colour
-profile, and the orientation in the texts that hold EXIF or XMP.
+Pillow unpacks every text to read the header, and a kilobyte of text may unpack to a megabyte, so that a file full of
+texts takes seconds. An image needs only its colour profile, and the orientation in the texts that hold EXIF or XMP.
+Pillow also refuses a file for a wrong checksum in any chunk, although every other chunk may be left out.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 USED_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 LONGEST_KEYWORD = 79
+# Chunks without which an image is another one, and those that say what its colours are.
+CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+COLOUR = (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
+# cICP comes before the pixels, mostly as one of the first chunks.
+CICP_WITHIN = 4096
 
 
 def drop_unused_texts(content: bytes | memoryview) -> tuple[bytes | memoryview, int]:
@@ -35,6 +42,42 @@ def drop_unused_texts(content: bytes | memoryview) -> tuple[bytes | memoryview, 
             names.add(name)
         pieces.append(chunk)
     return b"".join(pieces), len(names)
+
+
+def drop_damaged(content: bytes | memoryview) -> bytes | None:
+    """Return a PNG file with the critical chunks, and of the others only sound ones that say what its colours are.
+
+    Return None where `content` is another file, or has no other chunks.
+    """
+    whole = bytes(content)
+    if whole[: len(SIGNATURE)] != SIGNATURE:
+        return None
+    pieces: list[bytes | memoryview] = [SIGNATURE]
+    for kind, _, chunk in _chunks(whole):
+        if kind in CRITICAL or (kind in COLOUR and _is_sound(chunk)):
+            pieces.append(chunk)
+        elif not kind:
+            pieces.append(chunk)  # the damaged rest
+        if kind == b"IEND":
+            break
+    kept = b"".join(pieces)
+    return None if kept == whole else kept
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    return len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
+def find_cicp(content: bytes | memoryview) -> tuple[int, int] | None:
+    """Return the numbers of the primaries and of the transfer function in a PNG's cICP chunk; None where it has none.
+
+    Pillow does not read this chunk.
+    """
+    head = bytes(content[:CICP_WITHIN])
+    start = head.find(b"cICP")
+    if start < 0 or head[start - 4 : start] != b"\0\0\0\4" or b"IDAT" in head[:start] or start + 6 > len(head):
+        return None
+    return head[start + 4], head[start + 5]
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, memoryview]]:

@@ -1,0 +1,49 @@
+"""Estimates of the memory that decoding an image takes, from its header, before any pixel is decoded."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from PIL import ImageFile
+
+ORIENTATION = 0x0112  # EXIF
+START_OF_SCAN = b"\xff\xda"  # JPEG
+
+# The peak of bytes that Pillow holds for each pixel, by mode, conversion and resizing included (measured).
+BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 9, "RGB": 4, "RGBA": 8}
+MOST_BYTES_PER_PIXEL = 12  # of other modes, and of RGB with a transparent colour
+# Further bytes for each pixel: libwebp draws on two canvases of its own, decoders of videos hold frames of up to 16
+# bits, once with each colour in a plane and once interleaved.
+CANVAS_BYTES = {"WEBP": 12, "AVIF": 20, "HEIF": 20}
+# A JPEG of several scans keeps two bytes for each coefficient. Every scan passes through all of them, which takes as
+# long as writing a quarter of a byte for each pixel.
+COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
+
+
+def estimate(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
+    """Return the bytes that decoding an opened image takes. `size` is its full size; `image` may be scaled down."""
+    pixel_bytes = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
+    if image.mode == "RGB" and "transparency" in image.info:
+        pixel_bytes = MOST_BYTES_PER_PIXEL
+    # EXIF may come after a PNG's pixels: Pillow would decode the image to find it.
+    exif_is_readable = image.format != "PNG" or "exif" in image.info
+    with suppress(Exception):  # damaged EXIF counts for nothing, here and when the image is turned
+        if exif_is_readable and image.getexif().get(ORIENTATION, 1) != 1:
+            pixel_bytes += 4  # for the turned copy
+    pixel_bytes += CANVAS_BYTES.get(image.format or "", 0)
+    cost = image.width * image.height * pixel_bytes
+    if image.format in ("JPEG", "MPO"):
+        cost += _estimate_coefficients(image, size[0] * size[1], bytes(content))
+    return cost
+
+
+def _estimate_coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:
+    """Return the bytes that a JPEG of `pixels` pixels takes before it is scaled down."""
+    header_end = image.fp.tell() if image.fp is not None else 0
+    bands = len(image.getbands())
+    first_scan = content.rfind(START_OF_SCAN, 0, header_end)
+    first_scan_bands = content[first_scan + 4] if 0 <= first_scan < len(content) - 4 else bands
+    if "progressive" not in image.info and first_scan_bands >= bands:
+        return pixels
+    scans = 1 + content.count(START_OF_SCAN, header_end)
+    return pixels * (1 + COEFFICIENT_BYTES * bands) + pixels * scans // SCANS_PER_BYTE

@@ -1,0 +1,156 @@
+"""Images whose samples are deep (`service.images.sample_range`), or whose files Pillow does not read.
+
+A DeepImage is a header and a function that reads the samples. Once their range is known, they become an image of
+Pillow with 8 bits a channel, which goes the way of all other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from service.images import sample_range
+from service.images.sample_range import Extent, Samples
+from service.images.spec import Uint8Array
+
+ORIENTATION = 0x0112  # EXIF
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+# PNG's kinds of colour, by the number in its header.
+PNG_MODES = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}
+# Bytes that converting and resizing takes for each pixel of an array of bytes.
+ARRAY_BYTES_PER_PIXEL = 8
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class DeepImage:
+    """An image of deep samples whose header has been read.
+
+    size         (width, height)
+    mode         Pillow's mode of the image at 8 bits: L, LA, RGB, RGBA, RGBa (colours multiplied by alpha) or CMYK
+    dtype        of the samples
+    full         all values that the samples may have
+    stated       the range that the file states; None where it states none
+    read         returns the samples (height, width, channels)
+    pixel_bytes  the peak of bytes that decoding takes for each pixel
+    segment_bytes  of the largest part of the file that is decoded at a time
+    is_inverted  whether the lowest value is white
+    info         as of an image of Pillow: the colour profile and the like
+    orientation  as EXIF has it
+    has_pages    whether the file has further pages
+    """
+
+    size: tuple[int, int]
+    mode: str
+    dtype: np.dtype[Any]
+    full: Extent
+    stated: Extent | None
+    read: Callable[[], Samples]
+    pixel_bytes: int
+    segment_bytes: int = 0
+    is_inverted: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+    orientation: int = 1
+    has_pages: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Return the peak of bytes that decoding takes."""
+        return self.size[0] * self.size[1] * self.pixel_bytes + self.segment_bytes
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.mode[-1] in "Aa"
+
+    def measure(self) -> Extent:
+        """Return the extent of the colours. Raises what `read` and `sample_range.measure` raise."""
+        samples = self.read()
+        return sample_range.measure(samples[..., :-1] if self.has_alpha else samples)
+
+    def to_pillow(self, extent: Extent) -> tuple[Image.Image, Extent]:
+        """Return the image at 8 bits a channel, and the extent of its colours."""
+        samples = self.read()
+        colours = samples[..., :-1] if self.has_alpha else samples
+        is_plain = self.dtype == np.uint8 and extent == sample_range.BYTES
+        own = extent if is_plain else sample_range.measure(colours)
+        levels = colours if is_plain else sample_range.to_bytes(colours, extent)
+        if self.is_inverted:
+            levels = 255 - levels
+        if self.has_alpha:
+            levels = np.concatenate([levels, self._read_alpha(samples[..., -1:], extent)], axis=2)
+        image = Image.frombuffer(self.mode, self.size, np.ascontiguousarray(levels).data, "raw", self.mode, 0, 1)
+        if self.mode == "RGBa":
+            image = image.convert("RGBA")
+        image.info.update(self.info)
+        if self.orientation != 1:
+            image.getexif()[ORIENTATION] = self.orientation
+        return image, own
+
+    def _read_alpha(self, alpha: Samples, extent: Extent) -> Uint8Array:
+        """Return alpha (H, W, 1) as 0 to 255. Its range is that of the colours where it does not go beyond."""
+        highest = float(alpha.max(initial=0))
+        if highest <= 1 and self.dtype.kind == "f":
+            return sample_range.to_bytes(alpha, Extent(0.0, 1.0))
+        high = extent.high if highest <= extent.high else self.full.high
+        return sample_range.to_bytes(alpha, Extent(0, high))
+
+
+def of_array(pixels: Samples) -> DeepImage:
+    """Return an array (H, W) or (H, W, C), C from 1 to 4, of any real type as a deep image."""
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    full = sample_range.full_range(pixels.dtype)
+    is_stated = pixels.dtype.kind == "b" or pixels.dtype == np.uint8
+    height, width, channels = pixels.shape
+    return DeepImage(
+        (width, height),
+        MODES[channels],
+        pixels.dtype,
+        full,
+        full if is_stated else None,
+        lambda: pixels,
+        ARRAY_BYTES_PER_PIXEL + channels * (pixels.dtype.itemsize - 1),
+    )
+
+
+def decoded_bytes(sample_bytes: int, mode: str) -> int:
+    """Return the bytes for each pixel: its samples twice, as grey levels, converted and turned."""
+    return 2 * sample_bytes + 2 * len(mode) + 8
+
+
+def is_deep_png(content: bytes | memoryview) -> bool:
+    """Return whether a file is a PNG of 16 bits: Pillow drops the lower byte of its colours."""
+    return content[:8] == PNG_SIGNATURE and len(content) > 25 and content[24] == 16
+
+
+def of_png(content: bytes, image: Image.Image) -> DeepImage:
+    """Return a 16-bit PNG, whose header Pillow has read as `image`, as a deep image."""
+    has_key = "transparency" in image.info
+    mode = PNG_MODES[content[25]] + ("A" if has_key else "")
+    info = {name: value for name, value in image.info.items() if name != "transparency"}
+    dtype = np.dtype(np.uint16)
+
+    def read() -> Samples:
+        import imagecodecs  # here, because few images need it
+
+        samples = imagecodecs.png_decode(content)
+        return samples.reshape(image.height, image.width, len(mode))
+
+    orientation = 1
+    if "exif" in info:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    return DeepImage(
+        image.size,
+        mode,
+        dtype,
+        sample_range.full_range(dtype),
+        None,
+        read,
+        decoded_bytes(len(mode) * dtype.itemsize, mode),
+        info=info,
+        orientation=orientation,
+        has_pages=bool(getattr(image, "is_animated", False)),
+    )
