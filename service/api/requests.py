@@ -7,7 +7,8 @@ In an archive, files in a folder `reference` and an array `reference.npy` belong
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
@@ -30,10 +31,11 @@ from service.errors import (
     quoted,
     readable,
 )
-from service.images import archives, arrays
+from service.images import archives, arrays, pages
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
-from service.images.spec import Uint8Array
+from service.images.reading import Reading
+from service.images.sample_range import Samples
 from service.settings import MIB, Settings
 
 # A text with a single character beyond ASCII takes up to four bytes for each of its characters.
@@ -68,6 +70,16 @@ class ImagesRequest(Generic[OptionsT_co]):
     options: OptionsT_co
     budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
     unpacked_bytes: int = 0
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Return how the images are read, with what is noted of them so far: one object for the whole request."""
+        return Reading.of(self.uploads, self.options.range)
+
+    @property
+    def uploads(self) -> Sequence[Upload]:
+        """Return all images, those of the reference included."""
+        return [*self.images, *(self.reference or ())]
 
     @property
     def size(self) -> int:
@@ -108,7 +120,39 @@ class RequestBuilder:
                 f"Given both a context and {second_source}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
+        if options.pages == "all":
+            self.images = self._split_pages(self.images, len(self.reference or ()))
+            if self.reference is not None:
+                self.reference = self._split_pages(self.reference, len(self.images))
         return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
+
+    def _split_pages(self, uploads: Sequence[Upload], others: int) -> list[Upload]:
+        """Return an upload for each page. Raises TooManyImages where they and `others` are too many."""
+        split: list[Upload] = []
+        for upload in uploads:
+            numbers = self._find_pages(upload)
+            if len(numbers) > 1:
+                names = (f"{upload.id}[{place}]" for place in range(len(numbers)))
+                split += [replace(upload, id=name, page=page) for name, page in zip(names, numbers, strict=True)]
+            else:
+                split.append(upload)
+            self._check_count(len(split) + others)
+        return split
+
+    def _find_pages(self, upload: Upload) -> list[int]:
+        """Return the numbers of a file's pages, of one that cannot be read none: its error comes when it is decoded."""
+        try:
+            content = upload.read()
+        except InvalidInput:
+            return []
+        return [] if isinstance(content, np.ndarray) else pages.find_pages(content, self.max_images)
+
+    def _check_count(self, count: int) -> None:
+        if count > self.max_images:
+            raise TooManyImages(
+                f"The request has more than {self.max_images} images, reference included.",
+                "Send them in several requests, with a reference set so that the context stays the same.",
+            )
 
     def parse_json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """Return the value of a JSON text. Raises `error_type`, or TooLarge where all texts together hold too many
@@ -140,8 +184,8 @@ class RequestBuilder:
         else:
             self.add_image(field, content, name)
 
-    def add_image(self, field: str, content: bytes | memoryview | Uint8Array, name: str) -> None:
-        """Add one image: a file's bytes, or pixels uint8 (H, W) or (H, W, C)."""
+    def add_image(self, field: str, content: bytes | memoryview | Samples, name: str) -> None:
+        """Add one image: a file's bytes, or pixels (H, W) or (H, W, C)."""
         self.add(field, name, lambda: content)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
@@ -167,15 +211,11 @@ class RequestBuilder:
             else:
                 self.add(own_field, member.name, member.read)
 
-    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
+    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Samples]) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
         uploads = self.get_uploads(field)
         uploads.append(Upload(readable(name) or str(len(uploads)), read))
-        if len(self.images) + len(self.reference or ()) > self.max_images:
-            raise TooManyImages(
-                f"The request has more than {self.max_images} images, reference included.",
-                "Send them in several requests, with a reference set so that the context stays the same.",
-            )
+        self._check_count(len(self.images) + len(self.reference or ()))
 
 
 def no_images(what: str = "images") -> InvalidInput:

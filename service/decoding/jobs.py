@@ -106,7 +106,13 @@ def run(job: Job) -> Decoded:
 
     def finish(pixels: Uint8Array | None) -> Decoded:
         return Decoded(
-            pixels, errors_by_position, costs, time.process_time() - started, unknown, sample_range.merge(extents), notes
+            pixels,
+            errors_by_position,
+            costs,
+            time.process_time() - started,
+            unknown,
+            sample_range.merge(extents),
+            notes,
         )
 
     extents: list[sample_range.Extents] = []

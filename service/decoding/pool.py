@@ -47,6 +47,7 @@ SHORTEST_SECONDS = 0.01
 # CPU seconds for a job whose budget is unlimited.
 LONGEST_SECONDS = 3600.0
 PROBE_SECONDS = 3.0
+UNMEASURED = SampleRange()
 
 
 class Decoder(Protocol):
@@ -58,14 +59,15 @@ class Decoder(Protocol):
         spec: Spec,
         resize: Resize,
         budget: DecodeBudget,
-        samples: SampleRange = SampleRange(),
+        samples: SampleRange = UNMEASURED,
         *,
         measures: bool = False,
     ) -> Rows:
         """Return the rows of every usable upload, and the errors of the others.
 
         An image whose range `samples` does not tell is not decoded. If the call `measures`, these are decoded, and the
-        extent of their samples is all that it returns. Raises TooLarge if the budget is exceeded, Overloaded if too much waits to be decoded.
+        extent of their samples is all that it returns. Raises TooLarge if the budget is exceeded, Overloaded if too
+        much waits to be decoded.
         """
 
 
@@ -81,7 +83,7 @@ class LocalDecoder:
         spec: Spec,
         resize: Resize,
         budget: DecodeBudget,
-        samples: SampleRange = SampleRange(),
+        samples: SampleRange = UNMEASURED,
         *,
         measures: bool = False,
     ) -> Rows:
@@ -147,7 +149,7 @@ class DecodePool:
         spec: Spec,
         resize: Resize,
         budget: DecodeBudget,
-        samples: SampleRange = SampleRange(),
+        samples: SampleRange = UNMEASURED,
         *,
         measures: bool = False,
     ) -> Rows:

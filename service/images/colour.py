@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 from service.images.spec import Uint8Array
 
 Float64Array = NDArray[np.float64]
+ToLinear = Callable[[Float64Array], Float64Array]
 
 # Pillow's mode of the images that a profile of this colour space is for.
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
@@ -50,7 +51,7 @@ class Conversion:
     apply: Callable[[Image.Image], Image.Image]
 
 
-def find_conversion(info: Mapping[str, Any], mode: str, cicp: tuple[int, int] | None = None) -> Conversion | None:
+def find_conversion(info: Mapping[Any, Any], mode: str, cicp: tuple[int, int] | None = None) -> Conversion | None:
     """Return what brings the colours of an image with that mode and info to sRGB, or None where they are.
 
     cicp: primaries and transfer function by their numbers in H.273, which precede all else. Raises ValueError where
@@ -133,14 +134,14 @@ def _is_srgb(conversion: Conversion) -> bool:
 def _of_cicp(primaries: int, transfer: int) -> Conversion | None:
     if transfer in LIKE_SRGB and primaries not in PRIMARIES:
         return None
-    to_linear = {
+    transfers: dict[int, ToLinear] = {
         GAMMA_22: partial(_power, exponent=2.2),
         GAMMA_28: partial(_power, exponent=2.8),
         LINEAR: partial(_power, exponent=1.0),
         PQ: _linear_of_pq,
         HLG: _linear_of_hlg,
-    }.get(transfer, _linear_of_srgb)
-    return _of_encoding(to_linear, PRIMARIES.get(primaries, SRGB))
+    }
+    return _of_encoding(transfers.get(transfer, _linear_of_srgb), PRIMARIES.get(primaries, SRGB))
 
 
 @lru_cache(maxsize=16)
@@ -148,11 +149,11 @@ def _of_gamma(gamma: float, chromaticity: tuple[float, ...]) -> Conversion | Non
     is_usual = abs(gamma * 2.2 - 1) < 0.05
     if not 0.05 < gamma < 20 or len(chromaticity) != len(SRGB) or min(chromaticity[1::2]) <= 0:
         raise ValueError("its gamma or its chromaticities cannot be")
-    to_linear = _linear_of_srgb if is_usual else partial(_power, exponent=1 / gamma)
+    to_linear: ToLinear = _linear_of_srgb if is_usual else partial(_power, exponent=1 / gamma)
     return _of_encoding(to_linear, chromaticity)
 
 
-def _of_encoding(to_linear: Callable[[Float64Array], Float64Array], chromaticity: tuple[float, ...]) -> Conversion | None:
+def _of_encoding(to_linear: ToLinear, chromaticity: tuple[float, ...]) -> Conversion | None:
     """Return the conversion from colours that `to_linear` makes linear, of these primaries; None where it is sRGB."""
     matrix = np.linalg.inv(_to_xyz(SRGB)) @ _to_xyz(chromaticity)
     table = to_linear(np.arange(256) / 255)
@@ -182,7 +183,8 @@ def _to_xyz(chromaticity: tuple[float, ...]) -> Float64Array:
 def _encode_srgb(linear: Float64Array) -> Uint8Array:
     linear = np.clip(linear, 0, 1)
     values = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(255 * values).astype(np.uint8)
+    encoded: Uint8Array = np.rint(255 * values).astype(np.uint8)
+    return encoded
 
 
 def _linear_of_srgb(values: Float64Array) -> Float64Array:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
-from service.images import colour, deep, formats, png_chunks, sample_range
+from service.images import colour, decode_cost, deep, formats, png_chunks, sample_range
 from service.images.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
 from service.images.spec import Resize, Spec, Uint8Array
@@ -183,9 +183,7 @@ def read_row(
 
 def is_row(content: Content, spec: Spec) -> bool:
     """Return whether the content is pixels of the right shape and type, which pass unchanged."""
-    return (
-        isinstance(content, np.ndarray) and content.dtype == np.uint8 and with_channels(content).shape == spec.shape
-    )
+    return isinstance(content, np.ndarray) and content.dtype == np.uint8 and with_channels(content).shape == spec.shape
 
 
 def with_channels(pixels: Samples) -> Samples:
@@ -211,9 +209,7 @@ def open_image(content: Content, spec: Spec, resize: Resize, limits: Limits, pag
         return _open_file(sound, spec, resize, limits, page)
 
 
-def _open_file(
-    content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None
-) -> Opened:
+def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length = len(content)
     content, compressed_texts = png_chunks.drop_unused_texts(content)
     file = formats.open_file(content, page or 0)
@@ -221,12 +217,12 @@ def _open_file(
         limits.check_pixels(file.size)
         size = file.size
         if isinstance(file, DeepImage):
-            cost, has_pages = file.cost, file.has_pages
+            cost = file.cost
         else:
             if resize == "fit":
                 # Pillow decodes a large JPEG at a fraction of its size, but at least twice what the model takes.
                 file.draft(None, (2 * max(spec.width, spec.height),) * 2)
-            cost, has_pages = formats.estimate_cost(file, size, content), formats.has_pages(file)
+            cost = decode_cost.estimate(file, size, content)
         cost += compressed_texts * MIB
         limits.check_cost(cost, size, length)
     except MisfitError:
@@ -240,7 +236,7 @@ def _open_file(
         sound = png_chunks.drop_damaged(content)
         return None if sound is None else _open_file(sound, spec, resize, limits, page)
 
-    notes: tuple[Note, ...] = ("pages",) if has_pages and page is None else ()
+    notes: tuple[Note, ...] = ("pages",) if page is None and formats.has_pages(file, content) else ()
     return Opened(file, cost, notes, png_chunks.find_cicp(content), reopen)
 
 
@@ -282,9 +278,7 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
         raise formats.build_error(error) from error
 
 
-def _conform(
-    image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]
-) -> Row:
+def _conform(image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]) -> Row:
     """Return a decoded image as uint8 `spec.shape`, with the notes on it."""
     image, is_unused = _without_unused_alpha(image)
     notes += ["unused_alpha"] if is_unused else []

@@ -41,7 +41,6 @@ class DeepImage:
     is_inverted  whether the lowest value is white
     info         as of an image of Pillow: the colour profile and the like
     orientation  as EXIF has it
-    has_pages    whether the file has further pages
     """
 
     size: tuple[int, int]
@@ -55,7 +54,6 @@ class DeepImage:
     is_inverted: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
     orientation: int = 1
-    has_pages: bool = False
 
     @property
     def cost(self) -> int:
@@ -82,7 +80,7 @@ class DeepImage:
             levels = 255 - levels
         if self.has_alpha:
             levels = np.concatenate([levels, self._read_alpha(samples[..., -1:], extent)], axis=2)
-        image = Image.frombuffer(self.mode, self.size, np.ascontiguousarray(levels).data, "raw", self.mode, 0, 1)
+        image = Image.frombuffer(self.mode, self.size, np.ascontiguousarray(levels), "raw", self.mode, 0, 1)
         if self.mode == "RGBa":
             image = image.convert("RGBA")
         image.info.update(self.info)
@@ -130,7 +128,7 @@ def of_png(content: bytes, image: Image.Image) -> DeepImage:
     """Return a 16-bit PNG, whose header Pillow has read as `image`, as a deep image."""
     has_key = "transparency" in image.info
     mode = PNG_MODES[content[25]] + ("A" if has_key else "")
-    info = {name: value for name, value in image.info.items() if name != "transparency"}
+    info = {str(name): value for name, value in image.info.items() if name != "transparency"}
     dtype = np.dtype(np.uint16)
 
     def read() -> Samples:
@@ -152,5 +150,4 @@ def of_png(content: bytes, image: Image.Image) -> DeepImage:
         decoded_bytes(len(mode) * dtype.itemsize, mode),
         info=info,
         orientation=orientation,
-        has_pages=bool(getattr(image, "is_animated", False)),
     )

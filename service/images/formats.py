@@ -8,7 +8,7 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import UndecodableImage
-from service.images import decode_cost, deep, tiff
+from service.images import deep, pages, tiff
 from service.images.deep import DeepImage
 
 # Only these are ever tried.
@@ -16,7 +16,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 READ = (*FORMATS, "HEIC")
 # Endings of their files.
 ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".heic",
+    ".heif",
 )  # fmt: skip
 # Brands of HEIF files whose pictures are HEVC, and of those that may hold pictures of any codec.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
@@ -53,19 +54,16 @@ def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | D
     return image
 
 
-def has_pages(image: ImageFile.ImageFile) -> bool:
+def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryview) -> bool:
     """Return whether a file has several pages or frames."""
-    return image.format in ("TIFF", "GIF", "WEBP", "PNG", "AVIF") and bool(getattr(image, "is_animated", False))
+    if isinstance(image, DeepImage) or image.format == "TIFF":
+        return len(pages.find_pages(content, 1)) > 1
+    return image.format in ("GIF", "WEBP", "PNG", "AVIF") and bool(getattr(image, "is_animated", False))
 
 
 def close(image: Image.Image | DeepImage) -> None:
     if isinstance(image, Image.Image):
         image.close()
-
-
-def estimate_cost(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
-    """Return the bytes that decoding an opened image of that full size takes."""
-    return decode_cost.estimate(image, size, content)
 
 
 def build_error(error: Exception) -> UndecodableImage:

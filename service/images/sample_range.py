@@ -43,12 +43,14 @@ Extents = Mapping[str, Extent]  # by the name of the sample type, as numpy has i
 class SampleRange:
     """How to read deep samples.
 
-    choice   what the options ask for
-    measured  what the images of the request have, by sample type; it is empty until they were measured
+    choice       what the options ask for
+    measured     what the images of the request have, by sample type; it is empty until they were measured
+    is_complete  whether they were measured: types that are missing have the whole type's range
     """
 
     choice: RangeChoice = "file"
     measured: Extents = field(default_factory=dict)
+    is_complete: bool = False
 
     def find(self, dtype: np.dtype[Any], full: Extent, stated: Extent | None) -> Extent | None:
         """Return the range of an image of `dtype`, whose samples may be all of `full`, and which states its range.
@@ -61,7 +63,11 @@ class SampleRange:
             return stated
         measured = self.measured.get(dtype.name)
         if measured is None:
-            return None
+            return full if self.is_complete else None
+        return self.of_measured(dtype, measured)
+
+    def of_measured(self, dtype: np.dtype[Any], measured: Extent) -> Extent:
+        """Return the range of images that together have the extent `measured`."""
         return _widened(measured) if self.choice == "batch" else infer(dtype, measured)
 
 

@@ -24,8 +24,8 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF 6.0, of Adobe and of GDAL.
 BITS, COMPRESSION, ORIENTATION, MAX_SAMPLE, SAMPLE_FORMAT, S_MIN, S_MAX = 258, 259, 274, 281, 339, 340, 341
 ICC_PROFILE, GDAL_NODATA = 34675, 42113
-# Compressions that Pillow's libtiff has: none, CCITT, LZW, JPEG, deflate, packbits.
-PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+# Compressions that Pillow's libtiff has: none, CCITT, LZW, JPEG, deflate, packbits, LZMA, Zstandard.
+PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 PILLOW_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"})
 WHOLE, SIGNED, FLOAT = 1, 2, 3
 ASSOCIATED_ALPHA, STRAIGHT_ALPHA = 1, 2
@@ -72,22 +72,14 @@ def open_page(content: bytes | memoryview, number: int) -> DeepImage:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs each oddity of a file, and reads on
     try:
         file = tifffile.TiffFile(BytesIO(content))
-        page: Any = file.pages[number]
-        has_pages = number > 0 or page.offset != 0 and _has_next(file)
-        return _describe(page, has_pages)
+        return _describe(file.pages[number])
     except UndecodableImage:
         raise
     except Exception as error:  # tifffile raises nearly every type on damaged files
         raise UndecodableImage(f"The TIFF cannot be read: {error or type(error).__name__}.", HINT) from error
 
 
-def _has_next(file: Any) -> bool:
-    with contextlib.suppress(IndexError):
-        return file.pages[1] is not None
-    return False
-
-
-def _describe(page: Any, has_pages: bool) -> DeepImage:
+def _describe(page: Any) -> DeepImage:
     """Return tifffile's page as a deep image."""
     photometric, dtype = getattr(page.photometric, "name", str(page.photometric)), page.dtype
     compression = getattr(page.compression, "name", str(page.compression))
@@ -132,7 +124,6 @@ def _describe(page: Any, has_pages: bool) -> DeepImage:
         is_inverted=photometric == "MINISWHITE",
         info=info,
         orientation=int(orientation),
-        has_pages=has_pages,
     )
 
 

@@ -42,6 +42,7 @@ from service.decoding.pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
 from service.pipeline import edit_plan, edit_result, exemplars, explanation, responses
@@ -93,18 +94,20 @@ class Pipeline:
         The first chunk brings the options and the context. Of every chunk only latents and ids are kept.
         Raises InvalidInput where no chunk has images, and what `score` raises.
         """
-        parts, context, options = [self._inference.no_images], None, ScoreOptions()
+        parts, context, options, reading = [self._inference.no_images], None, ScoreOptions(), Reading()
         async for chunk in chunks:
             if len(parts) == 1:
+                reading = chunk.reading
                 context, options = await self._find_context(chunk), chunk.options
-            parts.append(await self._encode_uploads(chunk.images, options, chunk.budget))
+            reading.go_on(chunk.uploads)
+            parts.append(await self._encode_uploads(chunk.images, options, chunk.budget, reading))
         images = EncodedImages.concatenate(parts)
         del parts
         if not images.ids:
             raise no_images()
         self.hooks.encoded(images)
         _refuse_if_none_is_usable(images, "images")
-        batch = await self._score_images(images, context, options)
+        batch = await self._score_images(images, context, options, reading)
         for part in batch.split(STREAM_PIECE):
             with self.hooks.stage("serialise"):
                 response = await asyncio.to_thread(self._build_part, part, options)
@@ -161,7 +164,8 @@ class Pipeline:
             return batch.images.pixels[rows]
         positions = batch.positions
         uploads = [request.images[positions[row]] for row in rows]
-        return await self._inference.read_pixels(uploads, request.options.resize, request.budget.again())
+        budget = request.budget.again()
+        return await self._inference.read_pixels(uploads, request.options.resize, budget, request.reading)
 
     async def _get_typical_image(self, request: ImagesRequest[ScoringOptions], batch: Batch) -> Uint8Array:
         """Return the image (1, H, W, C) that heat maps are compared with.
@@ -179,7 +183,9 @@ class Pipeline:
         contexts = [from_portable(context, self.bundle) for context in request.contexts]
         images = await self._encode_request(request.images, request, "images")
         if request.images:
-            contexts.append(await self._fit_in_thread(images, request.options))
+            fitted = await self._fit_in_thread(images, request.options)
+            warnings = (*fitted.warnings, *request.reading.list_warnings())
+            contexts.append(replace(fitted, warnings=warnings))
         with self.hooks.stage("statistics"):
             context = await asyncio.to_thread(context_codec.merge, contexts, self.bundle.population)
         return FitResponse(
@@ -227,7 +233,8 @@ class Pipeline:
         """Encode every image of the request."""
         images = await self._encode_request(request.images, request, "images")
         with self.hooks.stage("serialise"):
-            return await asyncio.to_thread(responses.build_encode_response, images, self.bundle)
+            warnings = request.reading.list_warnings()
+            return await asyncio.to_thread(responses.build_encode_response, images, warnings, self.bundle)
 
     async def decode(self, latents: Float64Array) -> EditResult:
         """Decode latents (n, L), as `service.api.requests.check_latents` checked them."""
@@ -261,7 +268,7 @@ class Pipeline:
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
-        return await self._score_images(images, context, request.options)
+        return await self._score_images(images, context, request.options, request.reading)
 
     def _build_part(self, part: Batch, options: ScoreOptions) -> ScoreResponse:
         return responses.build_score_response(part, options, self.bundle).whole()
@@ -276,7 +283,9 @@ class Pipeline:
             return await self._fit_in_thread(reference, request.options)
         return None
 
-    async def _score_images(self, images: EncodedImages, context: Context | None, options: ScoringOptions) -> Batch:
+    async def _score_images(
+        self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
+    ) -> Batch:
         """Score images, at least one of them usable, against `context` or against each other."""
         with self.hooks.stage("statistics"):
             scores = await asyncio.to_thread(
@@ -289,7 +298,7 @@ class Pipeline:
                 context=context,
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
-            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
+            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options), *reading.list_warnings())
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
             batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
@@ -376,7 +385,7 @@ class Pipeline:
         keep_pixels: bool = False,
     ) -> EncodedImages:
         """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
-        images = await self._encode_uploads(uploads, request.options, request.budget, keep_pixels)
+        images = await self._encode_uploads(uploads, request.options, request.budget, request.reading, keep_pixels)
         self.hooks.encoded(images)
         _refuse_if_none_is_usable(images, what)
         return images
@@ -386,10 +395,13 @@ class Pipeline:
         uploads: Sequence[Upload],
         options: FitOptions | EncodeOptions,
         budget: DecodeBudget,
+        reading: Reading,
         keep_pixels: bool = False,
     ) -> EncodedImages:
         check = isinstance(options, FitOptions) and options.foreign == "flag"
-        return await self._inference.encode(uploads, options.resize, budget, check=check, keep_pixels=keep_pixels)
+        return await self._inference.encode(
+            uploads, options.resize, budget, reading, check=check, keep_pixels=keep_pixels
+        )
 
     @cached_property
     def _inference(self) -> ChunkedInference:
