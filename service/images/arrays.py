@@ -116,7 +116,7 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if dtype.name not in SAMPLE_TYPES:
         raise ShapeMismatch(
             f"The array has dtype {dtype}, expected one of {', '.join(SAMPLE_TYPES)}.",
-            "Send grey levels 0..255 as uint8.",
+            "Send grey levels 0..255: images.astype(numpy.uint8).",
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
         channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)
