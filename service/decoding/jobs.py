@@ -79,6 +79,7 @@ class Decoded:
     """The result of a job.
 
     pixels   uint8 (k, H, W, C) of the usable images, in order; None if nothing was decoded
+    sizes    width and height of each of these as it came, once it was turned
     errors   errors of the other images, by position
     costs    bytes that each image takes to decode; shorter than the job if the job gave up
     seconds  CPU time that the job took
@@ -88,6 +89,7 @@ class Decoded:
     """
 
     pixels: Uint8Array | None
+    sizes: Sequence[tuple[int, int]] = ()
     errors: dict[int, MisfitError] = field(default_factory=dict)
     costs: Sequence[int] = ()
     seconds: float = 0.0
@@ -105,16 +107,11 @@ def run(job: Job) -> Decoded:
     unknown: list[int] = []
 
     def finish(pixels: Uint8Array | None) -> Decoded:
-        return Decoded(
-            pixels,
-            errors_by_position,
-            costs,
-            time.process_time() - started,
-            unknown,
-            sample_range.merge(extents),
-            notes,
-        )
+        seconds = time.process_time() - started
+        merged = sample_range.merge(extents)
+        return Decoded(pixels, sizes, errors_by_position, costs, seconds, unknown, merged, notes)
 
+    sizes: list[tuple[int, int]] = []
     extents: list[sample_range.Extents] = []
     notes: dict[int, tuple[Note, ...]] = {}
     for position, content in enumerate(job.contents):
@@ -145,7 +142,6 @@ def run(job: Job) -> Decoded:
     if len(opened) < len(job.contents):
         return finish(None)
     pixels = np.empty((len(opened), *job.shape.shape), dtype=np.uint8)
-    count = 0
     for position, image in enumerate(opened):
         if image is None:
             continue
@@ -158,11 +154,11 @@ def run(job: Job) -> Decoded:
         except InvalidInput as error:
             errors_by_position[position] = _without_traceback(error)
             continue
-        pixels[count] = row.pixels
-        count += 1
+        pixels[len(sizes)] = row.pixels
+        sizes.append(row.size)
         if row.notes:
             notes[position] = row.notes
-    return finish(pixels[:count])
+    return finish(pixels[: len(sizes)])
 
 
 def _without_traceback(error: MisfitError) -> MisfitError:
@@ -198,6 +194,7 @@ def dump_head(decoded: Decoded) -> bytes:
     """Return the result without its pixels as JSON."""
     fields = {
         "rows": None if decoded.pixels is None else len(decoded.pixels),
+        "sizes": list(decoded.sizes),
         "errors": [[at, error.code, error.message, error.hint] for at, error in decoded.errors.items()],
         "costs": list(decoded.costs),
         "seconds": decoded.seconds,
@@ -214,6 +211,7 @@ def load_decoded(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
     rows = fields["rows"]
     return Decoded(
         None if rows is None else np.frombuffer(pixels, dtype=np.uint8).reshape(rows, *shape.shape),
+        [(int(width), int(height)) for width, height in fields["sizes"]],
         {int(at): ERRORS[code](message, hint) for at, code, message, hint in fields["errors"]},
         [int(cost) for cost in fields["costs"]],
         float(fields["seconds"]),

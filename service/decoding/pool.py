@@ -239,6 +239,7 @@ class _Rows:
         self._extents: list[Extents] = []
         self._notes: dict[int, Sequence[Note]] = {}
         self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+        self._sizes = np.full((len(uploads), 2), (spec.width, spec.height), dtype=np.int64)
         for position, upload in enumerate(uploads):
             try:
                 content = upload.read()
@@ -262,16 +263,18 @@ class _Rows:
         self._unknown |= {positions[at] for at in decoded.unknown}
         self._extents.append(decoded.extents)
         self._notes |= {positions[at]: notes for at, notes in decoded.notes.items()}
-        if decoded.pixels is not None:
-            self._pixels[[at for at in positions if self._is_usable(at)]] = decoded.pixels
+        if decoded.pixels is not None and len(decoded.pixels):
+            usable = [at for at in positions if self._is_usable(at)]
+            self._pixels[usable], self._sizes[usable] = decoded.pixels, decoded.sizes
 
     def result(self) -> Rows:
         """Return the rows of the usable uploads."""
         if not self.errors and not self._unknown:
-            return Rows(self._pixels, {}, notes=self._notes)
+            return Rows(self._pixels, self._sizes, {}, notes=self._notes)
         usable = [at for at in range(len(self._pixels)) if self._is_usable(at)]
         return Rows(
             self._pixels[usable],
+            self._sizes[usable],
             dict(sorted(self.errors.items())),
             sorted(self._unknown - self.errors.keys()),
             sample_range.merge(self._extents),

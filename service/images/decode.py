@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
@@ -23,6 +24,7 @@ from service.images.sample_range import Extent, Extents, SampleRange, Samples
 from service.images.spec import Resize, Spec, Uint8Array
 
 Content = bytes | memoryview | Samples
+IntArray = NDArray[np.int64]
 # What is noted of an image beside its pixels. pages: only the first of its pages was read. unused_alpha: its alpha is 0
 # everywhere and counts for nothing. cut: samples lay beyond the range. dark: they reach little of the range. profile:
 # its colour profile cannot be used.
@@ -85,6 +87,7 @@ class Rows:
     """Decoded uploads.
 
     pixels   uint8 (k, H, W, C) of the k uploads that could be decoded, in order
+    sizes    int (k, 2): width and height of each as it came, once it was turned
     errors   the errors of the other uploads, by position
     unknown  positions of the uploads that were not decoded, because their range must be measured first
     extents  of what was measured
@@ -92,6 +95,7 @@ class Rows:
     """
 
     pixels: Uint8Array
+    sizes: IntArray
     errors: dict[int, MisfitError]
     unknown: Sequence[int] = ()
     extents: Extents = field(default_factory=dict)
@@ -100,9 +104,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Row:
-    """One decoded image: uint8 (H, W, C), and what is noted of it."""
+    """One decoded image: uint8 (H, W, C), its width and height as it came, and what is noted of it."""
 
     pixels: Uint8Array
+    size: tuple[int, int]
     notes: tuple[Note, ...] = ()
 
 
@@ -111,12 +116,14 @@ class Opened:
     """An image whose header has been read.
 
     cost    the peak of bytes that decoding takes; also a measure of its time, about 3 ns a byte
+    size    width and height in the file
     cicp    primaries and transfer function of its colours, where a PNG names them
     reopen  returns the image without what is damaged beside its pixels; None where nothing can be left out
     """
 
     image: Image.Image | DeepImage
     cost: int
+    size: tuple[int, int]
     notes: tuple[Note, ...] = ()
     cicp: tuple[int, int] | None = None
     reopen: Callable[[], Opened | None] = lambda: None
@@ -140,7 +147,7 @@ def read_rows(
 
     Without `samples`, the range of each image that states none is its own.
     """
-    pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
+    pixels, sizes = np.empty((len(uploads), *spec.shape), dtype=np.uint8), np.empty((len(uploads), 2), dtype=np.int64)
     errors: dict[int, MisfitError] = {}
     notes: dict[int, Sequence[Note]] = {}
     for position, upload in enumerate(uploads):
@@ -149,10 +156,12 @@ def read_rows(
         except InvalidInput as error:
             errors[position] = error
             continue
-        pixels[position - len(errors)] = row.pixels
+        at = position - len(errors)
+        pixels[at], sizes[at] = row.pixels, row.size
         if row.notes:
             notes[position] = row.notes
-    return Rows(pixels[: len(uploads) - len(errors)], errors, notes=notes)
+    usable = len(uploads) - len(errors)
+    return Rows(pixels[:usable], sizes[:usable], errors, notes=notes)
 
 
 def to_row(content: Content, spec: Spec, resize: Resize, limits: Limits) -> Uint8Array:
@@ -174,7 +183,7 @@ def read_row(
     """
     samples = samples or SampleRange()
     if is_row(content, spec):
-        return Row(with_channels(content))  # type: ignore[arg-type]  # it is an array
+        return Row(with_channels(content), (spec.width, spec.height))  # type: ignore[arg-type]  # it is an array
     opened = open_image(content, spec, resize, limits, page)
     if opened.find_range(samples) is None:
         samples = SampleRange(samples.choice, opened.measure())
@@ -199,7 +208,7 @@ def open_image(content: Content, spec: Spec, resize: Resize, limits: Limits, pag
     if isinstance(content, np.ndarray):
         array = deep.of_array(content)
         limits.check_pixels(array.size)
-        return Opened(array, array.cost)
+        return Opened(array, array.cost, array.size)
     try:
         return _open_file(content, spec, resize, limits, page)
     except UndecodableImage:
@@ -237,7 +246,7 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         return None if sound is None else _open_file(sound, spec, resize, limits, page)
 
     notes: tuple[Note, ...] = ("pages",) if page is None and formats.has_pages(file, content) else ()
-    return Opened(file, cost, notes, png_chunks.find_cicp(content), reopen)
+    return Opened(file, cost, size, notes, png_chunks.find_cicp(content), reopen)
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:
@@ -269,17 +278,21 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
             image = opened.image
         with image:
             image.load()
+            sent, size = image.size, opened.size
             with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                 ImageOps.exif_transpose(image, in_place=True)
-            return _conform(image, spec, resize, opened.cicp, notes)
+            pixels = _conform(image, spec, resize, opened.cicp, notes)
+            return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
     except MisfitError:
         raise
     except Exception as error:
         raise formats.build_error(error) from error
 
 
-def _conform(image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]) -> Row:
-    """Return a decoded image as uint8 `spec.shape`, with the notes on it."""
+def _conform(
+    image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]
+) -> Uint8Array:
+    """Return a decoded image as uint8 `spec.shape`, and add to its notes."""
     image, is_unused = _without_unused_alpha(image)
     notes += ["unused_alpha"] if is_unused else []
     try:
@@ -305,7 +318,7 @@ def _conform(image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, in
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image if image.mode == final_mode else image.convert(final_mode)
-    return Row(np.asarray(image).reshape(spec.shape), tuple(notes))
+    return np.asarray(image).reshape(spec.shape)
 
 
 def _without_unused_alpha(image: Image.Image) -> tuple[Image.Image, bool]:

@@ -1,4 +1,5 @@
-"""Properties of photographs that have names: brightness, contrast, colour, sharpness, noise, blank areas.
+"""Properties of photographs that have names: brightness, contrast, colour, sharpness, noise, blank areas, and the
+shape and size of the file.
 
 A network's features tell what a picture shows, in numbers that nobody can read. These tell how it looks, in words.
 """
@@ -31,7 +32,7 @@ class Property:
     more: str
 
 
-PROPERTIES = (
+PIXEL_PROPERTIES = (
     Property("brightness", "grey levels", "brighter"),
     Property("contrast", "grey levels", "more contrast"),
     Property("colourfulness", "grey levels", "more colourful"),
@@ -41,16 +42,35 @@ PROPERTIES = (
     Property("noise", "log2 grey levels", "noisier"),
     Property("blank share", "share of pixels", "more blank area"),
 )
+# Of the image as it came, before it is resized.
+FILE_PROPERTIES = (
+    Property("aspect ratio", "log2 of width to height", "wider"),
+    Property("pixel count", "log2 pixels", "larger"),
+)
+PROPERTIES = PIXEL_PROPERTIES + FILE_PROPERTIES
 
 
-def measure(images: Uint8Array) -> Float32Array:
-    """Measure the PROPERTIES (n, p) of images, uint8 (n, H, W, 3), H and W at least 3.
+def measure(images: Uint8Array, sizes: NDArray[np.int64]) -> Float32Array:
+    """Measure the PROPERTIES (n, P) of images, uint8 (n, H, W, 3), whose sizes were (n, 2) before they were resized."""
+    return np.hstack([measure_pixels(images), measure_files(sizes)])
+
+
+def measure_files(sizes: NDArray[np.int64]) -> Float32Array:
+    """Measure the FILE_PROPERTIES (n, 2) of images of sizes (n, 2): width and height, at least 1."""
+    width, height = np.log2(sizes).T
+    return np.stack([width - height, width + height], axis=1).astype(np.float32)
+
+
+def measure_pixels(images: Uint8Array) -> Float32Array:
+    """Measure the PIXEL_PROPERTIES (n, p) of images, uint8 (n, H, W, 3), H and W at least 3.
 
     Colourfulness is that of Hasler & Süsstrunk (2003). Sharpness is the standard deviation of the Laplacian of the
     luma (Pech-Pacheco et al. 2000), noise the estimate of Immerkaer (1996), both as binary logarithms: twice as much is
     one more.
     """
-    return np.stack([_measure_one(image) for image in images]) if len(images) else np.empty((0, len(PROPERTIES)), "f4")
+    if len(images) == 0:
+        return np.empty((0, len(PIXEL_PROPERTIES)), np.float32)
+    return np.stack([_measure_one(image) for image in images])
 
 
 def _measure_one(image: Uint8Array) -> Float32Array:

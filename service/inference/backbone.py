@@ -24,9 +24,25 @@ class BackboneHead:
 
     projection: Projection
 
-    def latents(self, images: Uint8Array, features: NDArray[np.float32]) -> Float32Array:
-        """Return latents (n, 2, L), mean and logvar, of images (n, H, W, 3) with features (n, C, h, w)."""
-        return self.latents_of(pool(features), properties.measure(images))
+    def project(self, images: Uint8Array, features: NDArray[np.float32]) -> tuple[Float32Array, Float32Array]:
+        """Return latents (n, 2, L), mean and logvar, of images (n, H, W, 3) with features (n, C, h, w), and how far off
+        the collection each lies (n,).
+
+        The properties of files are not known here: see `with_files`.
+        """
+        projection, pooled, pixels = self.projection, pool(features), properties.measure_pixels(images)
+        files = projection.property_mean[pixels.shape[1] :]
+        measured = np.hstack([pixels, np.broadcast_to(files, (len(pixels), len(files)))])
+        off = residuals(directions(pooled), projection.direction, projection.principal)
+        return self.latents_of(pooled, measured), self.foreignness_of(off, measured).astype(np.float32)
+
+    def with_files(self, latents: Float32Array, sizes: NDArray[np.int64]) -> Float32Array:
+        """Return latents (n, 2, L) with the properties of files of sizes (n, 2), width and height."""
+        files, projection = properties.measure_files(sizes), self.projection
+        count = files.shape[1]
+        latents = latents.copy()
+        latents[:, 0, -count:] = (files - projection.property_mean[-count:]) / projection.property_spread[-count:]
+        return latents
 
     def latents_of(self, pooled: NDArray[np.floating], measured: NDArray[np.floating]) -> Float32Array:
         """Return latents (n, 2, L) of pooled features (n, C) and measured properties (n, P)."""
@@ -35,19 +51,13 @@ class BackboneHead:
         means = np.hstack([content, (measured - projection.property_mean) / projection.property_spread])
         return np.stack([means, np.broadcast_to(projection.logvar, means.shape)], axis=1).astype(np.float32)
 
-    def foreignness(self, images: Uint8Array, features: NDArray[np.float32]) -> Float32Array:
-        """Return how far off the collection images (n, H, W, 3) with features (n, C, h, w) lie, (n,)."""
-        projection = self.projection
-        off = residuals(directions(pool(features)), projection.direction, projection.principal)
-        return self.foreignness_of(off, properties.measure(images)).astype(np.float32)
-
     def foreignness_of(self, off: NDArray[np.floating], measured: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the squared distance (n,) in reaches: of the direction's, `off` (n,), or of a property's, (n, P),
-        whichever is more.
+        whichever is more. A file of another shape or size is not foreign.
         """
         projection = self.projection
         z = (measured - projection.property_mean) / projection.property_spread
-        furthest = np.square(z / projection.property_reach).max(axis=1)
+        furthest = np.square(z / projection.property_reach)[:, : len(properties.PIXEL_PROPERTIES)].max(axis=1)
         return np.asarray(np.maximum(off / projection.direction_reach, furthest))
 
     def saliency(self, features: NDArray[np.float32]) -> Float32Array:

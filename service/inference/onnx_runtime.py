@@ -89,7 +89,7 @@ class OnnxNetworks:
 
         def encode(tile: Uint8Array) -> tuple[Float32Array]:
             output = _run(encoder, "images", tile)
-            return (output if head is None else head.latents(tile, output),)
+            return (output if head is None else head.project(tile, output)[0],)
 
         (latents,) = self._run_tiles(encode, images)
         return latents
@@ -161,8 +161,7 @@ def _project_checked(
     encoder: ort.InferenceSession, head: BackboneHead, tile: Uint8Array
 ) -> tuple[Float32Array, Float32Array]:
     """Return the latents (n, 2, L) of a tile, and how far off the collection's span its features are (n,)."""
-    features = _run(encoder, "images", tile)
-    return head.latents(tile, features), head.foreignness(tile, features)
+    return head.project(tile, _run(encoder, "images", tile))
 
 
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:

@@ -35,7 +35,8 @@ own did are called foreign. It draws no pictures. Contexts are estimated by `{es
 
 - `content 1` to `content {content}` tell what a photograph shows. [axes.png](axes.png) has the photographs at both
   ends of each. They are locality preserving projections (He & Niyogi 2003): neighbours lie close, strangers far apart.
-- {properties} are measured on the pixels, and count in standard deviations of the learned photographs.
+- {properties} are measured, on the pixels and on the size of the image as it came, and count in standard deviations
+  of the learned photographs.
 
 ## Backbone
 

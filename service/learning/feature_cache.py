@@ -103,7 +103,7 @@ class FeatureCache:
                 unfinished,
                 positions=np.array(photographs.read, dtype=np.int64),
                 features=network.pooled(photographs.pixels).astype(np.float32),
-                measured=properties.measure(photographs.pixels),
+                measured=properties.measure(photographs.pixels, photographs.sizes),
                 errors=np.array(json.dumps(photographs.errors)),
             )
         os.replace(unfinished.name, self._path(start))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from service.errors import InvalidInput, readable
-from service.images.decode import Limits, to_row
+from service.images.decode import IntArray, Limits, Row, read_row
 from service.images.spec import Spec, Uint8Array
 
 # Endings of the formats that the service reads.
@@ -23,11 +23,13 @@ class Photographs:
     """The pixels of those files that could be read, and why the others could not.
 
     pixels  uint8 (k, H, W, 3)
+    sizes   (k, 2) width and height in the file
     read    (k,) positions among the files
     errors  by position
     """
 
     pixels: Uint8Array
+    sizes: IntArray
     read: list[int]
     errors: dict[int, str]
 
@@ -58,12 +60,14 @@ def find(folder: Path, apart_from: Path | None = None) -> list[Path]:
 
 def read(files: Sequence[Path], spec: Spec) -> Photographs:
     """Read and decode files as the service does: EXIF's orientation, transparency on white, resized to `spec`."""
-    rows, positions, errors = [], [], {}
+    rows: list[Row] = []
+    positions, errors = [], {}
     for position, file in enumerate(files):
         try:
-            rows.append(to_row(file.read_bytes(), spec, "fit", LIMITS))
+            rows.append(read_row(file.read_bytes(), spec, "fit", LIMITS))
             positions.append(position)
         except (InvalidInput, OSError) as error:
             errors[position] = readable(getattr(error, "message", None) or str(error))
-    pixels = np.stack(rows) if rows else np.empty((0, *spec.shape), np.uint8)
-    return Photographs(pixels, positions, errors)
+    pixels = np.stack([row.pixels for row in rows]) if rows else np.empty((0, *spec.shape), np.uint8)
+    sizes = np.array([row.size for row in rows], dtype=np.int64).reshape(-1, 2)
+    return Photographs(pixels, sizes, positions, errors)

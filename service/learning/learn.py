@@ -21,7 +21,7 @@ from service.core.latent import CONTENT, Latent, content_name
 from service.core.population import DEAD_VARIANCE, Familiarity, Population
 from service.core.types import EstimatorName, Float64Array, IndexArray
 from service.errors import InvalidInput, readable
-from service.images.properties import PROPERTIES
+from service.images.properties import FILE_PROPERTIES, PIXEL_PROPERTIES, PROPERTIES
 from service.inference.backbone import BackboneHead
 from service.inference.features import FeatureNetwork
 from service.learning import card, folder
@@ -39,6 +39,8 @@ FOLDS = 3
 # How exactly a latent is known, as a share of its variance over the collection. Properties count for less than content:
 # they say how a picture looks, not what it shows.
 CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.3, 0.5
+# Of each property. Photographs of one camera have files of one size, but for what was cut off by hand.
+LEAST_SPREAD = np.repeat([0.0, 0.05], [len(PIXEL_PROPERTIES), len(FILE_PROPERTIES)])
 HIGH = 0.999
 # There may be strangers among the learned photographs. The direction's reach, by its logarithm, is therefore at most so
 # many robust standard deviations.
@@ -147,7 +149,7 @@ def _fit_projection(
         direction=direction,
         principal=span,
         property_mean=values.mean(axis=0),
-        property_spread=np.where(spread > 0, spread, 1.0),
+        property_spread=np.where(spread > 0, np.maximum(spread, LEAST_SPREAD), 1.0),
         logvar=np.log(np.repeat([CONTENT_VARIANCE, PROPERTY_VARIANCE], [few, len(PROPERTIES)])),
         direction_reach=np.ones(1),
         property_reach=np.ones(len(PROPERTIES)),

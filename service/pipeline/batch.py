@@ -107,6 +107,11 @@ class Batch:
             distances = np.where(self.images.check.is_ood, np.inf, distances)
         return int(distances.argmin())
 
+    def require_scores(self) -> Scores:
+        """Return the scores of a batch with images."""
+        assert self.scores is not None, "scores are of images"
+        return self.scores
+
     def with_warning(self, warning: str) -> Self:
         """Return the same batch with one more warning."""
         return replace(self, context=replace(self.context, warnings=(*self.context.warnings, warning)))
@@ -116,8 +121,7 @@ class Batch:
 
         The first part has the groups and the duplicates of the whole.
         """
-        assert self.scores is not None, "only scored images are split"
-        images = self.images
+        images, scores = self.images, self.require_scores()
         positions = np.array(images.positions, dtype=np.intp)
         for start in range(0, len(images.ids), size):
             rows = slice(*np.searchsorted(positions, (start, start + size)).tolist())
@@ -132,7 +136,7 @@ class Batch:
             yield replace(
                 self,
                 images=part,
-                scores=_take_rows(self.scores, rows),
+                scores=_take_rows(scores, rows),
                 groups=self.groups if start == 0 else (),
                 nearest=None if self.nearest is None else _take_rows(self.nearest, rows),
                 duplicates=self.duplicates if start == 0 else None,

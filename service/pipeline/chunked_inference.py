@@ -25,6 +25,7 @@ from service.images.decode import Rows, Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.reading import Reading
 from service.images.spec import Resize, Uint8Array
+from service.inference.backbone import BackboneHead
 from service.inference.protocol import Networks
 from service.pipeline.batch import DecodedImages, EncodedImages
 from service.pipeline.hooks import Hooks
@@ -151,11 +152,13 @@ class ChunkedInference:
         with self.hooks.stage("encode"):
             async with self._queue.slot(len(rows.pixels), due):
                 if not check or familiarity is None:
-                    return EncodedImages(ids, await self.networks.encode(rows.pixels), pixels, None, rows.errors)
-                checked = await self.networks.encode_checked(rows.pixels)
-        return EncodedImages(
-            ids, checked.latents, pixels, ood.check(checked.reconstruction_error, familiarity), rows.errors
-        )
+                    latents, result = await self.networks.encode(rows.pixels), None
+                else:
+                    checked = await self.networks.encode_checked(rows.pixels)
+                    latents, result = checked.latents, ood.check(checked.reconstruction_error, familiarity)
+        if self._head is not None:
+            latents = self._head.with_files(latents, rows.sizes)
+        return EncodedImages(ids, latents, pixels, result, rows.errors)
 
     async def _read(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget, reading: Reading) -> Rows:
         """Return the rows of some images. Where the range of one is not known, first measure all images of the request.
@@ -197,6 +200,11 @@ class ChunkedInference:
             async with self._queue.slot(len(chunk), began + start * self._seconds_per_row):
                 result = await network(chunk)
             yield result
+
+    @cached_property
+    def _head(self) -> BackboneHead | None:
+        """Return what knows the latents that are properties of files: the networks see only pixels."""
+        return None if self.bundle.projection is None else BackboneHead(self.bundle.projection)
 
     @cached_property
     def _queue(self) -> FairQueue:

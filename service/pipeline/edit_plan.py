@@ -19,7 +19,6 @@ from service.api.options import (
 from service.api.schemas import ErrorDetail
 from service.bundle.store import Bundle
 from service.core.detect.context import Context
-from service.core.detect.scoring import Scores
 from service.core.edit import latent_edits, sampling, traversal
 from service.core.explain import attribution, minimal_sets
 from service.core.types import BoolArray, Float64Array
@@ -77,7 +76,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
 
     Raises InvalidOption where no image is to be edited, UnknownLatent, and what `latent_edits` raises.
     """
-    scores, context, latents = _require_scores(batch), batch.context, bundle.manifest.latents
+    scores, context, latents = batch.require_scores(), batch.context, bundle.manifest.latents
     live = bundle.population.live_dims
     positions = batch.positions
     if options.which == "all":
@@ -243,11 +242,6 @@ def _plan_from_one(
         context=batch.context,
         errors=responses.errors_by_id(batch.images),
     )
-
-
-def _require_scores(batch: Batch) -> Scores:
-    assert batch.scores is not None, "an edit is of images"
-    return batch.scores
 
 
 def _find_row(choice: ImageChoice, batch: Batch) -> int:

@@ -18,7 +18,7 @@ from service.images.spec import Uint8Array
 from service.pipeline import record_sizes, responses
 from service.pipeline.batch import Batch
 from service.pipeline.chunked_response import ChunkedResponse
-from service.pipeline.responses import ExplanationWithoutMaps, Record
+from service.pipeline.item_details import ExplanationWithoutMaps, Record
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,9 @@ class Explanation:
         return zip_writer.zip_pieces(self._iterate_files())
 
     def _iterate_files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
-        assert self.batch.scores is not None, "explanations are of images"
         places: dict[str, tuple[int, int]] = {}  # of two maps of one name, the last
         for number, (row, dims) in enumerate(zip(self.explained.mapped, self.explained.top, strict=True)):
-            rank, image = self.batch.scores.rank[row], zip_writer.file_stem(self._get_id(row))
+            rank, image = self.batch.require_scores().rank[row], zip_writer.file_stem(self._get_id(row))
             for place, dim in enumerate(dims):
                 name = zip_writer.file_stem(self.bundle.manifest.latents[dim].name)
                 places[f"{rank:04}_{image}_{name}.png"] = number, place
@@ -126,8 +125,7 @@ def limit_mapped_images(images: int, options: ExplainOptions, bundle: Bundle) ->
 
 def warn_of_unmapped(batch: Batch, mapped: int) -> str | None:
     """Return a warning where no more than `mapped` of the flagged images get heat maps, else None."""
-    assert batch.scores is not None, "explanations are of images"
-    if (flagged := int(batch.scores.is_outlier.sum())) <= mapped:
+    if (flagged := int(batch.require_scores().is_outlier.sum())) <= mapped:
         return None
     return (
         f"{flagged} images are flagged, more than get heat maps at a time: they are of the {mapped} most outlying. "

@@ -34,9 +34,10 @@ from service.core.types import Float64Array
 from service.images import contact_sheet
 from service.images.decode import Upload
 from service.pipeline import record_sizes
+from service.pipeline.batch_scorer import MOST_KEPT
 from service.pipeline.chunked_inference import CHUNK_ROWS, CHUNKS_IN_FLIGHT
 from service.pipeline.chunked_response import EARLY_BYTES, PIECE_BYTES
-from service.pipeline.pipeline import MOST_KEPT, STREAM_PIECE
+from service.pipeline.pipeline import STREAM_PIECE
 from service.settings import Settings
 
 # An image that waits to be read: its Upload, its id and what reads it.

@@ -80,6 +80,7 @@ async def test_rows_are_those_of_one_process(pool, mixed):
     for decoder in (pool, LocalDecoder(Settings())):
         rows = await decoder.read(uploads(mixed), SPEC, "fit", budget())
         assert np.array_equal(rows.pixels, expected.pixels)
+        assert np.array_equal(rows.sizes, expected.sizes)
         assert list(rows.errors) == list(expected.errors)
         for at, error in expected.errors.items():
             assert (type(rows.errors[at]), str(rows.errors[at])) == (type(error), str(error))

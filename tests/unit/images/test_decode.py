@@ -205,3 +205,18 @@ def test_an_upload_that_cannot_be_read_is_left_out_too(images):
     rows = read_rows([Upload("a", fail), Upload("b", lambda: images[0])], COLOUR, "fit", LIMITS)
     assert len(rows.pixels) == 1
     assert isinstance(rows.errors[0], MisfitError)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize(("orientation", "shown"), [(1, (700, 300)), (6, (300, 700))])
+def test_sizes_are_those_of_the_files_as_they_are_turned(format, orientation, shown):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(Image.new("RGB", (700, 300)), format, exif=exif)
+    rows = read_rows([Upload("a", lambda: b"broken"), Upload("b", lambda: content)], COLOUR, "fit", LIMITS)
+    assert rows.sizes.tolist() == [list(shown)]
+
+
+def test_pixels_have_a_size_as_well():
+    pixels = np.zeros((20, 30), np.uint8)
+    assert read_rows([Upload("a", lambda: pixels)], COLOUR, "fit", LIMITS).sizes.tolist() == [[30, 20]]

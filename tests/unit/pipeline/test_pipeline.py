@@ -39,7 +39,7 @@ from service.errors import (
 )
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
-from service.pipeline import chunked_inference, chunked_response
+from service.pipeline import batch_scorer, chunked_inference, chunked_response
 from service.pipeline import pipeline as pipelines
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
@@ -536,7 +536,7 @@ async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, c
     explained = request_of(images, options_type=ExplainOptions, threshold=0.2, heat_maps="all", top=2)
     edited = request_of(images, options_type=EditOptions, which=[7, 20, 0])
     kept = await pipeline.explain(explained), await pipeline.edit(edited)
-    monkeypatch.setattr(pipelines, "MOST_KEPT", 0)
+    monkeypatch.setattr(batch_scorer, "MOST_KEPT", 0)
     monkeypatch.setattr(chunked_inference, "CHUNK_ROWS", chunk)
     again = await pipeline.explain(explained), await pipeline.edit(edited)
     for first, second in zip(kept, again, strict=True):
@@ -548,7 +548,7 @@ async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, c
 
 async def test_images_leave_nothing_but_their_latents(pipeline):
     """A slice of no pixels would keep them all."""
-    encoded = await pipeline._encode_uploads(uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited())
+    encoded = await pipeline._scorer.encode_uploads(uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited())
     assert encoded.pixels.base is None
     assert encoded.latents.nbytes < 50_000
 
@@ -583,6 +583,6 @@ async def test_scores_that_are_not_finite_are_an_error_before_the_first_piece(pi
         scores = scoring.score(*arguments, **options)
         return replace(scores, outlier_score=np.where(scores.rank == 1, np.nan, scores.outlier_score))
 
-    monkeypatch.setattr(pipelines, "scoring", SimpleNamespace(score=spoiled))
+    monkeypatch.setattr(batch_scorer, "scoring", SimpleNamespace(score=spoiled))
     with pytest.raises(MisfitError, match="not finite"):
         await Pipeline.score(pipeline, request_of(noise(20)))

@@ -1,0 +1,169 @@
+"""A request's images to a scored batch: encoded, compared with their context, with their pixels where asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from service.api import context_codec
+from service.api.context_codec import from_portable
+from service.api.options import ComparingOptions, EncodeOptions, FitOptions, ScoringOptions
+from service.api.requests import ImagesRequest
+from service.bundle.store import Bundle
+from service.core.detect import fit, scoring
+from service.core.detect.context import Context
+from service.core.detect.gaussian_odds import noise_floor
+from service.core.detect.standardize import PopulationUnits
+from service.core.explain.nearest import find_duplicates, find_nearest
+from service.core.types import IndexArray
+from service.errors import InvalidInput
+from service.images.decode import Upload
+from service.images.decode_budget import DecodeBudget
+from service.images.reading import Reading
+from service.images.spec import Uint8Array
+from service.pipeline import responses
+from service.pipeline.batch import Batch, EncodedImages, NearestImages
+from service.pipeline.chunked_inference import ChunkedInference
+from service.pipeline.hooks import Hooks
+
+# Bytes of pixels that are kept until it is known which images are to be shown; of more bytes, those are decoded again.
+MOST_KEPT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class BatchScorer:
+    """What most use cases begin with, over one bundle. What blocks for long runs in threads."""
+
+    bundle: Bundle
+    inference: ChunkedInference
+    hooks: Hooks
+
+    async def score_request(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
+        """Encode the request's images and score them against their context."""
+        context = await self.find_context(request)
+        pixel_bytes = len(request.images) * int(np.prod(self.bundle.manifest.image.shape))
+        keep_pixels = keep_pixels and pixel_bytes <= MOST_KEPT
+        images = await self.encode_request(request.images, request, "images", keep_pixels)
+        if not request.images:
+            assert context is not None, "a request without images was refused unless it brought a context"
+            return Batch(images, context, None)
+        return await self.score_images(images, context, request.options, request.reading)
+
+    async def score_images(
+        self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
+    ) -> Batch:
+        """Score images, at least one of them usable, against `context` or against each other."""
+        with self.hooks.stage("statistics"):
+            scores = await asyncio.to_thread(
+                scoring.score,
+                images.latents,
+                self.bundle.population,
+                estimator=options.estimator or self.bundle.manifest.default_estimator,
+                threshold=options.threshold,
+                fdr=options.fdr,
+                context=context,
+                ood_ratio=None if images.check is None else images.check.ood_ratio,
+            )
+            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options), *reading.list_warnings())
+            positions = np.array(images.positions, dtype=np.intp)
+            groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
+            batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
+            if isinstance(options, ComparingOptions):
+                batch = await asyncio.to_thread(self._compare_images, batch, options)
+        self.hooks.scored(batch)
+        return batch
+
+    async def find_context(self, request: ImagesRequest[ScoringOptions]) -> Context | None:
+        """Return the context that the request brings, or None where its images are their own context."""
+        if request.contexts:
+            contexts = [from_portable(context, self.bundle) for context in request.contexts]
+            return context_codec.merge(contexts, self.bundle.population)
+        if request.reference is not None:
+            reference = await self.encode_request(request.reference, request, "reference images")
+            return await self.fit(reference, request.options)
+        return None
+
+    async def fit(self, images: EncodedImages, options: FitOptions) -> Context:
+        """Fit the context of images that were sent to be one, in a thread. Raise InvalidInput where all are foreign."""
+        with self.hooks.stage("statistics"):
+            return await asyncio.to_thread(self._fit, images, options)
+
+    async def encode_request(
+        self,
+        uploads: Sequence[Upload],
+        request: ImagesRequest[FitOptions | EncodeOptions],
+        what: str,
+        keep_pixels: bool = False,
+    ) -> EncodedImages:
+        """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
+        images = await self.encode_uploads(uploads, request.options, request.budget, request.reading, keep_pixels)
+        self.hooks.encoded(images)
+        refuse_if_none_is_usable(images, what)
+        return images
+
+    async def encode_uploads(
+        self,
+        uploads: Sequence[Upload],
+        options: FitOptions | EncodeOptions,
+        budget: DecodeBudget,
+        reading: Reading,
+        keep_pixels: bool = False,
+    ) -> EncodedImages:
+        """Encode some uploads with the options of their request."""
+        check = isinstance(options, FitOptions) and options.foreign == "flag"
+        return await self.inference.encode(
+            uploads, options.resize, budget, reading, check=check, keep_pixels=keep_pixels
+        )
+
+    async def get_pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
+        """Return the usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or decoded again."""
+        if len(batch.images.pixels):
+            return batch.images.pixels[rows]
+        positions = batch.positions
+        uploads = [request.images[positions[row]] for row in rows]
+        budget = request.budget.again()
+        return await self.inference.read_pixels(uploads, request.options.resize, budget, request.reading)
+
+    def _compare_images(self, batch: Batch, options: ComparingOptions) -> Batch:
+        """Return the batch with the nearest images and the duplicates that `options` ask for."""
+        if not options.nearest and options.duplicates == "off":
+            return batch
+        units = PopulationUnits.of(self.bundle.population)
+        points, positions = units.points(batch.images.latents), np.array(batch.images.positions, dtype=np.intp)
+        if options.nearest:
+            rows, distances = find_nearest(points, options.nearest)
+            batch = replace(batch, nearest=NearestImages(batch.images.ids, positions[rows], distances))
+        if options.duplicates == "groups":
+            sets = find_duplicates(points, noise_floor(batch.context.posterior_variance, units))
+            batch = replace(batch, duplicates=tuple(positions[members] for members in sets))
+        return batch
+
+    def _fit(self, images: EncodedImages, options: FitOptions) -> Context:
+        native = images.native
+        if len(native) == 0:
+            raise InvalidInput(
+                f"All {len(images.latents)} images are unlike anything that the model has seen.",
+                "Serve a bundle that was trained on such images, or turn the check off with foreign=off.",
+            )
+        estimator = options.estimator or self.bundle.manifest.default_estimator
+        context = fit.fit(native, self.bundle.population, estimator=estimator)
+        warning = responses.warn_of_unused(images)
+        return replace(context, warnings=(*context.warnings, warning)) if warning else context
+
+    def _warn_if_unchecked(self, options: FitOptions) -> tuple[str, ...]:
+        if options.foreign == "off" or self.inference.can_check:
+            return ()
+        reason = "export it again." if self.inference.networks.capabilities.can_decode else "it has no decoder.onnx."
+        return (f"This bundle cannot tell images that are unlike anything the model has seen: {reason}",)
+
+
+def refuse_if_none_is_usable(images: EncodedImages, what: str) -> None:
+    """Raise the first image's error where there are images and none can be used; `what` names them."""
+    if images.ids and len(images.errors) == len(images.ids):
+        first = images.errors[0]
+        raise type(first)(
+            f"None of the {len(images.ids)} {what} can be used. The first, {images.ids[0]}: {first.message}", first.hint
+        )
