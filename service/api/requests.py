@@ -7,7 +7,7 @@ In an archive, files in a folder `reference` and an array `reference.npy` belong
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
@@ -31,9 +31,10 @@ from service.errors import (
     quoted,
     readable,
 )
-from service.images import archives, arrays, pages
+from service.images import archives, arrays
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.page_uploads import split_pages
 from service.images.reading import Reading
 from service.images.sample_range import Samples
 from service.settings import MIB, Settings
@@ -121,34 +122,13 @@ class RequestBuilder:
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
         if options.pages == "all":
-            self.images = self._split_pages(self.images, len(self.reference or ()))
-            if self.reference is not None:
-                self.reference = self._split_pages(self.reference, len(self.images))
+            self.images = split_pages(self.images, self.max_images)
+            self.reference = None if self.reference is None else split_pages(self.reference, self.max_images)
+            self._check_count()
         return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
 
-    def _split_pages(self, uploads: Sequence[Upload], others: int) -> list[Upload]:
-        """Return an upload for each page. Raises TooManyImages where they and `others` are too many."""
-        split: list[Upload] = []
-        for upload in uploads:
-            numbers = self._find_pages(upload)
-            if len(numbers) > 1:
-                names = (f"{upload.id}[{place}]" for place in range(len(numbers)))
-                split += [replace(upload, id=name, page=page) for name, page in zip(names, numbers, strict=True)]
-            else:
-                split.append(upload)
-            self._check_count(len(split) + others)
-        return split
-
-    def _find_pages(self, upload: Upload) -> list[int]:
-        """Return the numbers of a file's pages, of one that cannot be read none: its error comes when it is decoded."""
-        try:
-            content = upload.read()
-        except InvalidInput:
-            return []
-        return [] if isinstance(content, np.ndarray) else pages.find_pages(content, self.max_images)
-
-    def _check_count(self, count: int) -> None:
-        if count > self.max_images:
+    def _check_count(self) -> None:
+        if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
                 f"The request has more than {self.max_images} images, reference included.",
                 "Send them in several requests, with a reference set so that the context stays the same.",
@@ -215,7 +195,7 @@ class RequestBuilder:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
         uploads = self.get_uploads(field)
         uploads.append(Upload(readable(name) or str(len(uploads)), read))
-        self._check_count(len(self.images) + len(self.reference or ()))
+        self._check_count()
 
 
 def no_images(what: str = "images") -> InvalidInput:

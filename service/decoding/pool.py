@@ -19,13 +19,13 @@ import joblib
 import numpy as np
 
 from service.decoding.jobs import Decoded, Job, RowShape, run
+from service.decoding.row_buffer import RowBuffer
 from service.decoding.worker_group import WorkerEnded, WorkerGroup
-from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
+from service.errors import Overloaded, UndecodableImage
 from service.fair_queue import FairQueue
-from service.images import sample_range
-from service.images.decode import MIB, Content, Limits, Note, Rows, Upload, is_row, with_channels
+from service.images.decode import MIB, Content, Limits, Rows, Upload
 from service.images.decode_budget import DecodeBudget
-from service.images.sample_range import Extents, SampleRange
+from service.images.sample_range import SampleRange
 from service.images.spec import Resize, Spec
 from service.settings import Settings
 
@@ -98,7 +98,7 @@ class LocalDecoder:
         samples: SampleRange,
         measures: bool,
     ) -> Rows:
-        rows = _Rows(uploads, spec)
+        rows = RowBuffer(uploads, spec)
         shape, files = RowShape.of(spec), list(rows.files)
         limits = Limits(self._max_pixels, budget.max_image_bytes)
         job = Job((), shape, resize, limits, None, budget.bytes_left, 0, samples, measures)
@@ -154,7 +154,7 @@ class DecodePool:
         measures: bool = False,
     ) -> Rows:
         loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._threads, _Rows, uploads, spec)
+        rows = await loop.run_in_executor(self._threads, RowBuffer, uploads, spec)
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
             job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0, samples, measures)
@@ -162,7 +162,7 @@ class DecodePool:
             await _run_all(self._decode(rows, group, job, budget) for group in groups)
         return rows.result()
 
-    async def _decode(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
+    async def _decode(self, rows: RowBuffer, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
         """Decode the files at `positions`: at once if they are small, else when there is room for them."""
         result = await self._run(rows, positions, job, budget)
         if result is None or result.pixels is not None:
@@ -177,7 +177,7 @@ class DecodePool:
             )
 
     async def _run(
-        self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
+        self, rows: RowBuffer, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
     ) -> Decoded | None:
         """Run the job on the files at `positions` in a worker. Return None if the worker ended.
 
@@ -225,64 +225,6 @@ class DecodePool:
             yield
         finally:
             self._waiting -= cost
-
-
-class _Rows:
-    """The rows of some uploads while they are filled in: first arrays of the right shape, then decoded files."""
-
-    def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
-        """Read every upload. Call this in a thread, as it may unpack an archive."""
-        self.files: dict[int, Content] = {}
-        self.errors: dict[int, MisfitError] = {}
-        self._pages = [upload.page for upload in uploads]
-        self._unknown: set[int] = set()
-        self._extents: list[Extents] = []
-        self._notes: dict[int, Sequence[Note]] = {}
-        self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
-        self._sizes = np.full((len(uploads), 2), (spec.width, spec.height), dtype=np.int64)
-        for position, upload in enumerate(uploads):
-            try:
-                content = upload.read()
-            except InvalidInput as error:
-                self.errors[position] = error
-                continue
-            if isinstance(content, np.ndarray) and is_row(content, spec):
-                self._pixels[position] = with_channels(content)
-            else:
-                self.files[position] = content
-
-    def select(self, job: Job, positions: Sequence[int]) -> Job:
-        """Return the job with the files at `positions`."""
-        pages = [self._pages[at] for at in positions]
-        contents = [self.files[at] for at in positions]
-        return replace(job, contents=contents, pages=[] if pages.count(None) == len(pages) else pages)
-
-    def add(self, positions: Sequence[int], decoded: Decoded) -> None:
-        """Fill in the result of the files at `positions`."""
-        self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
-        self._unknown |= {positions[at] for at in decoded.unknown}
-        self._extents.append(decoded.extents)
-        self._notes |= {positions[at]: notes for at, notes in decoded.notes.items()}
-        if decoded.pixels is not None and len(decoded.pixels):
-            usable = [at for at in positions if self._is_usable(at)]
-            self._pixels[usable], self._sizes[usable] = decoded.pixels, decoded.sizes
-
-    def result(self) -> Rows:
-        """Return the rows of the usable uploads."""
-        if not self.errors and not self._unknown:
-            return Rows(self._pixels, self._sizes, {}, notes=self._notes)
-        usable = [at for at in range(len(self._pixels)) if self._is_usable(at)]
-        return Rows(
-            self._pixels[usable],
-            self._sizes[usable],
-            dict(sorted(self.errors.items())),
-            sorted(self._unknown - self.errors.keys()),
-            sample_range.merge(self._extents),
-            self._notes,
-        )
-
-    def _is_usable(self, position: int) -> bool:
-        return position not in self.errors and position not in self._unknown
 
 
 async def _run_all(works: Iterator[object]) -> None:

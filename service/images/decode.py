@@ -11,25 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
-from service.images import colour, decode_cost, deep, formats, png_chunks, sample_range
-from service.images.deep import DeepImage
+from service.images import sample_range
+from service.images.conform import Note, conform
+from service.images.formats import decode_cost, deep, files, png_chunks
+from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
 from service.images.spec import Resize, Spec, Uint8Array
 
 Content = bytes | memoryview | Samples
 IntArray = NDArray[np.int64]
-# What is noted of an image beside its pixels. pages: only the first of its pages was read. unused_alpha: its alpha is 0
-# everywhere and counts for nothing. cut: samples lay beyond the range. dark: they reach little of the range. profile:
-# its colour profile cannot be used.
-Note = Literal["pages", "unused_alpha", "cut", "dark", "profile"]
-
 MIB = 1024 * 1024
 
 # Pillow's own limit is off: `Limits` are checked on every header before decoding.
@@ -221,7 +217,7 @@ def open_image(content: Content, spec: Spec, resize: Resize, limits: Limits, pag
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length = len(content)
     content, compressed_texts = png_chunks.drop_unused_texts(content)
-    file = formats.open_file(content, page or 0)
+    file = files.open_file(content, page or 0)
     try:
         limits.check_pixels(file.size)
         size = file.size
@@ -235,17 +231,17 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         cost += compressed_texts * MIB
         limits.check_cost(cost, size, length)
     except MisfitError:
-        formats.close(file)
+        files.close(file)
         raise
     except Exception as error:
-        formats.close(file)
-        raise formats.build_error(error) from error
+        files.close(file)
+        raise files.build_error(error) from error
 
     def reopen() -> Opened | None:
         sound = png_chunks.drop_damaged(content)
         return None if sound is None else _open_file(sound, spec, resize, limits, page)
 
-    notes: tuple[Note, ...] = ("pages",) if page is None and formats.has_pages(file, content) else ()
+    notes: tuple[Note, ...] = ("pages",) if page is None and files.has_pages(file, content) else ()
     return Opened(file, cost, size, notes, png_chunks.find_cicp(content), reopen)
 
 
@@ -281,67 +277,9 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
             sent, size = image.size, opened.size
             with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                 ImageOps.exif_transpose(image, in_place=True)
-            pixels = _conform(image, spec, resize, opened.cicp, notes)
+            pixels = conform(image, spec, resize, opened.cicp, notes)
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
     except MisfitError:
         raise
     except Exception as error:
-        raise formats.build_error(error) from error
-
-
-def _conform(
-    image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]
-) -> Uint8Array:
-    """Return a decoded image as uint8 `spec.shape`, and add to its notes."""
-    image, is_unused = _without_unused_alpha(image)
-    notes += ["unused_alpha"] if is_unused else []
-    try:
-        conversion = colour.find_conversion(image.info, image.mode, cicp)
-    except ValueError:
-        conversion = None
-        notes.append("profile")
-    final_mode = "RGB" if spec.channels == 3 else "L"
-    # Grey is resized before it becomes colour: three equal channels would be resized alike.
-    grey = image.mode in ("1", "L") and not image.has_transparency_data
-    mode = "RGBA" if image.has_transparency_data else "L" if grey else conversion.mode if conversion else final_mode
-    image = image if image.mode == mode else image.convert(mode)
-    if image.size != (spec.width, spec.height):
-        if resize == "reject":
-            raise ShapeMismatch(
-                f"The image has {image.width} x {image.height} pixels; the model takes "
-                f'{spec.width} x {spec.height}, and resize is "reject".',
-                'Send images of that size, or set resize to "fit".',
-            )
-        image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-    if conversion is not None:
-        image = _to_srgb(image, conversion)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image if image.mode == final_mode else image.convert(final_mode)
-    return np.asarray(image).reshape(spec.shape)
-
-
-def _without_unused_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Return the image without its channel of alpha where that is 0 everywhere, and whether it is so.
-
-    Programs that know no alpha write zeros there. A single colour that is said to be transparent is another matter.
-    """
-    if image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema()[1] != 0:
-        return image, False
-    info = image.info
-    image = image.convert(image.mode[:-1])
-    image.info = info
-    return image, True
-
-
-def _to_srgb(image: Image.Image, conversion: colour.Conversion) -> Image.Image:
-    """Return an image in sRGB, with its alpha."""
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    colours = image.convert("RGB") if alpha is not None else image
-    if conversion.mode == "L" and colours.mode == "RGB":
-        colours = colours.getchannel(0)  # of grey with alpha
-    converted = conversion.apply(colours if colours.mode == conversion.mode else colours.convert(conversion.mode))
-    if alpha is not None:
-        converted = converted.convert("RGB")
-        converted.putalpha(alpha)
-    return converted
+        raise files.build_error(error) from error

@@ -10,7 +10,8 @@ import numpy as np
 
 from service.errors import LONGEST_QUOTE
 from service.images import sample_range
-from service.images.decode import Note, Rows, Upload
+from service.images.conform import Note
+from service.images.decode import Rows, Upload
 from service.images.sample_range import Extent, Extents, SampleRange
 from service.images.spec import RangeChoice
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from service.errors import UndecodableImage
 from service.images import sample_range
-from service.images.deep import DeepImage, decoded_bytes
+from service.images.formats.deep import DeepImage, decoded_bytes
 from service.images.sample_range import Extent, Samples
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

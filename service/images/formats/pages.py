@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from service.images import tiff
+from service.images.formats import tiff
 
 # TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask.
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4

@@ -8,8 +8,8 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import UndecodableImage
-from service.images import deep, pages, tiff
-from service.images.deep import DeepImage
+from service.images.formats import deep, pages, tiff
+from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
