@@ -1,19 +1,24 @@
-"""How the images of one request are read, the same for all of them, and the warnings that come of it."""
+"""How the images of one request, or of a folder, are read, the same for all, and the warnings that come of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import joblib
 import numpy as np
 
-from service.errors import LONGEST_QUOTE
+from service.errors import LONGEST_QUOTE, InvalidInput
 from service.images import sample_range
 from service.images.conform import Note
-from service.images.decode import Rows, Upload
+from service.images.decode import Limits, Upload, open_image
+from service.images.formats.files import HEAD_BYTES, may_be_deep
 from service.images.sample_range import Extent, Extents, SampleRange
-from service.images.spec import RangeChoice
+from service.images.spec import RangeChoice, Spec
 
 # What a warning says of images by their notes, after their number: of one image, and of several.
 TEXTS: dict[Note, str] = {
@@ -50,6 +55,24 @@ class Reading:
         """Return how to read `uploads`, the images of a request, with the range that its options ask for."""
         return cls(uploads, SampleRange(choice))
 
+    @classmethod
+    def of_files(cls, files: Iterable[Path], spec: Spec, limits: Limits) -> Reading:
+        """Return how to read image files, which are measured together. A file that cannot be read has no part in it."""
+
+        def measure(path: Path) -> Extents:
+            with suppress(InvalidInput, OSError):
+                with path.open("rb") as file:
+                    if not may_be_deep(file.read(HEAD_BYTES)):
+                        return {}
+                opened = open_image(path.read_bytes(), spec, "fit", limits)
+                return opened.measure() if opened.find_range(SampleRange()) is None else {}
+            return {}
+
+        reading = cls()
+        with ThreadPoolExecutor(joblib.cpu_count(), "measuring") as pool:
+            reading.set_measured(sample_range.merge(pool.map(measure, files)))
+        return reading
+
     def go_on(self, uploads: Sequence[Upload]) -> None:
         """Go on with the next images of a stream. The range of what was measured stays."""
         self.uploads = uploads
@@ -60,12 +83,12 @@ class Reading:
         measured = {**extents, **self.samples.measured}
         self.samples = SampleRange(self.samples.choice, measured, is_complete=True)
 
-    def note(self, uploads: Sequence[Upload], rows: Rows) -> None:
-        """Keep what is noted of images that were read."""
-        self._count += len(rows.pixels)
-        for position, notes in rows.notes.items():
-            for note in notes:
-                self._ids.setdefault(note, []).append(uploads[position].id)
+    def note(self, ids: Sequence[str], notes: Mapping[int, Sequence[Note]], count: int) -> None:
+        """Keep the notes on images by their positions among `ids`, of which `count` were read."""
+        self._count += count
+        for position, kinds in notes.items():
+            for kind in kinds:
+                self._ids.setdefault(kind, []).append(ids[position])
 
     def list_warnings(self) -> list[str]:
         """Return the warnings, one of a kind."""
@@ -78,14 +101,12 @@ class Reading:
             low, high = self.samples.of_measured(dtype, measured)
             if self.samples.choice == "file" and sample_range.is_full(dtype, Extent(low, high)):
                 continue
-            source = (
-                "range=batch takes" if self.samples.choice == "batch" else "no file states a range: it is taken from"
-            )
+            source = "range=batch takes" if self.samples.choice == "batch" else "no file states a range: it comes from"
             hint = "range=full takes the whole type's" if dtype.kind != "f" else "range=full takes 0 to 1"
             warnings.append(
                 f"Images of type {name} were read with {_number(low)} as black and {_number(high)} as white; {source} "
-                f"this request's images, which go from {_number(measured.low)} to {_number(measured.high)}. Other "
-                f"requests may get another range: {hint}, or send 8 bits a channel."
+                f"these images together, which go from {_number(measured.low)} to {_number(measured.high)}. Others may "
+                f"get another range: {hint}, or send 8 bits a channel."
             )
         return warnings
 

@@ -172,7 +172,7 @@ class ChunkedInference:
                 if not reading.samples.is_complete:
                     reading.set_measured(await self._measure(resize, budget, reading))
             rows = await self.decoder.read(uploads, spec, resize, budget.again(), reading.samples)
-        reading.note(uploads, rows)
+        reading.note([upload.id for upload in uploads], rows.notes, len(rows.pixels))
         return rows
 
     async def _measure(self, resize: Resize, budget: DecodeBudget, reading: Reading) -> sample_range.Extents:

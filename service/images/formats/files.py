@@ -19,6 +19,7 @@ ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".heic",
     ".heif",
 )  # fmt: skip
+HEAD_BYTES = 32
 # Brands of HEIF files whose pictures are HEVC, and of those that may hold pictures of any codec.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 ANY_BRANDS = (b"mif1", b"msf1", b"mif2")
@@ -59,6 +60,11 @@ def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryvie
     if isinstance(image, DeepImage) or image.format == "TIFF":
         return len(pages.find_pages(content, 1)) > 1
     return image.format in ("GIF", "WEBP", "PNG", "AVIF") and bool(getattr(image, "is_animated", False))
+
+
+def may_be_deep(head: bytes) -> bool:
+    """Return whether a file that begins with these bytes, at least HEAD_BYTES, may have deep samples."""
+    return tiff.is_tiff(head) or deep.is_deep_png(head)
 
 
 def close(image: Image.Image | DeepImage) -> None:
