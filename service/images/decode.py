@@ -242,7 +242,8 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         return None if sound is None else _open_file(sound, spec, resize, limits, page)
 
     notes: tuple[Note, ...] = ("pages",) if page is None and files.has_pages(file, content) else ()
-    return Opened(file, cost, size, notes, png_chunks.find_cicp(content), reopen)
+    cicp = png_chunks.find_cicp(content) if isinstance(file, DeepImage) or file.format == "PNG" else None
+    return Opened(file, cost, size, notes, cicp, reopen)
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:
@@ -275,8 +276,9 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
         with image:
             image.load()
             sent, size = image.size, opened.size
-            with suppress(Exception):  # an image whose EXIF is damaged stays as it is
-                ImageOps.exif_transpose(image, in_place=True)
+            if decode_cost.may_be_turned(image):
+                with suppress(Exception):  # an image whose EXIF is damaged stays as it is
+                    ImageOps.exif_transpose(image, in_place=True)
             pixels = conform(image, spec, resize, opened.cicp, notes)
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
     except MisfitError:

@@ -111,11 +111,12 @@ class Reading:
         return warnings
 
     def _warn_of_darkness(self) -> list[str]:
-        dark = self._ids.get("dark", [])
-        if not dark or len(dark) < self._count:
+        dark = len(self._ids.get("dark", []))
+        if 2 * dark <= self._count or self.samples.choice == "batch":
             return []
         return [
-            "No image reaches a quarter of the range that was read: all are dark. range=batch takes the images' own."
+            f"{dark} of {self._count} images reach less than a quarter of the range that was read, and are dark: "
+            "range=batch takes what the images have."
         ]
 
     def _warn_of_notes(self) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 ORIENTATION = 0x0112  # EXIF
+# Where Pillow keeps EXIF of PNG and JPEG, and XMP, which may say the same.
+EXIF_KEYS = frozenset({"exif", "Raw profile type exif", "Raw profile type APP1", "xmp", "XML:com.adobe.xmp"})
 START_OF_SCAN = b"\xff\xda"  # JPEG
 
 # The peak of bytes that Pillow holds for each pixel, by mode, conversion and resizing included (measured).
@@ -27,14 +29,19 @@ def estimate(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes |
         pixel_bytes = MOST_BYTES_PER_PIXEL
     # EXIF may come after a PNG's pixels: Pillow would decode the image to find it.
     exif_is_readable = image.format != "PNG" or "exif" in image.info
-    with suppress(Exception):  # damaged EXIF counts for nothing, here and when the image is turned
-        if exif_is_readable and image.getexif().get(ORIENTATION, 1) != 1:
-            pixel_bytes += 4  # for the turned copy
+    if exif_is_readable and may_be_turned(image):
+        with suppress(Exception):  # damaged EXIF counts for nothing, here and when the image is turned
+            pixel_bytes += 4 if image.getexif().get(ORIENTATION, 1) != 1 else 0  # for the turned copy
     pixel_bytes += CANVAS_BYTES.get(image.format or "", 0)
     cost = image.width * image.height * pixel_bytes
     if image.format in ("JPEG", "MPO"):
         cost += _estimate_coefficients(image, size[0] * size[1], bytes(content))
     return cost
+
+
+def may_be_turned(image: Image.Image) -> bool:
+    """Return whether an image may say how it is to be turned. To look for it takes long where there is nothing."""
+    return image.format not in ("PNG", "JPEG") or not EXIF_KEYS.isdisjoint(image.info)
 
 
 def _estimate_coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:

@@ -119,9 +119,9 @@ def decoded_bytes(sample_bytes: int, mode: str) -> int:
     return 2 * sample_bytes + 2 * len(mode) + 8
 
 
-def is_deep_png(content: bytes | memoryview) -> bool:
-    """Return whether a file is a PNG of 16 bits: Pillow drops the lower byte of its colours."""
-    return content[:8] == PNG_SIGNATURE and len(content) > 25 and content[24] == 16
+def is_deep_png(head: bytes) -> bool:
+    """Return whether a file that begins so is a PNG of 16 bits: Pillow drops the lower byte of its colours."""
+    return len(head) > 25 and head[24] == 16 and head[:8] == PNG_SIGNATURE
 
 
 def of_png(content: bytes, image: Image.Image) -> DeepImage:

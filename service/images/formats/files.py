@@ -19,7 +19,7 @@ ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".heic",
     ".heif",
 )  # fmt: skip
-HEAD_BYTES = 32
+HEAD_BYTES = 64
 # Brands of HEIF files whose pictures are HEVC, and of those that may hold pictures of any codec.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 ANY_BRANDS = (b"mif1", b"msf1", b"mif2")
@@ -30,16 +30,17 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | DeepImage:
     """Read the header of an image file, or of one of its pages. Raises UndecodableImage."""
-    is_tiff = tiff.is_tiff(content)
+    head = bytes(content[:HEAD_BYTES])
+    is_tiff = tiff.is_tiff(head)
     try:
-        image = Image.open(BytesIO(content), formats=("HEIF",) if _is_heic(content) else FORMATS)
+        image = Image.open(BytesIO(content), formats=("HEIF",) if _is_heic(head) else FORMATS)
         if page:
             image.seek(page)
     except UnidentifiedImageError as error:
         if is_tiff:
             return tiff.open_page(content, page)
         raise UndecodableImage(
-            f"{len(content)} bytes that begin with {bytes(content[:12])!r} cannot be read as an image; "
+            f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image; "
             f"expected {', '.join(READ)}.",
             "Send the image file's own bytes. URLs are never fetched.",
         ) from error
@@ -50,7 +51,7 @@ def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | D
     if is_tiff and not tiff.is_plain(image):
         image.close()
         return tiff.open_page(content, page)
-    if deep.is_deep_png(content):
+    if deep.is_deep_png(head):
         return deep.of_png(bytes(content), image)
     return image
 
@@ -80,9 +81,11 @@ def build_error(error: Exception) -> UndecodableImage:
     )
 
 
-def _is_heic(content: bytes | memoryview) -> bool:
-    """Return whether a file holds pictures in HEVC, which pillow-heif reads. Raises UndecodableImage without it."""
-    head = bytes(content[:64])
+def _is_heic(head: bytes) -> bool:
+    """Return whether a file that begins so holds pictures in HEVC, which pillow-heif reads.
+
+    Raises UndecodableImage where it does and the library is missing.
+    """
     if head[4:8] != b"ftyp":
         return False
     brands = head[8 : int.from_bytes(head[:4], "big")]

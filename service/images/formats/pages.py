@@ -14,7 +14,7 @@ GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
 
 def find_pages(content: bytes | memoryview, most: int) -> list[int]:
     """Return the numbers of the pages of a file that are images of their own, at most `most` and one more."""
-    if tiff.is_tiff(content):
+    if tiff.is_tiff(bytes(content[:4])):
         pages = _tiff_pages(content)
     elif content[:6] in (b"GIF87a", b"GIF89a"):
         pages = _gif_frames(content)

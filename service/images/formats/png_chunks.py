@@ -30,7 +30,7 @@ def drop_unused_texts(content: bytes | memoryview) -> tuple[bytes | memoryview, 
     if content[: len(SIGNATURE)] != SIGNATURE:
         return content, 0
     whole = bytes(content)
-    if not any(kind in whole for kind in COMPRESSED):
+    if b"zTXt" not in whole and b"iTXt" not in whole and b"iCCP" not in whole:
         return content, 0
     pieces: list[bytes | memoryview] = [SIGNATURE]
     names: set[bytes] = set()
@@ -73,11 +73,13 @@ def find_cicp(content: bytes | memoryview) -> tuple[int, int] | None:
 
     Pillow does not read this chunk.
     """
-    head = bytes(content[:CICP_WITHIN])
-    start = head.find(b"cICP")
-    if start < 0 or head[start - 4 : start] != b"\0\0\0\4" or b"IDAT" in head[:start] or start + 6 > len(head):
+    if content[:1] != SIGNATURE[:1]:
         return None
-    return head[start + 4], head[start + 5]
+    whole = bytes(content)
+    start = whole.find(b"cICP", 0, CICP_WITHIN)
+    if start < 0 or whole[start - 4 : start] != b"\0\0\0\4" or b"IDAT" in whole[:start] or start + 6 > len(whole):
+        return None
+    return whole[start + 4], whole[start + 5]
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, memoryview]]:

@@ -50,8 +50,8 @@ KINDS = {
 }
 
 
-def is_tiff(content: bytes | memoryview) -> bool:
-    return bytes(content[:4]) in MAGIC
+def is_tiff(head: bytes) -> bool:
+    return head[:4] in MAGIC
 
 
 def is_plain(image: Image.Image) -> bool:
