@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ HIGHEST_FLOAT = (1.0, 255.0, 65535.0)
 LEAST_REACHED = 0.25
 # A float beyond it stands for a sample that is missing.
 LARGEST_FLOAT = 1e30
-# Samples of more than 16 bits that are converted at a time.
+# Samples that are converted at a time.
 SAMPLES_AT_A_TIME = 1 << 18
 
 
@@ -122,15 +123,15 @@ def _widened(measured: Extent) -> Extent:
 
 
 def measure(samples: Samples) -> Extent:
-    """Return the extent of samples (...). Floats that are not finite do not count.
+    """Return the extent of samples (H, W, C). Floats that are not finite do not count.
 
     Raises UndecodableImage where none is finite.
     """
     if samples.dtype.kind != "f":
         return Extent(int(samples.min()), int(samples.max()))
     low, high = np.inf, -np.inf
-    for part in _parts(samples):
-        values = part.astype(np.float64)
+    for part in parts(samples):
+        values = samples[part].astype(np.float64)
         usable = values[np.abs(values) < LARGEST_FLOAT]  # nan fails as well
         if usable.size:
             low, high = min(low, float(usable.min())), max(high, float(usable.max()))
@@ -149,30 +150,33 @@ def merge(extents: Iterable[Extents]) -> dict[str, Extent]:
     return merged
 
 
+def parts(samples: Samples) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of samples (H, W, C), at most SAMPLES_AT_A_TIME at a time, that together are all."""
+    height, width, channels = samples.shape
+    columns = max(1, min(width, SAMPLES_AT_A_TIME // channels))
+    rows = max(1, SAMPLES_AT_A_TIME // (columns * channels))
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield slice(top, top + rows), slice(left, left + columns)
+
+
 def to_bytes(samples: Samples, extent: Extent) -> Uint8Array:
     """Return samples (...) as grey levels: extent.low is 0, extent.high 255, and what lies beyond is cut off.
 
     A range of 2^n whole numbers keeps its highest 8 bits; any other is scaled and rounded.
     """
     samples = np.ascontiguousarray(samples.astype(samples.dtype.newbyteorder("="), copy=False))
-    if samples.dtype.itemsize <= 2 and samples.dtype.kind != "b":
-        unsigned = np.dtype(f"u{samples.dtype.itemsize}")
-        every = np.arange(1 << (8 * unsigned.itemsize), dtype=np.uint32).astype(unsigned)
-        table = _scale(every.view(samples.dtype), extent)
-        looked_up: Uint8Array = table[samples.view(unsigned)]
-        return looked_up
-    levels = np.empty(samples.shape, dtype=np.uint8)
-    flat, start = levels.reshape(-1), 0
-    for part in _parts(samples):
-        flat[start : start + part.size] = _scale(part, extent)
-        start += part.size
+    if samples.dtype.itemsize > 2 or samples.dtype.kind == "b":
+        return _scale(samples, extent)
+    levels: Uint8Array = _table(samples.dtype, extent)[samples.view(f"u{samples.dtype.itemsize}")]
     return levels
 
 
-def _parts(samples: Samples) -> Iterator[Samples]:
-    flat = samples.reshape(-1)
-    for start in range(0, flat.size, SAMPLES_AT_A_TIME):
-        yield flat[start : start + SAMPLES_AT_A_TIME]
+@lru_cache(maxsize=16)
+def _table(dtype: np.dtype[Any], extent: Extent) -> Uint8Array:
+    """Return the grey level of every value of a type of 8 or 16 bits, by its bits."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    return _scale(np.arange(1 << (8 * dtype.itemsize), dtype=np.uint32).astype(unsigned).view(dtype), extent)
 
 
 def _scale(samples: Samples, extent: Extent) -> Uint8Array:

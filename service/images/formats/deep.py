@@ -71,16 +71,8 @@ class DeepImage:
 
     def to_pillow(self, extent: Extent) -> tuple[Image.Image, Extent]:
         """Return the image at 8 bits a channel, and the extent of its colours."""
-        samples = self.read()
-        colours = samples[..., :-1] if self.has_alpha else samples
-        is_plain = self.dtype == np.uint8 and extent == sample_range.BYTES
-        own = extent if is_plain else sample_range.measure(colours)
-        levels = colours if is_plain else sample_range.to_bytes(colours, extent)
-        if self.is_inverted:
-            levels = 255 - levels
-        if self.has_alpha:
-            levels = np.concatenate([levels, self._read_alpha(samples[..., -1:], extent)], axis=2)
-        image = Image.frombuffer(self.mode, self.size, np.ascontiguousarray(levels), "raw", self.mode, 0, 1)
+        levels, own = self._read_levels(extent)
+        image = Image.frombuffer(self.mode, self.size, levels, "raw", self.mode, 0, 1)
         if self.mode == "RGBa":
             image = image.convert("RGBA")
         image.info.update(self.info)
@@ -88,13 +80,28 @@ class DeepImage:
             image.getexif()[ORIENTATION] = self.orientation
         return image, own
 
-    def _read_alpha(self, alpha: Samples, extent: Extent) -> Uint8Array:
-        """Return alpha (H, W, 1) as 0 to 255. Its range is that of the colours where it does not go beyond."""
+    def _read_levels(self, extent: Extent) -> tuple[Uint8Array, Extent]:
+        """Return the grey levels (H, W, C), and the extent of the colours."""
+        samples = self.read()
+        if self.dtype == np.uint8 and extent == sample_range.BYTES and not self.is_inverted:
+            return np.ascontiguousarray(samples), extent
+        levels = np.empty(samples.shape, dtype=np.uint8)
+        colours = samples.shape[2] - self.has_alpha
+        alpha = self._find_alpha_range(samples[..., colours:], extent) if self.has_alpha else extent
+        for part in sample_range.parts(samples):
+            levels[part][..., :colours] = sample_range.to_bytes(samples[part][..., :colours], extent)
+            if self.is_inverted:
+                np.subtract(255, levels[part][..., :colours], out=levels[part][..., :colours])
+            if self.has_alpha:
+                levels[part][..., colours:] = sample_range.to_bytes(samples[part][..., colours:], alpha)
+        return levels, sample_range.measure(samples[..., :colours])
+
+    def _find_alpha_range(self, alpha: Samples, extent: Extent) -> Extent:
+        """Return the range of alpha (H, W, 1): that of the colours where it does not go beyond."""
         highest = float(alpha.max(initial=0))
         if highest <= 1 and self.dtype.kind == "f":
-            return sample_range.to_bytes(alpha, Extent(0.0, 1.0))
-        high = extent.high if highest <= extent.high else self.full.high
-        return sample_range.to_bytes(alpha, Extent(0, high))
+            return Extent(0.0, 1.0)
+        return Extent(0, extent.high if highest <= extent.high else self.full.high)
 
 
 def of_array(pixels: Samples) -> DeepImage:
@@ -115,8 +122,8 @@ def of_array(pixels: Samples) -> DeepImage:
 
 
 def decoded_bytes(sample_bytes: int, mode: str) -> int:
-    """Return the bytes for each pixel: its samples twice, as grey levels, converted and turned."""
-    return 2 * sample_bytes + 2 * len(mode) + 8
+    """Return the peak of bytes for each pixel: its samples and grey levels, then these as an image, and converted."""
+    return max(sample_bytes, 8 if mode[-1] in "LBK" else 12) + len(mode)
 
 
 def is_deep_png(head: bytes) -> bool:
