@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,10 +209,23 @@ def open_image(content: Content, spec: Spec, resize: Resize, limits: Limits, pag
     try:
         return _open_file(content, spec, resize, limits, page)
     except UndecodableImage:
-        sound = png_chunks.drop_damaged(content)
-        if sound is None:
+        opened = _open_without_damage(content, spec, resize, limits, page)
+        if opened is None:
             raise
-        return _open_file(sound, spec, resize, limits, page)
+        return opened
+
+
+def _open_without_damage(
+    content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None
+) -> Opened | None:
+    """Return the image of a PNG without what is damaged beside its pixels; None where nothing can be left out."""
+    sound = png_chunks.drop_damaged(content)
+    if sound is None:
+        return None
+    opened = _open_file(sound, spec, resize, limits, page)
+    if png_chunks.has_profile(content) and not png_chunks.has_profile(sound):
+        opened.notes += ("profile",)
+    return opened
 
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
@@ -237,13 +251,9 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         files.close(file)
         raise files.build_error(error) from error
 
-    def reopen() -> Opened | None:
-        sound = png_chunks.drop_damaged(content)
-        return None if sound is None else _open_file(sound, spec, resize, limits, page)
-
     notes: tuple[Note, ...] = ("pages",) if page is None and files.has_pages(file, content) else ()
     cicp = png_chunks.find_cicp(content) if isinstance(file, DeepImage) or file.format == "PNG" else None
-    return Opened(file, cost, size, notes, cicp, reopen)
+    return Opened(file, cost, size, notes, cicp, partial(_open_without_damage, content, spec, resize, limits, page))
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:

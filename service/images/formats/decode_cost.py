@@ -14,9 +14,9 @@ START_OF_SCAN = b"\xff\xda"  # JPEG
 # The peak of bytes that Pillow holds for each pixel, by mode, conversion and resizing included (measured).
 BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 9, "RGB": 4, "RGBA": 8}
 MOST_BYTES_PER_PIXEL = 12  # of other modes, and of RGB with a transparent colour
-# Further bytes for each pixel: libwebp draws on two canvases of its own, decoders of videos hold frames of up to 16
-# bits, once with each colour in a plane and once interleaved.
-CANVAS_BYTES = {"WEBP": 12, "AVIF": 20, "HEIF": 20}
+# Further bytes for each pixel: libwebp draws on two canvases of its own; libavif and libheif hold a frame with each
+# colour in a plane, and one with all of them.
+CANVAS_BYTES = {"WEBP": 12, "AVIF": 6, "HEIF": 6}
 # A JPEG of several scans keeps two bytes for each coefficient. Every scan passes through all of them, which takes as
 # long as writing a quarter of a byte for each pixel.
 COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from io import BytesIO
 
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
-from service.errors import UndecodableImage
+from service.errors import MisfitError, UndecodableImage
 from service.images.formats import deep, pages, tiff
 from service.images.formats.deep import DeepImage
 
@@ -24,6 +25,8 @@ HEAD_BYTES = 64
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 ANY_BRANDS = (b"mif1", b"msf1", b"mif2")
 
+# Pillow logs what it cannot read, and the error says the same.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # One thread decodes an image: the pool runs several workers.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -44,6 +47,8 @@ def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | D
             f"expected {', '.join(READ)}.",
             "Send the image file's own bytes. URLs are never fetched.",
         ) from error
+    except MisfitError:
+        raise
     except Exception as error:
         if is_tiff:
             return tiff.open_page(content, page)

@@ -18,6 +18,9 @@ LONGEST_KEYWORD = 79
 # Chunks without which an image is another one, and those that say what its colours are.
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 COLOUR = (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
+LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
+# What Pillow takes of a profile, unpacked.
+LONGEST_PROFILE = 1024 * 1024
 # cICP comes before the pixels, mostly as one of the first chunks.
 CICP_WITHIN = 4096
 
@@ -54,7 +57,7 @@ def drop_damaged(content: bytes | memoryview) -> bytes | None:
         return None
     pieces: list[bytes | memoryview] = [SIGNATURE]
     for kind, _, chunk in _chunks(whole):
-        if kind in CRITICAL or (kind in COLOUR and _is_sound(chunk)):
+        if kind in CRITICAL or (kind in COLOUR and _is_sound(kind, chunk)):
             pieces.append(chunk)
         elif not kind:
             pieces.append(chunk)  # the damaged rest
@@ -64,8 +67,22 @@ def drop_damaged(content: bytes | memoryview) -> bytes | None:
     return None if kept == whole else kept
 
 
-def _is_sound(chunk: memoryview) -> bool:
-    return len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+def has_profile(content: bytes | memoryview) -> bool:
+    return b"iCCP" in bytes(content)
+
+
+def _is_sound(kind: bytes, chunk: memoryview) -> bool:
+    data = chunk[8:-4]
+    if len(chunk) < 12 or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        return False
+    if kind == b"iCCP":
+        unpacker = zlib.decompressobj()
+        try:
+            unpacker.decompress(bytes(data).partition(b"\0")[2][1:], LONGEST_PROFILE)
+        except zlib.error:
+            return False
+        return unpacker.eof
+    return len(data) == LENGTHS.get(kind, len(data))
 
 
 def find_cicp(content: bytes | memoryview) -> tuple[int, int] | None:

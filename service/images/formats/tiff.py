@@ -120,7 +120,7 @@ def _describe(page: Any) -> DeepImage:
         stated,
         partial(_read, page, count, photometric == "PALETTE", _missing_value(page)),
         decoded_bytes(max(total, len(mode)) * dtype.itemsize, mode),
-        segment_bytes=0 if page.is_contiguous else 2 * math.prod(page.chunks) * dtype.itemsize,
+        segment_bytes=0 if page.is_contiguous else math.prod(page.chunks) * dtype.itemsize,
         is_inverted=photometric == "MINISWHITE",
         info=info,
         orientation=int(orientation),
