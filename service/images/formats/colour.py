@@ -66,7 +66,8 @@ def find_conversion(info: Mapping[Any, Any], mode: str, cicp: tuple[int, int] | 
     gamma, chromaticity = info.get("gamma"), info.get("chromaticity")
     if "srgb" in info or (gamma is None and chromaticity is None):
         return None
-    return _of_gamma(gamma or 1 / 2.2, tuple(chromaticity or SRGB))
+    # A PNG has white first.
+    return _of_gamma(gamma or 1 / 2.2, SRGB if not chromaticity else (*chromaticity[2:], *chromaticity[:2]))
 
 
 def _of_profile(profile: bytes, mode: str) -> Conversion | None:

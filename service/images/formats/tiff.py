@@ -33,6 +33,8 @@ ASSOCIATED_ALPHA, STRAIGHT_ALPHA = 1, 2
 RGB_CODECS = frozenset({"JPEG", "OJPEG", "WEBP", "APERIO_JP2000_YCBC", "JPEG2000", "JPEGXL"})
 HINT = "Save it as grey, RGB or CMYK, of 8 or 16 bits or floats, or as PNG."
 
+DAMAGE_HINT = "It may be damaged or cut short: send it again, or save it as PNG."
+
 
 class Kind(NamedTuple):
     """How a TIFF's samples become colours: Pillow's mode without alpha, and the number of samples."""
@@ -76,7 +78,7 @@ def open_page(content: bytes | memoryview, number: int) -> DeepImage:
     except UndecodableImage:
         raise
     except Exception as error:  # tifffile raises nearly every type on damaged files
-        raise UndecodableImage(f"The TIFF cannot be read: {error or type(error).__name__}.", HINT) from error
+        raise UndecodableImage(f"The TIFF cannot be read: {error or type(error).__name__}.", DAMAGE_HINT) from error
 
 
 def _describe(page: Any) -> DeepImage:
@@ -174,7 +176,7 @@ def _read(page: Any, count: int, is_palette: bool, missing: float | None) -> Sam
     try:
         samples: Samples = page.asarray(maxworkers=1)
     except Exception as error:  # the codecs raise types of their own
-        raise UndecodableImage(f"The TIFF cannot be decoded: {error or type(error).__name__}.", HINT) from error
+        raise UndecodableImage(f"The TIFF cannot be decoded: {error or type(error).__name__}.", DAMAGE_HINT) from error
     if page.axes.startswith("S"):  # one plane after the other
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
