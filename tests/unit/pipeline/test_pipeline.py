@@ -613,9 +613,8 @@ async def test_deep_images_are_scored_as_at_8_bits_with_one_range_for_all(pipeli
     dark = (await pipeline.score(request_of(images, reference=reference // 16))).model_dump()
     assert deep["items"] == dark["items"] != plain["items"]
     assert [text for text in deep["context"]["warnings"] if "0 as black and 4095 as white" in text]
-    mixed = (
-        await pipeline.score(request_of([*images[:10], *deep_files(images[10:])], reference=reference))
-    ).model_dump()
+    some_deep = [*images[:10], *deep_files(images[10:])]
+    mixed = (await pipeline.score(request_of(some_deep, reference=reference))).model_dump()
     assert mixed["items"] == plain["items"]
 
 

@@ -113,7 +113,7 @@ def test_options_come_in_the_body_or_in_the_query(files):
     [
         (
             {"estimatr": "robust"},
-            "Known options are resize, range, pages, estimator, foreign, threshold, fdr, nearest, duplicates, attributions,",
+            "Known options are resize, range, pages, estimator, foreign, threshold, fdr, nearest, duplicates,",
         ),
         ({"estimator": "kmeans"}, "leave_one_out"),
         ({"threshold": "2"}, "threshold"),
