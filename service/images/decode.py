@@ -134,7 +134,12 @@ class Opened:
     def measure(self) -> Extents:
         """Return the extent of a deep image's samples. Raises UndecodableImage."""
         assert isinstance(self.image, DeepImage), "only the range of deep images is unknown"
-        return {self.image.dtype.name: self.image.measure()}
+        try:
+            return {self.image.dtype.name: self.image.measure()}
+        except MisfitError:
+            raise
+        except Exception as error:
+            raise files.build_error(error) from error
 
 
 def read_rows(

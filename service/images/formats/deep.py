@@ -7,6 +7,7 @@ Pillow with 8 bits a channel, which goes the way of all other images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,8 +146,8 @@ def of_png(content: bytes, image: Image.Image) -> DeepImage:
         return samples.reshape(image.height, image.width, len(mode))
 
     orientation = 1
-    if "exif" in info:
-        orientation = image.getexif().get(ORIENTATION, 1)
+    with suppress(Exception):  # an image whose EXIF is damaged stays as it is
+        orientation = int(image.getexif().get(ORIENTATION, 1)) if "exif" in info else 1
     return DeepImage(
         image.size,
         mode,

@@ -25,8 +25,9 @@ HEAD_BYTES = 64
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 ANY_BRANDS = (b"mif1", b"msf1", b"mif2")
 
-# Pillow logs what it cannot read, and the error says the same.
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
+# These log what they cannot read, or make up for: the error says the same.
+for library in ("PIL", "imagecodecs", "tifffile"):
+    logging.getLogger(library).setLevel(logging.CRITICAL)
 # One thread decodes an image: the pool runs several workers.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 

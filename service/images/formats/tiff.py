@@ -6,7 +6,6 @@ Pillow reads the others: 8 bits a channel, grey, palette, RGB or CMYK, in the us
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from functools import partial
 from io import BytesIO
@@ -71,7 +70,6 @@ def open_page(content: bytes | memoryview, number: int) -> DeepImage:
     """Return a page of a TIFF as a deep image. Raises UndecodableImage where it is of no kind that is read."""
     import tifffile  # here, because few images need it
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs each oddity of a file, and reads on
     try:
         file = tifffile.TiffFile(BytesIO(content))
         return _describe(file.pages[number])

@@ -7,6 +7,7 @@ import zlib
 
 import bodies
 import bombs
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
@@ -223,8 +224,11 @@ def test_flipped_bytes_raise_nothing_but_our_own_errors(images):
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])
-def test_what_is_damaged_beside_the_pixels_of_a_png_does_no_harm(images, place):
+@pytest.mark.parametrize("depth", [8, 16])
+def test_what_is_damaged_beside_the_pixels_of_a_png_does_no_harm(images, place, depth):
     file, end = bodies.encoded(images[0]), bombs.png_chunk(b"IEND", b"")
+    if depth == 16:
+        file = imagecodecs.png_encode(images[0].astype(np.uint16) * 257)
     text = bombs.png_chunk(b"tEXt", b"Comment\0a text")
     broken = {
         "checksum": text[:-1] + bytes([text[-1] ^ 1]),
