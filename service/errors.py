@@ -4,6 +4,7 @@
     +- InvalidInput             the request cannot be understood or used
     |  +- UndecodableImage      one image's bytes are not a readable image
     |  +- UnsupportedMediaType  the body's or image's format is not one we read
+    |  +- NotAcceptable         the answer has no form that the client accepts
     |  +- ShapeMismatch         an array has the wrong rank, type or size
     |  +- TooManyImages         more images than the limit
     |  +- TooLarge              body or image over the limit
@@ -77,6 +78,10 @@ class UndecodableImage(InvalidInput):
 
 class UnsupportedMediaType(InvalidInput):
     code = "unsupported_media_type"
+
+
+class NotAcceptable(InvalidInput):
+    code = "not_acceptable"
 
 
 class ShapeMismatch(InvalidInput):

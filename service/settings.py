@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MISFIT_"
 BUNDLES = Path(__file__).parent / "bundles"
 MIB = 1024 * 1024
+# What a browser sends as Origin (RFC 6454): no path, and the host in ASCII.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +55,35 @@ class Settings(BaseSettings):
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="the port that gRPC listens on; 0 turns gRPC off")
     grpc_tls_cert: Path | None = Field(default=None, description="PEM file with gRPC's certificate chain: serve TLS")
     grpc_tls_key: Path | None = Field(default=None, description="PEM file with its private key")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="origins whose pages may call the service from a browser, with commas between; * is all"
+    )
     tokens_file: Path | None = Field(
         default=None, description="file with the SHA-256 of each bearer token that is let in, one on a line"
     )
     log_format: Literal["plain", "json"] = Field(default="plain", description="how lines of the log are written")
     tracing: bool = Field(default=False, description="export OpenTelemetry traces, to where OTEL_ variables say")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = [origin.strip().lower().removesuffix("/") for origin in value.split(",")]
+        # A browser leaves out the port that its scheme implies.
+        usual = {"https": ":443", "http": ":80"}
+        return tuple(each.removesuffix(usual.get(each.partition(":")[0], "/")) for each in origins if each)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin not in ("*", "null") and not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write scheme and host, and the port where it is not the usual one, as "
+                    "in https://app.example.com,http://localhost:8080, or * for every page"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _one_full_request_fits(self) -> Self:

@@ -155,6 +155,15 @@ def _parser() -> argparse.ArgumentParser:
     photographs_parser.add_argument("--out", type=Path, default=PHOTOGRAPHS, help=f"directory (default: {PHOTOGRAPHS})")
     photographs_parser.add_argument("--contexts", type=int, default=30, help="of every cell (default: 30)")
     photographs_parser.add_argument("--seed", type=int, default=1)
+
+    reach_parser = command("reach", benchmark_commands.reach, "measure how far normal photographs reach (calibration)")
+    reach_parser.add_argument(
+        "collections", type=Path, nargs="+", metavar="COLLECTION", help="a folder with a folder for each class"
+    )
+    reach_parser.add_argument("--out", type=Path, default=PHOTOGRAPHS, help=f"directory (default: {PHOTOGRAPHS})")
+    reach_parser.add_argument("--halves", type=int, default=4, help="times that each is divided (default: 4)")
+    reach_parser.add_argument("--contexts", type=int, default=20, help="of every size, for each half (default: 20)")
+    reach_parser.add_argument("--seed", type=int, default=1)
     return parser
 
 

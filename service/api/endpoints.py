@@ -20,11 +20,14 @@ from service.api.options import (
     Options,
     SampleOptions,
     ScoreOptions,
+    ScoreSheetOptions,
     TraverseOptions,
 )
 from service.api.schemas import Description, EncodeResponse, FitResponse, PicturesResponse, ScoreResponse
 
 Input = Literal["images", "latents", "nothing"]
+# What an HTTP answer can be beside JSON: one contact sheet, a zip of files, a table with a row for each image.
+Form = Literal["sheet", "files", "table"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Endpoint:
     answer    the model of its JSON answer
     options   of an endpoint that takes images; the others have none
     takes     what a request brings
+    forms     what an answer over HTTP can be beside JSON
     """
 
     name: str
@@ -43,11 +47,7 @@ class Endpoint:
     answer: type[BaseModel]
     options: type[Options] | None = None
     takes: Input = "images"
-
-    @property
-    def has_pictures(self) -> bool:
-        """Return whether the answer can also be a contact sheet or a zip of pictures."""
-        return self.answer is PicturesResponse or self.options is ExplainOptions
+    forms: tuple[Form, ...] = ()
 
     @property
     def grpc_name(self) -> str:
@@ -61,7 +61,13 @@ class Endpoint:
             raise TypeError(f"/{self.name} takes {self.takes}, not images: it has no options.")
         return self.options
 
+    @property
+    def http_options(self) -> type[Options]:
+        """Return the options over HTTP: those of `image_options`, and what the sheet of /score needs to know."""
+        return ScoreSheetOptions if self.options is ScoreOptions else self.image_options
 
+
+PICTURES: tuple[Form, ...] = ("sheet", "files")
 ENDPOINTS: dict[str, Endpoint] = {
     endpoint.name: endpoint
     for endpoint in (
@@ -70,20 +76,40 @@ ENDPOINTS: dict[str, Endpoint] = {
             "Score every image by how far it lies from the others, or from a reference set.",
             ScoreResponse,
             ScoreOptions,
+            forms=("sheet", "table"),
         ),
-        Endpoint("explain", "Score every image, and say why.", ScoreResponse, ExplainOptions),
+        Endpoint(
+            "explain",
+            "Score every image, and say why.",
+            ScoreResponse,
+            ExplainOptions,
+            forms=("sheet", "files", "table"),
+        ),
         Endpoint("fit", "The context that the images make, merged with those sent along.", FitResponse, FitOptions),
-        Endpoint("edit", "What the images would look like if they belonged.", PicturesResponse, EditOptions),
+        Endpoint(
+            "edit",
+            "What the images would look like if they belonged.",
+            PicturesResponse,
+            EditOptions,
+            forms=PICTURES,
+        ),
         Endpoint(
             "traverse",
             "Pictures along every live latent, the named ones or a plane of two.",
             PicturesResponse,
             TraverseOptions,
+            forms=PICTURES,
         ),
-        Endpoint("interpolate", "Pictures on the way between two images.", PicturesResponse, InterpolateOptions),
-        Endpoint("sample", "New pictures that belong to the context.", PicturesResponse, SampleOptions),
+        Endpoint(
+            "interpolate",
+            "Pictures on the way between two images.",
+            PicturesResponse,
+            InterpolateOptions,
+            forms=PICTURES,
+        ),
+        Endpoint("sample", "New pictures that belong to the context.", PicturesResponse, SampleOptions, forms=PICTURES),
         Endpoint("encode", "The latents of every image.", EncodeResponse, EncodeOptions),
-        Endpoint("decode", "The pictures of latents.", PicturesResponse, takes="latents"),
+        Endpoint("decode", "The pictures of latents.", PicturesResponse, takes="latents", forms=PICTURES),
         Endpoint(
             "describe",
             "The model, its latents, the limits, and where the networks run.",

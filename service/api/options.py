@@ -16,6 +16,8 @@ from service.images.spec import Pages, RangeChoice, Resize
 MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000
 # The most neighbours that an answer names of each image.
 MOST_NEAREST = 10
+# Images on one page of the contact sheet of /score.
+SHEET_IMAGES = 200
 # What an endpoint can do without images: nothing; whatever a context allows.
 ImagesNeeded = Literal["always", "unless context"]
 
@@ -101,7 +103,8 @@ class ScoringOptions(FitOptions):
 
     @model_validator(mode="after")
     def _one_rule_flags(self) -> Self:
-        if self.fdr is not None and "threshold" in self.model_fields_set:
+        # A client may send every default along with what its user has set.
+        if self.fdr is not None and self.threshold != type(self).model_fields["threshold"].default:
             raise ValueError("threshold and fdr are two rules for flagging: give one of them")
         return self
 
@@ -116,6 +119,11 @@ class ComparingOptions(ScoringOptions):
         default="off", description='"groups" lists the sets of images that the encoder cannot tell apart'
     )
 
+    @property
+    def has_reasons(self) -> bool:
+        """Return whether the answer gives reasons."""
+        return True
+
 
 class ScoreOptions(ComparingOptions):
     """How to score; every option may be left out."""
@@ -124,6 +132,20 @@ class ScoreOptions(ComparingOptions):
         default="none", description="which latents each score is shared out to: none, the `top` ones, or all"
     )
     top: int = Field(default=3, ge=1, description="how many latents count as top")
+
+    @property
+    def has_reasons(self) -> bool:
+        return self.attributions != "none"
+
+
+class ScoreSheetOptions(ScoreOptions):
+    """How to score over HTTP, where the answer can be a contact sheet."""
+
+    page: int = Field(
+        default=1,
+        ge=1,
+        description=f"of the contact sheet (Accept: image/png): which {SHEET_IMAGES} images, the most outlying first",
+    )
 
 
 class ExplainOptions(ComparingOptions):

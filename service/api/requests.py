@@ -115,7 +115,7 @@ class RequestBuilder:
         if self.reference == []:
             raise no_images("reference images")
         options = read_options(self.options, options_type)
-        if self.contexts and (self.reference is not None or "estimator" in options.model_fields_set):
+        if self.contexts and (self.reference is not None or getattr(options, "estimator", None) is not None):
             second_source = "a reference set" if self.reference is not None else "an estimator"
             raise InvalidOption(
                 f"Given both a context and {second_source}: what is normal is then said twice.",

@@ -15,7 +15,8 @@ from service.hosting.path_allowlist import PathAllowlist
 from service.hosting.private_names import private_names, require, require_in_code
 from service.settings import Settings
 from service.telemetry import logs, tracing
-from service.transports.http import openapi
+from service.transports.http import openapi, static_pages
+from service.transports.http.cors import Cors
 
 with private_names(__name__):
     from _bentoml_impl.server.app import ServiceAppFactory
@@ -69,7 +70,7 @@ class Worker(bentoml.Service[Any]):
 
 
 class Api(Worker):
-    """The HTTP service. It has misfit's OpenAPI document, and refuses paths that do not exist."""
+    """The HTTP service. It has misfit's OpenAPI document and pages, and refuses paths that do not exist."""
 
     @property
     def openapi_spec(self) -> SimpleNamespace:
@@ -77,7 +78,11 @@ class Api(Worker):
         return SimpleNamespace(asdict=openapi.document)
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        return PathAllowlist(factory())
+        server = factory()
+        server.router.routes[:0] = static_pages.ROUTES  # in front of BentoML's own page at /
+        app = PathAllowlist(server)
+        origins = Settings().cors_origins
+        return Cors(app, origins) if origins else app
 
 
 class Batching(Worker):

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from math import ceil
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from service.images.captions import INK, LINE_HEIGHT, load_font, wrap
 from service.images.png import encode_png
 from service.images.spec import Uint8Array
 
-INK = (40, 40, 40)
 # Small images are enlarged by a whole factor to about SHOWN_SIDE, unless the sheet would have more than MOST_PIXELS:
 # viewers are slow to open larger ones.
 SHOWN_SIDE, MOST_PIXELS = 128, 16_000_000
-GAP, MARGIN, FONT_SIZE, LINE_HEIGHT = 6, 10, 13, 16
-ROW_CAPTION_WIDTH, LONGEST_CAPTION, COLUMN_CAPTION_LINES = 150, 200, 3
+GAP, MARGIN = 6, 10
+ROW_CAPTION_WIDTH, COLUMN_CAPTION_LINES = 150, 3
+NOTE_WIDTH, NOTE_LINES = 480, 12
+WHITE = 255
 
 
 def contact_sheet(
@@ -34,6 +34,21 @@ def sheet_png(
     return encode_png(_sheet(rows, row_captions, column_captions))
 
 
+def note_png(text: str) -> bytes:
+    """Return a sheet without images, as a PNG file: it says in words why there are none."""
+    lines = wrap(text, font := load_font(), NOTE_WIDTH, NOTE_LINES)
+    size = NOTE_WIDTH + 2 * MARGIN, LINE_HEIGHT * len(lines) + 2 * MARGIN
+    sheet = Image.new("RGB", size, "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(sheet).text((MARGIN, MARGIN + number * LINE_HEIGHT), line, INK, font)
+    return encode_png(sheet)
+
+
+def count_rows(columns: int, height: int, width: int) -> int:
+    """Return how many rows of so many images, each (height, width), a sheet of about MOST_PIXELS has; at least one."""
+    return max(1, MOST_PIXELS // (columns * (height + GAP) * (width + GAP)))
+
+
 def _sheet(rows: Sequence[Uint8Array], row_captions: Sequence[str], column_captions: Sequence[str]) -> Image.Image:
     """Return all images on one white sheet.
 
@@ -46,9 +61,9 @@ def _sheet(rows: Sequence[Uint8Array], row_captions: Sequence[str], column_capti
     while scale > 1 and len(rows) * height * columns * width * scale**2 > MOST_PIXELS:
         scale -= 1
     height, width = height * scale, width * scale
-    font = ImageFont.load_default(FONT_SIZE)
-    row_lines = [_wrap(caption, font, ROW_CAPTION_WIDTH, max(height // LINE_HEIGHT, 1)) for caption in row_captions]
-    column_lines = [_wrap(caption, font, width, COLUMN_CAPTION_LINES) for caption in column_captions]
+    font = load_font()
+    row_lines = [wrap(caption, font, ROW_CAPTION_WIDTH, max(height // LINE_HEIGHT, 1)) for caption in row_captions]
+    column_lines = [wrap(caption, font, width, COLUMN_CAPTION_LINES) for caption in column_captions]
     left, top = MARGIN, MARGIN
     if row_lines:
         left += GAP + int(max(font.getlength(line) for lines in row_lines for line in lines))
@@ -72,28 +87,3 @@ def _sheet(rows: Sequence[Uint8Array], row_captions: Sequence[str], column_capti
             tile = np.broadcast_to(image, (*image.shape[:2], 3)).repeat(scale, axis=0).repeat(scale, axis=1)
             sheet.paste(Image.fromarray(tile), (x, y))
     return sheet
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most_lines: int) -> list[str]:
-    """Return `text` as 1 to `most_lines` lines, each at most `width` pixels wide."""
-    # A caption may be a client's id: it has any length, and may hold characters that no font draws.
-    readable = "".join(letter if letter.isprintable() else " " for letter in text[:LONGEST_CAPTION])
-    lines = [""]
-    for word in readable.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > most_lines:
-        lines = [*lines[: most_lines - 1], " ".join(lines[most_lines - 1 :])]
-    return [_shorten(line, font, width) for line in lines]
-
-
-def _shorten(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Return `line`, cut off with an ellipsis where it is wider than `width` pixels."""
-    if font.getlength(line) <= width:
-        return line
-    lengths = range(1, len(line))
-    length = bisect_right(lengths, width, key=lambda cut: ceil(font.getlength(f"{line[:cut]}…")))
-    return f"{line[:length]}…"

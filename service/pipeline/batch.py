@@ -25,11 +25,13 @@ class NearestImages:
     ids                of all images of the request
     positions  (k, m)  in the request
     distances  (k, m)  in population units
+    shown              how many of them each item shows; where it is 0, only flagged images have any
     """
 
     ids: Sequence[str]
     positions: IndexArray
     distances: Float64Array
+    shown: int
 
 
 Record = TypeVar("Record", OodCheck, Scores, NearestImages)

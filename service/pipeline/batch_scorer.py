@@ -18,10 +18,13 @@ from service.core.detect.context import Context
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.standardize import PopulationUnits
 from service.core.explain.nearest import find_duplicates, find_nearest
+from service.core.explain.reasons import NEAREST_NAMED
+from service.core.latent import CONTENT
 from service.core.types import IndexArray
 from service.errors import InvalidInput
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.properties import FILE_PROPERTIES
 from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.pipeline import responses
@@ -29,6 +32,7 @@ from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_inference import ChunkedInference
 from service.pipeline.hooks import Hooks
 
+FILE_FACTORS = frozenset(each.name for each in FILE_PROPERTIES)
 # Bytes of pixels that are kept until it is known which images are to be shown; of more bytes, those are decoded again.
 MOST_KEPT = 16 * 1024 * 1024
 
@@ -128,16 +132,25 @@ class BatchScorer:
         return await self.inference.read_pixels(uploads, request.options.resize, budget, request.reading)
 
     def _compare_images(self, batch: Batch, options: ComparingOptions) -> Batch:
-        """Return the batch with the nearest images and the duplicates that `options` ask for."""
-        if not options.nearest and options.duplicates == "off":
-            return batch
+        """Return the batch with the nearest images and the duplicates that `options`, or its reasons, ask for."""
         units = PopulationUnits.of(self.bundle.population)
-        points, positions = units.points(batch.images.latents), np.array(batch.images.positions, dtype=np.intp)
-        if options.nearest:
-            rows, distances = find_nearest(points, options.nearest)
-            batch = replace(batch, nearest=NearestImages(batch.images.ids, positions[rows], distances))
+        factors = [self.bundle.manifest.latents[index].factor for index in units.live]
+        named = NEAREST_NAMED if options.has_reasons and batch.context.source == "batch" and CONTENT in factors else 0
+        if not options.nearest and not named and options.duplicates == "off":
+            return batch
+        # The same picture in a larger file is still the same picture.
+        axes = np.array([factor not in FILE_FACTORS for factor in factors], dtype=bool)
+        points = units.points(batch.images.latents)[:, axes]
+        positions = np.array(batch.images.positions, dtype=np.intp)
+        if count := max(options.nearest, named):
+            rows = np.arange(len(points)) if options.nearest else np.flatnonzero(batch.require_scores().is_outlier)
+            neighbours, found = find_nearest(points, count, rows)
+            shape = len(points), found.shape[1]
+            nearest, distances = np.zeros(shape, dtype=np.intp), np.zeros(shape)
+            nearest[rows], distances[rows] = positions[neighbours], found
+            batch = replace(batch, nearest=NearestImages(batch.images.ids, nearest, distances, options.nearest))
         if options.duplicates == "groups":
-            sets = find_duplicates(points, noise_floor(batch.context.posterior_variance, units))
+            sets = find_duplicates(points, noise_floor(batch.context.posterior_variance, units)[axes])
             batch = replace(batch, duplicates=tuple(positions[members] for members in sets))
         return batch
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import numpy as np
+
 from service.api.options import ScoringOptions
 from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
@@ -52,6 +54,13 @@ class Drawing:
             decoded = edit_result.keep_nearer(plan, decoded, rows, second, self.bundle)
         with self.hooks.stage("edit"):
             return await asyncio.to_thread(edit_result.build_result, plan, decoded, self.bundle)
+
+    def draw_nothing(self, plan: EditPlan) -> EditResult:
+        """Return the result of a plan without pictures."""
+        manifest = self.bundle.manifest
+        images = np.empty((0, *manifest.image.shape), dtype=np.uint8)
+        decoded = DecodedImages(plan.latents, images, np.empty((0, 2, manifest.latent_dim), dtype=np.float32))
+        return edit_result.build_result(plan, decoded, self.bundle)
 
     def require_decoder(self) -> None:
         """Raise InvalidInput where the model cannot draw."""

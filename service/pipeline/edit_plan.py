@@ -44,6 +44,7 @@ class EditPlan:
     row_captions, column_captions  of the contact sheet
     repaired    (k, L)  of counterfactuals, the latents that were changed so that the image fits
     exemplars   (k,)    ids of the images that are shown because the model cannot draw, or None
+    note                why there is nothing to draw, where k is 0
     """
 
     latents: Float64Array
@@ -59,6 +60,7 @@ class EditPlan:
     originals: Uint8Array | None = None
     repaired: BoolArray | None = None
     exemplars: Sequence[str] | None = None
+    note: str = ""
 
 
 def check_count(count: int, bundle: Bundle) -> None:
@@ -72,9 +74,9 @@ def check_count(count: int, bundle: Bundle) -> None:
 
 
 def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
-    """Plan the edit of the images that the options name.
+    """Plan the edit of the images that the options name. There may be none: in a batch where nothing is flagged.
 
-    Raises InvalidOption where no image is to be edited, UnknownLatent, and what `latent_edits` raises.
+    Raises InvalidOption where there is no such image, UnknownLatent, and what `latent_edits` raises.
     """
     scores, context, latents = batch.require_scores(), batch.context, bundle.manifest.latents
     live = bundle.population.live_dims
@@ -85,11 +87,12 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
         rows = np.flatnonzero(scores.is_outlier)
     else:
         rows = np.array([_find_row(choice, batch) for choice in options.which], dtype=np.intp)
+    note = ""
     if len(rows) == 0:
-        raise InvalidOption(
-            f"None of the {len(positions)} images is flagged, so there is nothing to edit.",
-            'Name the images with which=all or which=["a.png", 3], or lower the threshold.',
-        )
+        none = f"None of the {len(positions)} images is flagged" if options.which == "flagged" else "No image is named"
+        note = f'{none}, so there is nothing to edit. Name images with which=all or which=["a.png", 3] to edit them.'
+        batch = batch.with_warning(note)
+        context = batch.context
     if len(rows) > (limit := most_pictures(bundle.manifest.image)):
         raise InvalidOption(
             f"{len(rows)} images are to be edited; at most {limit} are at a time.", "Name fewer in which."
@@ -126,6 +129,7 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
         context=context,
         errors=responses.errors_by_id(batch.images),
         repaired=None if repaired is None else repaired & np.isin(np.arange(len(latents)), live),
+        note=note,
     )
 
 

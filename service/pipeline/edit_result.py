@@ -54,8 +54,13 @@ class EditResult:
         return ChunkedResponse(self.response.model_copy(update={"pictures": []}), "pictures", records)
 
     def as_sheet(self) -> bytes:
-        """Return all pictures on one sheet, as PNG; an edited image stands to the right of its original."""
+        """Return all pictures on one sheet, as PNG; an edited image stands to the right of its original.
+
+        Without pictures the sheet says why there are none.
+        """
         plan = self.plan
+        if not len(self.images):
+            return contact_sheet.note_png(plan.note)
         tiles = self.images
         if plan.originals is not None:
             tiles = np.stack([plan.originals, self.images], axis=1).reshape(-1, *self.images.shape[1:])
@@ -67,7 +72,7 @@ class EditResult:
         return zip_writer.zip_pieces(self._iterate_files())
 
     def _iterate_files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
-        digits = len(str(len(self.images) - 1))
+        digits = len(str(max(len(self.images) - 1, 0)))
         for place, image in enumerate(self.images):
             name = f"{place:0{digits}}_{zip_writer.file_stem(self.plan.ids[place])}.png"
             yield name, iter([png.to_png(image)])

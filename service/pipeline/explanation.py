@@ -26,7 +26,7 @@ class Explanation:
     """The answer of /explain. Its m images `explained.mapped` get t heat maps each, drawn when they are asked for.
 
     pixels    (m, H, W, C)  those images
-    evidence  (m, t, h, w)  where in the image each of its top latents gets its deviation from a typical image
+    evidence  (m, t, h, w)  where in the image each map's latents get their deviation from
     """
 
     batch: Batch
@@ -51,7 +51,7 @@ class Explanation:
             return records
 
         sizes = self._estimate_sizes()
-        sizes[self.explained.mapped] += self.explained.top.shape[1] * record_sizes.heat_map(self.bundle)
+        sizes[self.explained.mapped] += self.explained.maps.shown.shape[1] * record_sizes.heat_map(self.bundle)
         return responses.build_chunked_score_response(self.batch, self.bundle, details, sizes)
 
     def without_maps(self) -> ChunkedResponse[ScoreResponse]:
@@ -63,20 +63,42 @@ class Explanation:
     def as_sheet(self) -> bytes:
         """Return one sheet as PNG: a row for each image with heat maps, the image first, the most outlying on top.
 
-        Raises InvalidOption where there is no heat map to show.
+        There is a column for each latent that is in the minimal set of any of these images. An image's row has the heat
+        maps of its own set, as far as they were drawn. Where there is no such image, the sheet says why.
         """
-        if not self.explained.top.size:
-            raise InvalidOption(
-                "No image gets a heat map, so there is no sheet to show.",
-                "Ask for heat_maps=all, or for JSON; of a bundle without saliency.onnx there are none.",
+        explained, maps = self.explained, self.explained.maps
+        if not len(explained.mapped):
+            return contact_sheet.note_png(self._say_why_nothing_is_shown())
+        columns = np.unique(maps.shown[maps.in_set])
+        height, width = self.pixels.shape[1:3]
+        count = contact_sheet.count_rows(len(columns) + 1, height, width)
+        rows, captions, rank = [], [], self.batch.require_scores().rank
+        for number, row in enumerate(explained.mapped[:count]):
+            tiles = np.full((len(columns) + 1, height, width, 3), contact_sheet.WHITE, dtype=np.uint8)
+            tiles[0] = self.pixels[number]
+            in_set, shown = maps.in_set[number], maps.shown[number]
+            if in_set.any():
+                drawn = heat_map.overlays(self.pixels[number], self.evidence[number, in_set])
+                tiles[1 + np.searchsorted(columns, shown[in_set])] = drawn
+            rows.append(tiles)
+            captions.append(f"{rank[row]}. {self._get_id(row)}: {explained.reasons[number]}")
+        if left_out := len(explained.mapped) - len(rows):
+            captions[-1] += f" ({left_out} more images are in the answers as JSON and as a zip)"
+        return contact_sheet.sheet_png(rows, captions, ("as sent", *(maps.names[place] for place in columns)))
+
+    def _say_why_nothing_is_shown(self) -> str:
+        scores = self.batch.require_scores()
+        if not scores.is_outlier.any():
+            return (
+                f"None of the {len(scores.rank)} images is flagged, so there is nothing to explain. "
+                "heat_maps=all shows where the model looks in every image."
             )
-        rows, captions = [], []
-        for number, row in enumerate(self.explained.mapped):
-            names, overlays = self._draw_maps(number)
-            rows.append(np.stack([np.broadcast_to(self.pixels[number], overlays.shape[1:]), *overlays]))
-            captions.append(f"{self._get_id(row)}: {', '.join(names)}")
-        columns = ("as sent", *(f"top {place + 1}" for place in range(len(rows[0]) - 1)))
-        return contact_sheet.sheet_png(rows, captions, columns)
+        flagged = int(scores.is_outlier.sum())
+        return (
+            f"{flagged} of the {len(scores.rank)} images {'is' if flagged == 1 else 'are'} flagged, and no heat map "
+            "was drawn: heat_maps is none, or this bundle has no saliency.onnx. POST /score with Accept: image/png "
+            "shows the images with their reasons."
+        )
 
     def as_zip(self) -> Iterator[bytes]:
         """Yield a zip: a PNG for each heat map, named by its image's rank and id and its latent, and answer.json."""
@@ -84,10 +106,11 @@ class Explanation:
 
     def _iterate_files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         places: dict[str, tuple[int, int]] = {}  # of two maps of one name, the last
-        for number, (row, dims) in enumerate(zip(self.explained.mapped, self.explained.top, strict=True)):
+        maps = self.explained.maps
+        for number, (row, shown) in enumerate(zip(self.explained.mapped, maps.shown, strict=True)):
             rank, image = self.batch.require_scores().rank[row], zip_writer.file_stem(self._get_id(row))
-            for place, dim in enumerate(dims):
-                name = zip_writer.file_stem(self.bundle.manifest.latents[dim].name)
+            for place, what in enumerate(shown):
+                name = zip_writer.file_stem(maps.names[what])
                 places[f"{rank:04}_{image}_{name}.png"] = number, place
         for name, (number, place) in places.items():
             (overlay,) = heat_map.overlays(self.pixels[number], self.evidence[number, place : place + 1])
@@ -95,10 +118,9 @@ class Explanation:
         yield "answer.json", self.without_maps().json(indent=2)
 
     def _draw_maps(self, number: int) -> tuple[list[str], Uint8Array]:
-        """Return the latents' names and the overlays (t, H, W, 3) of the image `explained.mapped[number]`."""
-        latents = self.bundle.manifest.latents
-        overlays = heat_map.overlays(self.pixels[number], self.evidence[number])
-        return [latents[dim].name for dim in self.explained.top[number]], overlays
+        """Return what the maps show and the overlays (t, H, W, 3) of the image `explained.mapped[number]`."""
+        maps, overlays = self.explained.maps, heat_map.overlays(self.pixels[number], self.evidence[number])
+        return [maps.names[what] for what in maps.shown[number]], overlays
 
     def _get_id(self, row: np.intp) -> str:
         return self.batch.images.ids[self.batch.positions[row]]
@@ -131,12 +153,3 @@ def warn_of_unmapped(batch: Batch, mapped: int) -> str | None:
         f"{flagged} images are flagged, more than get heat maps at a time: they are of the {mapped} most outlying. "
         "A smaller top leaves room for more images."
     )
-
-
-def compute_evidence(maps: NDArray[np.float32], top: NDArray[np.intp], signs: NDArray[np.float64]) -> Float64Array:
-    """Return where the latents `top` (k, t) get their deviation up (`signs` 1) or down (-1) from, (k, t, h, w).
-
-    maps  (k, L, h, w)  of the images, minus that of the typical one
-    """
-    top_maps = np.take_along_axis(maps, top[:, :, None, None], axis=1)
-    return np.maximum(top_maps * signs[:, :, None, None], 0)

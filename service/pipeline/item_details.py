@@ -5,7 +5,7 @@ Arrays over all images are computed at once, the records of some images only whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations_with_replacement
@@ -22,6 +22,7 @@ from service.core.types import BoolArray, Float64Array, IndexArray
 from service.pipeline import record_sizes
 from service.pipeline.batch import Batch
 from service.pipeline.chunked_response import EARLY_BYTES
+from service.pipeline.map_plan import MapPlan, plan_maps
 
 TERMS = ("shapley", "shapley_odds", "conditional_z", "marginal_z")
 
@@ -33,18 +34,18 @@ Details = Callable[[slice], list[Record]]  # the fields beside the scores, of so
 class ExplanationWithoutMaps:
     """An explanation whose heat maps are still to be drawn.
 
-    details         the fields beside the scores, of some of the usable images
-    record_bytes    of JSON, of one item
-    mapped  (m,)    rows of the usable images that get heat maps, the most outlying first
-    top     (m, t)  the latents whose maps are drawn
-    signs   (m, t)  whether each latent is too far up (1) or down (-1)
+    details             the fields beside the scores, of some of the usable images
+    record_bytes        of JSON, of one item
+    mapped        (m,)  rows of the usable images that get heat maps, the most outlying first
+    maps                of these images
+    reasons       (m,)  sentences
     """
 
     details: Details
     record_bytes: int
     mapped: IndexArray
-    top: IndexArray
-    signs: Float64Array
+    maps: MapPlan
+    reasons: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -121,22 +122,29 @@ def explain_without_maps(
                 record["interactions"] = interactions
         return records
 
-    top = explanations.order[mapped, : maps_of_image(options, bundle)]
-    signs = np.sign(np.take_along_axis(explanations.terms.marginal_z[mapped], top, axis=1))
+    maps = plan_maps(
+        explanations.order[mapped],
+        explanations.repaired[mapped],
+        np.sign(explanations.terms.marginal_z[mapped]),
+        attribution.gradients(batch.images.latents[mapped], batch.context, bundle.population),
+        latents,
+        maps_of_image(options, bundle),
+    )
+    mapped_reasons = [_get_reason(batch, explanations, row, bundle) for row in mapped.tolist()]
+    drawn = mapped, maps, mapped_reasons
     record_bytes = record_sizes.explained_item(options, bundle)
     if record_bytes * len(explanations.reasons) <= EARLY_BYTES:
         # Make the records now, while the networks work on the heat maps.
         early_records = details(slice(0, len(explanations.reasons)))
         return ExplanationWithoutMaps(
-            lambda rows: [record.copy() for record in early_records[rows]], record_bytes, mapped, top, signs
+            lambda rows: [record.copy() for record in early_records[rows]], record_bytes, *drawn
         )
-    return ExplanationWithoutMaps(details, record_bytes, mapped, top, signs)
+    return ExplanationWithoutMaps(details, record_bytes, *drawn)
 
 
 def _explain(batch: Batch, bundle: Bundle) -> _Explanations:
     latents, context, population = batch.images.latents, batch.context, bundle.population
     scores = batch.require_scores()
-    is_outlier = scores.is_outlier
     terms = attribution.attribute(latents, context, population)
     # Only `leave_one_out` measures from other moments than the context's: in the same proportions (Sherman-Morrison).
     own_distances = terms.shapley.sum(axis=1)
@@ -144,13 +152,46 @@ def _explain(batch: Batch, bundle: Bundle) -> _Explanations:
         scores.mahalanobis_squared, own_distances, out=np.ones_like(own_distances), where=own_distances > 0
     )
     terms = replace(terms, shapley=terms.shapley * scale[:, None])
+    repaired, sentences = _find_reasons(batch, np.arange(len(latents)), bundle)
+    return _Explanations(terms, attribution.order(terms, context), repaired, scale, sentences)
+
+
+def _get_reason(batch: Batch, explanations: _Explanations, row: int, bundle: Bundle) -> str:
+    """Return why the usable image `row` was scored as it was."""
+    (record,) = _describe_check(batch, bundle, slice(row, row + 1))
+    return str(record.get("reason", explanations.reasons[row]))
+
+
+def find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> list[str]:
+    """Return why the usable images in `rows` (k,) were scored as they were, a sentence for each."""
+    _, sentences = _find_reasons(batch, rows, bundle)
+    checked = [_describe_check(batch, bundle, slice(row, row + 1))[0] for row in rows.tolist()]
+    return [record.get("reason", sentence) for record, sentence in zip(checked, sentences, strict=True)]
+
+
+def _find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> tuple[BoolArray, list[str]]:
+    """Return the minimal sets (k, L) of the usable images in `rows` (k,), and what they say; foreign ones alike."""
+    latents, context, population = batch.images.latents[rows], batch.context, bundle.population
+    is_outlier = batch.require_scores().is_outlier[rows]
     # What is not flagged needs no repair.
-    repaired = np.zeros(terms.shapley.shape, dtype=bool)
-    deviations = np.zeros(terms.shapley.shape)
+    repaired = np.zeros((len(rows), latents.shape[2]), dtype=bool)
+    deviations = np.zeros(repaired.shape)
     repaired[is_outlier] = minimal_sets.minimal_sets(latents[is_outlier], context, population)
     deviations[is_outlier] = minimal_sets.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
-    sentences = reasons.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context)
-    return _Explanations(terms, attribution.order(terms, context), repaired, scale, sentences)
+    nearest = _name_nearest(batch, rows)
+    return repaired, reasons.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context, nearest)
+
+
+def _name_nearest(batch: Batch, rows: IndexArray) -> dict[int, list[str]]:
+    """Return the ids of the images that are most like each flagged one of `rows` (k,), by its place among these.
+
+    Only where a batch is its own context: else those nearest may be others that do not belong to the context.
+    """
+    nearest, is_outlier = batch.nearest, batch.require_scores().is_outlier
+    if nearest is None or batch.context.source != "batch":
+        return {}
+    positions = nearest.positions[rows, : reasons.NEAREST_NAMED].tolist()
+    return {place: [nearest.ids[at] for at in positions[place]] for place in np.flatnonzero(is_outlier[rows]).tolist()}
 
 
 def _build_attributions(

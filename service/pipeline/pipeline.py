@@ -23,6 +23,7 @@ from service.api.options import (
     InterpolateOptions,
     SampleOptions,
     ScoreOptions,
+    ScoreSheetOptions,
     ScoringOptions,
     TraverseOptions,
 )
@@ -35,7 +36,7 @@ from service.decoding.pool import Decoder, LocalDecoder
 from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
-from service.pipeline import edit_plan, explanation, item_details, responses
+from service.pipeline import edit_plan, explanation, item_details, map_plan, responses, score_sheet
 from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.batch_scorer import BatchScorer, refuse_if_none_is_usable
 from service.pipeline.chunked_inference import ChunkedInference
@@ -45,6 +46,7 @@ from service.pipeline.edit_result import EditResult
 from service.pipeline.explanation import Explanation
 from service.pipeline.hooks import Hooks
 from service.pipeline.item_details import ExplanationWithoutMaps
+from service.pipeline.score_sheet import ScoreSheet
 from service.settings import Settings
 
 # Images in one part of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
@@ -76,6 +78,20 @@ class Pipeline:
         batch = await self._scorer.score_request(request)
         with self.hooks.stage("serialise"):
             return await asyncio.to_thread(responses.build_score_response, batch, request.options, self.bundle)
+
+    async def score_sheet(self, request: ImagesRequest[ScoreSheetOptions]) -> ScoreSheet:
+        """Score every image of the request, and show a page of them by rank.
+
+        Raises InvalidOption where there is no such page, and what `score` raises.
+        """
+        # The sheet has reasons, whatever else is asked for.
+        options = request.options.model_copy(update={"attributions": "top"})
+        batch = await self._scorer.score_request(replace(request, options=options), keep_pixels=True)
+        rows = score_sheet.select_page(batch, request.options.page)
+        pixels = await self._scorer.get_pixels(request, batch, rows)
+        with self.hooks.stage("explain"):
+            reasons = await asyncio.to_thread(item_details.find_reasons, batch, rows, self.bundle)
+        return ScoreSheet(batch, rows, pixels, reasons, request.options.page)
 
     async def score_stream(self, chunks: AsyncIterable[ImagesRequest[ScoreOptions]]) -> AsyncIterator[ScoreResponse]:
         """Score one batch that comes in chunks; answer in parts, once the last chunk has come.
@@ -130,22 +146,26 @@ class Pipeline:
         mapped: IndexArray,
         explaining: asyncio.Task[ExplanationWithoutMaps],
     ) -> tuple[Uint8Array, Float64Array]:
-        """Return the images (m, H, W, C) in the rows `mapped` (m,), and the evidence (m, t, h, w) of their top latents.
+        """Return the images (m, H, W, C) in the rows `mapped` (m,), and the evidence (m, t, h, w) of their maps.
 
-        Of every image's maps only those of its top latents are kept.
+        Of every image's maps only those that are shown are kept.
         """
         if len(mapped) == 0:
             return batch.images.pixels[:0], np.empty(0)
-        pixels, typical = (
-            await self._scorer.get_pixels(request, batch, mapped),
-            await self._get_typical_image(request, batch),
-        )
-        typical_maps, parts, start = None, [], 0
-        async for maps in self._inference.saliency(np.concatenate([typical, pixels])):
-            if typical_maps is None:
+        pixels = await self._scorer.get_pixels(request, batch, mapped)
+        images, typical_maps = pixels, None
+        if self.bundle.projection is None:
+            images = np.concatenate([await self._get_typical_image(request, batch), pixels])
+        parts: list[Float64Array] = []
+        start = 0
+        async for maps in self._inference.saliency(images):
+            if self.bundle.projection is not None:
+                # The maps of a latent add up to it: in the middle of the context each place has the same share.
+                typical_maps = batch.context.location[:, None, None] / np.prod(maps.shape[2:])
+            elif typical_maps is None:
                 typical_maps, maps = maps[0], maps[1:]
             explained, rows = await explaining, slice(start, start + len(maps))
-            parts.append(explanation.compute_evidence(maps - typical_maps, explained.top[rows], explained.signs[rows]))
+            parts.append(map_plan.compute_evidence(maps - typical_maps, explained.maps.weights[rows]))
             start += len(maps)
         return pixels, np.concatenate(parts)
 
@@ -183,6 +203,8 @@ class Pipeline:
         batch = await self._scorer.score_request(request, keep_pixels=True)
         with self.hooks.stage("edit"):
             plan = await asyncio.to_thread(edit_plan.plan_edit, batch, request.options, self.bundle)
+        if not plan.sources:
+            return self._drawing.draw_nothing(plan)
         originals = await self._scorer.get_pixels(request, batch, np.searchsorted(batch.positions, plan.sources))
         return await self._drawing.draw_or_choose(replace(plan, originals=originals), request, batch)
 

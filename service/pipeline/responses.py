@@ -55,14 +55,14 @@ def build_chunked_score_response(
     positions = np.array(images.positions, dtype=np.intp)
     item_bytes = record_sizes.failed_items(images.ids)
     item_bytes[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
-    if batch.nearest is not None:
-        item_bytes[positions] += record_sizes.longest_texts(batch.nearest.ids)[batch.nearest.positions].sum(axis=1)
+    if batch.nearest is not None:  # in the item, and in its reason
+        item_bytes[positions] += 2 * record_sizes.longest_texts(batch.nearest.ids)[batch.nearest.positions].sum(axis=1)
 
     def records() -> Iterator[list[ScoredItem]]:
         for places in cut(item_bytes):
             rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
             fields = details(rows)
-            if batch.nearest is not None:
+            if batch.nearest is not None and batch.nearest.shown:
                 for record, neighbours in zip(fields, _build_neighbours(batch.nearest, rows), strict=True):
                     record["nearest"] = neighbours
             yield SCORED_ITEMS.validate_python(_build_items(images, scores, places, rows, fields))
@@ -149,7 +149,11 @@ def _build_neighbours(nearest: NearestImages, rows: slice) -> list[list[Record]]
             {"id": nearest.ids[position], "index": position, "distance": distance}
             for position, distance in zip(positions, distances, strict=True)
         ]
-        for positions, distances in zip(nearest.positions[rows].tolist(), nearest.distances[rows].tolist(), strict=True)
+        for positions, distances in zip(
+            nearest.positions[rows, : nearest.shown].tolist(),
+            nearest.distances[rows, : nearest.shown].tolist(),
+            strict=True,
+        )
     ]
 
 

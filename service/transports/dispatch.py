@@ -15,6 +15,7 @@ from service.api.requests import ImagesRequest
 from service.core.types import Float64Array
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.pipeline import Pipeline
+from service.pipeline.score_sheet import ScoreSheet
 from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint
@@ -37,7 +38,7 @@ class PictureAnswer(Protocol):
     def as_zip(self) -> Iterator[bytes]: ...
 
 
-Answer = BaseModel | ChunkedResponse[BaseModel] | PictureAnswer
+Answer = BaseModel | ChunkedResponse[BaseModel] | PictureAnswer | ScoreSheet
 
 
 async def _finish(work: Coroutine[Any, Any, T]) -> T:
@@ -83,7 +84,10 @@ class Dispatcher:
         ticket.take_images(count)
         work_bytes = memory_footprint.of(request, self.pipeline.bundle, form)
         ticket.take_work(work_bytes)
-        answer: Answer = await wait(getattr(self.pipeline, endpoint.name)(request))
+        # A sheet of scores shows pixels, which scores alone have no use for.
+        is_score_sheet = endpoint.name == "score" and form == "sheet"
+        use_case = getattr(self.pipeline, "score_sheet" if is_score_sheet else endpoint.name)
+        answer: Answer = await wait(use_case(request))
         ticket.keep(kept_bytes + work_bytes)
         return answer
 

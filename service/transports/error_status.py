@@ -18,6 +18,7 @@ STATUS: dict[type[errors.MisfitError], Status] = {
     errors.InvalidInput: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
     errors.UndecodableImage: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_ARGUMENT"),
     errors.UnsupportedMediaType: Status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT"),
+    errors.NotAcceptable: Status(HTTPStatus.NOT_ACCEPTABLE, "INVALID_ARGUMENT"),
     errors.ShapeMismatch: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_ARGUMENT"),
     errors.TooManyImages: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "INVALID_ARGUMENT"),
     errors.TooLarge: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from service.api.options import (
+    SHEET_IMAGES,
     ComparingOptions,
     EditOptions,
     ExplainOptions,
@@ -31,7 +32,7 @@ from service.core.detect.estimators import ESTIMATORS
 from service.core.explain import minimal_sets, nearest, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
 from service.core.types import Float64Array
-from service.images import contact_sheet
+from service.images import contact_sheet, ranked_sheet
 from service.images.decode import Upload
 from service.pipeline import record_sizes
 from service.pipeline.batch_scorer import MOST_KEPT
@@ -74,7 +75,7 @@ MESSAGE_COPIES = 3
 CONTEXT_VALUE = 100
 
 # How an answer is held: JSON in pieces, files one at a time, a contact sheet or a gRPC message whole.
-Form = Literal["pieces", "files", "sheet", "message"]
+Form = Literal["pieces", "files", "sheet", "message"]  # a table comes in pieces as well
 # Of the JSON in a zip, which is one file, deflated.
 DEFLATED = 0.5
 
@@ -91,7 +92,9 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
     manifest, options = bundle.manifest, request.options
     images = len(request.images) + len(request.reference or ())
     values, image, shown = manifest.latent_dim * 8, _image_bytes(bundle), pictures_of(request, bundle)
-    explains = isinstance(options, ExplainOptions | EditOptions)
+    is_score_sheet = form == "sheet" and isinstance(options, ScoreOptions)
+    shown = min(len(request.images), SHEET_IMAGES) if is_score_sheet else shown
+    explains = isinstance(options, ExplainOptions | EditOptions) or is_score_sheet
     explains |= isinstance(options, ScoreOptions) and options.attributions != "none"
     # What stays until the end.
     size = images * (UPLOAD + STATISTICS * values) + request.unpacked_bytes
@@ -102,7 +105,7 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
         size += options.nearest * _longest_id(request)
     if explains:
         size += len(request.images) * (REASONS * values + record_sizes.SENTENCE)
-    if isinstance(options, EditOptions) or (isinstance(options, ExplainOptions) and shown):
+    if isinstance(options, EditOptions) or is_score_sheet or (isinstance(options, ExplainOptions) and shown):
         size += 2 * image * images if image * images <= MOST_KEPT else 0
     if isinstance(options, ExplainOptions):
         size += PIECE_OBJECTS * min(images * record_sizes.explained_item(options, bundle), EARLY_BYTES)
@@ -116,7 +119,7 @@ def of_request(request: ImagesRequest[Any], bundle: Bundle, form: Form = "pieces
         min(images, ROWS_UNDER_WAY) * image * ROW_COPIES,
         _search(images, bundle) if estimator is not None and ESTIMATORS[estimator].compares_images else 0,
         _reasons(images, bundle) if explains else 0,
-        _answer(answer_bytes(request, bundle), shown, bundle, form),
+        _answer(answer_bytes(request, bundle), shown, bundle, form, options),
     )
 
 
@@ -176,9 +179,10 @@ def _longest_id(request: ImagesRequest[Any]) -> int:
 
 def _search(images: int, bundle: Bundle) -> int:
     """Return what the search for a density ratio's bandwidths takes: its pairs on every axis, for every bandwidth."""
-    searched = min(density_ratio.SEARCH_IMAGES + images // density_ratio.SEARCH_STEP, density_ratio.SEARCH_MOST, images)
+    axes = len(bundle.population.live_dims)
+    searched = min(density_ratio.count_searched(images, axes), images)
     pairs = searched * (3 * searched + 2 * density_ratio.SEARCH_SAMPLE)
-    return 4 * (density_ratio.DOUBLINGS + 1) * len(bundle.population.live_dims) * pairs
+    return 4 * (density_ratio.DOUBLINGS + 1) * axes * pairs
 
 
 def _reasons(images: int, bundle: Bundle) -> int:
@@ -195,17 +199,34 @@ def _reasons(images: int, bundle: Bundle) -> int:
     return max(shares, min(images, minimal_sets.ROWS_AT_ONCE) * (sets + neighbours // 2))
 
 
-def _answer(size: int, count: int, bundle: Bundle, form: Form) -> int:
+def _answer(size: int, count: int, bundle: Bundle, form: Form, options: Options | None = None) -> int:
     """Return what an answer of that many bytes, and with so many pictures, takes in that form."""
     if form == "message":
         return PIECE_OBJECTS * min(size, PIECE_BYTES) + MESSAGE_COPIES * size
     if form == "sheet":
         image = bundle.manifest.image
-        tiles = 2 * count  # each beside what it was
-        shown = tiles * (image.height + contact_sheet.GAP) * (image.width + contact_sheet.GAP)
-        sheet = SHEET_PIXEL_BYTES * min(tiles * SHEET_SIDE**2, max(shown, SHEET_PIXELS))
-        return sheet + TILE_COPIES * count * image.height * image.width * 3
+        tiles = count
+        if isinstance(options, ScoreOptions):
+            sheet = count * ranked_sheet.MOST_TILE_PIXELS
+        elif isinstance(options, ExplainOptions):
+            # A row has room for every latent, and there are only so many rows as a sheet has room for.
+            row = 1 + len(bundle.population.live_dims)
+            tiles = row * min(-(-count // maps_of_image(options, bundle)), _sheet_rows(row, bundle))
+            sheet = min(tiles * SHEET_SIDE**2, max(_sheet_pixels(row, bundle), SHEET_PIXELS))
+        else:
+            # Each picture stands beside what it was.
+            sheet = min(2 * count * SHEET_SIDE**2, max(_sheet_pixels(2 * count, bundle), SHEET_PIXELS))
+        return SHEET_PIXEL_BYTES * sheet + TILE_COPIES * tiles * image.height * image.width * 3
     return PIECE_OBJECTS * min(size, PIECE_BYTES) + (int(DEFLATED * size) if form == "files" else 0)
+
+
+def _sheet_pixels(tiles: int, bundle: Bundle) -> int:
+    image = bundle.manifest.image
+    return tiles * (image.height + contact_sheet.GAP) * (image.width + contact_sheet.GAP)
+
+
+def _sheet_rows(columns: int, bundle: Bundle) -> int:
+    return contact_sheet.count_rows(columns, bundle.manifest.image.height, bundle.manifest.image.width)
 
 
 def _image_bytes(bundle: Bundle) -> int:

@@ -2,7 +2,7 @@
 
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from service.api.options import ScoreOptions
+from service.api.options import ScoreSheetOptions
 from service.api.schemas import ScoredItem
 from service.transports.http import openapi
 from service.transports.http.body_parsers import MEDIA_TYPES
@@ -15,7 +15,7 @@ def test_the_document_is_valid():
 def test_every_media_type_and_option_is_published():
     score = openapi.document()["paths"]["/score"]["post"]
     assert set(score["requestBody"]["content"]) == set(MEDIA_TYPES)
-    assert {parameter["name"] for parameter in score["parameters"]} == set(ScoreOptions.model_fields)
+    assert {parameter["name"] for parameter in score["parameters"]} == set(ScoreSheetOptions.model_fields)
 
 
 def test_only_errors_and_what_was_not_asked_for_may_be_missing():

@@ -57,8 +57,24 @@ def test_what_does_not_belong_ranks_first_with_a_reason_and_neighbours(served, b
         assert len(item["nearest"]) == 3
         assert item["is_outlier"] or item["reason"] == "fits this batch"
     for item in first:
-        assert {each["id"] for each in item["nearest"]} & set(STRANGE)
+        neighbours = [each["id"] for each in item["nearest"]]
+        assert set(neighbours) & set(STRANGE)
+        assert item["reason"].startswith(
+            f"its content is unlike this batch: nearest are {neighbours[0]} and {neighbours[1]}"
+        )
         assert item["factors"][0]["factor"] == "content"
+
+
+def test_a_file_of_another_shape_says_so_and_has_the_same_neighbours(served, batch):
+    """The pixels are those of another photograph, squeezed: the service resizes both to the same."""
+    original = Image.open(io.BytesIO(batch["discs/006.png"]))
+    buffer = io.BytesIO()
+    original.resize((original.width * 8, original.height), Image.Resampling.NEAREST).save(buffer, "PNG")
+    answer = post(served, "/explain?nearest=1&attributions=top&top=2", zipped({**batch, "wide.png": buffer.getvalue()}))
+    items = {item["id"]: item for item in answer.json()["items"]}
+    assert {each["latent"] for each in items["wide.png"]["attributions"]} & {"aspect ratio", "pixel count"}
+    assert items["wide.png"]["nearest"][0]["id"] == "discs/006.png"
+    assert "aspect ratio is" in items["wide.png"]["reason"] or "pixel count is" in items["wide.png"]["reason"]
 
 
 def test_grpc_gives_the_same_scores(served, batch):
@@ -130,7 +146,7 @@ def test_what_would_be_drawn_is_shown_by_photographs(served, batch, path):
 
 
 def test_latents_alone_cannot_be_drawn(served):
-    answer = httpx.post(served.url + "/decode", json={"latents": [[0.0] * 20]}, timeout=60)
+    answer = httpx.post(served.url + "/decode", json={"latents": [[0.0] * 22]}, timeout=60)
     assert answer.status_code == 400
     assert "has no decoder" in answer.json()["error"]["message"]
 

@@ -53,3 +53,25 @@ def test_a_name_is_a_shipped_bundle_and_anything_else_a_path(tmp_path, monkeypat
     assert Settings(bundle="nowhere").bundle_directory.name == "nowhere"
     if (BUNDLES / "shapes3d").is_dir():
         assert Settings(bundle="shapes3d").bundle_directory == BUNDLES / "shapes3d"
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://a.example/, http://LOCALHOST:8080", ("https://a.example", "http://localhost:8080")),
+        ("https://a.example:443,http://b.example:80", ("https://a.example", "http://b.example")),
+        ("null,http://[::1]:80,chrome-extension://abc", ("null", "http://[::1]", "chrome-extension://abc")),
+    ],
+)
+def test_origins_are_those_that_a_browser_sends(monkeypatch, text, origins):
+    monkeypatch.setenv("MISFIT_CORS_ORIGINS", text)
+    assert Settings().cors_origins == origins
+
+
+@pytest.mark.parametrize("text", ["a.example", "https://a.example/path", "https://*.example", "https://a.example x"])
+def test_what_no_browser_sends_as_origin_is_refused(monkeypatch, text):
+    monkeypatch.setenv("MISFIT_CORS_ORIGINS", text)
+    with pytest.raises(ValidationError, match="is no origin: write scheme and host"):
+        Settings()

@@ -166,6 +166,22 @@ def photographs(options: argparse.Namespace) -> None:
     print((options.out / "README.md").read_text())
 
 
+def reach(options: argparse.Namespace) -> None:
+    """Measure how far normal photographs reach; write reach.json and reach.md."""
+    from train.benchmarks import reach
+
+    result = {
+        "seed": options.seed,
+        "command": command(),
+        "commit": commit(),
+        **reach.run(options.collections, options.halves, options.contexts, options.seed),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "reach.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "reach.md").write_text(reach.page(result))
+    print((options.out / "reach.md").read_text())
+
+
 def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:
     """Load the bundle at `directory` and open its networks."""
     from service.bundle import store

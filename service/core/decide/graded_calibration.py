@@ -48,10 +48,7 @@ def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_sc
     smallest_scale  the spread of scores that the encoder's noise may cause: differences below it mean nothing
     """
     compressed, population = _compress(scores), _compress(population)
-    median = float(np.median(compressed))
-    strangers = population[population > median]
-    typical = float(np.median(strangers)) if len(strangers) else median
-    way = max(typical - median, smallest_scale)
+    median, way, strangers = _find_way(compressed, population, smallest_scale)
     reach = np.concatenate([(strangers - median) / way * shrunk for shrunk in VOUCHED])
     counts = np.histogram(reach, bins=np.append(GRID - _STEP / 2, np.inf))[0]
     density = np.convolve(counts, _BUMP, "same")
@@ -71,6 +68,25 @@ def calibrate_graded(scores: Float64Array, population: Float64Array, smallest_sc
     usual = np.log(weights @ (1 - SHARES))
     share = float(weights @ SHARES)
     return Calibration(_expand(median + way * GRID), abnormal - usual - logit(share), share)
+
+
+def find_reaches(scores: Float64Array, population: Float64Array, smallest_scale: float) -> Float64Array:
+    """Return how far the scores (n,) of a context's images reach, (n,): what BEYOND is a table of."""
+    compressed = _compress(scores)
+    median, way, _ = _find_way(compressed, _compress(population), smallest_scale)
+    return (compressed - median) / way
+
+
+def _find_way(
+    scores: Float64Array, population: Float64Array, smallest_scale: float
+) -> tuple[float, float, Float64Array]:
+    """Return the median of compressed scores (n,), how far it is from there to the median of the strangers, and their
+    scores: those of the population (p,) above the batch's median.
+    """
+    median = float(np.median(scores))
+    strangers = population[population > median]
+    typical = float(np.median(strangers)) if len(strangers) else median
+    return median, max(typical - median, smallest_scale), strangers
 
 
 def _compress(scores: Float64Array) -> Float64Array:

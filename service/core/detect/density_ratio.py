@@ -39,6 +39,8 @@ NARROWEST, DOUBLINGS = 1.0, 4
 # The search for bandwidths sees 60 images and one in 40, up to a number whose pairs take some 25 MB on ten axes, and so
 # many of the population's.
 SEARCH_IMAGES, SEARCH_STEP, SEARCH_MOST, SEARCH_SAMPLE = 60, 40, 350, 400
+# However many axes there are, it takes at most so many bytes.
+SEARCH_BYTES = 160 * 2**20
 # A context keeps at most so many images to compare others with.
 MOST_IMAGES = 200
 # Nats of likelihood that a further axis must bring.
@@ -114,8 +116,7 @@ def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64
 
 def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Float64Array) -> Float64Array:
     """Choose a bandwidth for every axis (d,): infinite where an axis does not tell the points from the population."""
-    most = min(SEARCH_IMAGES + len(points) // SEARCH_STEP, SEARCH_MOST)
-    points = points[:: -(-len(points) // most)]
+    points = points[:: -(-len(points) // count_searched(*points.shape))]
     sample = sample[:: -(-len(sample) // SEARCH_SAMPLE)]
     n, d = points.shape
     near = _every_bandwidth(points, points, resolution).transpose(1, 2, 0, 3)  # (d, b, n, n)
@@ -139,6 +140,14 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
         there_so_far = there_so_far * there[:, axis * near.shape[1] + choice]
         free = np.delete(free, place)
     return bandwidth
+
+
+def count_searched(images: int, axes: int) -> int:
+    """Return how many of so many images on so many axes the search for bandwidths sees, at most."""
+    # n images take the bytes of n (n + 2 n + 2 SEARCH_SAMPLE) kernels: as they are computed, and as they are used.
+    kernels = SEARCH_BYTES // (4 * (DOUBLINGS + 1) * max(axes, 1))
+    fits = int((np.sqrt(SEARCH_SAMPLE**2 + 3 * kernels) - SEARCH_SAMPLE) / 3)
+    return min(SEARCH_IMAGES + images // SEARCH_STEP, SEARCH_MOST, fits)
 
 
 def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:

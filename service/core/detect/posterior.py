@@ -70,6 +70,15 @@ def ranking_scores(
 
 def calibrate_context(context: Context, points: Float64Array, units: PopulationUnits) -> Calibration:
     """Calibrate the scores of the points (n, d) that `context` was fitted to, n >= `calibration.FEWEST`, d >= 1."""
+    estimator = estimator_of(context)
+    method = calibrate_graded if units.population.graded and estimator.saturates else calibrate
+    return method(*scores_to_calibrate(context, points, units), estimator.smallest_scale)
+
+
+def scores_to_calibrate(
+    context: Context, points: Float64Array, units: PopulationUnits
+) -> tuple[Float64Array, Float64Array]:
+    """Return the scores (n,) of the points (n, d) that `context` was fitted to, and of some of the population (p,)."""
     estimator, population = estimator_of(context), units.draws(POPULATION_SCORES)
     everybody, nobody = np.ones(len(points), dtype=bool), np.zeros(len(population), dtype=bool)
     scores = ranking_scores(estimator, points, context, units, everybody)
@@ -78,8 +87,7 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
         # Other images will be scored, and lie further off than those that the moments were fitted to.
         lower = np.quantile(scores, LOWER_QUANTILE)
         scores = lower + (scores - lower) * (1 + points.shape[1] / len(points))
-    method = calibrate_graded if units.population.graded and estimator.saturates else calibrate
-    return method(scores, others, estimator.smallest_scale)
+    return scores, others
 
 
 def inside(latents: NDArray[np.floating], context: Context, population: Population) -> BoolArray:

@@ -82,6 +82,13 @@ def attribute(latents: NDArray[np.floating], context: Context, population: Popul
     )
 
 
+def gradients(latents: NDArray[np.floating], context: Context, population: Population) -> Float64Array:
+    """Return g = Omega delta (n, L): of the squared distance each latent's share is its deviation times g_k."""
+    units = PopulationUnits.of(population)
+    _, gradient, _ = departure(units.points(latents), Fit(*units.in_units(context)))
+    return _over_latents(gradient / units.unit, units)
+
+
 def order(attributions: Attributions, context: Context) -> IndexArray:
     """Return latent indices (n, L): the ones most to blame for the score first, the dead last, ties to the earlier."""
     # Against the population itself the odds are flat: only the distance is left to explain.

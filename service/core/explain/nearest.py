@@ -24,14 +24,16 @@ FIRST_NEIGHBOURS = 8
 ROWS_AT_ONCE = 1024
 
 
-def find_nearest(points: Float64Array, count: int) -> tuple[IndexArray, Float64Array]:
+def find_nearest(points: Float64Array, count: int, of: IndexArray | None = None) -> tuple[IndexArray, Float64Array]:
     """Return the nearest other points of points (n, d), and their distances: (n, m) each, m = min(count, n - 1).
 
-    Distances are Euclidean and rise along each row. Of points at equal distances the first ones come first.
+    With `of` (k,) only for those of the points, (k, m) each. Distances are Euclidean and rise along each row. Of points
+    at equal distances the first ones come first.
     """
     n, count = len(points), max(min(count, len(points) - 1), 0)
-    if count == 0:
-        return np.empty((n, 0), dtype=np.intp), np.empty((n, 0))
+    of = np.arange(n) if of is None else of
+    if count == 0 or len(of) == 0:
+        return np.empty((len(of), count), dtype=np.intp), np.empty((len(of), count))
     if points.shape[1] == 0:
         points = np.zeros((n, 1))
     distinct, place = _distinct(points)
@@ -39,27 +41,29 @@ def find_nearest(points: Float64Array, count: int) -> tuple[IndexArray, Float64A
     tree = KDTree(distinct)
     # The point itself, `count` others, and one more that tells whether the last of them is tied.
     searched = min(count + 2, len(distinct))
-    to_distinct, neighbours = tree.query(distinct, k=np.arange(1, searched + 1))
-    nearest, distances = np.empty((n, count), dtype=np.intp), np.empty((n, count))
-    for start in range(0, n, ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, n))
-        candidates = copies[neighbours[place[rows]]]
-        apart = np.broadcast_to(to_distinct[place[rows]][:, :, None], candidates.shape).reshape(len(rows), -1)
+    asked, query = np.unique(place[of], return_inverse=True)  # of several copies only one is looked up
+    to_distinct, neighbours = tree.query(distinct[asked], k=np.arange(1, searched + 1))
+    nearest, distances = np.empty((len(of), count), dtype=np.intp), np.empty((len(of), count))
+    for start in range(0, len(of), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        rows, found = of[part], query[part]
+        candidates = copies[neighbours[found]]
+        apart = np.broadcast_to(to_distinct[found][:, :, None], candidates.shape).reshape(len(rows), -1)
         candidates = candidates.reshape(len(rows), -1)
         apart = np.where((candidates == n) | (candidates == rows[:, None]), np.inf, apart)
         order = np.lexsort((candidates, apart), axis=-1)[:, :count]
-        nearest[rows] = np.take_along_axis(candidates, order, axis=1)
-        distances[rows] = np.take_along_axis(apart, order, axis=1)
+        nearest[part] = np.take_along_axis(candidates, order, axis=1)
+        distances[part] = np.take_along_axis(apart, order, axis=1)
     if searched < len(distinct):
         tied = to_distinct[:, -1] <= to_distinct[:, -2]
-        for row in np.flatnonzero(tied[place]):
+        for at in np.flatnonzero(tied[query]):
             # The tree took any of those that are tied: look at all of them.
-            radius = to_distinct[place[row], -1] * (1 + 1e-12)
+            row, radius = of[at], to_distinct[query[at], -1] * (1 + 1e-12)
             candidates = copies[tree.query_ball_point(points[row], radius)].ravel()
             candidates = candidates[(candidates < n) & (candidates != row)]
             apart = np.sqrt(np.square(points[candidates] - points[row]).sum(axis=1))
             order = np.lexsort((candidates, apart))[:count]
-            nearest[row], distances[row] = candidates[order], apart[order]
+            nearest[at], distances[at] = candidates[order], apart[order]
     return nearest, distances
 
 

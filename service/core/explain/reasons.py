@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from service.core.types import BoolArray, Float64Array, Source
 
 # A sentence names up to NAMED latents. Of several, none stands out where the largest deviation is below OUTSTANDING.
 NAMED, OUTSTANDING = 3, 2.0
+# Nearest images that a sentence names.
+NEAREST_NAMED = 2
 SOURCES: dict[Source, str] = {
     "batch": "this batch",
     "reference": "the reference",
@@ -20,15 +22,29 @@ SOURCES: dict[Source, str] = {
 
 
 def sentences(
-    repaired: BoolArray, deviations: Float64Array, flagged: BoolArray, latents: Sequence[Latent], context: Context
+    repaired: BoolArray,
+    deviations: Float64Array,
+    flagged: BoolArray,
+    latents: Sequence[Latent],
+    context: Context,
+    nearest: Mapping[int, Sequence[str]] | None = None,
 ) -> list[str]:
     """Return each image's reason, from its minimal set (n, L), its deviations (`repair_z`, (n, L)) and its flag
     (n,). Where latents are measured properties, what is off is said in their words.
+
+    nearest  by row, the ids of the images that are most like it, where they are to be named
     """
     if any(latent.unit is not None for latent in latents):
+        rows = zip(repaired, deviations, flagged.tolist(), strict=True)
         return [
-            describe(_measured(selected, z, latents), _content(selected, latents), flag, SOURCES[context.source])
-            for selected, z, flag in zip(repaired, deviations, flagged.tolist(), strict=True)
+            describe(
+                _measured(selected, z, latents),
+                _content(selected, latents),
+                flag,
+                SOURCES[context.source],
+                (nearest or {}).get(row, ()),
+            )
+            for row, (selected, z, flag) in enumerate(rows)
         ]
     names = [latent.name for latent in latents]
     live = sum(not latent.dead for latent in latents)
@@ -58,17 +74,26 @@ def sentence(off: dict[str, float], others: int, flagged: bool, context: str) ->
     return reason + {0: "", 1: "; its other dim fits"}.get(others, "; its other dims fit")
 
 
-def describe(measured: dict[str, float], content: list[str] | None, flagged: bool, context: str) -> str:
+def describe(
+    measured: dict[str, float],
+    content: list[str] | None,
+    flagged: bool,
+    context: str,
+    nearest: Sequence[str] = (),
+) -> str:
     """Return the reason of one photograph.
 
     `measured` maps properties to their sd above (or, negative, below) the context, furthest first. `content` is None
     unless what it shows is unlike the context; then it holds the content latents that have names of the owner's.
+    `nearest` are the ids of the images that are most like it.
     """
     if not flagged:
         return f"fits {context}"
     parts = []
     if content is not None:
         parts = [f"its content is unlike {context}" + (f" ({_listed(content)})" if content else "")]
+        if nearest:
+            parts[0] += f": nearest {'is' if len(nearest) == 1 else 'are'} {_listed(nearest)}"
     parts += [
         f"{name} is {_number(abs(z))} sd {'above' if z > 0 else 'below'} {context}"
         for name, z in [*measured.items()][:NAMED]

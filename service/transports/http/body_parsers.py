@@ -13,11 +13,12 @@ A multipart file may itself be an npy, a zip or a tar. Options may also stand in
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
+from service.api.option_merging import merge_options
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
     JSON_EXAMPLE,
@@ -47,7 +48,7 @@ MOST_QUERY_VALUES = 64 * 1024
 
 def parse_images(
     content_type: str,
-    query: Mapping[str, str],
+    query: Mapping[str, str | Sequence[str]],
     body: bytes,
     settings: Settings,
     options_type: type[OptionsT],
@@ -57,10 +58,7 @@ def parse_images(
     builder = RequestBuilder(settings, len(body))
     reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
     reader(builder, body, content_type)
-    options = _query_options(query)
-    if duplicates := options.keys() & builder.options.keys():
-        raise InvalidOption(f"Given both in the query and in the body: {', '.join(sorted(duplicates))}.")
-    builder.options |= options
+    builder.options = merge_options(builder.options, _query_options(query), options_type)
     return builder.build(options_type)
 
 
@@ -88,6 +86,8 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> Float64Arr
 def _read_multipart(builder: RequestBuilder, body: bytes, content_type: str) -> None:
     max_parts = builder.max_images + MOST_JSON_PARTS
     for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
+        if not part.content and not part.filename:
+            continue  # a browser sends a field that was left empty: it counts as absent
         if part.name == "options":
             builder.add_options(part.content)
         elif part.name == "context":
@@ -162,10 +162,12 @@ def _from_base64(text: str) -> bytes:
         ) from error
 
 
-def _query_options(query: Mapping[str, str]) -> dict[str, object]:
+def _query_options(query: Mapping[str, str | Sequence[str]]) -> dict[str, object]:
+    """Return the options of a query. A name that comes several times has a list, which is an error but for lists."""
     content: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
-    if "options" in query:
-        content |= read_object(read_json(query["options"].encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
+    texts = query.get("options", ())
+    for text in [texts] if isinstance(texts, str) else texts:
+        content |= read_object(read_json(text.encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
     return content
 
 

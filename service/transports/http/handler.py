@@ -4,35 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.endpoints import Endpoint
+from service.api.schemas import ScoreResponse
+from service.errors import NotAcceptable
+from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.explanation import Explanation
 from service.transports import memory_footprint
 from service.transports.admission import Ticket
 from service.transports.dispatch import Answer, Dispatcher, Parsed
 from service.transports.http.body_parsers import parse_images, parse_latents
 from service.transports.http.middleware import until_sent
+from service.transports.http.negotiation import CSV, PNG, ZIP, select_media_type
 from service.transports.http.request_body import read_body, while_connected
-from service.transports.http.responses import PNG, ZIP, respond, select_picture_type
+from service.transports.http.responses import build_error_response, respond
+from service.transports.http.score_table import ScoreTable
 
-FORMS: dict[str, memory_footprint.Form] = {PNG: "sheet", ZIP: "files"}
+# How a form is held while it is made. A table is made in pieces, as JSON is.
+HELD: dict[str, memory_footprint.Form] = {PNG: "sheet", ZIP: "files"}
 
 
 async def handle(request: Request, endpoint: Endpoint, dispatcher: Dispatcher) -> Response:
     """Return the response to a request of `endpoint`, or to the error in which it ends."""
+    try:
+        media_type = select_media_type(endpoint, ",".join(request.headers.getlist("accept")))
+    except NotAcceptable as error:
+        return build_error_response(error, request.scope)
     timeout_seconds = dispatcher.pipeline.settings.timeout_seconds
-    return await respond(request, _answer(request, endpoint, dispatcher), timeout_seconds, dispatcher.metrics)
+    work = _answer(request, endpoint, dispatcher, media_type)
+    return await respond(request, work, timeout_seconds, dispatcher.metrics, media_type)
 
 
-async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher) -> Answer:
+async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher, media_type: str) -> Answer | ScoreTable:
     if endpoint.takes == "nothing":
         return await dispatcher.describe()
     ticket = until_sent(request).enter_context(dispatcher.admission.ticket())
-    form = FORMS.get(select_picture_type(request.headers.get("accept", "")), "pieces")
+    form = HELD.get(media_type, "pieces")
     parse = await _make_parser(request, endpoint, dispatcher, ticket)
-    return await dispatcher.run(endpoint, parse, ticket, form, wait=partial(while_connected, request))
+    answer = await dispatcher.run(endpoint, parse, ticket, form, wait=partial(while_connected, request))
+    if media_type != CSV:
+        return answer
+    response = answer.without_maps() if isinstance(answer, Explanation) else answer
+    # Only endpoints that answer with an item for each image have a table among their forms.
+    scored = cast("ChunkedResponse[ScoreResponse]", response)
+    return ScoreTable(scored, [latent.name for latent in dispatcher.pipeline.bundle.manifest.latents])
 
 
 async def _make_parser(
@@ -44,4 +64,10 @@ async def _make_parser(
     ticket.take_work(memory_footprint.of_parsing(content_type, len(body)))
     if endpoint.takes == "latents":
         return partial(parse_latents, content_type, body, dispatcher.pipeline.bundle.manifest.latent_dim)
-    return partial(parse_images, content_type, request.query_params, body, settings, endpoint.image_options)
+    return partial(parse_images, content_type, read_query(request.query_params), body, settings, endpoint.http_options)
+
+
+def read_query(parameters: QueryParams) -> dict[str, str | list[str]]:
+    """Return the query's values by name: a text, or a list of texts where the name comes several times."""
+    values = {name: parameters.getlist(name) for name in parameters}
+    return {name: texts if len(texts) > 1 else texts[0] for name, texts in values.items()}

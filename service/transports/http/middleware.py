@@ -146,9 +146,16 @@ def build_metrics_unavailable(scope: Scope) -> Response:
 
 
 class ContentSecurityPolicy:
-    """Keeps BentoML's page about the API from loading a script that reports its visitors to a third party."""
+    """Has browsers load nothing from elsewhere, and run no script that stands in a page.
 
-    POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'")
+    Swagger UI shows pictures of answers as `blob:`, and writes styles into its page.
+    """
+
+    POLICY = (
+        b"content-security-policy",
+        b"default-src 'self' data:; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        b"frame-ancestors 'none'",
+    )
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,7 +1,8 @@
 """The OpenAPI 3.1 document of all that the service answers, published as /docs.json.
 
 BentoML derives one from the endpoints' types, but with a type "file" that OpenAPI does not know, its own error bodies,
-and one media type of the five.
+and one media type of the five. Clients are generated from this one (`make clients`): a generator takes the first media
+type of each body, and sends the defaults of parameters along.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.api.endpoints import ENDPOINTS, Endpoint
+from service.api.endpoints import ENDPOINTS, Endpoint, Form
 from service.api.options import Options
 from service.api.schemas import ErrorResponse, PortableContext
+from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.transports.error_status import STATUS
 from service.transports.http.body_parsers import MEDIA_TYPES
-from service.transports.http.responses import JSON, PNG, ZIP
+from service.transports.http.negotiation import CSV, JSON, PNG, ZIP
+from service.transports.http.openapi_examples import ANSWERS, ERROR, LATENTS
 
 Schema = dict[str, Any]
 
@@ -26,12 +29,21 @@ Schema = dict[str, Any]
 _REF = "#/components/schemas/{model}"
 _FILE: Schema = {"type": "string", "format": "binary"}
 _BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
-_PICTURE_FILES = {
-    PNG: {"schema": {**_FILE, "description": "all pictures on one sheet"}},
-    ZIP: {"schema": {**_FILE, "description": "a PNG for each picture, and answer.json"}},
+_FORMS: dict[Form, Schema] = {
+    "sheet": {PNG: {"schema": {**_FILE, "description": "all pictures on one sheet"}}},
+    "files": {ZIP: {"schema": {**_FILE, "description": "a PNG for each picture, and answer.json"}}},
+    "table": {CSV: {"schema": {"type": "string", "description": "a line for each image, under a line of names"}}},
 }
+_WIDTHS = {"number": "double", "integer": "int64"}
+_TAGS = {
+    "images": "Which images do not belong in their batch, and why.",
+    "pictures": "Pictures that the model draws: images repaired, latents varied.",
+    "model": "The model that is served.",
+    "operations": "Probes and metrics. They need no token.",
+}
+_TAG_OF = {"fit": "images", "encode": "model", "describe": "model"}
 _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-    *((endpoint.options, "validation") for endpoint in ENDPOINTS.values() if endpoint.options is not None),
+    *((endpoint.http_options, "validation") for endpoint in ENDPOINTS.values() if endpoint.options is not None),
     *((answer, "validation") for answer in dict.fromkeys(endpoint.answer for endpoint in ENDPOINTS.values())),
     (PortableContext, "validation"),
     (ErrorResponse, "validation"),
@@ -41,22 +53,59 @@ _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
 def document() -> Schema:
     """Return the OpenAPI document."""
     _, schemas = models_json_schema(_MODELS, ref_template=_REF)
-    return {
+    document: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "misfit",
             "version": version("misfit"),
             "description": "Finds the images that do not belong in their batch, says why, and shows them mended.",
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "."}],
+        "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
+        # A token is needed where the operator gave out tokens.
+        "security": [{"bearer": []}, {}],
         "paths": {
             **{f"/{name}": {"post": _operation(endpoint)} for name, endpoint in ENDPOINTS.items()},
             "/livez": {"get": _probe("livez", "Whether the service, with its networks' process, is alive.")},
             "/readyz": {"get": _probe("readyz", "Whether requests can be answered.")},
             "/metrics": {"get": _probe("metrics", "Prometheus metrics.")},
         },
-        "components": {"schemas": schemas["$defs"]},
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token that the operator gave out. A service without tokens lets everybody in.",
+                }
+            },
+        },
     }
+    _adapt_to_generators(document)
+    return document
+
+
+def _adapt_to_generators(node: Any) -> None:
+    """Change schemas, in place, so that generators of clients make something of them that compiles.
+
+    Numbers get the width that they have here: a Go client would read 32 bits. Defaults of unions go: a generator cannot
+    know of which kind they are. Titles go: generators name types by them, and several properties have the same one.
+    """
+    if isinstance(node, list):
+        for each in node:
+            _adapt_to_generators(each)
+    if not isinstance(node, dict):
+        return
+    for name, child in node.items():
+        if name not in ("example", "examples", "default"):
+            _adapt_to_generators(child)
+    if (width := _WIDTHS.get(str(node.get("type")))) is not None:
+        node.setdefault("format", width)
+    if len([kind for kind in node.get("anyOf", ()) if kind.get("type") != "null"]) > 1:
+        node.pop("default", None)
+    if isinstance(node.get("title"), str) and "paths" not in node and "version" not in node:
+        del node["title"]
 
 
 def _operation(endpoint: Endpoint) -> Schema:
@@ -64,24 +113,26 @@ def _operation(endpoint: Endpoint) -> Schema:
     return {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
+        "tags": [_TAG_OF.get(endpoint.name, "images" if "table" in endpoint.forms else "pictures")],
         **request(endpoint),
-        "responses": _responses(endpoint.answer, has_pictures=endpoint.has_pictures),
+        "responses": _responses(endpoint),
     }
 
 
 def _images_request(endpoint: Endpoint) -> Schema:
-    encodings = {"multipart/form-data": _form(_FILE, endpoint), JSON: _form(_BASE64, endpoint)}
+    forms = {"multipart/form-data": _form(_FILE, endpoint), JSON: _form(_BASE64, endpoint)}
+    for name in ("images", "reference"):
+        del forms["multipart/form-data"]["properties"][name]["minItems"]  # what Go is made of it does not compile
+    content = {media_type: {"schema": forms.get(media_type, _FILE)} for media_type in MEDIA_TYPES}
+    content["multipart/form-data"]["encoding"] = {name: {"contentType": JSON} for name in ("context", "options")}
     return {
         "description": (
             "Images come as files, as a uint8 array (N, H, W) or (N, H, W, C) in an npy, or in a zip or tar. "
             "In an archive, what lies in a folder `reference` or is called `reference.npy` is the reference set, "
-            "and `context.json` a context that /fit answered."
+            "and `context.json` a context that /fit answered. Options stand in the query or in the body."
         ),
-        "parameters": [_option(name, schema) for name, schema in _option_schemas(endpoint.image_options).items()],
-        "requestBody": {
-            "required": True,
-            "content": {media_type: {"schema": encodings.get(media_type, _FILE)} for media_type in MEDIA_TYPES},
-        },
+        "parameters": [_option(name, schema) for name, schema in _option_schemas(endpoint.http_options).items()],
+        "requestBody": {"required": True, "content": content},
     }
 
 
@@ -89,9 +140,10 @@ def _latents_request(endpoint: Endpoint) -> Schema:
     latents = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
     table = {"type": "object", "properties": {"latents": latents}, "required": ["latents"]}
     return {
+        "description": "Latents are rows of as many numbers as the model has latents, as /encode answers in `mean`.",
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": table}, "application/x-npy": {"schema": _FILE}},
+            "content": {JSON: {"schema": table, "example": LATENTS}, "application/x-npy": {"schema": _FILE}},
         },
     }
 
@@ -102,12 +154,21 @@ def _empty_request(endpoint: Endpoint) -> Schema:
 
 def _form(image: Schema, endpoint: Endpoint) -> Schema:
     images = {"type": "array", "items": image, "minItems": 1}
-    contexts = {"anyOf": [_ref(PortableContext), {"type": "array", "items": _ref(PortableContext)}]}
-    properties = {"images": images, "reference": images, "context": contexts, "options": _ref(endpoint.image_options)}
+    properties = {
+        "images": {**images, "description": "image files, or npy, zip or tar files of images"},
+        "reference": {**images, "description": "normal images to compare with, in the same forms"},
+        # Without these examples Swagger UI would send a context that it makes up, and options that exclude each other.
+        "context": {
+            **_ref(PortableContext),
+            "description": "what POST /fit answered as `context`, to compare with instead; more of them are merged",
+            "examples": [""],
+        },
+        "options": {**_ref(endpoint.http_options), "description": "all or some of them", "examples": [{}]},
+    }
     return {
         "type": "object",
         "properties": properties,
-        "required": ["images"] if endpoint.image_options.images_needed == "always" else [],
+        "required": ["images"] if endpoint.http_options.images_needed == "always" else [],
         "additionalProperties": False,
     }
 
@@ -118,28 +179,62 @@ def _option_schemas(options: type[Options]) -> Schema:
 
 
 def _option(name: str, schema: Schema) -> Schema:
-    return {"name": name, "in": "query", "schema": schema, "description": schema.get("description", name)}
+    """Return an option as a parameter of the query, where every value is text: lists with commas, objects as JSON.
+
+    A default that is null, a list or an object is left out: generators would send it, or cannot write it.
+    """
+    description = schema.get("description", name)
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    if any(kind.get("type") == "array" for kind in kinds):
+        text: Schema = {"type": "array", "items": {"type": "string"}}
+        return {"name": name, "in": "query", "explode": False, "schema": text, "description": description}
+    if len(kinds) > 1 or kinds[0].get("type") == "object":
+        text = {"type": "string"}
+    else:
+        text = {key: value for key, value in kinds[0].items() if key not in ("description", "title", "default")}
+    if isinstance(default := schema.get("default"), str | int | float):
+        text["default"] = str(default) if text == {"type": "string"} else default
+    return {"name": name, "in": "query", "schema": text, "description": description}
 
 
-def _responses(model: type[BaseModel], *, has_pictures: bool) -> Schema:
-    refused = {JSON: {"schema": _ref(ErrorResponse)}}
-    statuses = sorted({status.http for status in STATUS.values()} - {HTTPStatus.UNAUTHORIZED})
+def _responses(endpoint: Endpoint) -> Schema:
+    json: Schema = {"schema": _ref(endpoint.answer)}
+    if endpoint.name in ANSWERS:
+        json["example"] = ANSWERS[endpoint.name]
+    content = {JSON: json}
+    for form in endpoint.forms:
+        content |= _FORMS[form]
+    statuses = sorted({status.http for status in STATUS.values()})
     return {
-        "200": {
-            "description": "OK",
-            "content": {JSON: {"schema": _ref(model)}, **(_PICTURE_FILES if has_pictures else {})},
-        },
-        **{str(status.value): {"description": status.phrase, "content": refused} for status in statuses},
+        "200": {"description": "OK", "headers": _headers(REQUEST_ID), "content": content},
+        **{str(status.value): _refusal(status) for status in statuses},
     }
+
+
+def _refusal(status: HTTPStatus) -> Schema:
+    names = [REQUEST_ID]
+    names += [RETRY_AFTER] if status == HTTPStatus.TOO_MANY_REQUESTS else []
+    content = {JSON: {"schema": _ref(ErrorResponse), "example": ERROR}}
+    return {"description": status.phrase, "headers": _headers(*names), "content": content}
+
+
+def _headers(*names: str) -> Schema:
+    descriptions = {REQUEST_ID: "the client's, or a new one", RETRY_AFTER: "seconds until it is worth another try"}
+    return {name: {"description": descriptions[name], "schema": {"type": "string"}} for name in names}
 
 
 def _probe(name: str, summary: str) -> Schema:
     answers = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}}
-    refused = {JSON: {"schema": _ref(ErrorResponse)}}
     return {
         "operationId": name,
         "summary": summary,
-        "responses": {**answers, "503": {"description": "Service Unavailable", "content": refused}},
+        "tags": ["operations"],
+        "security": [],
+        "responses": {
+            **answers,
+            "400": _refusal(HTTPStatus.BAD_REQUEST),
+            "503": _refusal(HTTPStatus.SERVICE_UNAVAILABLE),
+        },
     }
 
 

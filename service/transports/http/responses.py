@@ -1,4 +1,4 @@
-"""HTTP responses: JSON, a contact sheet or a zip, and every error in one shape.
+"""HTTP responses: JSON, a contact sheet, a zip or a table, and every error in one shape.
 
 A large answer is made while it is sent, so that memory holds only a few pieces of it.
 """
@@ -20,12 +20,14 @@ from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.errors import Overloaded, Unauthenticated
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.hooks import Hooks
+from service.pipeline.score_sheet import ScoreSheet
 from service.transports.dispatch import Answer
 from service.transports.error_replies import RETRY_AFTER_SECONDS, build_timeout_error, request_id_of, to_client_error
 from service.transports.error_status import STATUS
+from service.transports.http.negotiation import JSON, PNG, ZIP
 from service.transports.http.request_body import while_connected
+from service.transports.http.score_table import ScoreTable
 
-JSON, PNG, ZIP = "application/json", "image/png", "application/zip"
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
 # Answers of up to so many bytes are sent whole, with their length; larger ones while they are made.
 MOST_WHOLE = 1024 * 1024
@@ -34,16 +36,19 @@ logger = logging.getLogger(__name__)
 
 
 async def respond(
-    request: Request, work: Awaitable[Answer], timeout_seconds: float, hooks: Hooks | None = None
+    request: Request,
+    work: Awaitable[Answer | ScoreTable],
+    timeout_seconds: float,
+    hooks: Hooks | None = None,
+    media_type: str = JSON,
 ) -> Response:
-    """Return the response to the answer of `work`, or to the error that it raises."""
+    """Return the response to the answer of `work` as `media_type`, or to the error that it raises."""
     hooks = hooks or Hooks()
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     headers = {REQUEST_ID: request_id(request.scope)}
     try:
         async with asyncio.timeout_at(deadline):
             answer = await work
-            media_type = _select_media_type(answer, request.headers.get("accept", ""))
             with hooks.stage("serialise"):
                 beginning, rest = await asyncio.to_thread(_make_beginning, answer, media_type)
         if rest is None:
@@ -57,17 +62,7 @@ async def respond(
         return build_error_response(error, request.scope)
 
 
-def select_picture_type(accept: str) -> str:
-    """Return the media type in which a client accepts pictures: JSON, a PNG contact sheet, or a zip of files."""
-    accepted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    return next((media_type for media_type in (PNG, ZIP) if media_type in accepted), JSON)
-
-
-def _select_media_type(answer: Answer, accept: str) -> str:
-    return JSON if isinstance(answer, BaseModel | ChunkedResponse) else select_picture_type(accept)
-
-
-def _make_beginning(answer: Answer, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
+def _make_beginning(answer: Answer | ScoreTable, media_type: str) -> tuple[bytes, Iterator[bytes] | None]:
     """Return the beginning of the answer, and an iterator of the rest: None where the beginning is all of it."""
     pieces, beginning, size = _iterate_pieces(answer, media_type), [], 0
     for piece in pieces:
@@ -77,12 +72,14 @@ def _make_beginning(answer: Answer, media_type: str) -> tuple[bytes, Iterator[by
     return b"".join(beginning), None
 
 
-def _iterate_pieces(answer: Answer, media_type: str) -> Iterator[bytes]:
+def _iterate_pieces(answer: Answer | ScoreTable, media_type: str) -> Iterator[bytes]:
     if isinstance(answer, BaseModel):
         return iter([answer.model_dump_json(exclude_unset=True).encode()])
     if isinstance(answer, ChunkedResponse):
         return answer.json()
-    if media_type == PNG:
+    if isinstance(answer, ScoreTable):
+        return answer.pieces()
+    if isinstance(answer, ScoreSheet) or media_type == PNG:
         return iter([answer.as_sheet()])
     return answer.as_zip() if media_type == ZIP else answer.as_json().json()
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from service.core.decide.calibration import calibrate
+from service.core.detect import density_ratio
 from service.core.detect.density_ratio import (
     BASE_WEIGHT,
     MOST_IMAGES,
@@ -161,3 +162,13 @@ def test_duplicates_and_constants_stay_finite():
     assert np.isfinite(scores).all()
     assert np.ptp(scores) < 1e-9
     assert not flags(points).any()
+
+
+@pytest.mark.parametrize("axes", [1, 10, 22, 64, 300])
+def test_the_search_for_bandwidths_takes_no_more_memory_on_many_axes(axes):
+    for images in (20, 350, 10_000, 10**6):
+        searched = density_ratio.count_searched(images, axes)
+        kernels = searched * (3 * searched + 2 * density_ratio.SEARCH_SAMPLE) * axes * (density_ratio.DOUBLINGS + 1)
+        assert 4 * kernels <= density_ratio.SEARCH_BYTES
+        assert searched >= 20
+    assert density_ratio.count_searched(350, 10) == 68

@@ -113,3 +113,14 @@ def test_memory_and_time_do_not_grow_with_the_pairs(spread):
         tracemalloc.stop()
     assert peak < 40 * 2**20  # the pairs would be 3 GiB
     assert time.perf_counter() - started < 60
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_some_of_the_points_have_the_neighbours_that_they_have_among_all(name):
+    points = BATCHES[name]
+    rows = np.random.default_rng(1).choice(len(points), min(len(points), 17), replace=False)
+    nearest, distances = find_nearest(points, 3, rows)
+    of_all, distances_of_all = find_nearest(points, 3)
+    np.testing.assert_array_equal(nearest, of_all[rows])
+    np.testing.assert_allclose(distances, distances_of_all[rows], rtol=1e-12)
+    assert find_nearest(points, 3, np.empty(0, np.intp))[0].shape == (0, of_all.shape[1])

@@ -85,3 +85,9 @@ def test_content_latents_are_named_together(batch, population, named):
     assert sentences(selected, z, np.array([True]), photographs, context) == [
         f"its content is unlike the reference (hands); {named[1].name} is 5.0 sd below the reference"
     ]
+    nearest = {0: ["IMG_12.jpg", "IMG_40.jpg"]}
+    assert sentences(selected, z, np.array([True]), photographs, context, nearest) == [
+        "its content is unlike the reference (hands): nearest are IMG_12.jpg and IMG_40.jpg; "
+        f"{named[1].name} is 5.0 sd below the reference"
+    ]
+    assert sentences(selected, z, np.array([False]), photographs, context, nearest) == ["fits the reference"]

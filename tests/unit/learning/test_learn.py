@@ -11,10 +11,14 @@ from PIL import Image
 from service.bundle import store
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES, PROVENANCE
 from service.core.detect.scoring import score
+from service.core.explain.attribution import attribute, gradients
+from service.core.explain.attribution import order as attribution_order
+from service.core.latent import CONTENT
 from service.errors import BundleCorrupt, InvalidInput
 from service.images.properties import PROPERTIES
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import folder, learn
+from service.pipeline.map_plan import plan_maps
 
 BACKBONE = BACKBONES / DEFAULT_BACKBONE / FEATURES
 EACH = 40
@@ -108,6 +112,20 @@ def test_foreign_images_are_far_from_the_collection_and_its_own_are_not(learned,
     strange = networks.encode_checked(noise).reconstruction_error
     assert (strange > familiarity.margin * familiarity.high).all()
     assert (known > familiarity.margin * familiarity.high).mean() <= 0.1
+
+
+def test_the_heat_map_of_all_content_adds_up_to_its_share_of_the_distance(learned, networks, tree):
+    pixels, latents = read(learned.bundle, photographs_of(tree, 30)), learned.bundle.manifest.latents
+    encoded, population = networks.encode(pixels), learned.bundle.population
+    context = score(encoded, population, estimator=learned.bundle.manifest.estimator).context
+    terms, slopes = attribute(encoded, context, population), gradients(encoded, context, population)
+    plan = plan_maps(attribution_order(terms, context), slopes > 0, np.sign(slopes), slopes, latents, 1)
+    maps = networks.saliency(pixels)
+    even = context.location[:, None, None] / np.prod(maps.shape[2:])
+    signed = np.einsum("ktl,klhw->kthw", plan.weights, maps - even)
+    is_content = [latent.factor == CONTENT for latent in latents]
+    share = terms.shapley[:, is_content].sum(axis=1)
+    np.testing.assert_allclose(signed.sum(axis=(1, 2, 3)), share, rtol=1e-3, atol=1e-3 * share.max())
 
 
 def test_heat_maps_of_content_add_up_to_the_latent(learned, networks, tree):

@@ -463,7 +463,6 @@ async def test_decode_shows_latents_without_a_context(pipeline, served_bundle):
         ("edit", EditOptions, {"which": [99]}, InvalidOption, "There is no image 99"),
         ("edit", EditOptions, {"which": "all", "latents": ["hat"]}, UnknownLatent, "no latent 'hat'"),
         ("edit", EditOptions, {"which": "all", "edit": "set", "values": {"77": 1}}, UnknownLatent, "no latent '77'"),
-        ("edit", EditOptions, {"threshold": 1.0}, InvalidOption, "None of the 20 images is flagged"),
         ("traverse", TraverseOptions, {"latents": [5, "5"], "plane": True}, InvalidOption, "both axes"),
         ("traverse", TraverseOptions, {"latents": [5], "plane": True}, InvalidOption, "two latents, 1 are given"),
         ("traverse", TraverseOptions, {"plane": True}, InvalidOption, r"two latents, the model has \d"),

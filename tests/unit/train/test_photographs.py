@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("tqdm")
 
+from train.benchmarks import reach
 from train.benchmarks.photographs import BASELINES, Cell, Half, draw, list_cells, run
 from train.reports.photographs import page
 
@@ -55,3 +56,16 @@ def test_a_collection_is_learned_and_measured(tmp_path):
     text = page(whole | {"foreign": foreign})
     assert "66 photographs learned, 66 held out, 3 classes" in text
     assert "| drawn | signs | 1.0000 | 98.0% |" in text
+
+
+def test_reaches_are_measured_on_clean_contexts_and_shown(tmp_path, monkeypatch):
+    drawn.write_tree(tmp_path / "drawn", 44)
+    monkeypatch.setattr(reach, "SIZES", (20,))
+    result = reach.run([tmp_path / "drawn"], halves=1, contexts=3, seed=1)
+    beyond = result["beyond"]["drawn"]
+    assert result["scores"] == {"drawn": 60}
+    assert (np.diff(beyond) <= 0).all()
+    assert 0.4 < beyond[0] <= 0.5
+    text = reach.page(result | {"command": "c", "commit": "d00d"})
+    assert "60 scores of drawn" in text
+    assert "| 0 | 0.5 |" in text

@@ -123,7 +123,7 @@ def test_options_come_in_the_body_or_in_the_query(files):
         ({"duplicates": "on"}, "'off' or 'groups'"),
         ({"threshold": "nan"}, "threshold"),
         ({"fdr": "0"}, "fdr"),
-        ({"fdr": "0.1", "threshold": "0.5"}, "give one of them"),
+        ({"fdr": "0.1", "threshold": "0.6"}, "give one of them"),
         ({"options": "{"}, "not JSON"),
         ({"options": "[1]"}, "not a JSON object"),
         ({"options": '{"threshold": 0.1}', "threshold": "0.2"}, None),
@@ -138,8 +138,20 @@ def test_bad_options_are_refused_by_name(files, query, named):
     assert named in str(caught.value)
 
 
-def test_an_option_both_in_query_and_body_is_refused(files):
-    with pytest.raises(InvalidOption, match="both"):
+@pytest.mark.parametrize("field", ["reference", "context", "options", "images", "anything"])
+def test_a_field_of_a_form_that_was_left_empty_counts_as_absent(files, field):
+    """Browsers and Swagger UI send such fields."""
+    parts = bodies.form_of(files)
+    assert parsed(bodies.as_form([*parts, (field, None, b"")])).reference is None
+    assert len(parsed(bodies.as_form([(field, "", b""), *parts])).images) == len(files)
+
+
+def test_an_empty_file_with_a_name_is_an_image_all_the_same(files):
+    assert len(parsed(bodies.as_form([*bodies.form_of(files), ("images", "a.png", b"")])).images) == len(files) + 1
+
+
+def test_an_option_that_differs_in_query_and_body_is_refused(files):
+    with pytest.raises(InvalidOption, match="differ in fdr"):
         parsed(bodies.as_json(files.values(), options={"fdr": 0.1}), fdr="0.2")
 
 

@@ -6,14 +6,25 @@ import numpy as np
 import pytest
 from fakes import FakeNetworks
 
-from service.api.options import EditOptions, EncodeOptions, ExplainOptions, FitOptions, SampleOptions, ScoreOptions
+from service.api.options import (
+    SHEET_IMAGES,
+    EditOptions,
+    EncodeOptions,
+    ExplainOptions,
+    FitOptions,
+    SampleOptions,
+    ScoreOptions,
+    ScoreSheetOptions,
+)
 from service.api.requests import ImagesRequest
 from service.images.decode import Upload
+from service.images.ranked_sheet import MOST_TILE_PIXELS
 from service.pipeline.pipeline import STREAM_PIECE, Pipeline
 from service.settings import Settings
 from service.transports import memory_footprint
 from service.transports.grpc.converters import METHODS
-from service.transports.http.responses import JSON, PNG, ZIP, _iterate_pieces, _select_media_type
+from service.transports.http.negotiation import JSON, PNG, ZIP
+from service.transports.http.responses import _iterate_pieces
 from service.transports.memory_footprint import SHEET_PIXELS
 
 ACCEPTED = {"pieces": JSON, "files": ZIP, "sheet": PNG}
@@ -50,6 +61,7 @@ def request_of(count: int, options) -> ImagesRequest:
         ("Score", ScoreOptions(foreign="off", attributions="all"), "pieces"),
         ("Score", ScoreOptions(foreign="off", attributions="all"), "message"),
         ("Score", ScoreOptions(foreign="off", estimator="mcd"), "pieces"),
+        ("Score_sheet", ScoreSheetOptions(foreign="off", threshold=0), "sheet"),
         ("Score", ScoreOptions(foreign="off", **LIKENESS), "pieces"),
         ("Score", ScoreOptions(foreign="off", **LIKENESS), "message"),
         ("Explain", ExplainOptions(foreign="off", **EVERYTHING), "pieces"),
@@ -88,14 +100,15 @@ async def check_estimate(served_bundle, method, options, form, count):
         if form == "message":
             METHODS[method].serialise(found)
         else:
-            for _ in _iterate_pieces(found, _select_media_type(found, ACCEPTED[form])):
+            for _ in _iterate_pieces(found, ACCEPTED[form]):
                 pass
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     estimate = memory_footprint.of_request(asked, served_bundle, form)
     if form == "sheet":
-        peak += 4 * SHEET_PIXELS  # which Pillow holds, and no one tells of
+        # Which Pillow holds, and no one tells of.
+        peak += 4 * (SHEET_IMAGES * MOST_TILE_PIXELS if method == "Score_sheet" else SHEET_PIXELS)
     assert peak < estimate < 8 * peak
 
 

@@ -1,0 +1,68 @@
+"""Cross-origin requests, over ASGI, in front of an application that refuses whatever has no token."""
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from service.errors import Unauthenticated
+from service.transports.http.cors import Cors
+from service.transports.http.responses import build_error_response
+
+PAGE = "https://app.example.com"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-request-id"}
+
+
+async def guarded(scope, receive, send):
+    answer = PlainTextResponse("answer")
+    if not any(name == b"authorization" for name, _ in scope["headers"]):
+        answer = build_error_response(Unauthenticated("no token"), scope)
+    await answer(scope, receive, send)
+
+
+def client_of(*origins: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(Cors(guarded, origins)), base_url="http://test")
+
+
+@pytest.mark.parametrize(("origins", "allowed"), [((PAGE, "null"), PAGE), (("*",), "*")])
+async def test_preflight_requests_need_no_token(origins, allowed):
+    async with client_of(*origins) as client:
+        answer = await client.options("/score", headers={"Origin": PAGE, **PREFLIGHT})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == allowed
+    assert answer.headers["access-control-allow-headers"] == "authorization,x-request-id"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer a"}])
+async def test_answers_and_errors_are_readable_for_the_page(headers):
+    async with client_of(PAGE) as client:
+        answer = await client.post("/score", headers={"Origin": PAGE, **headers})
+    assert answer.status_code == (200 if headers else 401)
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    assert "Origin" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://app.example.com", PAGE + ":8443", "null"])
+async def test_pages_of_other_origins_are_refused_in_the_form_of_every_error(origin):
+    async with client_of(PAGE) as client:
+        refused = await client.options("/score", headers={"Origin": origin, **PREFLIGHT})
+        answer = await client.post("/score", headers={"Origin": origin, "Authorization": "Bearer a"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "origin_not_allowed")
+    assert refused.headers["x-request-id"] == refused.json()["request_id"]
+    assert "MISFIT_CORS_ORIGINS" in refused.json()["error"]["hint"]
+    for response in (refused, answer):
+        assert "access-control-allow-origin" not in response.headers
+
+
+async def test_a_page_of_the_internet_may_call_a_service_of_its_visitor_s_network():
+    async with client_of(PAGE) as client:
+        headers = {"Origin": PAGE, "Access-Control-Request-Private-Network": "true", **PREFLIGHT}
+        answer = await client.options("/score", headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-private-network"]) == (200, "true")
+
+
+async def test_options_of_no_browser_are_an_ordinary_request():
+    async with client_of(PAGE) as client:
+        assert (await client.options("/score")).status_code == 401
