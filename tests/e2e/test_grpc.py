@@ -53,7 +53,14 @@ MATRIX = {
         pb.EditOptions(which=["all"], latents=["scale", "5"]),
     ),
     "Traverse": (
-        {"latents": ["object hue", "scale"], "plane": True, "steps": 3, "span": 1.5, "span_of": "population", "start": 2},
+        {
+            "latents": ["object hue", "scale"],
+            "plane": True,
+            "steps": 3,
+            "span": 1.5,
+            "span_of": "population",
+            "start": 2,
+        },
         pb.TraverseOptions(
             latents=["object hue", "scale"], plane=True, steps=3, span=1.5, span_of=pb.SPAN_OF_POPULATION, start="2"
         ),

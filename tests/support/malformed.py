@@ -49,6 +49,7 @@ def image_files(pixels: NDArray[np.uint8]) -> list[bytes]:
         (image, "AVIF", {}),
         (image, "TIFF", {"save_all": True, "append_images": [image.rotate(90)]}),
         (image, "GIF", {"save_all": True, "append_images": [image.rotate(90)]}),
+        (image, "TIFF", {"big_tiff": True}),
     ]
     return [_saved(*way) for way in ways]
 

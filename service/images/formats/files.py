@@ -66,7 +66,12 @@ def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryvie
     """Return whether a file has several pages or frames."""
     if isinstance(image, DeepImage) or image.format == "TIFF":
         return len(pages.find_pages(content, 1)) > 1
-    return image.format in ("GIF", "WEBP", "PNG", "AVIF") and bool(getattr(image, "is_animated", False))
+    if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 - a damaged second frame does no harm to the first
+        return False
 
 
 def may_be_deep(head: bytes) -> bool:

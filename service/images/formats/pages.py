@@ -30,7 +30,7 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
             found.append(page)
             if len(found) > most:
                 break
-    except (struct.error, IndexError):  # a damaged rest
+    except (struct.error, IndexError, OverflowError):  # a damaged rest
         pass
     return found
 
