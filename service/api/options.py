@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from service.bundle.manifest import ImageSpec
 from service.bundle.store import Bundle
 from service.core.types import EstimatorName
-from service.images.spec import Resize
+from service.images.spec import Pages, RangeChoice, Resize
 
 # Pictures and heat maps that one answer may hold, and how many pixels all of them: 1000 of up to 126 x 126.
 MOST_PICTURES, MOST_PICTURE_PIXELS = 1000, 16_000_000
@@ -53,6 +53,15 @@ class Options(BaseModel):
 
     resize: Resize = Field(
         default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
+    )
+    range: RangeChoice = Field(
+        default="file",
+        description="which samples are black and white in images of other than 8 bits, the same in all images of the "
+        'request: "file" what the files state, or else the range that the images seem to be made for; "batch" the '
+        'lowest and the highest of all; "full" what their type can hold, of floats 0 to 1',
+    )
+    pages: Pages = Field(
+        default="first", description='of files of several pages or frames "first" reads one, "all" each as an image'
     )
 
     @property
@@ -200,14 +209,22 @@ class TraverseOptions(ScoringOptions):
     plane: bool = Field(default=False, description="vary two latents at once, the first downwards, the second across")
     steps: int = Field(default=7, ge=2, le=MOST_PICTURES, description="pictures in a row")
     span: float = Field(default=2, gt=0, le=1000, description="sd on each side of the middle")
-    range: Literal["context", "population"] = Field(
-        default="context", description="whose middle and sd the range is measured in"
+    span_of: Literal["context", "population"] = Field(
+        default="context", description="whose middle and sd the span is measured in"
     )
     start: ImageChoice | None = Field(
         default=None,
         description="the image to begin from, by index or id; by default the most typical, or without images the "
         "context's middle",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, values: Any) -> Any:
+        """Read the words of `span_of` under the name that it once had."""
+        if isinstance(values, dict) and values.get("range") in ("context", "population") and "span_of" not in values:
+            return {name: value for name, value in values.items() if name != "range"} | {"span_of": values["range"]}
+        return values
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
@@ -33,7 +34,9 @@ from service.errors import (
 from service.images import archives, arrays
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
-from service.images.spec import Uint8Array
+from service.images.page_uploads import split_pages
+from service.images.reading import Reading
+from service.images.sample_range import Samples
 from service.settings import MIB, Settings
 
 # A text with a single character beyond ASCII takes up to four bytes for each of its characters.
@@ -68,6 +71,16 @@ class ImagesRequest(Generic[OptionsT_co]):
     options: OptionsT_co
     budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
     unpacked_bytes: int = 0
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Return how the images are read, with what is noted of them so far: one object for the whole request."""
+        return Reading.of(self.uploads, self.options.range)
+
+    @property
+    def uploads(self) -> Sequence[Upload]:
+        """Return all images, those of the reference included."""
+        return [*self.images, *(self.reference or ())]
 
     @property
     def size(self) -> int:
@@ -108,7 +121,18 @@ class RequestBuilder:
                 f"Given both a context and {second_source}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
+        if options.pages == "all":
+            self.images = split_pages(self.images, self.max_images)
+            self.reference = None if self.reference is None else split_pages(self.reference, self.max_images)
+            self._check_count()
         return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
+
+    def _check_count(self) -> None:
+        if len(self.images) + len(self.reference or ()) > self.max_images:
+            raise TooManyImages(
+                f"The request has more than {self.max_images} images, reference included.",
+                "Send them in several requests, with a reference set so that the context stays the same.",
+            )
 
     def parse_json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """Return the value of a JSON text. Raises `error_type`, or TooLarge where all texts together hold too many
@@ -140,8 +164,8 @@ class RequestBuilder:
         else:
             self.add_image(field, content, name)
 
-    def add_image(self, field: str, content: bytes | memoryview | Uint8Array, name: str) -> None:
-        """Add one image: a file's bytes, or pixels uint8 (H, W) or (H, W, C)."""
+    def add_image(self, field: str, content: bytes | memoryview | Samples, name: str) -> None:
+        """Add one image: a file's bytes, or pixels (H, W) or (H, W, C)."""
         self.add(field, name, lambda: content)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
@@ -167,15 +191,11 @@ class RequestBuilder:
             else:
                 self.add(own_field, member.name, member.read)
 
-    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
+    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Samples]) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
         uploads = self.get_uploads(field)
         uploads.append(Upload(readable(name) or str(len(uploads)), read))
-        if len(self.images) + len(self.reference or ()) > self.max_images:
-            raise TooManyImages(
-                f"The request has more than {self.max_images} images, reference included.",
-                "Send them in several requests, with a reference set so that the context stays the same.",
-            )
+        self._check_count()
 
 
 def no_images(what: str = "images") -> InvalidInput:

@@ -67,6 +67,8 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         click.echo(f"left out {readable(str(file))}: {reason}", err=True)
     if len(learned.unreadable) > NAMED:
         click.echo(f"left out {len(learned.unreadable) - NAMED} more files", err=True)
+    for warning in learned.warnings:
+        click.echo(f"warning: {warning}", err=True)
     directory = readable(str(learned.bundle.directory))
     click.echo(f"learned {learned.photographs:,} photographs into {directory}")
     click.echo(f"what its axes mean: {directory}/axes.png")

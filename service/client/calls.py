@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from service.api.schemas import FitResponse, PortableContext
 from service.errors import ShapeMismatch
 from service.images import arrays
-from service.images.spec import Uint8Array
+from service.images.sample_range import Samples
 
 if TYPE_CHECKING:
     import grpc
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
 AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
-# An array uint8 (N, H, W) or (N, H, W, C), or images one by one, by id or not.
-Images: TypeAlias = "Uint8Array | Iterable[AnImage] | Mapping[str, AnImage]"
+# An array (N, H, W) or (N, H, W, C), or images one by one, by id or not.
+Images: TypeAlias = "Samples | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
-# Pillow's modes that PNG can store. Images of other modes are converted to RGB.
-PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+# Pillow's modes that PNG can store, and those that TIFF stores without loss: PNG would cut the values of I and F, and
+# separate CMYK and LAB from their colour profiles. Images of other modes are converted to RGB.
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+TIFF_MODES = ("I", "F", "CMYK", "LAB", "I;16B", "I;16L")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -113,7 +115,7 @@ class Files:
     contents: list[bytes]
 
 
-def read_images(images: Images, first: int = 0) -> Uint8Array | Files:
+def read_images(images: Images, first: int = 0) -> Samples | Files:
     """Return `images` as they are sent. The id of an image without a name is its position, counted from `first`.
 
     Raises CallError for an array of the wrong shape or type, and TypeError for a single image.
@@ -146,7 +148,7 @@ def _is_pillow(image: object) -> TypeGuard[Image.Image]:
 
 
 def _read_content(image: AnImage) -> bytes:
-    """Return the bytes of an image file; an image of Pillow is encoded as PNG."""
+    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it."""
     if isinstance(image, bytes):
         return image
     if _is_pillow(image):
@@ -154,6 +156,9 @@ def _read_content(image: AnImage) -> bytes:
 
         upright = ImageOps.exif_transpose(image)  # the server does the same to a file with this EXIF tag
         file = BytesIO()
-        (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
+        if upright.mode in TIFF_MODES:
+            upright.save(file, "TIFF")
+        else:
+            (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
         return file.getvalue()
     return Path(image).read_bytes()  # type: ignore[arg-type]  # a TypeGuard narrows one way only

@@ -220,7 +220,9 @@ def _build_images(images: Images, first: int = 0) -> dict[str, Any]:
     content = read_images(images, first)
     if isinstance(content, np.ndarray):
         ids = [str(first + row) for row in range(len(content))]
-        return {"tensor": {"shape": content.shape, "data": content.tobytes()}, "ids": ids}
+        samples = content.astype(content.dtype.newbyteorder("<"), copy=False)
+        dtype = "" if content.dtype == np.uint8 else content.dtype.name
+        return {"tensor": {"shape": content.shape, "data": samples.tobytes(), "dtype": dtype}, "ids": ids}
     return {"files": {"contents": content.contents}, "ids": content.ids}
 
 

@@ -18,11 +18,12 @@ import numpy as np
 
 from service import errors
 from service.errors import InvalidInput, MisfitError, TooLarge
-from service.images.decode import MIB, Content, Limits, Opened, decode, from_pixels, open_image, size_of
+from service.images import sample_range
+from service.images.conform import Note
+from service.images.decode import MIB, Content, Limits, Opened, decode, open_image
+from service.images.sample_range import Extent, SampleRange
 from service.images.spec import Resize, Spec, Uint8Array
 
-# Bytes that converting and resizing takes for each pixel of an image that came as an array.
-ARRAY_BYTES_PER_PIXEL = 8
 # Contents of more bytes are sent to a worker as messages of their own, without a copy.
 SEPARATE_BYTES = 64 * 1024
 # An image that is too large counts as this many bytes, so that a request of many such images soon ends.
@@ -57,6 +58,9 @@ class Job:
                   for no limit
     give_up_at    open no further image once the opened images take more bytes than this
     seconds       CPU time after which the system ends the process
+    samples       the range of deep samples; images of which it is not known are not decoded
+    measures      whether these, and no others, are decoded, to measure their range
+    pages         which page of each file is meant; None for the first, of all files if the list is empty
     """
 
     contents: Sequence[Content]
@@ -66,6 +70,9 @@ class Job:
     decode_up_to: int | None
     give_up_at: int
     seconds: float
+    samples: SampleRange = field(default_factory=SampleRange)
+    measures: bool = False
+    pages: Sequence[int | None] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,9 @@ class Decoded:
     errors   errors of the other images, by position
     costs    bytes that each image takes to decode; shorter than the job if the job gave up
     seconds  CPU time that the job took
+    unknown  positions of images that have no row because their range is not known, or only was measured
+    extents  what was measured, by sample type
+    notes    by position
     """
 
     pixels: Uint8Array | None
@@ -84,61 +94,78 @@ class Decoded:
     errors: dict[int, MisfitError] = field(default_factory=dict)
     costs: Sequence[int] = ()
     seconds: float = 0.0
+    unknown: Sequence[int] = ()
+    extents: dict[str, Extent] = field(default_factory=dict)
+    notes: dict[int, tuple[Note, ...]] = field(default_factory=dict)
 
 
 def run(job: Job) -> Decoded:
     """Run the job in this process, and return its result."""
     started, total = time.process_time(), 0
-    opened: list[Opened | Uint8Array | None] = []
+    opened: list[Opened | None] = []
     errors_by_position: dict[int, MisfitError] = {}
     costs: list[int] = []
+    unknown: list[int] = []
+
+    def finish(pixels: Uint8Array | None) -> Decoded:
+        seconds = time.process_time() - started
+        merged = sample_range.merge(extents)
+        return Decoded(pixels, sizes, errors_by_position, costs, seconds, unknown, merged, notes)
+
+    sizes: list[tuple[int, int]] = []
+    extents: list[sample_range.Extents] = []
+    notes: dict[int, tuple[Note, ...]] = {}
     for position, content in enumerate(job.contents):
+        image, cost = None, 0
         try:
-            content_or_image, cost = _open(content, job)
+            page = job.pages[position] if job.pages else None
+            image = open_image(content, job.shape, job.resize, job.limits, page)
         except InvalidInput as error:
-            content_or_image, cost, errors_by_position[position] = None, 0, _without_traceback(error)
+            errors_by_position[position] = _without_traceback(error)
             if isinstance(error, TooLarge):
                 cost = REFUSED_BYTES
+        if image is not None:
+            is_unknown = image.find_range(job.samples) is None
+            if is_unknown or job.measures:
+                unknown.append(position)
+            if is_unknown == job.measures:
+                cost = image.cost
+            else:
+                image = None
         total += cost
         costs.append(cost)
         if total > job.give_up_at:
-            return Decoded(None, (), errors_by_position, costs, time.process_time() - started)
+            return finish(None)
         if job.decode_up_to is not None and total > job.decode_up_to:
             opened.clear()  # nothing will be decoded in this job: free what was opened
         else:
-            opened.append(content_or_image)
+            opened.append(image)
     if len(opened) < len(job.contents):
-        return Decoded(None, (), errors_by_position, costs, time.process_time() - started)
+        return finish(None)
     pixels = np.empty((len(opened), *job.shape.shape), dtype=np.uint8)
-    sizes: list[tuple[int, int]] = []
     for position, image in enumerate(opened):
         if image is None:
             continue
         opened[position] = None
         try:
-            if isinstance(image, np.ndarray):
-                row, size = from_pixels(image, job.shape, job.resize, job.limits), size_of(image)
-            else:
-                row, size = decode(image, job.shape, job.resize), image.size
-            pixels[len(sizes)] = row
-            sizes.append(size)
+            if job.measures:
+                extents.append(image.measure())
+                continue
+            row = decode(image, job.shape, job.resize, job.samples)
         except InvalidInput as error:
             errors_by_position[position] = _without_traceback(error)
-    return Decoded(pixels[: len(sizes)], sizes, errors_by_position, costs, time.process_time() - started)
+            continue
+        pixels[len(sizes)] = row.pixels
+        sizes.append(row.size)
+        if row.notes:
+            notes[position] = row.notes
+    return finish(pixels[: len(sizes)])
 
 
 def _without_traceback(error: MisfitError) -> MisfitError:
     """Return the error without its causes and traceback: they would keep the image in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
-
-
-def _open(content: Content, job: Job) -> tuple[Opened | Uint8Array, int]:
-    """Return the opened image, or the array, and the bytes that decoding it takes."""
-    if isinstance(content, np.ndarray):
-        return content, content.shape[0] * content.shape[1] * ARRAY_BYTES_PER_PIXEL
-    opened = open_image(content, job.shape, job.resize, job.limits)
-    return opened, opened.cost
 
 
 def send_job(connection: Connection, job: Job) -> None:
@@ -172,6 +199,9 @@ def dump_head(decoded: Decoded) -> bytes:
         "errors": [[at, error.code, error.message, error.hint] for at, error in decoded.errors.items()],
         "costs": list(decoded.costs),
         "seconds": decoded.seconds,
+        "unknown": list(decoded.unknown),
+        "extents": decoded.extents,
+        "notes": [[at, notes] for at, notes in decoded.notes.items()],
     }
     return json.dumps(fields).encode()
 
@@ -186,4 +216,7 @@ def load_decoded(head: bytes, pixels: bytes, shape: RowShape) -> Decoded:
         {int(at): ERRORS[code](message, hint) for at, code, message, hint in fields["errors"]},
         [int(cost) for cost in fields["costs"]],
         float(fields["seconds"]),
+        [int(at) for at in fields["unknown"]],
+        {str(name): Extent(float(low), float(high)) for name, (low, high) in fields["extents"].items()},
+        {int(at): tuple(notes) for at, notes in fields["notes"]},
     )

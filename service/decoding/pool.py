@@ -19,11 +19,13 @@ import joblib
 import numpy as np
 
 from service.decoding.jobs import Decoded, Job, RowShape, run
+from service.decoding.row_buffer import RowBuffer
 from service.decoding.worker_group import WorkerEnded, WorkerGroup
-from service.errors import InvalidInput, MisfitError, Overloaded, UndecodableImage
+from service.errors import Overloaded, UndecodableImage
 from service.fair_queue import FairQueue
-from service.images.decode import MIB, Content, Limits, Rows, Upload, with_channels
+from service.images.decode import MIB, Content, Limits, Rows, Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.sample_range import SampleRange
 from service.images.spec import Resize, Spec
 from service.settings import Settings
 
@@ -45,15 +47,27 @@ SHORTEST_SECONDS = 0.01
 # CPU seconds for a job whose budget is unlimited.
 LONGEST_SECONDS = 3600.0
 PROBE_SECONDS = 3.0
+UNMEASURED = SampleRange()
 
 
 class Decoder(Protocol):
     """Decodes the uploads of requests."""
 
-    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+    async def read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange = UNMEASURED,
+        *,
+        measures: bool = False,
+    ) -> Rows:
         """Return the rows of every usable upload, and the errors of the others.
 
-        Raises TooLarge if the budget is exceeded, Overloaded if too much waits to be decoded.
+        An image whose range `samples` does not tell is not decoded. If the call `measures`, these are decoded, and the
+        extent of their samples is all that it returns. Raises TooLarge if the budget is exceeded, Overloaded if too
+        much waits to be decoded.
         """
 
 
@@ -63,15 +77,32 @@ class LocalDecoder:
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_image_pixels
 
-    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
-        return await asyncio.to_thread(self._read, uploads, spec, resize, budget)
+    async def read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange = UNMEASURED,
+        *,
+        measures: bool = False,
+    ) -> Rows:
+        return await asyncio.to_thread(self._read, uploads, spec, resize, budget, samples, measures)
 
-    def _read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
-        rows = _Rows(uploads, spec)
+    def _read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange,
+        measures: bool,
+    ) -> Rows:
+        rows = RowBuffer(uploads, spec)
         shape, files = RowShape.of(spec), list(rows.files)
         limits = Limits(self._max_pixels, budget.max_image_bytes)
-        job = Job([rows.files[at] for at in files], shape, resize, limits, None, budget.bytes_left, 0)
-        decoded = run(job)
+        job = Job((), shape, resize, limits, None, budget.bytes_left, 0, samples, measures)
+        decoded = run(rows.select(job, files))
         budget.take(sum(decoded.costs))
         rows.add(files, decoded)
         return rows.result()
@@ -112,23 +143,32 @@ class DecodePool:
             return False
         return True
 
-    async def read(self, uploads: Sequence[Upload], spec: Spec, resize: Resize, budget: DecodeBudget) -> Rows:
+    async def read(
+        self,
+        uploads: Sequence[Upload],
+        spec: Spec,
+        resize: Resize,
+        budget: DecodeBudget,
+        samples: SampleRange = UNMEASURED,
+        *,
+        measures: bool = False,
+    ) -> Rows:
         loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._threads, _Rows, uploads, spec)
+        rows = await loop.run_in_executor(self._threads, RowBuffer, uploads, spec)
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
-            job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0)
+            job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0, samples, measures)
             groups = _group(list(rows.files), [_count_bytes(file) for file in rows.files.values()], JOB_BYTES)
             await _run_all(self._decode(rows, group, job, budget) for group in groups)
         return rows.result()
 
-    async def _decode(self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
+    async def _decode(self, rows: RowBuffer, positions: Sequence[int], job: Job, budget: DecodeBudget) -> None:
         """Decode the files at `positions`: at once if they are small, else when there is room for them."""
         result = await self._run(rows, positions, job, budget)
         if result is None or result.pixels is not None:
             return
         costs = dict(zip(positions, result.costs, strict=False))
-        usable = [at for at in positions if at not in rows.errors]
+        usable = [at for at in positions if costs[at] and at not in rows.errors]
         large_job = replace(job, decode_up_to=None)
         groups = list(_group(usable, [costs[at] for at in usable], LARGE_BYTES))
         with self._room_for(sum(result.costs), budget):
@@ -137,15 +177,14 @@ class DecodePool:
             )
 
     async def _run(
-        self, rows: _Rows, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
+        self, rows: RowBuffer, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
     ) -> Decoded | None:
         """Run the job on the files at `positions` in a worker. Return None if the worker ended.
 
         `cost` is the bytes that the files take, if an earlier job has measured them and the budget has counted them.
         """
         job = replace(
-            job,
-            contents=[rows.files[at] for at in positions],
+            rows.select(job, positions),
             give_up_at=budget.bytes_left if cost is None else sys.maxsize,
             seconds=min(max(budget.seconds_left, SHORTEST_SECONDS), LONGEST_SECONDS),
         )
@@ -186,41 +225,6 @@ class DecodePool:
             yield
         finally:
             self._waiting -= cost
-
-
-class _Rows:
-    """The rows of some uploads while they are filled in: first arrays of the right shape, then decoded files."""
-
-    def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
-        """Read every upload. Call this in a thread, as it may unpack an archive."""
-        self.files: dict[int, Content] = {}
-        self.errors: dict[int, MisfitError] = {}
-        self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
-        self._sizes = np.full((len(uploads), 2), (spec.width, spec.height), dtype=np.int64)
-        for position, upload in enumerate(uploads):
-            try:
-                content = upload.read()
-            except InvalidInput as error:
-                self.errors[position] = error
-                continue
-            if isinstance(content, np.ndarray) and with_channels(content).shape == spec.shape:
-                self._pixels[position] = with_channels(content)
-            else:
-                self.files[position] = content
-
-    def add(self, positions: Sequence[int], decoded: Decoded) -> None:
-        """Fill in the result of the files at `positions`."""
-        self.errors |= {positions[at]: error for at, error in decoded.errors.items()}
-        if decoded.pixels is not None and len(decoded.pixels):
-            usable = [at for at in positions if at not in self.errors]
-            self._pixels[usable], self._sizes[usable] = decoded.pixels, decoded.sizes
-
-    def result(self) -> Rows:
-        """Return the rows of the usable uploads."""
-        if not self.errors:
-            return Rows(self._pixels, self._sizes, {})
-        usable = [at for at in range(len(self._pixels)) if at not in self.errors]
-        return Rows(self._pixels[usable], self._sizes[usable], dict(sorted(self.errors.items())))
 
 
 async def _run_all(works: Iterator[object]) -> None:

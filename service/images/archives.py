@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
 from service.images.arrays import HEADER_BYTES, check_images, read_header, read_npy
-from service.images.spec import Uint8Array
+from service.images.sample_range import Samples
 
 
 class Member(NamedTuple):
@@ -113,7 +113,7 @@ def _check_count(count: int, limit: int) -> None:
         )
 
 
-def npy_rows(member: Member) -> list[Callable[[], Uint8Array]]:
+def npy_rows(member: Member) -> list[Callable[[], Samples]]:
     """Return one function for each image of an npy file in an archive, which reads that image's pixels.
 
     The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells.
@@ -129,11 +129,11 @@ class _LazyArray:
     Where reading fails, every call raises the same error.
     """
 
-    def __init__(self, read: Callable[[], Uint8Array]) -> None:
+    def __init__(self, read: Callable[[], Samples]) -> None:
         self._read, self._lock = read, threading.Lock()
-        self._result: Uint8Array | InvalidInput | None = None
+        self._result: Samples | InvalidInput | None = None
 
-    def row(self, row: int) -> Uint8Array:
+    def row(self, row: int) -> Samples:
         with self._lock:
             if self._result is None:
                 try:
@@ -142,5 +142,5 @@ class _LazyArray:
                     self._result = error
         if isinstance(self._result, InvalidInput):
             raise type(self._result)(self._result.message, self._result.hint)
-        pixels: Uint8Array = self._result[row]
+        pixels: Samples = self._result[row]
         return pixels

@@ -10,18 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput, ShapeMismatch, quoted
-from service.images.spec import Uint8Array
+from service.images.sample_range import Samples
 
 # The header of an npy file lies within its first bytes, as many as these.
 HEADER_BYTES = 64 * 1024
+
+# The types of samples, as numpy names them.
+SAMPLE_TYPES = (
+    "uint8", "bool", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64"
+)  # fmt: skip
 
 # The longest axis of an array without content. numpy requires that the axes multiply to less than 2**63, even where
 # one of them is 0; four axes of this length do.
 LONGEST_EMPTY_AXIS = 2**15
 
 
-def read_npy(content: bytes | memoryview) -> Uint8Array:
-    """Return the images in an npy file, uint8 (N, H, W) or (N, H, W, C), as a view of `content`.
+def read_npy(content: bytes | memoryview) -> Samples:
+    """Return the images in an npy file, (N, H, W) or (N, H, W, C) of any real type, as a view of `content`.
 
     Raises ShapeMismatch for any other rank or type, and InvalidInput where `content` is not a complete npy file.
     """
@@ -33,14 +38,21 @@ def read_npy_latents(content: bytes | memoryview) -> NDArray[np.float64]:
     return _read_npy(content, _check_latents).astype(np.float64)
 
 
-def read_tensor(shape: tuple[int, ...], content: bytes) -> Uint8Array:
-    """Return images of `shape`, (N, H, W) or (N, H, W, C), as a view of `content`: their pixels in C order.
+def read_tensor(shape: tuple[int, ...], content: bytes, dtype_name: str = "") -> Samples:
+    """Return images of `shape`, (N, H, W) or (N, H, W, C), as a view of `content`: their samples in C order.
 
-    Raises ShapeMismatch for any other shape, and InvalidInput where `content` has another length.
+    `dtype_name` is numpy's name of their type; "" is uint8. Raises ShapeMismatch for any other shape or type, and
+    InvalidInput where `content` has another length.
     """
-    check_images(shape, np.dtype(np.uint8))
-    _check_length(shape, np.dtype(np.uint8), len(content), "tensor", "Send images.shape and images.tobytes().")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    if (dtype_name or "uint8") not in SAMPLE_TYPES:
+        raise ShapeMismatch(
+            f"The tensor has dtype {quoted(dtype_name)}, expected one of {', '.join(SAMPLE_TYPES)}.",
+            "Send images.dtype.name.",
+        )
+    dtype = np.dtype(dtype_name or "uint8").newbyteorder("<")
+    check_images(shape, dtype)
+    _check_length(shape, dtype, len(content), "tensor", "Send images.shape and images.tobytes().")
+    return np.frombuffer(content, dtype=dtype).reshape(shape)
 
 
 def _read_npy(
@@ -77,6 +89,7 @@ def read_header(
         read_fields = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
+            (3, 0): np.lib.format.read_array_header_2_0,  # the same for arrays without named fields
         }[version]
         shape, fortran_order, dtype = read_fields(header)
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage
@@ -99,11 +112,11 @@ def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: i
 
 
 def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-    """Raise ShapeMismatch unless an array is uint8 (N, H, W) or (N, H, W, C) of images that have pixels."""
-    if dtype != np.uint8:
+    """Raise ShapeMismatch unless an array is (N, H, W) or (N, H, W, C), of real numbers and images that have pixels."""
+    if dtype.name not in SAMPLE_TYPES:
         raise ShapeMismatch(
-            f"The array has dtype {dtype}, expected uint8.",
-            "Send grey levels 0..255: (images * 255).round().astype(numpy.uint8) if they are floats in 0..1.",
+            f"The array has dtype {dtype}, expected one of {', '.join(SAMPLE_TYPES)}.",
+            "Send grey levels 0..255: images.astype(numpy.uint8).",
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
         channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Uint8Array = NDArray[np.uint8]
 
 Resize = Literal["fit", "reject"]  # images of another size: resize them, or raise ShapeMismatch
+# Which values of deep samples become 0 and 255: those that the file states, the batch's own, the sample type's.
+RangeChoice = Literal["file", "batch", "full"]
+Pages = Literal["first", "all"]  # of a file of several pages
 
 
 class Spec(Protocol):

@@ -13,6 +13,7 @@ from service.core.population import Population
 from service.core.types import Float64Array
 from service.images.contact_sheet import sheet_png
 from service.images.properties import PROPERTIES
+from service.images.sample_range import SampleRange
 from service.learning import folder
 
 SHEET = "axes.png"
@@ -62,10 +63,10 @@ def write_card(manifest: Manifest, population: Population, unreadable: int) -> s
     )
 
 
-def draw_axes(means: Float64Array, files: Sequence[Path], manifest: Manifest) -> bytes:
+def draw_axes(means: Float64Array, files: Sequence[Path], samples: SampleRange, manifest: Manifest) -> bytes:
     """Return a PNG with a row for each latent: the photographs at its lower end, then those at its upper end.
 
-    means (n, L) of the photographs in `files` (n,)
+    means (n, L) of the photographs in `files` (n,), which `samples` tells how to read
     """
     spec = ImageSpec(height=SIDE, width=SIDE, channels=3)
     rows, captions = [], []
@@ -74,7 +75,7 @@ def draw_axes(means: Float64Array, files: Sequence[Path], manifest: Manifest) ->
             continue
         order = np.argsort(means[:, latent.index], kind="stable")
         chosen = [*order[:AT_AN_END], *order[-AT_AN_END:]]
-        rows.append(folder.read([files[row] for row in chosen], spec).pixels)
+        rows.append(folder.read([files[row] for row in chosen], spec, samples).pixels)
         captions.append(latent.name)
     columns = ["least", *[""] * (2 * AT_AN_END - 2), "most"]
     return sheet_png(rows, captions, columns)

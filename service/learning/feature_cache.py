@@ -20,6 +20,8 @@ import numpy as np
 
 from service.core.types import Float64Array
 from service.images import properties
+from service.images.conform import Note
+from service.images.sample_range import SampleRange
 from service.inference.features import FeatureNetwork
 from service.learning import folder
 
@@ -35,30 +37,36 @@ class Tile:
     features   (k, C) pooled
     measured   (k, P) properties
     errors     of the others, by position
+    notes      by position
     """
 
     positions: list[int]
     features: Float64Array
     measured: Float64Array
     errors: dict[int, str]
+    notes: dict[int, list[Note]]
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The tiles of `files`, in a directory beside the bundle that is to be written."""
+    """The tiles of `files`, in a directory beside the bundle that is to be written.
+
+    samples  how to read deep samples
+    """
 
     files: Sequence[Path]
     directory: Path
+    samples: SampleRange
 
     @classmethod
-    def beside(cls, out: Path, files: Sequence[Path], backbone: Path) -> FeatureCache:
+    def beside(cls, out: Path, files: Sequence[Path], samples: SampleRange, backbone: Path) -> FeatureCache:
         """Return the cache of these files, as they are now, with this backbone. It may hold tiles of an earlier run."""
         state = [backbone.stat().st_size, hashlib.sha256(backbone.read_bytes()).hexdigest()]
         for file in files:
             status = file.stat()
             state.append(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}")
         digest = hashlib.sha256("\n".join(map(str, state)).encode("utf-8", "surrogateescape")).hexdigest()
-        return cls(files, out.parent / f".{out.name}.learning-{digest[:12]}")
+        return cls(files, out.parent / f".{out.name}.learning-{digest[:12]}", samples)
 
     def fill(self, network: FeatureNetwork, progress: Callable[[int], None]) -> None:
         """Compute what is missing. `progress` is told of every so many photographs that are done."""
@@ -89,6 +97,7 @@ class FeatureCache:
                     arrays["features"].astype(np.float64),
                     arrays["measured"].astype(np.float64),
                     {start + position: error for position, error in errors.items()},
+                    {start + int(position): kinds for position, kinds in json.loads(str(arrays["notes"])).items()},
                 )
 
     def remove(self) -> None:
@@ -97,7 +106,7 @@ class FeatureCache:
 
     def _compute(self, start: int, network: FeatureNetwork) -> int:
         files = self.files[start : start + TILE]
-        photographs = folder.read(files, network.image)
+        photographs = folder.read(files, network.image, self.samples)
         with tempfile.NamedTemporaryFile(dir=self.directory, delete=False) as unfinished:
             np.savez(
                 unfinished,
@@ -105,6 +114,7 @@ class FeatureCache:
                 features=network.pooled(photographs.pixels).astype(np.float32),
                 measured=properties.measure(photographs.pixels, photographs.sizes),
                 errors=np.array(json.dumps(photographs.errors)),
+                notes=np.array(json.dumps(photographs.notes)),
             )
         os.replace(unfinished.name, self._path(start))
         return len(files)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from service.errors import InvalidInput, readable
-from service.images.decode import IntArray, Limits, read_row
+from service.images.conform import Note
+from service.images.decode import IntArray, Limits, Row, read_row
+from service.images.formats.files import ENDINGS
+from service.images.sample_range import SampleRange
 from service.images.spec import Spec, Uint8Array
 
-# Endings of the formats that the service reads.
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 # As the service takes by default.
 LIMITS = Limits(max_pixels=64_000_000, max_cost=512 * 1024 * 1024)
 
@@ -26,12 +27,14 @@ class Photographs:
     sizes   (k, 2) width and height in the file
     read    (k,) positions among the files
     errors  by position
+    notes   by position
     """
 
     pixels: Uint8Array
     sizes: IntArray
     read: list[int]
     errors: dict[int, str]
+    notes: dict[int, tuple[Note, ...]]
 
 
 def find(folder: Path, apart_from: Path | None = None) -> list[Path]:
@@ -58,16 +61,22 @@ def find(folder: Path, apart_from: Path | None = None) -> list[Path]:
     return files
 
 
-def read(files: Sequence[Path], spec: Spec) -> Photographs:
-    """Read and decode files as the service does: EXIF's orientation, transparency on white, resized to `spec`."""
-    rows: list[tuple[Uint8Array, tuple[int, int]]] = []
-    positions, errors = [], {}
+def read(files: Sequence[Path], spec: Spec, samples: SampleRange | None = None) -> Photographs:
+    """Read and decode files as the service does: EXIF's orientation, transparency on white, resized to `spec`.
+
+    samples: the range of deep samples, measured on all files; without it that of each file is its own
+    """
+    rows: list[Row] = []
+    positions, errors, notes = [], {}, {}
     for position, file in enumerate(files):
         try:
-            rows.append(read_row(file.read_bytes(), spec, "fit", LIMITS))
+            row = read_row(file.read_bytes(), spec, "fit", LIMITS, samples)
+            rows.append(row)
             positions.append(position)
+            if row.notes:
+                notes[position] = row.notes
         except (InvalidInput, OSError) as error:
             errors[position] = readable(getattr(error, "message", None) or str(error))
-    pixels = np.stack([row for row, _ in rows]) if rows else np.empty((0, *spec.shape), np.uint8)
-    sizes = np.array([size for _, size in rows], dtype=np.int64).reshape(-1, 2)
-    return Photographs(pixels, sizes, positions, errors)
+    pixels = np.stack([row.pixels for row in rows]) if rows else np.empty((0, *spec.shape), np.uint8)
+    sizes = np.array([row.size for row in rows], dtype=np.int64).reshape(-1, 2)
+    return Photographs(pixels, sizes, positions, errors, notes)

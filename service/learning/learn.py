@@ -23,6 +23,7 @@ from service.core.population import DEAD_VARIANCE, Familiarity, Population
 from service.core.types import EstimatorName, Float64Array, IndexArray
 from service.errors import InvalidInput, readable
 from service.images.properties import FILE_PROPERTIES, PIXEL_PROPERTIES, PROPERTIES
+from service.images.reading import Reading
 from service.inference.backbone import BackboneHead
 from service.inference.features import FeatureNetwork
 from service.learning import card, folder
@@ -61,6 +62,7 @@ class Learned:
     bundle: Bundle
     photographs: int
     unreadable: list[tuple[Path, str]]
+    warnings: list[str]
 
 
 def learn(
@@ -82,9 +84,13 @@ def learn(
     files = folder.find(source, apart_from=out)
     network = FeatureNetwork(backbone)
     store.check_writable(out)
-    cache = FeatureCache.beside(out, files, backbone)
+    reading = Reading.of_files(files, network.image, folder.LIMITS)
+    cache = FeatureCache.beside(out, files, reading.samples, backbone)
     started(len(files))
     cache.fill(network, progress)
+    names = [readable(str(file)) for file in files]
+    for tile in cache.tiles():
+        reading.note(names, tile.notes, len(tile.positions))
     unreadable = [(files[position], error) for tile in cache.tiles() for position, error in tile.errors.items()]
     count = len(files) - len(unreadable)
     if count < FEWEST:
@@ -111,11 +117,11 @@ def learn(
     contents = {
         ENCODER: backbone.read_bytes(),
         PROJECTION: projection_file.to_npz(projection),
-        card.SHEET: card.draw_axes(latents[:, 0], [files[position] for position in read], manifest),
+        card.SHEET: card.draw_axes(latents[:, 0], [files[position] for position in read], reading.samples, manifest),
     }
     bundle = store.write(out, manifest, contents, population, card.write_card(manifest, population, len(unreadable)))
     cache.remove()
-    return Learned(bundle, count, unreadable)
+    return Learned(bundle, count, unreadable, reading.list_warnings())
 
 
 def _fit_projection(

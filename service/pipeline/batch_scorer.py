@@ -25,6 +25,7 @@ from service.errors import InvalidInput
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.properties import FILE_PROPERTIES
+from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages, NearestImages
@@ -53,9 +54,11 @@ class BatchScorer:
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
-        return await self.score_images(images, context, request.options)
+        return await self.score_images(images, context, request.options, request.reading)
 
-    async def score_images(self, images: EncodedImages, context: Context | None, options: ScoringOptions) -> Batch:
+    async def score_images(
+        self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
+    ) -> Batch:
         """Score images, at least one of them usable, against `context` or against each other."""
         with self.hooks.stage("statistics"):
             scores = await asyncio.to_thread(
@@ -68,7 +71,7 @@ class BatchScorer:
                 context=context,
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
-            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
+            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options), *reading.list_warnings())
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
             batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
@@ -100,7 +103,7 @@ class BatchScorer:
         keep_pixels: bool = False,
     ) -> EncodedImages:
         """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
-        images = await self.encode_uploads(uploads, request.options, request.budget, keep_pixels)
+        images = await self.encode_uploads(uploads, request.options, request.budget, request.reading, keep_pixels)
         self.hooks.encoded(images)
         refuse_if_none_is_usable(images, what)
         return images
@@ -110,11 +113,14 @@ class BatchScorer:
         uploads: Sequence[Upload],
         options: FitOptions | EncodeOptions,
         budget: DecodeBudget,
+        reading: Reading,
         keep_pixels: bool = False,
     ) -> EncodedImages:
         """Encode some uploads with the options of their request."""
         check = isinstance(options, FitOptions) and options.foreign == "flag"
-        return await self.inference.encode(uploads, options.resize, budget, check=check, keep_pixels=keep_pixels)
+        return await self.inference.encode(
+            uploads, options.resize, budget, reading, check=check, keep_pixels=keep_pixels
+        )
 
     async def get_pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
         """Return the usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or decoded again."""
@@ -122,7 +128,8 @@ class BatchScorer:
             return batch.images.pixels[rows]
         positions = batch.positions
         uploads = [request.images[positions[row]] for row in rows]
-        return await self.inference.read_pixels(uploads, request.options.resize, request.budget.again())
+        budget = request.budget.again()
+        return await self.inference.read_pixels(uploads, request.options.resize, budget, request.reading)
 
     def _compare_images(self, batch: Batch, options: ComparingOptions) -> Batch:
         """Return the batch with the nearest images and the duplicates that `options`, or its reasons, ask for."""

@@ -20,8 +20,10 @@ from service.core.population import Familiarity
 from service.core.types import Float32Array
 from service.decoding.pool import Decoder
 from service.fair_queue import FairQueue
-from service.images.decode import Upload
+from service.images import sample_range
+from service.images.decode import Rows, Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.reading import Reading
 from service.images.spec import Resize, Uint8Array
 from service.inference.backbone import BackboneHead
 from service.inference.protocol import Networks
@@ -59,6 +61,7 @@ class ChunkedInference:
         uploads: Sequence[Upload],
         resize: Resize,
         budget: DecodeBudget,
+        reading: Reading,
         *,
         check: bool = False,
         keep_pixels: bool = False,
@@ -70,7 +73,7 @@ class ChunkedInference:
         async def encode_chunk(start: int) -> EncodedImages:
             chunk, due = uploads[start : start + CHUNK_ROWS], began + start * self._seconds_per_row
             async with semaphore:
-                return await self._encode_chunk(chunk, resize, budget, due, check, keep_pixels)
+                return await self._encode_chunk(chunk, resize, budget, reading, due, check, keep_pixels)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -79,13 +82,15 @@ class ChunkedInference:
             raise failed.exceptions[0] from None
         return EncodedImages.concatenate([self.no_images, *(task.result() for task in tasks)])
 
-    async def read_pixels(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget) -> Uint8Array:
+    async def read_pixels(
+        self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget, reading: Reading
+    ) -> Uint8Array:
         """Decode again images (k, H, W, C), k >= 1, that were usable before, within a budget of their own."""
         parts = []
         for start in range(0, len(uploads), CHUNK_ROWS):
             with self.hooks.stage("decode"):
                 chunk, spec = uploads[start : start + CHUNK_ROWS], self.bundle.manifest.image
-                rows = await self.decoder.read(chunk, spec, resize, budget)
+                rows = await self.decoder.read(chunk, spec, resize, budget, reading.samples)
             for error in rows.errors.values():
                 raise error
             parts.append(rows.pixels)
@@ -131,13 +136,14 @@ class ChunkedInference:
         uploads: Sequence[Upload],
         resize: Resize,
         budget: DecodeBudget,
+        reading: Reading,
         due: float,
         check: bool,
         keep_pixels: bool,
     ) -> EncodedImages:
-        spec, familiarity = self.bundle.manifest.image, self._familiarity
+        familiarity = self._familiarity
         with self.hooks.stage("decode"):
-            rows = await self.decoder.read(uploads, spec, resize, budget)
+            rows = await self._read(uploads, resize, budget, reading)
         ids = [upload.id for upload in uploads]
         if not len(rows.pixels):
             return replace(self.no_images, ids=ids, errors=rows.errors)
@@ -153,6 +159,30 @@ class ChunkedInference:
         if self._head is not None:
             latents = self._head.with_files(latents, rows.sizes)
         return EncodedImages(ids, latents, pixels, result, rows.errors)
+
+    async def _read(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget, reading: Reading) -> Rows:
+        """Return the rows of some images. Where the range of one is not known, first measure all images of the request.
+
+        The budget counts an image once, when it is first decoded.
+        """
+        spec = self.bundle.manifest.image
+        rows = await self.decoder.read(uploads, spec, resize, budget, reading.samples)
+        if rows.unknown:
+            async with reading.lock:
+                if not reading.samples.is_complete:
+                    reading.set_measured(await self._measure(resize, budget, reading))
+            rows = await self.decoder.read(uploads, spec, resize, budget.again(), reading.samples)
+        reading.note([upload.id for upload in uploads], rows.notes, len(rows.pixels))
+        return rows
+
+    async def _measure(self, resize: Resize, budget: DecodeBudget, reading: Reading) -> sample_range.Extents:
+        """Return the extent of the samples of all images of the request whose range is not known."""
+        extents = []
+        for start in range(0, len(reading.uploads), CHUNK_ROWS):
+            chunk, spec = reading.uploads[start : start + CHUNK_ROWS], self.bundle.manifest.image
+            rows = await self.decoder.read(chunk, spec, resize, budget, reading.samples, measures=True)
+            extents.append(rows.extents)
+        return sample_range.merge(extents)
 
     async def _run_chunks(
         self, network: Callable[[NDArray[Row]], Awaitable[NDArray[Result]]], rows: NDArray[Row]

@@ -148,7 +148,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Edi
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
     moments = (
         (context.location, context.covariance)
-        if options.range == "context"
+        if options.span_of == "context"
         else (population.location, population.covariance)
     )
     # Adding 0 makes -0 a 0.

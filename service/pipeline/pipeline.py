@@ -33,6 +33,7 @@ from service.bundle.store import Bundle
 from service.core.detect.estimators import ESTIMATORS
 from service.core.types import Float64Array, IndexArray
 from service.decoding.pool import Decoder, LocalDecoder
+from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
 from service.pipeline import edit_plan, explanation, item_details, map_plan, responses, score_sheet
@@ -84,8 +85,8 @@ class Pipeline:
         Raises InvalidOption where there is no such page, and what `score` raises.
         """
         # The sheet has reasons, whatever else is asked for.
-        options = request.options.model_copy(update={"attributions": "top"})
-        batch = await self._scorer.score_request(replace(request, options=options), keep_pixels=True)
+        request = replace(request, options=request.options.model_copy(update={"attributions": "top"}))
+        batch = await self._scorer.score_request(request, keep_pixels=True)
         rows = score_sheet.select_page(batch, request.options.page)
         pixels = await self._scorer.get_pixels(request, batch, rows)
         with self.hooks.stage("explain"):
@@ -98,18 +99,19 @@ class Pipeline:
         The first chunk brings the options and the context. Of every chunk only latents and ids are kept.
         Raises InvalidInput where no chunk has images, and what `score` raises.
         """
-        parts, context, options = [self._inference.no_images], None, ScoreOptions()
+        parts, context, options, reading = [self._inference.no_images], None, ScoreOptions(), Reading()
         async for chunk in chunks:
             if len(parts) == 1:
-                context, options = await self._scorer.find_context(chunk), chunk.options
-            parts.append(await self._scorer.encode_uploads(chunk.images, options, chunk.budget))
+                context, options, reading = await self._scorer.find_context(chunk), chunk.options, chunk.reading
+            reading.go_on(chunk.uploads)
+            parts.append(await self._scorer.encode_uploads(chunk.images, options, chunk.budget, reading))
         images = EncodedImages.concatenate(parts)
         del parts
         if not images.ids:
             raise no_images()
         self.hooks.encoded(images)
         refuse_if_none_is_usable(images, "images")
-        batch = await self._scorer.score_images(images, context, options)
+        batch = await self._scorer.score_images(images, context, options, reading)
         for part in batch.split(STREAM_PIECE):
             with self.hooks.stage("serialise"):
                 response = await asyncio.to_thread(self._build_part, part, options)
@@ -183,7 +185,8 @@ class Pipeline:
         contexts = [from_portable(context, self.bundle) for context in request.contexts]
         images = await self._scorer.encode_request(request.images, request, "images")
         if request.images:
-            contexts.append(await self._scorer.fit(images, request.options))
+            fitted = await self._scorer.fit(images, request.options)
+            contexts.append(replace(fitted, warnings=(*fitted.warnings, *request.reading.list_warnings())))
         with self.hooks.stage("statistics"):
             context = await asyncio.to_thread(context_codec.merge, contexts, self.bundle.population)
         return FitResponse(
@@ -233,7 +236,8 @@ class Pipeline:
         """Encode every image of the request."""
         images = await self._scorer.encode_request(request.images, request, "images")
         with self.hooks.stage("serialise"):
-            return await asyncio.to_thread(responses.build_encode_response, images, self.bundle)
+            warnings = request.reading.list_warnings()
+            return await asyncio.to_thread(responses.build_encode_response, images, warnings, self.bundle)
 
     async def decode(self, latents: Float64Array) -> EditResult:
         """Decode latents (n, L), as `service.api.requests.check_latents` checked them."""

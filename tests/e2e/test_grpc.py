@@ -53,9 +53,16 @@ MATRIX = {
         pb.EditOptions(which=["all"], latents=["scale", "5"]),
     ),
     "Traverse": (
-        {"latents": ["object hue", "scale"], "plane": True, "steps": 3, "span": 1.5, "range": "population", "start": 2},
+        {
+            "latents": ["object hue", "scale"],
+            "plane": True,
+            "steps": 3,
+            "span": 1.5,
+            "span_of": "population",
+            "start": 2,
+        },
         pb.TraverseOptions(
-            latents=["object hue", "scale"], plane=True, steps=3, span=1.5, range=pb.RANGE_POPULATION, start="2"
+            latents=["object hue", "scale"], plane=True, steps=3, span=1.5, span_of=pb.SPAN_OF_POPULATION, start="2"
         ),
     ),
     "Traverse all": ({"steps": 2}, pb.TraverseOptions(steps=2)),

@@ -158,9 +158,12 @@ BOMBS: dict[str, Callable[[int], bytes]] = {
     "TIFF, deflate": flat("TIFF", compression="tiff_deflate"),
     "TIFF, LZMA": flat("TIFF", compression="lzma"),
     "TIFF, Zstandard": flat("TIFF", compression="zstd"),
+    "TIFF, 16 bit LZW": flat("TIFF", "I;16", compression="tiff_lzw"),
+    "TIFF, 32 bit float deflate": flat("TIFF", "F", compression="tiff_deflate"),
     "TIFF, JPEG": flat("TIFF", compression="jpeg"),
     "TIFF, fax": flat("TIFF", "1", compression="group4"),
     "TIFF, one row for all": tiff_of_one_strip,
+    "AVIF": flat("AVIF", speed=10),
     "BMP, runs": bmp_runs,
     "BMP, skips": bmp_skips,
 }

@@ -43,7 +43,13 @@ def image_files(pixels: NDArray[np.uint8]) -> list[bytes]:
         (image.convert("P"), "BMP", {}),
         *((image, "TIFF", {"compression": name}) for name in ("raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits")),
         (deep, "TIFF", {}),
+        (deep, "TIFF", {"compression": "tiff_lzw"}),
+        (Image.fromarray(pixels[..., 0] / np.float32(255)), "TIFF", {"compression": "tiff_deflate"}),
+        (image.convert("I"), "TIFF", {}),
+        (image, "AVIF", {}),
+        (image, "TIFF", {"save_all": True, "append_images": [image.rotate(90)]}),
         (image, "GIF", {"save_all": True, "append_images": [image.rotate(90)]}),
+        (image, "TIFF", {"big_tiff": True}),
     ]
     return [_saved(*way) for way in ways]
 

@@ -272,7 +272,7 @@ def http_cases() -> list[HttpCase]:
             "http_traverse_context", "/traverse", bodies.as_json([], context=robust), {"latents": "1", "span": 1.5}
         ),
         HttpCase(
-            "http_traverse_population", "/traverse", npy, {"latents": "angle", "range": "population", "start": "7"}
+            "http_traverse_population", "/traverse", npy, {"latents": "angle", "span_of": "population", "start": "7"}
         ),
         HttpCase("http_interpolate", "/interpolate", bodies.as_zip(few), {"start": "0001.png", "end": 4, "frames": 3}),
         HttpCase("http_sample", "/sample", npy, {"count": 4, "seed": 3}),
@@ -290,7 +290,7 @@ def http_cases() -> list[HttpCase]:
         HttpCase("http_error_unknown_media_type", "/score", ("text/csv", b"1,2")),
         HttpCase("http_error_broken_zip", "/score", ("application/zip", b"PK\3\4 and no more")),
         HttpCase("http_error_broken_json", "/score", ("application/json", b'{"images": [')),
-        HttpCase("http_error_floats", "/score", ("application/x-npy", bodies.npy(np.zeros((2, 32, 32, 3))))),
+        HttpCase("http_error_complex", "/score", ("application/x-npy", bodies.npy(np.zeros((2, 32, 32, 3), complex)))),
         HttpCase("http_error_nothing_usable", "/score", bodies.as_zip({"a.png": b"no image"})),
         HttpCase("http_error_unknown_option", "/score", npy, {"treshold": 0.5}),
         HttpCase("http_error_wrong_options", "/score", npy, {"threshold": 2, "estimator": "best"}),

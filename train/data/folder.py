@@ -20,11 +20,12 @@ from tqdm import tqdm
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
 from service.images.decode import Limits, Upload, read_rows
+from service.images.formats.files import ENDINGS
+from service.images.reading import Reading
 from service.settings import Settings
 from train.config.experiment import ImageShape
 from train.data.dataset import Dataset
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 CACHE = Path("data/folders")
 FEWEST_IMAGES = 50  # below this a held-out split means nothing
 FEW_IMAGES = 1_000
@@ -58,7 +59,7 @@ def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Conte
     paths = sorted(
         path
         for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in ENDINGS
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
     )
@@ -78,7 +79,7 @@ def read(directory: Path, shape: ImageShape, cache: Path | None = None) -> Conte
         reasons = "".join(f"\n{line}" for line in _skipped_lines(skipped))
         raise ValueError(
             f"{directory} holds {len(images)} images that can be read; at least {FEWEST_IMAGES} are needed, and some "
-            f"thousands are better. Files count that end in {', '.join(SUFFIXES)}{reasons}"
+            f"thousands are better. Files count that end in {', '.join(ENDINGS)}{reasons}"
         )
     labels, label_names = _labels([name for name in names if name not in skipped])
     nothing = np.zeros((len(images), 0), np.int64)
@@ -113,7 +114,12 @@ def _decoded(paths: list[Path], names: list[str], shape: ImageShape) -> tuple[ND
     spec = ImageSpec.model_validate({"height": height, "width": width, "channels": channels})
     with tqdm(total=len(paths), desc="decoding", unit="file") as bar:
         uploads = [Upload(name, _reader(path, bar.update)) for name, path in zip(names, paths, strict=True)]
-        rows = read_rows(uploads, spec, "fit", Limits(Settings().max_image_pixels))
+        limits = Limits(Settings().max_image_pixels)
+        reading = Reading.of_files(paths, spec, limits)
+        rows = read_rows(uploads, spec, "fit", limits, reading.samples)
+    reading.note(names, rows.notes, len(rows.pixels))
+    for warning in reading.list_warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     return rows.pixels, {names[position]: error.message for position, error in rows.errors.items()}
 
 

@@ -100,7 +100,9 @@ def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> 
 def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
-    contents = arrays.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
+    contents: Sequence[Any] = images.files.contents
+    if is_tensor:
+        contents = arrays.read_tensor(tuple(tensor.shape), tensor.data, tensor.dtype)  # type: ignore[assignment]
     ids: Sequence[str] = images.ids
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")

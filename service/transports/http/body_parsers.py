@@ -1,7 +1,7 @@
 """HTTP bodies to requests: every wire format, one result.
 
     multipart/form-data   repeated `images` and `reference` files, `context` and `options` as JSON parts
-    application/x-npy     uint8 (N, H, W) or (N, H, W, C)
+    application/x-npy     an array (N, H, W) or (N, H, W, C)
     application/zip       image files, or arrays in npy files (an .npz of `images` and `reference` is one)
     application/x-tar     the same in an uncompressed tar
     application/json      {"images": [base64, ...], "reference": [base64, ...], "context": {...}, "options": {...}}

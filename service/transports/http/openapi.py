@@ -127,7 +127,7 @@ def _images_request(endpoint: Endpoint) -> Schema:
     content["multipart/form-data"]["encoding"] = {name: {"contentType": JSON} for name in ("context", "options")}
     return {
         "description": (
-            "Images come as files, as a uint8 array (N, H, W) or (N, H, W, C) in an npy, or in a zip or tar. "
+            "Images come as files, as an array (N, H, W) or (N, H, W, C) in an npy, or in a zip or tar. "
             "In an archive, what lies in a folder `reference` or is called `reference.npy` is the reference set, "
             "and `context.json` a context that /fit answered. Options stand in the query or in the body."
         ),

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import os
 import pickle
 import statistics
@@ -335,7 +336,24 @@ def test_a_single_image_is_no_batch(one):
         read_images(one)
 
 
-@pytest.mark.parametrize("array", [PIXELS / 255, PIXELS[0], PIXELS.transpose(0, 3, 1, 2)])
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pillow_s_deep_images_lose_nothing(served_bundle, mode):
+    """PNG would cut what is negative, beyond 16 bits or between whole numbers."""
+    levels = np.arange(64 * 64).reshape(64, 64) * 1000 - 2_000_000
+    image = Image.fromarray(levels.astype(np.int32 if mode == "I" else np.float32))
+    assert image.mode == mode
+    row = to_row(read_images([image]).contents[0], served_bundle.manifest.image, "reject", Limits(10**6))
+    expected = np.rint((levels - levels.min()) * 255 / np.ptp(levels))
+    assert np.array_equal(row[..., 0], expected)
+
+
+def test_cmyk_keeps_its_colour_profile():
+    image = Image.fromarray(PIXELS[0]).convert("CMYK")
+    image.info["icc_profile"] = b"a profile"
+    assert Image.open(io.BytesIO(read_images([image]).contents[0])).info["icc_profile"] == b"a profile"
+
+
+@pytest.mark.parametrize("array", [PIXELS * 1j, PIXELS[0], PIXELS.transpose(0, 3, 1, 2)])
 async def test_arrays_are_refused_in_the_server_s_words(array):
     client = AsyncClient("http://127.0.0.1:1")
     with pytest.raises(CallError) as failed:
@@ -357,10 +375,10 @@ OPTIONS = [
     ("Fit", {"estimator": "density_ratio"}),
     ("Edit", {"which": "all", "edit": "shift", "values": {"scale": 1.5, 3: 2}, "unit": "quantile"}),
     ("Edit", {"which": ["a.png", "b.png"], "latents": "scale, floor hue"}),
-    ("Traverse", {"latents": ("scale", "floor hue"), "plane": True, "steps": 3, "start": "7", "range": "population"}),
+    ("Traverse", {"latents": ("scale", "floor hue"), "plane": True, "steps": 3, "start": "7", "span_of": "population"}),
     ("Interpolate", {"start": "a.png", "end": "b.png", "frames": 3}),
     ("Sample", {"count": 3, "method": "gaussian", "seed": 9}),
-    ("Encode", {"resize": None}),
+    ("Encode", {"resize": None, "range": "batch", "pages": "all"}),
 ]
 
 

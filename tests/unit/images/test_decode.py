@@ -2,15 +2,20 @@
 
 import contextlib
 import io
+import struct
+import zlib
 
 import bodies
+import bombs
+import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
 from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
-from service.images.decode import Limits, Upload, read_rows, to_row
+from service.images.decode import Limits, Upload, read_row, read_rows, to_row
 
 COLOUR = ImageSpec(height=64, width=64, channels=3)
 GREY = ImageSpec(height=28, width=28, channels=1)
@@ -29,6 +34,14 @@ def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
 
 def flat(mode: str, colour: object, size: tuple[int, int] = (64, 64)) -> Image.Image:
     return Image.new(mode, size, colour)
+
+
+def bmp_with_mask(red: int, green: int, blue: int) -> bytes:
+    """A BMP of 32 bits whose header names a mask for alpha, as screenshots have it, and whose alpha is 0."""
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 64, 64, 1, 32, 3, 4 * 64**2, 0, 0, 0, 0) + masks + bytes(52)
+    pixels = bytes([blue, green, red, 0]) * 64**2
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(pixels), 0, 0, 14 + 108) + header + pixels
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
@@ -65,8 +78,33 @@ def test_exif_turn_is_applied():
 
 
 def test_transparency_is_laid_on_white():
-    assert (row(saved(flat("RGBA", (10, 20, 30, 0)))) == 255).all()
+    image = flat("RGBA", (10, 20, 30, 0))
+    image.paste((40, 50, 60, 255), (0, 0, 32, 64))
+    pixels = row(saved(image))
+    assert (pixels[:, 32:] == 255).all()
+    assert (pixels[:, :32] == [40, 50, 60]).all()
     assert (row(saved(flat("LA", (7, 255)))) == 7).all()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved(flat("RGBA", (10, 20, 30, 0))),
+        bmp_with_mask(10, 20, 30),
+        saved(flat("RGBA", (10, 20, 30, 0)), "TIFF"),
+        saved(flat("RGBA", (10, 20, 30, 0)), "WEBP", lossless=True, exact=True),
+        np.full((64, 64, 4), [10, 20, 30, 0], dtype=np.uint8),
+        np.full((64, 64, 4), [2570, 5140, 7710, 0], dtype=np.uint16) + np.array([0, 0, 32768, 0], np.uint16),
+    ],
+    ids=["PNG", "BMP", "TIFF", "WebP", "array", "16 bits"],
+)
+def test_alpha_that_is_0_everywhere_is_unused(content):
+    read = read_row(content, COLOUR, "fit", LIMITS)
+    assert read.notes == ("unused_alpha",)
+    assert (read.pixels[..., :2] == [10, 20]).all()
+    grey = read_row(np.full((64, 64, 2), [7, 0], dtype=np.uint8), COLOUR, "fit", LIMITS)
+    assert grey.notes == ("unused_alpha",)
+    assert (grey.pixels == 7).all()
 
 
 def test_transparent_palette_entry_is_laid_on_white():
@@ -185,9 +223,59 @@ def test_flipped_bytes_raise_nothing_but_our_own_errors(images):
                 assert row(damaged.tobytes()).shape == (64, 64, 3)
 
 
-def test_float_tiff_is_refused_rather_than_guessed():
-    with pytest.raises(UndecodableImage, match="32 bits"):
-        row(saved(flat("F", 0.5), "TIFF"))
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_what_is_damaged_beside_the_pixels_of_a_png_does_no_harm(images, place, depth):
+    file, end = bodies.encoded(images[0]), bombs.png_chunk(b"IEND", b"")
+    if depth == 16:
+        file = imagecodecs.png_encode(images[0].astype(np.uint16) * 257)
+    text = bombs.png_chunk(b"tEXt", b"Comment\0a text")
+    broken = {
+        "checksum": text[:-1] + bytes([text[-1] ^ 1]),
+        "EXIF": bombs.png_chunk(b"eXIf", b"garbage"),
+        "text of 2 MB": bombs.png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2_000_000))),
+        "gamma": bombs.png_chunk(b"gAMA", b"\0"),
+        "profile": bombs.png_chunk(b"iCCP", b"name\0\0" + zlib.compress(b"no profile")),
+    }
+    for what, chunk in broken.items():
+        spoiled = file[:33] + chunk + file[33:] if place == "before" else file.removesuffix(end) + chunk + end
+        assert np.array_equal(row(spoiled), images[0]), what
+    with pytest.raises(UndecodableImage):
+        row(file.replace(b"IDAT", b"IDAT\0", 1))
+
+
+def test_damaged_exif_turns_nothing(images):
+    whole = saved(Image.fromarray(images[0]), "JPEG", exif=b"Exif\0\0garbage")
+    assert np.array_equal(row(whole), row(saved(Image.fromarray(images[0]), "JPEG")))
+
+
+def test_several_frames_are_noted_and_can_be_chosen():
+    frames = [flat("RGB", colour) for colour in ("red", "blue")]
+    for format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF"):
+        file = saved(frames[0], format, save_all=True, append_images=frames[1:])
+        assert read_row(file, COLOUR, "fit", LIMITS).notes == ("pages",), format
+        second = read_row(file, COLOUR, "fit", LIMITS, page=1)
+        assert second.notes == ()
+        assert second.pixels[32, 32, 2] > 200 > 50 > second.pixels[32, 32, 0]
+    assert read_row(saved(frames[0], "GIF"), COLOUR, "fit", LIMITS).notes == ()
+
+
+def test_avif_and_heic_are_read():
+    pillow_heif.register_heif_opener()
+    half = np.zeros((64, 64, 3), dtype=np.uint8)
+    half[:32] = [250, 200, 150]
+    for format in ("AVIF", "HEIF"):
+        error = np.abs(row(saved(Image.fromarray(half), format, quality=95)).astype(int) - half)
+        assert error.mean() < 3, format
+
+
+def test_heic_says_what_is_missing(monkeypatch, images):
+    pillow_heif.register_heif_opener()
+    file = saved(Image.fromarray(images[0]), "HEIF")
+    monkeypatch.setattr("service.images.formats.files._register_heif", lambda: False)
+    with pytest.raises(UndecodableImage, match="HEIC") as caught:
+        row(file)
+    assert "pillow-heif" in caught.value.hint
 
 
 def test_one_bad_upload_among_good_ones_is_left_out_alone(images):

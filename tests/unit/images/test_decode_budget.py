@@ -2,7 +2,9 @@
 
 import io
 
+import numpy as np
 import pytest
+import tifffile
 from bombs import BOMBS, jpeg_scans, png
 from PIL import Image
 
@@ -10,6 +12,8 @@ from service.decoding.jobs import RowShape
 from service.errors import TooLarge, UndecodableImage
 from service.images.decode import MIB, Limits, open_image
 from service.images.decode_budget import FREE_BYTES, DecodeBudget
+from service.images.formats import files
+from service.images.formats.deep import DeepImage
 from service.settings import Settings
 
 COLOUR = RowShape(64, 64, 3)
@@ -18,7 +22,7 @@ UNLIMITED = Limits(10**9)
 
 def cost_of(content, resize="fit", limits=UNLIMITED):
     opened = open_image(content, COLOUR, resize, limits)
-    opened.image.close()
+    files.close(opened.image)
     return opened.cost
 
 
@@ -50,7 +54,12 @@ def test_what_nobody_sent_has_no_limit():
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_no_header_makes_pillow_decode(kind):
-    opened = open_image(BOMBS[kind](100), COLOUR, "fit", UNLIMITED)
+    content = BOMBS[kind](100)
+    with Image.open(io.BytesIO(content)) as image:
+        opened = open_image(content, COLOUR, "fit", UNLIMITED)
+    if isinstance(opened.image, DeepImage):  # the samples are read when they are asked for
+        assert opened.image.read().shape[:2] == image.size[::-1]
+        return
     assert opened.image._im is None
     opened.image.load()
     assert opened.image._im is not None
@@ -63,7 +72,10 @@ def test_a_cost_is_about_the_memory_that_decoding_takes():
     assert cost_of(png(1000, colour_type=6)) == 8 * pixels
     assert cost_of(png(1000, colour_type=0)) == 2 * pixels
     assert cost_of(png(1000, colour_type=4)) == 12 * pixels
+    assert cost_of(png(1000, depth=16)) == 11 * pixels
+    assert cost_of(png(1000, colour_type=0, depth=16)) == 9 * pixels
     assert cost_of(BOMBS["WebP, lossy"](1000)) == 16 * pixels
+    assert cost_of(BOMBS["AVIF"](1000)) == 10 * pixels
 
 
 def test_a_jpeg_is_decoded_at_a_fraction_unless_it_may_not_be():
@@ -99,6 +111,21 @@ def test_what_one_image_may_take_follows_from_what_was_sent():
 
 def test_what_cannot_be_used_is_refused_before_it_is_decoded():
     file = io.BytesIO()
-    Image.new("F", (3000, 3000)).save(file, "TIFF")
-    with pytest.raises(UndecodableImage, match="32 bits"):
+    tifffile.imwrite(file, np.zeros((300, 300), np.complex64))
+    with pytest.raises(UndecodableImage, match="64 bits, photometric MINISBLACK"):
         open_image(file.getvalue(), COLOUR, "fit", UNLIMITED)
+
+
+@pytest.mark.parametrize("options", [{"tile": (4096, 4096)}, {"rowsperstrip": 1 << 24}])
+def test_the_largest_part_of_a_tiff_counts(options):
+    """A tile may be far larger than the image."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((16, 16), np.uint16), compression="zlib", **options)
+    part = 4096 * 4096 if "tile" in options else 16 * 16
+    assert cost_of(file.getvalue()) == 9 * 16 * 16 + 2 * part
+
+
+def test_samples_beyond_the_colours_count():
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((10, 10, 300), np.uint16), photometric="rgb", planarconfig="contig")
+    assert cost_of(file.getvalue()) == (600 + 3) * 100

@@ -9,7 +9,7 @@ import pytest
 from bombs import png, png_chunk, png_profiles, png_texts
 from PIL import Image
 
-from service.images.png_chunks import USED_KEYWORDS, drop_unused_texts
+from service.images.formats.png_chunks import USED_KEYWORDS, drop_unused_texts
 
 
 def text(keyword, kind=b"zTXt"):

@@ -12,6 +12,7 @@ from typing import get_args
 import bodies
 import numpy as np
 import pytest
+import tifffile
 from fakes import FakeNetworks
 from PIL import Image
 
@@ -39,6 +40,7 @@ from service.errors import (
 )
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.reading import Reading
 from service.pipeline import batch_scorer, chunked_inference, chunked_response
 from service.pipeline import pipeline as pipelines
 from service.pipeline.pipeline import Pipeline
@@ -547,7 +549,9 @@ async def test_images_that_were_not_kept_are_read_again(pipeline, monkeypatch, c
 
 async def test_images_leave_nothing_but_their_latents(pipeline):
     """A slice of no pixels would keep them all."""
-    encoded = await pipeline._scorer.encode_uploads(uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited())
+    encoded = await pipeline._scorer.encode_uploads(
+        uploads(noise(50)), EncodeOptions(), DecodeBudget.unlimited(), Reading()
+    )
     assert encoded.pixels.base is None
     assert encoded.latents.nbytes < 50_000
 
@@ -585,3 +589,80 @@ async def test_scores_that_are_not_finite_are_an_error_before_the_first_piece(pi
     monkeypatch.setattr(batch_scorer, "scoring", SimpleNamespace(score=spoiled))
     with pytest.raises(MisfitError, match="not finite"):
         await Pipeline.score(pipeline, request_of(noise(20)))
+
+
+def deep_files(images, shift=4):
+    """Images as TIFF files of 12 bits in 16, which state no range."""
+    files = []
+    for image in images:
+        tifffile.imwrite(file := BytesIO(), image.astype(np.uint16) << shift)
+        files.append(file.getvalue())
+    return files
+
+
+@pytest.mark.parametrize("chunk", [7, 128])
+async def test_deep_images_are_scored_as_at_8_bits_with_one_range_for_all(pipeline, monkeypatch, chunk):
+    """Some reach no more than 8 bits of 12, and the reference counts as well."""
+    monkeypatch.setattr(chunked_inference, "CHUNK_ROWS", chunk)
+    images = noise(20)
+    images[3:9] //= 16
+    reference = noise(12, seed=5)
+    plain = (await pipeline.score(request_of(images, reference=reference))).model_dump()
+    deep = (await pipeline.score(request_of(deep_files(images), reference=deep_files(reference // 16)))).model_dump()
+    dark = (await pipeline.score(request_of(images, reference=reference // 16))).model_dump()
+    assert deep["items"] == dark["items"] != plain["items"]
+    assert [text for text in deep["context"]["warnings"] if "0 as black and 4095 as white" in text]
+    some_deep = [*images[:10], *deep_files(images[10:])]
+    mixed = (await pipeline.score(request_of(some_deep, reference=reference))).model_dump()
+    assert mixed["items"] == plain["items"]
+
+
+async def test_deep_images_that_are_read_again_have_the_same_range(pipeline, monkeypatch):
+    monkeypatch.setattr(batch_scorer, "MOST_KEPT", 0)
+    images = noise(12)
+    options = {"options_type": EditOptions, "which": [1, 2]}
+    plain = await pipeline.edit(request_of(images, **options))
+    deep = await pipeline.edit(request_of(deep_files(images), **options))
+    assert plain.as_sheet() == deep.as_sheet()
+
+
+async def test_the_options_say_which_range(pipeline):
+    files = deep_files(noise(6) // 2)
+    answers = {}
+    for choice in ("file", "batch", "full"):
+        request = ImagesRequest(uploads(files), None, (), EncodeOptions(range=choice))
+        answers[choice] = (await pipeline.encode(request)).model_dump()
+    assert "4095 as white" in answers["file"]["warnings"][0]
+    assert "1264 as white; range=batch" in answers["batch"]["warnings"][0]
+    assert answers["full"]["warnings"] == [
+        "6 of 6 images reach less than a quarter of the range that was read, and are dark: range=batch takes what the "
+        "images have."
+    ]
+    assert len({str(answer["items"]) for answer in answers.values()}) == 3
+
+
+async def test_a_deep_image_that_is_damaged_fails_alone(pipeline):
+    files = deep_files(noise(5))
+    tifffile.imwrite(file := BytesIO(), np.full((64, 64), np.nan, np.float32))
+    answer = (await pipeline.score(request_of([*files, file.getvalue(), files[0][:-999]]))).model_dump()
+    assert [item["status"] for item in answer["items"]] == ["ok"] * 5 + ["error"] * 2
+    assert "finite" in answer["items"][5]["error"]["message"]
+
+
+async def test_a_stream_keeps_the_range_of_its_first_deep_images(pipeline):
+    images = noise(20)
+
+    async def chunks(*parts):
+        for part in parts:
+            yield request_of(part)
+
+    deep = [
+        part async for part in pipeline.score_stream(chunks(deep_files(images[:10]), deep_files(images[10:] // 16)))
+    ]
+    plain = [part async for part in pipeline.score_stream(chunks(images[:10], images[10:] // 16))]
+    assert deep[0].items == plain[0].items
+
+
+async def test_fit_tells_the_range(pipeline):
+    answer = await pipeline.fit(request_of(deep_files(noise(20)), options_type=FitOptions))
+    assert "4095 as white" in answer.context.warnings[-1]

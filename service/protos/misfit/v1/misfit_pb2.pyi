@@ -14,6 +14,19 @@ class Resize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESIZE_FIT: _ClassVar[Resize]
     RESIZE_REJECT: _ClassVar[Resize]
 
+class Range(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RANGE_UNSPECIFIED: _ClassVar[Range]
+    RANGE_FILE: _ClassVar[Range]
+    RANGE_BATCH: _ClassVar[Range]
+    RANGE_FULL: _ClassVar[Range]
+
+class Pages(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PAGES_UNSPECIFIED: _ClassVar[Pages]
+    PAGES_FIRST: _ClassVar[Pages]
+    PAGES_ALL: _ClassVar[Pages]
+
 class Estimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ESTIMATOR_UNSPECIFIED: _ClassVar[Estimator]
@@ -67,11 +80,11 @@ class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UNIT_SD: _ClassVar[Unit]
     UNIT_QUANTILE: _ClassVar[Unit]
 
-class Range(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+class SpanOf(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    RANGE_UNSPECIFIED: _ClassVar[Range]
-    RANGE_CONTEXT: _ClassVar[Range]
-    RANGE_POPULATION: _ClassVar[Range]
+    SPAN_OF_UNSPECIFIED: _ClassVar[SpanOf]
+    SPAN_OF_CONTEXT: _ClassVar[SpanOf]
+    SPAN_OF_POPULATION: _ClassVar[SpanOf]
 
 class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -81,6 +94,13 @@ class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 RESIZE_UNSPECIFIED: Resize
 RESIZE_FIT: Resize
 RESIZE_REJECT: Resize
+RANGE_UNSPECIFIED: Range
+RANGE_FILE: Range
+RANGE_BATCH: Range
+RANGE_FULL: Range
+PAGES_UNSPECIFIED: Pages
+PAGES_FIRST: Pages
+PAGES_ALL: Pages
 ESTIMATOR_UNSPECIFIED: Estimator
 ESTIMATOR_LEAVE_ONE_OUT: Estimator
 ESTIMATOR_ROBUST: Estimator
@@ -113,9 +133,9 @@ UNIT_UNSPECIFIED: Unit
 UNIT_LATENT: Unit
 UNIT_SD: Unit
 UNIT_QUANTILE: Unit
-RANGE_UNSPECIFIED: Range
-RANGE_CONTEXT: Range
-RANGE_POPULATION: Range
+SPAN_OF_UNSPECIFIED: SpanOf
+SPAN_OF_CONTEXT: SpanOf
+SPAN_OF_POPULATION: SpanOf
 METHOD_UNSPECIFIED: Method
 METHOD_EMPIRICAL: Method
 METHOD_GAUSSIAN: Method
@@ -137,16 +157,20 @@ class ImageFiles(_message.Message):
     def __init__(self, contents: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ImageTensor(_message.Message):
-    __slots__ = ("shape", "data")
+    __slots__ = ("shape", "data", "dtype")
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
-    def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    dtype: str
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "nearest", "duplicates", "attributions", "top")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign", "threshold", "fdr", "nearest", "duplicates", "attributions", "top")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +180,8 @@ class ScoreOptions(_message.Message):
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
     threshold: float
@@ -164,11 +190,13 @@ class ScoreOptions(_message.Message):
     duplicates: Duplicates
     attributions: Attributions
     top: int
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ...) -> None: ...
 
 class ExplainOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "nearest", "duplicates", "attributions", "top", "heat_maps", "interactions")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign", "threshold", "fdr", "nearest", "duplicates", "attributions", "top", "heat_maps", "interactions")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +208,8 @@ class ExplainOptions(_message.Message):
     HEAT_MAPS_FIELD_NUMBER: _ClassVar[int]
     INTERACTIONS_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
     threshold: float
@@ -190,20 +220,24 @@ class ExplainOptions(_message.Message):
     top: int
     heat_maps: HeatMaps
     interactions: bool
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., heat_maps: _Optional[_Union[HeatMaps, str]] = ..., interactions: _Optional[bool] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., nearest: _Optional[int] = ..., duplicates: _Optional[_Union[Duplicates, str]] = ..., attributions: _Optional[_Union[Attributions, str]] = ..., top: _Optional[int] = ..., heat_maps: _Optional[_Union[HeatMaps, str]] = ..., interactions: _Optional[bool] = ...) -> None: ...
 
 class FitOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ...) -> None: ...
 
 class EditOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "edit", "which", "latents", "values", "unit")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign", "threshold", "fdr", "edit", "which", "latents", "values", "unit")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -212,6 +246,8 @@ class EditOptions(_message.Message):
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +258,8 @@ class EditOptions(_message.Message):
     VALUES_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
     threshold: float
@@ -231,11 +269,13 @@ class EditOptions(_message.Message):
     latents: _containers.RepeatedScalarFieldContainer[str]
     values: _containers.ScalarMap[str, float]
     unit: Unit
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., edit: _Optional[_Union[EditKind, str]] = ..., which: _Optional[_Iterable[str]] = ..., latents: _Optional[_Iterable[str]] = ..., values: _Optional[_Mapping[str, float]] = ..., unit: _Optional[_Union[Unit, str]] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., edit: _Optional[_Union[EditKind, str]] = ..., which: _Optional[_Iterable[str]] = ..., latents: _Optional[_Iterable[str]] = ..., values: _Optional[_Mapping[str, float]] = ..., unit: _Optional[_Union[Unit, str]] = ...) -> None: ...
 
 class TraverseOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "latents", "plane", "steps", "span", "range", "start")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign", "threshold", "fdr", "latents", "plane", "steps", "span", "span_of", "start")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -244,9 +284,11 @@ class TraverseOptions(_message.Message):
     PLANE_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SPAN_FIELD_NUMBER: _ClassVar[int]
-    RANGE_FIELD_NUMBER: _ClassVar[int]
+    SPAN_OF_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
     threshold: float
@@ -255,13 +297,15 @@ class TraverseOptions(_message.Message):
     plane: bool
     steps: int
     span: float
-    range: Range
+    span_of: SpanOf
     start: str
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., latents: _Optional[_Iterable[str]] = ..., plane: _Optional[bool] = ..., steps: _Optional[int] = ..., span: _Optional[float] = ..., range: _Optional[_Union[Range, str]] = ..., start: _Optional[str] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., latents: _Optional[_Iterable[str]] = ..., plane: _Optional[bool] = ..., steps: _Optional[int] = ..., span: _Optional[float] = ..., span_of: _Optional[_Union[SpanOf, str]] = ..., start: _Optional[str] = ...) -> None: ...
 
 class InterpolateOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "start", "end", "frames")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign", "threshold", "fdr", "start", "end", "frames")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +314,8 @@ class InterpolateOptions(_message.Message):
     END_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
     threshold: float
@@ -277,11 +323,13 @@ class InterpolateOptions(_message.Message):
     start: str
     end: str
     frames: int
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., start: _Optional[str] = ..., end: _Optional[str] = ..., frames: _Optional[int] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., start: _Optional[str] = ..., end: _Optional[str] = ..., frames: _Optional[int] = ...) -> None: ...
 
 class SampleOptions(_message.Message):
-    __slots__ = ("resize", "estimator", "foreign", "threshold", "fdr", "count", "method", "seed")
+    __slots__ = ("resize", "range", "pages", "estimator", "foreign", "threshold", "fdr", "count", "method", "seed")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -290,6 +338,8 @@ class SampleOptions(_message.Message):
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
+    range: Range
+    pages: Pages
     estimator: Estimator
     foreign: Foreign
     threshold: float
@@ -297,13 +347,17 @@ class SampleOptions(_message.Message):
     count: int
     method: Method
     seed: int
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., count: _Optional[int] = ..., method: _Optional[_Union[Method, str]] = ..., seed: _Optional[int] = ...) -> None: ...
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ..., estimator: _Optional[_Union[Estimator, str]] = ..., foreign: _Optional[_Union[Foreign, str]] = ..., threshold: _Optional[float] = ..., fdr: _Optional[float] = ..., count: _Optional[int] = ..., method: _Optional[_Union[Method, str]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class EncodeOptions(_message.Message):
-    __slots__ = ("resize",)
+    __slots__ = ("resize", "range", "pages")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     resize: Resize
-    def __init__(self, resize: _Optional[_Union[Resize, str]] = ...) -> None: ...
+    range: Range
+    pages: Pages
+    def __init__(self, resize: _Optional[_Union[Resize, str]] = ..., range: _Optional[_Union[Range, str]] = ..., pages: _Optional[_Union[Pages, str]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("images", "reference", "contexts", "options")
@@ -664,16 +718,18 @@ class Distances(_message.Message):
     def __init__(self, before: _Optional[float] = ..., after: _Optional[float] = ..., reencoded: _Optional[float] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "latents", "items")
+    __slots__ = ("bundle_id", "model", "latents", "items", "warnings")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LATENTS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     latents: _containers.RepeatedScalarFieldContainer[str]
     items: _containers.RepeatedCompositeFieldContainer[EncodedItem]
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., latents: _Optional[_Iterable[str]] = ..., items: _Optional[_Iterable[_Union[EncodedItem, _Mapping]]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., latents: _Optional[_Iterable[str]] = ..., items: _Optional[_Iterable[_Union[EncodedItem, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EncodedItem(_message.Message):
     __slots__ = ("index", "id", "status", "mean", "logvar", "error")

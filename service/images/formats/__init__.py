@@ -1,0 +1,1 @@
+"""Image files of every format: their headers, their samples, their pages and their colours."""

@@ -1,0 +1,213 @@
+"""Colours to sRGB: by the ICC profile in a file, by a PNG's cICP, or by its gamma and chromaticities.
+
+A profile that differs from sRGB by hardly a grey level is left alone, as most profiles do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from service.images.spec import Uint8Array
+
+Float64Array = NDArray[np.float64]
+ToLinear = Callable[[Float64Array], Float64Array]
+
+# Pillow's mode of the images that a profile of this colour space is for.
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+DEVICE_CLASSES = ("mntr", "scnr", "prtr", "spac")
+LARGEST_PROFILE = 4 * 1024 * 1024
+# Grey levels by which colours may differ and pass as sRGB.
+TOLERANCE = 2
+# Chromaticities of red, green, blue and white, by the number that ITU-T H.273 gives them.
+SRGB = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+PRIMARIES = {
+    1: SRGB,
+    5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06, 0.3127, 0.3290),
+    6: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07, 0.3127, 0.3290),
+    9: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290),
+    11: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351),
+    12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),
+}
+GAMMA_22, GAMMA_28, LINEAR, PQ, HLG = 4, 5, 8, 16, 18
+LIKE_SRGB = (1, 2, 6, 13, 14, 15)
+# The luminance of white in PQ, and its signal in HLG (ITU-R BT.2408).
+WHITE_NITS, HLG_WHITE = 203.0, 0.75
+BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What brings an image of `mode` to sRGB. `apply` returns an image of mode RGB, or L where it was grey."""
+
+    mode: str
+    apply: Callable[[Image.Image], Image.Image]
+
+
+def find_conversion(info: Mapping[Any, Any], mode: str, cicp: tuple[int, int] | None = None) -> Conversion | None:
+    """Return what brings the colours of an image with that mode and info to sRGB, or None where they are.
+
+    cicp: primaries and transfer function by their numbers in H.273, which precede all else. Raises ValueError where
+    the file's profile cannot be used.
+    """
+    if cicp is not None:
+        return _of_cicp(*cicp)
+    if profile := info.get("icc_profile"):
+        return _of_profile(profile, mode)
+    if mode == "LAB":
+        return _of_lab()
+    gamma, chromaticity = info.get("gamma"), info.get("chromaticity")
+    if "srgb" in info or (gamma is None and chromaticity is None):
+        return None
+    # A PNG has white first.
+    return _of_gamma(gamma or 1 / 2.2, SRGB if not chromaticity else (*chromaticity[2:], *chromaticity[:2]))
+
+
+def _of_profile(profile: bytes, mode: str) -> Conversion | None:
+    if len(profile) > LARGEST_PROFILE:
+        raise ValueError(f"its profile has {len(profile)} bytes")
+    space, conversion = _open_profile(profile)
+    four_channels = mode == "CMYK"
+    if (space == "CMYK") != four_channels or (space == "Lab") != (mode == "LAB"):
+        raise ValueError(f"its profile is for {space}, but it is {mode}")
+    if space == "GRAY" and mode not in ("1", "L", "LA", "I;16"):
+        raise ValueError(f"its profile is for {space}, but it is {mode}")
+    return conversion
+
+
+@lru_cache(maxsize=16)
+def _open_profile(profile: bytes) -> tuple[str, Conversion | None]:
+    """Return a profile's colour space, and the conversion by it; None where it is sRGB's. Raises ValueError."""
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if space not in MODES or source.profile.device_class not in DEVICE_CLASSES:
+            raise ValueError(f"its profile is of class {source.profile.device_class} for {space}")
+        conversion = _build(source, MODES[space])
+    except (ImageCms.PyCMSError, OSError, TypeError) as error:
+        raise ValueError(f"its profile cannot be read: {error}") from error
+    return space, None if _is_srgb(conversion) else conversion
+
+
+@lru_cache(maxsize=1)
+def _of_lab() -> Conversion:
+    return _build(ImageCms.createProfile("LAB"), "LAB")
+
+
+def _build(source: Any, mode: str) -> Conversion:
+    transform = ImageCms.buildTransform(
+        source,
+        ImageCms.createProfile("sRGB"),
+        mode,
+        "RGB",
+        ImageCms.Intent.PERCEPTUAL,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE,  # a cache would tie it to one thread
+    )
+
+    def apply(image: Image.Image) -> Image.Image:
+        converted = ImageCms.applyTransform(image, transform)
+        assert converted is not None, "it is not in place"
+        return converted.getchannel(1) if mode == "L" else converted
+
+    return Conversion(mode, apply)
+
+
+def _is_srgb(conversion: Conversion) -> bool:
+    """Return whether a conversion changes no colour by more than TOLERANCE."""
+    if conversion.mode not in ("RGB", "L"):
+        return False
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    if conversion.mode == "L":
+        colours = levels[None]
+    else:
+        colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+    changed = np.asarray(conversion.apply(Image.fromarray(colours)))
+    return int(np.abs(changed.astype(int) - colours).max()) <= TOLERANCE
+
+
+def _of_cicp(primaries: int, transfer: int) -> Conversion | None:
+    if transfer in LIKE_SRGB and primaries not in PRIMARIES:
+        return None
+    transfers: dict[int, ToLinear] = {
+        GAMMA_22: partial(_power, exponent=2.2),
+        GAMMA_28: partial(_power, exponent=2.8),
+        LINEAR: partial(_power, exponent=1.0),
+        PQ: _linear_of_pq,
+        HLG: _linear_of_hlg,
+    }
+    return _of_encoding(transfers.get(transfer, _linear_of_srgb), PRIMARIES.get(primaries, SRGB))
+
+
+@lru_cache(maxsize=16)
+def _of_gamma(gamma: float, chromaticity: tuple[float, ...]) -> Conversion | None:
+    is_usual = abs(gamma * 2.2 - 1) < 0.05
+    if not 0.05 < gamma < 20 or len(chromaticity) != len(SRGB) or min(chromaticity[1::2]) <= 0:
+        raise ValueError("its gamma or its chromaticities cannot be")
+    to_linear: ToLinear = _linear_of_srgb if is_usual else partial(_power, exponent=1 / gamma)
+    return _of_encoding(to_linear, chromaticity)
+
+
+def _of_encoding(to_linear: ToLinear, chromaticity: tuple[float, ...]) -> Conversion | None:
+    """Return the conversion from colours that `to_linear` makes linear, of these primaries; None where it is sRGB."""
+    matrix = np.linalg.inv(_to_xyz(SRGB)) @ _to_xyz(chromaticity)
+    table = to_linear(np.arange(256) / 255)
+
+    def apply(image: Image.Image) -> Image.Image:
+        pixels: Uint8Array = np.asarray(image)
+        linear = table[pixels]
+        if pixels.ndim == 3:
+            linear = linear @ matrix.T
+        return Image.fromarray(_encode_srgb(linear))
+
+    conversion = Conversion("RGB", apply)
+    return None if _is_srgb(conversion) else conversion
+
+
+def _to_xyz(chromaticity: tuple[float, ...]) -> Float64Array:
+    """Return the matrix (3, 3) from linear colours to XYZ, adapted to the white of sRGB (Bradford)."""
+    x, y = np.array(chromaticity[::2]), np.array(chromaticity[1::2])
+    xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
+    to_xyz = xyz[:, :3] * np.linalg.solve(xyz[:, :3], xyz[:, 3])
+    white = np.array([SRGB[6] / SRGB[7], 1, (1 - SRGB[6] - SRGB[7]) / SRGB[7]])
+    scale = (BRADFORD @ white) / (BRADFORD @ xyz[:, 3])
+    adapted: Float64Array = np.linalg.inv(BRADFORD) @ (scale[:, None] * BRADFORD) @ to_xyz
+    return adapted
+
+
+def _encode_srgb(linear: Float64Array) -> Uint8Array:
+    linear = np.clip(linear, 0, 1)
+    values = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    encoded: Uint8Array = np.rint(255 * values).astype(np.uint8)
+    return encoded
+
+
+def _linear_of_srgb(values: Float64Array) -> Float64Array:
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _power(values: Float64Array, exponent: float) -> Float64Array:
+    linear: Float64Array = values**exponent
+    return linear
+
+
+def _linear_of_pq(values: Float64Array) -> Float64Array:
+    """Return luminance relative to white (SMPTE ST 2084)."""
+    root = values ** (32 / 2523)
+    linear: Float64Array = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (16384 / 2610)
+    return linear * 10000 / WHITE_NITS
+
+
+def _linear_of_hlg(values: Float64Array) -> Float64Array:
+    """Return light relative to white (ITU-R BT.2100)."""
+
+    def to_scene(signal: Float64Array) -> Float64Array:
+        return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+
+    return to_scene(values) / to_scene(np.array(HLG_WHITE))

@@ -1,0 +1,56 @@
+"""Estimates of the memory that decoding an image takes, from its header, before any pixel is decoded."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from PIL import Image, ImageFile
+
+ORIENTATION = 0x0112  # EXIF
+# Where Pillow keeps EXIF of PNG and JPEG, and XMP, which may say the same.
+EXIF_KEYS = frozenset({"exif", "Raw profile type exif", "Raw profile type APP1", "xmp", "XML:com.adobe.xmp"})
+START_OF_SCAN = b"\xff\xda"  # JPEG
+
+# The peak of bytes that Pillow holds for each pixel, by mode, conversion and resizing included (measured).
+BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 9, "RGB": 4, "RGBA": 8}
+MOST_BYTES_PER_PIXEL = 12  # of other modes, and of RGB with a transparent colour
+# Further bytes for each pixel: libwebp draws on two canvases of its own; libavif and libheif hold a frame with each
+# colour in a plane, and one with all of them.
+CANVAS_BYTES = {"WEBP": 12, "AVIF": 6, "HEIF": 6}
+# A JPEG of several scans keeps two bytes for each coefficient. Every scan passes through all of them, which takes as
+# long as writing a quarter of a byte for each pixel.
+COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
+
+
+def estimate(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
+    """Return the bytes that decoding an opened image takes. `size` is its full size; `image` may be scaled down."""
+    pixel_bytes = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
+    if image.mode == "RGB" and "transparency" in image.info:
+        pixel_bytes = MOST_BYTES_PER_PIXEL
+    # EXIF may come after a PNG's pixels: Pillow would decode the image to find it.
+    exif_is_readable = image.format != "PNG" or "exif" in image.info
+    if exif_is_readable and may_be_turned(image):
+        with suppress(Exception):  # damaged EXIF counts for nothing, here and when the image is turned
+            pixel_bytes += 4 if image.getexif().get(ORIENTATION, 1) != 1 else 0  # for the turned copy
+    pixel_bytes += CANVAS_BYTES.get(image.format or "", 0)
+    cost = image.width * image.height * pixel_bytes
+    if image.format in ("JPEG", "MPO"):
+        cost += _estimate_coefficients(image, size[0] * size[1], bytes(content))
+    return cost
+
+
+def may_be_turned(image: Image.Image) -> bool:
+    """Return whether an image may say how it is to be turned. To look for it takes long where there is nothing."""
+    return image.format not in ("PNG", "JPEG") or not EXIF_KEYS.isdisjoint(image.info)
+
+
+def _estimate_coefficients(image: ImageFile.ImageFile, pixels: int, content: bytes) -> int:
+    """Return the bytes that a JPEG of `pixels` pixels takes before it is scaled down."""
+    header_end = image.fp.tell() if image.fp is not None else 0
+    bands = len(image.getbands())
+    first_scan = content.rfind(START_OF_SCAN, 0, header_end)
+    first_scan_bands = content[first_scan + 4] if 0 <= first_scan < len(content) - 4 else bands
+    if "progressive" not in image.info and first_scan_bands >= bands:
+        return pixels
+    scans = 1 + content.count(START_OF_SCAN, header_end)
+    return pixels * (1 + COEFFICIENT_BYTES * bands) + pixels * scans // SCANS_PER_BYTE

@@ -1,0 +1,172 @@
+"""Colours in files come out as sRGB, whatever the file says that they are."""
+
+import io
+import struct
+import zlib
+
+import bombs
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from service.bundle.manifest import ImageSpec
+from service.images.decode import Limits, read_row
+from service.images.formats import colour
+
+COLOUR = ImageSpec(height=16, width=16, channels=3)
+GREY = ImageSpec(height=16, width=16, channels=1)
+LIMITS = Limits(1_000_000)
+DISPLAY_P3, BT_2020 = 12, 9
+
+
+def read(image, format="PNG", spec=COLOUR, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return read_row(file.getvalue(), spec, "fit", LIMITS)
+
+
+def flat(mode, value):
+    return Image.new(mode, (16, 16), value)
+
+
+def profile(space="RGB", primaries=colour.PRIMARIES[DISPLAY_P3], gamma=2.2):
+    """An ICC profile (version 2) of a display with these primaries, or of grey, and a gamma."""
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+
+    def xyz(values):
+        return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    tags = {b"wtpt": xyz((0.9642, 1.0, 0.8249))}
+    if space == "GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        # To the white of ICC, D50, by Bradford's matrix.
+        to_d50 = np.array([[1.0478, 0.0229, -0.0501], [0.0296, 0.9905, -0.0171], [-0.0092, 0.0151, 0.7517]])
+        columns = (to_d50 @ colour._to_xyz(primaries)).T
+        tags |= {name: xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)}
+        tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    offset, table, data = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        table += struct.pack(">4sII", name, offset + len(data), len(content))
+        data += content
+    size = offset + len(data)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02100000, b"mntr", space.ljust(4).encode(), b"XYZ ")
+    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+def naive_srgb(levels, primaries, to_linear):
+    """One colour to sRGB, without adaptation: the white must be that of sRGB."""
+    linear = np.linalg.inv(naive_xyz(colour.SRGB)) @ naive_xyz(primaries) @ [to_linear(level / 255) for level in levels]
+    linear = np.clip(linear, 0, 1)
+    return [round(255 * (12.92 * v if v <= 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055)) for v in linear]
+
+
+def naive_xyz(primaries):
+    columns = [[x / y, 1, (1 - x - y) / y] for x, y in zip(primaries[::2], primaries[1::2], strict=True)]
+    red, green, blue, white = map(np.array, columns)
+    shares = np.linalg.inv(np.stack([red, green, blue], axis=1)) @ white
+    return np.stack([red, green, blue], axis=1) * shares
+
+
+def srgb_to_linear(value):
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_an_embedded_profile_is_applied(format):
+    options = {"quality": 100} if format in ("JPEG", "WEBP") else {}
+    result = read(flat("RGB", (200, 100, 50)), format, icc_profile=profile(), **options)
+    expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], lambda value: value**2.2)
+    assert result.notes == ()
+    assert np.abs(result.pixels[8, 8].astype(int) - expected).max() <= (3 if options else 1)
+
+
+def test_the_profile_of_srgb_changes_nothing():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    assert np.array_equal(read(noise, icc_profile=srgb).pixels, np.asarray(noise))
+    assert colour.find_conversion({"icc_profile": srgb}, "RGB") is None
+
+
+def test_a_profile_of_grey_serves_grey_with_and_without_alpha():
+    dark = profile("GRAY", gamma=1.0)
+    expected = naive_srgb((100, 100, 100), colour.SRGB, lambda value: value)
+    for spec in (COLOUR, GREY):
+        for image in (flat("L", 100), flat("LA", (100, 255))):
+            pixels = read(image, spec=spec, icc_profile=dark).pixels
+            assert np.abs(pixels.astype(int) - expected[0]).max() <= 1
+
+
+def test_alpha_and_palettes_keep_their_profile():
+    expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], lambda value: value**2.2)
+    image = flat("RGBA", (200, 100, 50, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 8, 16))
+    pixels = read(image, icc_profile=profile()).pixels
+    assert (pixels[:, :8] == 255).all()
+    assert np.abs(pixels[8, 12].astype(int) - expected).max() <= 1
+    palette = flat("RGB", (200, 100, 50)).quantize(4)
+    assert np.abs(read(palette, icc_profile=profile()).pixels[8, 8].astype(int) - expected).max() <= 1
+
+
+def test_lab_is_read():
+    pixels = read(flat("LAB", (255, 128, 128)), "TIFF").pixels
+    assert pixels.min() > 250
+
+
+@pytest.mark.parametrize("content", [b"no profile", profile()[:200], profile("GRAY"), b""])
+def test_a_profile_that_cannot_be_used_is_noted(content):
+    result = read(flat("RGB", (200, 100, 50)), icc_profile=content or None)
+    assert (result.pixels == [200, 100, 50]).all()
+    assert result.notes == (("profile",) if content else ())
+
+
+def test_damage_of_a_profile_in_its_chunk_is_noted():
+    name = b"name\0\0" + zlib.compress(bytes(2 * 1024**2))
+    result = read_row(bombs.png(16, before=bombs.png_chunk(b"iCCP", name)), COLOUR, "fit", LIMITS)
+    assert result.notes == ("profile",)
+
+
+def png_with(**chunks):
+    file = io.BytesIO()
+    flat("RGB", (200, 100, 50)).save(file, "PNG")
+    before = b"".join(bombs.png_chunk(kind.encode(), data) for kind, data in chunks.items())
+    return file.getvalue()[:33] + before + file.getvalue()[33:]
+
+
+def test_gamma_and_chromaticities_of_png():
+    def pixel(**chunks):
+        return read_row(png_with(**chunks), COLOUR, "fit", LIMITS).pixels[8, 8].tolist()
+
+    linear, usual = struct.pack(">I", 100_000), struct.pack(">I", 45_455)
+    p3 = colour.PRIMARIES[DISPLAY_P3]
+    # Of a PNG white comes first.
+    chromaticity = struct.pack(">8I", *(round(value * 100_000) for value in (*p3[6:], *p3[:6])))
+    assert pixel(gAMA=usual) == [200, 100, 50]
+    assert pixel(gAMA=linear) == naive_srgb((200, 100, 50), colour.SRGB, lambda value: value)
+    assert pixel(gAMA=linear, sRGB=b"\0") == [200, 100, 50]
+    assert pixel(gAMA=usual, cHRM=chromaticity) == naive_srgb((200, 100, 50), p3, srgb_to_linear)
+
+
+def test_cicp_goes_first():
+    def pixel(primaries, transfer, **chunks):
+        chunk = bytes([primaries, transfer, 0, 1])
+        return read_row(png_with(cICP=chunk, **chunks), COLOUR, "fit", LIMITS).pixels[8, 8].tolist()
+
+    p3 = colour.PRIMARIES[DISPLAY_P3]
+    assert pixel(1, 13) == pixel(2, 2) == pixel(1, 1) == [200, 100, 50]
+    assert pixel(DISPLAY_P3, 13) == naive_srgb((200, 100, 50), p3, srgb_to_linear)
+    assert pixel(DISPLAY_P3, 13, gAMA=struct.pack(">I", 100_000)) == pixel(DISPLAY_P3, 13)
+    assert pixel(1, 8) == naive_srgb((200, 100, 50), colour.SRGB, lambda value: value)
+
+
+@pytest.mark.parametrize(("transfer", "signal"), [(colour.PQ, 0.5807), (colour.HLG, 0.75)])
+def test_the_white_of_high_dynamic_range_is_white(transfer, signal):
+    conversion = colour.find_conversion({}, "RGB", (BT_2020, transfer))
+    level = round(signal * 255)
+    image = conversion.apply(Image.fromarray(np.array([[[0] * 3, [level // 2] * 3, [level] * 3]], np.uint8)))
+    black, middle, white = np.asarray(image)[0, :, 0].tolist()
+    assert black == 0
+    assert 30 < middle < 200
+    assert white >= 252

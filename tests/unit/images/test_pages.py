@@ -1,0 +1,98 @@
+"""The pages of a file are counted as the libraries count them, and each becomes an upload."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from service.bundle.manifest import ImageSpec
+from service.errors import UndecodableImage
+from service.images.decode import Limits, Upload, read_rows
+from service.images.formats.pages import find_pages
+from service.images.page_uploads import split_pages
+
+SPEC = ImageSpec(height=8, width=8, channels=1)
+LEVELS = (10, 120, 250)
+FRAMES = [Image.new("L", (8, 8), level) for level in LEVELS]
+
+
+def animation(format, count=3, **options):
+    file = io.BytesIO()
+    FRAMES[0].save(file, format, save_all=True, append_images=FRAMES[1:count], **options)
+    return file.getvalue()
+
+
+def stack(pages, **options):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, **options) as writer:
+        for samples, kind in pages:
+            writer.write(samples, subfiletype=kind)
+    return file.getvalue()
+
+
+PAGES = [(np.full((8, 8), level, np.uint8), 0) for level in LEVELS]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        animation("GIF"),
+        animation("WEBP", lossless=True),
+        animation("PNG"),
+        animation("TIFF"),
+        stack(PAGES, byteorder=">"),
+        stack(PAGES, bigtiff=True),
+    ],
+)
+def test_every_page_becomes_an_upload(content):
+    assert find_pages(content, 10) == [0, 1, 2]
+    uploads = split_pages([Upload("a", lambda: b"no image"), Upload("b.tif", lambda: content)], 10)
+    assert [upload.id for upload in uploads] == ["a", "b.tif[0]", "b.tif[1]", "b.tif[2]"]
+    rows = read_rows(uploads, SPEC, "fit", Limits(1000))
+    assert list(rows.errors) == [0]
+    assert np.abs(rows.pixels[:, 4, 4, 0].astype(int) - LEVELS).max() <= 3
+    assert rows.notes == {}
+
+
+def test_one_page_stays_as_it_is():
+    def fail():
+        raise UndecodableImage("gone")
+
+    files = [animation(format, count=1) for format in ("GIF", "WEBP", "PNG", "TIFF")]
+    uploads = [Upload(str(at), lambda file=file: file) for at, file in enumerate([*files, b"", b"II*\0"])]
+    uploads += [Upload("array", lambda: np.zeros((8, 8), np.uint8)), Upload("gone", fail)]
+    assert split_pages(uploads, 100) == uploads
+
+
+def test_smaller_copies_and_masks_are_no_pages():
+    reduced, page = 1, 0
+    content = stack([(samples, kind) for (samples, _), kind in zip(PAGES, (page, reduced, reduced), strict=True)])
+    assert find_pages(content, 10) == [0]
+    masked = content.replace(b"\xfe\0\4\0\1\0\0\0\1\0\0\0", b"\xfe\0\4\0\1\0\0\0\4\0\0\0")
+    assert masked != content
+    assert find_pages(masked, 10) == [0]
+    content = stack([(samples, kind) for (samples, _), kind in zip(PAGES, (page, reduced, page), strict=True)])
+    assert find_pages(content, 10) == [0, 2]
+
+
+def test_it_stops_at_the_limit_and_where_pages_go_round():
+    assert len(find_pages(animation("GIF"), 1)) == 2
+    assert len(split_pages([Upload("a", lambda: animation("GIF"))] * 5, 4)) == 6
+    content = bytearray(stack(PAGES[:1]))
+    count = int.from_bytes(content[8:10], "little")
+    content[10 + 12 * count : 14 + 12 * count] = (8).to_bytes(4, "little")  # the next page is the first
+    assert find_pages(bytes(content), 1000) == [0]
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_damage_ends_the_count(format):
+    whole = animation(format)
+    for length in range(0, len(whole), 7):
+        assert len(find_pages(whole[:length], 10)) <= 3
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
+        assert len(find_pages(damaged.tobytes(), 10)) <= 11
