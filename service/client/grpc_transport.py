@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
-from service.client.calls import Call, CallError, Images, read_images
+from service.client.calls import Call, CallError, Images, PathNames, read_images
 from service.client.retries import parse_retry_after
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1.misfit_pb2_grpc import MisfitServiceStub
@@ -187,9 +187,9 @@ async def _build_stream(call: Call[Any]) -> AsyncIterator[pb.ScoreStreamRequest]
     """Yield the messages of a stream: options, reference and contexts first, then one message for each chunk."""
     first: dict[str, Any] = await asyncio.to_thread(_build_other_fields, call, "ScoreOptions")
     yield pb.ScoreStreamRequest(**first)
-    images = 0
+    images, names = 0, PathNames()
     async for chunk in _iterate(call.chunks or ()):
-        fields = await asyncio.to_thread(_build_images, chunk, images)
+        fields = await asyncio.to_thread(_build_images, chunk, images, names)
         images += len(fields["ids"])
         yield pb.ScoreStreamRequest(images=fields)
 
@@ -215,9 +215,9 @@ def _build_other_fields(call: Call[Any], options_type: str) -> dict[str, Any]:
     return fields
 
 
-def _build_images(images: Images, first: int = 0) -> dict[str, Any]:
+def _build_images(images: Images, first: int = 0, names: PathNames | None = None) -> dict[str, Any]:
     """Return the fields of a message Images. Ids of images without a name count from `first`."""
-    content = read_images(images, first)
+    content = read_images(images, first, names)
     if isinstance(content, np.ndarray):
         ids = [str(first + row) for row in range(len(content))]
         return {"tensor": {"shape": content.shape, "data": content.tobytes()}, "ids": ids}

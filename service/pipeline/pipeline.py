@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from service.api import context_codec
 from service.api.context_codec import from_portable, to_portable
+from service.api.image_names import warn_of_doubles
 from service.api.options import (
     ComparingOptions,
     EditOptions,
@@ -289,7 +290,7 @@ class Pipeline:
                 context=context,
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
-            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
+            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options), *warn_of_doubles(images.ids))
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
             batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)

@@ -65,15 +65,21 @@ def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> M
 
 
 def read_images_request(
-    message: Any, options_type: type[OptionsT], settings: Settings, sent_bytes: int, *, in_chunks: bool = False
+    message: Any,
+    options_type: type[OptionsT],
+    settings: Settings,
+    sent_bytes: int,
+    *,
+    in_chunks: bool = False,
+    first: int = 0,
 ) -> ImagesRequest[OptionsT]:
-    """Return the request that a message of `sent_bytes` bytes makes.
+    """Return the request that a message of `sent_bytes` bytes makes. Images without ids are numbered from `first`.
 
     Raises InvalidInput or one of its kinds, with HTTP's texts.
     """
     fields, builder = message.DESCRIPTOR.fields_by_name, RequestBuilder(settings, sent_bytes)
     if message.HasField("images"):
-        _add_images(builder, "images", message.images)
+        _add_images(builder, "images", message.images, first)
     if "reference" in fields and message.HasField("reference"):
         builder.get_uploads("reference")
         _add_images(builder, "reference", message.reference)
@@ -83,8 +89,10 @@ def read_images_request(
     return builder.build(options_type, in_chunks=in_chunks)
 
 
-def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
-    """Return the request that one message of a stream makes.
+def read_stream_chunk(
+    content: bytes, settings: Settings, *, is_first: bool, first: int = 0
+) -> ImagesRequest[ScoreOptions]:
+    """Return the request that one message of a stream makes, after `first` images of the messages before it.
 
     Raises InvalidInput where a message after the first says how to score.
     """
@@ -94,10 +102,10 @@ def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> 
             f"A later message of the stream brings {', '.join(sorted(late))}.",
             "Send them in the first one: they hold for the whole stream.",
         )
-    return read_images_request(message, ScoreOptions, settings, len(content), in_chunks=True)
+    return read_images_request(message, ScoreOptions, settings, len(content), in_chunks=True, first=first)
 
 
-def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
+def _add_images(builder: RequestBuilder, field: str, images: pb.Images, first: int = 0) -> None:
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
     contents = arrays.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
@@ -105,7 +113,7 @@ def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")
     for position, content in enumerate(contents):
-        builder.add_image(field, content, ids[position] if ids else str(position))
+        builder.add_image(field, content, ids[position] if ids else str(first + position))
 
 
 def _read_options(message: Message) -> dict[str, object]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
 
@@ -27,7 +28,7 @@ from serving import ROOT, free_ports
 from service.api import schemas
 from service.api.requests import read_options
 from service.api.wire import ERROR_DETAIL
-from service.client.calls import Call, Files, read_images
+from service.client.calls import Call, Files, PathNames, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
 from service.client.grpc_transport import NULL_IF_EMPTY, build_message
 from service.client.grpc_transport import read_error as grpc_error
@@ -309,6 +310,20 @@ def test_images_are_called_by_their_files_or_places_or_as_given(folder):
     assert found.contents[1] == found.contents[3] == content
     assert read_images({"x": content}) == Files(["x"], [content])
     assert read_images(iter([content])) == Files(["0"], [content])
+
+
+def test_paths_in_several_folders_have_ids_that_differ(folder, monkeypatch):
+    inner = folder / "a" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes((folder / "a.png").read_bytes())
+    monkeypatch.chdir(folder / "a")
+    found = read_images([Path("inner/a.png"), folder / "a.png", "../b.png", inner / ".." / "inner" / "a.png"])
+    assert found.ids == ["a/inner/a.png", "a.png", "b.png", "a/inner/a.png"]
+    names = PathNames()
+    assert [read_images([each], 0, names).ids for each in (inner / "a.png", folder / "a.png")] == [
+        ["a.png"],
+        ["../../a.png"],
+    ]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])

@@ -39,7 +39,7 @@ def test_enums_become_words_and_lists_keep_their_order():
     assert (given.estimator, given.edit, given.which, given.values) == (
         "leave_one_out",
         "shift",
-        [3, "a"],
+        ["3", "a"],
         {"scale": 1.5},
     )
     for word in ("all", "flagged"):
