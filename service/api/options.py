@@ -49,6 +49,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     images_needed: ClassVar[ImagesNeeded] = "always"
+    takes_reference: ClassVar[bool] = False
 
     resize: Resize = Field(
         default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
@@ -83,6 +84,7 @@ class ScoringOptions(FitOptions):
     """How to score."""
 
     images_needed: ClassVar[ImagesNeeded] = "always"
+    takes_reference: ClassVar[bool] = True
 
     threshold: float = Field(
         default=0.5, ge=0, le=1, description="an image whose outlier_probability is above it is flagged"

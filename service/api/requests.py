@@ -1,36 +1,33 @@
 """Requests of images: uploads, contexts and options, gathered within the limits. No image is decoded here.
 
-In an archive, files in a folder `reference` and an array `reference.npy` belong to the reference set, and
-`context.json` is a context. Several contexts are merged.
+`service.api.archive_contents` says what the files of an archive are. Several contexts are merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
-import numpy as np
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service.api import payload_limits
-from service.api.options import MOST_PICTURES, Options
+from service.api.archive_contents import is_reference_array, sort_members, warn_of_left_out
+from service.api.latents import LATENTS_EXAMPLE
+from service.api.options import Options
 from service.api.schemas import PortableContext
-from service.core.edit import limits
-from service.core.types import Float64Array
 from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,
     InvalidOption,
-    ShapeMismatch,
     TooLarge,
     TooManyImages,
     quoted,
     readable,
 )
 from service.images import archives, arrays
+from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Uint8Array
@@ -39,7 +36,6 @@ from service.settings import MIB, Settings
 # A text with a single character beyond ASCII takes up to four bytes for each of its characters.
 MOST_WIDE_JSON = 16 * 1024 * 1024
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
-LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
 JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
 
@@ -60,6 +56,7 @@ class ImagesRequest(Generic[OptionsT_co]):
 
     budget          limits what decoding the images may take
     unpacked_bytes  memory that archives take beside the body
+    notes           warnings of how the request was read
     """
 
     images: Sequence[Upload]
@@ -68,6 +65,7 @@ class ImagesRequest(Generic[OptionsT_co]):
     options: OptionsT_co
     budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
     unpacked_bytes: int = 0
+    notes: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -82,6 +80,9 @@ class RequestBuilder:
         """Start an empty request, whose body has `sent_bytes` bytes."""
         self._budget = DecodeBudget.of(settings, sent_bytes)
         self._unpacked_bytes = 0
+        self._left_out: list[str] = []  # names of files in archives
+        self._notes: list[str] = []
+        self._is_reference_given = False  # by the client, not by a folder's name alone
         self.images: list[Upload] = []
         self.reference: list[Upload] | None = None
         self.contexts: list[PortableContext] = []
@@ -96,11 +97,13 @@ class RequestBuilder:
 
         Raises InvalidInput where images are missing, InvalidOption where the options do not fit.
         """
+        self._notes += warn_of_left_out(self._left_out)
+        self._settle_reference(options_type)
         may_be_empty = in_chunks or (options_type.images_needed == "unless context" and bool(self.contexts))
         if not self.images and not may_be_empty:
-            raise no_images()
+            raise no_images(notes=self._notes)
         if self.reference == []:
-            raise no_images("reference images")
+            raise no_images("reference images", self._notes)
         options = read_options(self.options, options_type)
         if self.contexts and (self.reference is not None or "estimator" in options.model_fields_set):
             second_source = "a reference set" if self.reference is not None else "an estimator"
@@ -108,7 +111,26 @@ class RequestBuilder:
                 f"Given both a context and {second_source}: what is normal is then said twice.",
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
-        return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
+        return ImagesRequest(
+            self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes, tuple(self._notes)
+        )
+
+    def _settle_reference(self, options_type: type[Options]) -> None:
+        """Take the images of a folder called reference as the batch itself where no others came.
+
+        Raises InvalidInput where a reference comes to an endpoint that compares with none.
+        """
+        if self.reference and not self.images and not self._is_reference_given:
+            self._notes.append(
+                f"All {len(self.reference)} images lie in a folder called reference, and no others came: they were "
+                "taken as the images themselves."
+            )
+            self.images, self.reference = self.reference, None
+        if self.reference is not None and not options_type.takes_reference:
+            raise InvalidInput(
+                "A reference set came, with which nothing is compared here.",
+                "Send its images as `images`, or in a folder of another name: POST /fit makes a context of them.",
+            )
 
     def parse_json(self, text: bytes | memoryview, what: str, error_type: type[InvalidInput] = InvalidInput) -> object:
         """Return the value of a JSON text. Raises `error_type`, or TooLarge where all texts together hold too many
@@ -125,17 +147,24 @@ class RequestBuilder:
         self.contexts += read_contexts(self.parse_json(text, what))
 
     def get_uploads(self, field: str) -> list[Upload]:
-        """Return the list of uploads of `images` or `reference`. Once asked for, a reference set exists, even if
-        empty."""
+        """Return the list of uploads of `images` or `reference`, which the client named. Once named, a reference set
+        exists, even if empty.
+        """
+        self._is_reference_given |= field == "reference"
+        return self._uploads_of(field)
+
+    def _uploads_of(self, field: str) -> list[Upload]:
         if field == "reference" and self.reference is None:
             self.reference = []
         return self.images if self.reference is None or field == "images" else self.reference
 
     def add_file(self, field: str, content: bytes | memoryview, name: str) -> None:
-        """Add one file: an image, or an npy, zip or tar of images."""
-        if content[:6] == b"\x93NUMPY":
+        """Add one file: an image, or an npy, zip or tar of images. What is neither by its name is left out."""
+        if is_system_file(name) or is_no_image(name):
+            self._left_out.append(name)
+        elif content[:6] == b"\x93NUMPY":
             self.add_rows(field, content, name)
-        elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
+        elif archives.is_zip(content) or archives.is_tar(content):
             self.add_archive(field, content)
         else:
             self.add_image(field, content, name)
@@ -149,27 +178,36 @@ class RequestBuilder:
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
-        members = archives.read_archive(content, self.max_images, self._bytes_left)
-        self._bytes_left -= sum(member.size for member in members)
+        archive = archives.read_archive(content, self.max_images, self._bytes_left)
+        self._bytes_left -= sum(member.size for member in archive.members)
         # Arrays stay unpacked, other files only while they are decoded.
-        files = [member.size for member in members if not member.name.endswith(".npy")]
+        files = [member.size for member in archive.members if not member.name.endswith(".npy")]
         self._unpacked_bytes += sum(sorted(files)[-UNPACKED_AT_A_TIME:])
-        for member in members:
-            path = PurePosixPath(member.name)
-            if path.name == "context.json":
-                self.add_contexts(member.read(), "context.json")
-                continue
-            own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
-            if path.suffix == ".npy":
-                self._unpacked_bytes += member.size
-                for row, read in enumerate(archives.npy_rows(member)):
-                    self.add(own_field, f"{member.name}[{row}]", read)
-            else:
+        contents, tables = sort_members(archive), []
+        self._left_out += contents.left_out
+        for member in contents.contexts:
+            self.add_contexts(member.read(), member.name)
+        for member, is_reference in contents.files:
+            own_field = "reference" if is_reference else field
+            if not member.name.casefold().endswith(".npy"):
                 self.add(own_field, member.name, member.read)
+            elif archives.is_table(member) and not is_reference_array(member.name):
+                tables.append(member)
+            else:
+                self.add_member_rows(own_field, member)
+        if tables and len(tables) == len(contents.files):
+            self.add_member_rows(field, tables[0])  # which raises that it holds no images
+        self._left_out += [member.name for member in tables]
+
+    def add_member_rows(self, field: str, member: archives.Member) -> None:
+        """Add the images of an npy file in an archive. Raises what `archives.npy_rows` raises."""
+        self._unpacked_bytes += member.size
+        for row, read in enumerate(archives.npy_rows(member)):
+            self.add(field, f"{member.name}[{row}]", read)
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
-        uploads = self.get_uploads(field)
+        uploads = self._uploads_of(field)
         uploads.append(Upload(readable(name) or str(len(uploads)), read))
         if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
@@ -178,8 +216,9 @@ class RequestBuilder:
             )
 
 
-def no_images(what: str = "images") -> InvalidInput:
-    return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
+def no_images(what: str = "images", notes: Sequence[str] = ()) -> InvalidInput:
+    """Return the error of a request without any; `notes` say what it has instead."""
+    return InvalidInput(" ".join((f"The request has 0 {what}.", *notes)), "Send at least one.")
 
 
 def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
@@ -205,27 +244,6 @@ def read_contexts(value: object) -> list[PortableContext]:
             f"The context cannot be used: {_describe_problems(error)}",
             "Send what `context` was in the answer of POST /fit.",
         ) from error
-
-
-def check_latents(values: object, latent_dim: int) -> Float64Array:
-    """Return `values` as latents (n, L), n from 1 to MOST_PICTURES.
-
-    Raises InvalidInput or ShapeMismatch.
-    """
-    try:
-        latents = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:  # the last of a whole number that no double holds
-        raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
-    if latents.ndim != 2 or latents.shape[1] != latent_dim:
-        raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
-    if not 1 <= len(latents) <= MOST_PICTURES:
-        raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
-    if not (np.abs(latents) <= limits.FURTHEST).all():  # nan fails as well
-        raise InvalidInput(
-            f"latents holds values that are not finite, or beyond {limits.FURTHEST:g}.",
-            "Usual ones are within 3.",
-        )
-    return latents
 
 
 def read_json(

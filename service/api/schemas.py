@@ -262,6 +262,7 @@ class EncodeResponse(_Record):
     bundle_id: str
     model: str
     latents: list[str]
+    warnings: list[str] = Field(default=[], description="of how the images were read")
     items: list[EncodedItem]
 
 

@@ -118,10 +118,10 @@ class Pipeline:
         batch = await self._score_request(request, keep_pixels=has_saliency and options.heat_maps != "none")
         if options.heat_maps != "none" and not has_saliency:
             options = options.model_copy(update={"heat_maps": "none"})
-            batch = batch.with_warning("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
+            batch = batch.with_warnings("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
         mapped = responses.select_mapped_rows(batch, options, max_mapped)
         if options.heat_maps == "flagged" and (warning := explanation.warn_of_unmapped(batch, len(mapped))):
-            batch = batch.with_warning(warning)
+            batch = batch.with_warnings(warning)
         explaining = asyncio.create_task(self._explain_batch(batch, mapped, options))
         try:
             pixels, evidence = await self._find_evidence(request, batch, mapped, explaining)
@@ -183,6 +183,7 @@ class Pipeline:
             contexts.append(await self._fit_in_thread(images, request.options))
         with self.hooks.stage("statistics"):
             context = await asyncio.to_thread(context_codec.merge, contexts, self.bundle.population)
+        context = replace(context, warnings=(*context.warnings, *request.notes, *warn_of_doubles(images.ids)))
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
@@ -228,10 +229,11 @@ class Pipeline:
         """Encode every image of the request."""
         images = await self._encode_request(request.images, request, "images")
         with self.hooks.stage("serialise"):
-            return await asyncio.to_thread(responses.build_encode_response, images, self.bundle)
+            warnings = [*request.notes, *warn_of_doubles(images.ids)]
+            return await asyncio.to_thread(responses.build_encode_response, images, warnings, self.bundle)
 
     async def decode(self, latents: Float64Array) -> EditResult:
-        """Decode latents (n, L), as `service.api.requests.check_latents` checked them."""
+        """Decode latents (n, L), as `service.api.latents.check_latents` checked them."""
         self._require_decoder()
         edit_plan.check_count(len(latents), self.bundle)
         return await self._draw(edit_plan.plan_decode(latents))
@@ -262,7 +264,7 @@ class Pipeline:
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
-        return await self._score_images(images, context, request.options)
+        return (await self._score_images(images, context, request.options)).with_warnings(*request.notes)
 
     def _build_part(self, part: Batch, options: ScoreOptions) -> ScoreResponse:
         return responses.build_score_response(part, options, self.bundle).whole()

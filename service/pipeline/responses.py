@@ -191,7 +191,9 @@ def build_chunked_score_response(
     return ChunkedResponse(head, "items", records)
 
 
-def build_encode_response(images: EncodedImages, bundle: Bundle) -> ChunkedResponse[EncodeResponse]:
+def build_encode_response(
+    images: EncodedImages, warnings: list[str], bundle: Bundle
+) -> ChunkedResponse[EncodeResponse]:
     """Return the answer of /encode."""
     _check_ids(images)
     positions = np.array(images.positions, dtype=np.intp)
@@ -207,6 +209,7 @@ def build_encode_response(images: EncodedImages, bundle: Bundle) -> ChunkedRespo
         bundle_id=bundle.manifest.bundle_id,
         model=bundle.manifest.model,
         latents=[latent.name for latent in bundle.manifest.latents],
+        warnings=warnings,
         items=[],
     )
     return ChunkedResponse(head, "items", records)

@@ -18,14 +18,13 @@ from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
+from service.api.latents import LATENTS_EXAMPLE, check_latents
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
     JSON_EXAMPLE,
-    LATENTS_EXAMPLE,
     ImagesRequest,
     OptionsT,
     RequestBuilder,
-    check_latents,
     read_contexts,
     read_json,
     read_object,

@@ -664,16 +664,18 @@ class Distances(_message.Message):
     def __init__(self, before: _Optional[float] = ..., after: _Optional[float] = ..., reencoded: _Optional[float] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "latents", "items")
+    __slots__ = ("bundle_id", "model", "latents", "items", "warnings")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LATENTS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     latents: _containers.RepeatedScalarFieldContainer[str]
     items: _containers.RepeatedCompositeFieldContainer[EncodedItem]
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., latents: _Optional[_Iterable[str]] = ..., items: _Optional[_Iterable[_Union[EncodedItem, _Mapping]]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., latents: _Optional[_Iterable[str]] = ..., items: _Optional[_Iterable[_Union[EncodedItem, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EncodedItem(_message.Message):
     __slots__ = ("index", "id", "status", "mean", "logvar", "error")
