@@ -138,7 +138,7 @@ def fit_context(
     if d == 0:
         return background, ("No latent of this model varies over its population: every image scores alike.",)
     if source == "population":
-        return background, ("One image has no batch to differ from: scored against the model's population.",)
+        return background, ("One usable image has no batch to differ from: scored against the model's population.",)
     if n <= 2:
         # The population counts as one more image: it breaks the tie of two, and gives a single one a spread.
         moments = Moments.of(points)
