@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.bundle import store
 from service.decoding.pool import DecodePool
 from service.errors import BundleError
-from service.hosting import circus_sockets, shutdown, uvicorn_protocol
+from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
 from service.hosting.workers import Api, Batching, get_addresses
 from service.inference.hardware import has_gpu
@@ -127,6 +127,7 @@ class Misfit(Routes):
     def _refuse_early() -> None:
         """Check the settings before any process starts: print one line instead of a trace from each process."""
         circus_sockets.close_control_sockets()
+        metric_folders.remove_folders()
         shutdown.name_supervisor()
         warn_of_unknown_variables()
         try:
@@ -188,6 +189,7 @@ class Misfit(Routes):
         return all(await asyncio.gather(self.networks.is_ready(), self.decoder.is_alive()))
 
 
+metric_folders.choose_own_folder()
 uvicorn_protocol.bound_connections()
 Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
