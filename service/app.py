@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 import bentoml
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from service.bundle import store
 from service.decoding.pool import DecodePool
@@ -24,7 +25,7 @@ from service.inference.onnx_runtime import OnnxNetworks
 from service.inference.remote import RemoteNetworks
 from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
-from service.settings import Settings, warn_of_unknown_variables
+from service.settings import Settings, describe_problems, warn_of_unknown_variables
 from service.telemetry import logs
 from service.telemetry.batch_metrics import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.telemetry.metrics import Metrics
@@ -134,7 +135,9 @@ class Misfit(Routes):
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
             memory_footprint.check_full_request(settings, store.load(settings.bundle_directory))
-        except (BundleError, ValueError) as error:  # a ValidationError is one
+        except ValidationError as error:
+            raise SystemExit(f"misfit cannot start: {describe_problems(error)}") from None
+        except (BundleError, ValueError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
         if settings.require_gpu and not has_gpu():
             raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from service.api.archive_contents import is_reference_array, sort_members, warn_
 from service.api.latents import LATENTS_EXAMPLE
 from service.api.options import Options
 from service.api.schemas import PortableContext
+from service.api.text_uploads import read_image
 from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,
@@ -208,7 +210,7 @@ class RequestBuilder:
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Uint8Array]) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
         uploads = self._uploads_of(field)
-        uploads.append(Upload(readable(name) or str(len(uploads)), read))
+        uploads.append(Upload(readable(name) or str(len(uploads)), partial(read_image, read)))
         if len(self.images) + len(self.reference or ()) > self.max_images:
             raise TooManyImages(
                 f"The request has more than {self.max_images} images, reference included.",
@@ -235,15 +237,25 @@ def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> 
 
 
 def read_contexts(value: object) -> list[PortableContext]:
-    """Return one context, or a list of them, as /fit answered them. Raises InvalidInput that names what is wrong."""
+    """Return one context, or a list of them, as /fit answered them: `context` of an answer, or the whole answer.
+
+    Raises InvalidInput that names what is wrong.
+    """
     try:
         contexts = value if isinstance(value, list) else [value]
-        return [PortableContext.model_validate(context) for context in contexts]
+        return [PortableContext.model_validate(_take_from_answer(context)) for context in contexts]
     except ValidationError as error:
         raise InvalidInput(
             f"The context cannot be used: {_describe_problems(error)}",
             "Send what `context` was in the answer of POST /fit.",
         ) from error
+
+
+def _take_from_answer(value: object) -> object:
+    """Return the context in a whole answer of /fit; anything else as it is."""
+    if isinstance(value, dict) and isinstance(value.get("context"), dict) and "bundle_id" not in value:
+        return value["context"]
+    return value
 
 
 def read_json(

@@ -77,6 +77,7 @@ def read_header(
         read_fields = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
+            (3, 0): np.lib.format.read_array_header_2_0,  # the same for arrays without named fields
         }[version]
         shape, fortran_order, dtype = read_fields(header)
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage

@@ -47,7 +47,7 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
     collector = _Collector(max_parts)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
-        parser.write(body)
+        parser.write(_skip_preamble(body, boundary))
     except MultipartParseError as error:
         raise InvalidInput(
             f"The multipart body of {len(body)} bytes is malformed: {error}.",
@@ -59,6 +59,14 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
             "It was cut short, or its boundary is not the one in Content-Type.",
         )
     return collector.parts
+
+
+def _skip_preamble(body: bytes, boundary: bytes) -> bytes:
+    """Return `body` from its first boundary on. Text before it means nothing (RFC 2046, section 5.1.1)."""
+    if body.startswith(b"--" + boundary):
+        return body
+    start = body.find(b"\n--" + boundary)
+    return body if start < 0 else body[start + 1 :]
 
 
 @dataclass
