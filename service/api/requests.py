@@ -11,11 +11,9 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
-from service.api import payload_limits
 from service.api.archive_contents import is_reference_array, sort_members, warn_of_left_out
-from service.api.latents import LATENTS_EXAMPLE
+from service.api.json_texts import read_json, read_object
 from service.api.options import Options
 from service.api.schemas import PortableContext
 from service.api.text_uploads import read_image
@@ -23,7 +21,6 @@ from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,
     InvalidOption,
-    TooLarge,
     TooManyImages,
     quoted,
     readable,
@@ -34,12 +31,6 @@ from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Uint8Array
 from service.settings import MIB, Settings
-
-# A text with a single character beyond ASCII takes up to four bytes for each of its characters.
-MOST_WIDE_JSON = 16 * 1024 * 1024
-JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
-CONTEXT_HINT = "Write what POST /fit answered as `context`."
-JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
 
 LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
 
@@ -59,6 +50,7 @@ class ImagesRequest(Generic[OptionsT_co]):
     budget          limits what decoding the images may take
     unpacked_bytes  memory that archives take beside the body
     notes           warnings of how the request was read
+    shapes          of arrays of images
     """
 
     images: Sequence[Upload]
@@ -68,6 +60,7 @@ class ImagesRequest(Generic[OptionsT_co]):
     budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
     unpacked_bytes: int = 0
     notes: Sequence[str] = ()
+    shapes: Sequence[tuple[int, ...]] = ()
 
     @property
     def size(self) -> int:
@@ -89,6 +82,7 @@ class RequestBuilder:
         self.reference: list[Upload] | None = None
         self.contexts: list[PortableContext] = []
         self.options: dict[str, object] = {}
+        self.shapes: list[tuple[int, ...]] = []  # of arrays of images
         self.max_images = settings.max_images
         # Of what the archives unpack to, all together.
         self._bytes_left = min(settings.max_body_bytes, FREE_UNPACKED_BYTES + UNPACKED_PER_BYTE * sent_bytes)
@@ -114,7 +108,14 @@ class RequestBuilder:
                 "A context was fitted before, with an estimator of its own: send it alone.",
             )
         return ImagesRequest(
-            self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes, tuple(self._notes)
+            self.images,
+            self.reference,
+            self.contexts,
+            options,
+            self._budget,
+            self._unpacked_bytes,
+            tuple(self._notes),
+            tuple(self.shapes),
         )
 
     def _settle_reference(self, options_type: type[Options]) -> None:
@@ -176,7 +177,9 @@ class RequestBuilder:
         self.add(field, name, lambda: content)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
-        for row, pixels in enumerate(arrays.read_npy(content)):
+        rows = arrays.read_npy(content)
+        self.shapes.append(rows.shape)
+        for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
@@ -193,8 +196,8 @@ class RequestBuilder:
             own_field = "reference" if is_reference else field
             if not member.name.casefold().endswith(".npy"):
                 self.add(own_field, member.name, member.read)
-            elif archives.is_table(member) and not is_reference_array(member.name):
-                tables.append(member)
+            elif len(archives.npy_shape(member)) < 3 and not is_reference_array(member.name):
+                tables.append(member)  # labels, for example
             else:
                 self.add_member_rows(own_field, member)
         if tables and len(tables) == len(contents.files):
@@ -204,6 +207,7 @@ class RequestBuilder:
     def add_member_rows(self, field: str, member: archives.Member) -> None:
         """Add the images of an npy file in an archive. Raises what `archives.npy_rows` raises."""
         self._unpacked_bytes += member.size
+        self.shapes.append(archives.npy_shape(member))
         for row, read in enumerate(archives.npy_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
@@ -256,30 +260,6 @@ def _take_from_answer(value: object) -> object:
     if isinstance(value, dict) and isinstance(value.get("context"), dict) and "bundle_id" not in value:
         return value["context"]
     return value
-
-
-def read_json(
-    text: bytes | memoryview, what: str, max_values: int, error_type: type[InvalidInput] = InvalidInput
-) -> tuple[object, int]:
-    """Return the value of a JSON text, and an upper bound of how many values it holds."""
-    count = payload_limits.check_json(text, max_values)
-    content = bytes(text)
-    if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
-        raise TooLarge(
-            f"{what} has {len(content)} bytes with characters beyond ASCII, each of which makes its text four times as "
-            f"large; at most {MOST_WIDE_JSON} bytes may be so.",
-            "Base64 has none, nor do numbers.",
-        )
-    try:
-        return from_json(content, allow_inf_nan=False), count
-    except ValueError as error:
-        raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
-
-
-def read_object(options: object) -> dict[str, object]:
-    if not isinstance(options, dict):
-        raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
-    return options
 
 
 def _describe_problems(error: ValidationError) -> str:

@@ -30,6 +30,8 @@ Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContex
 # Pillow's modes that PNG can store. Images of other modes are converted to RGB.
 PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
+IS_IT_RUNNING = "Is the service running there, and reachable from here?"
+
 
 @dataclass(kw_only=True, eq=False)
 class CallError(Exception):

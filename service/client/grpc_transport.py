@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
-from service.client.calls import Call, CallError, Images, PathNames, read_images
+from service.client.calls import IS_IT_RUNNING, Call, CallError, Images, PathNames, read_images
 from service.client.retries import parse_retry_after
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1.misfit_pb2_grpc import MisfitServiceStub
@@ -34,6 +34,11 @@ CHANNEL = (
 )
 # The number of no enum value: the server refuses it with the list of words that it knows.
 NO_SUCH_WORD = -1
+# Words of gRPC's about a server that speaks something else, and what they mean.
+WRONG_SERVER = {
+    "http1.x server": "This is a port of HTTP: use http://, or the port of gRPC, which is 3001 unless it was changed.",
+    "WRONG_VERSION_NUMBER": "The server does not speak TLS there: use grpc://.",
+}
 # After a write to a stream has failed, the server's status is still on its way. Wait for it this many seconds.
 PEER_SECONDS = 5.0
 # HTTP's JSON has null where these fields have no value. A message cannot distinguish null from an empty list.
@@ -152,10 +157,13 @@ def read_error(error: grpc.aio.AioRpcError) -> CallError:
     """Return the error of a failed call: misfit's own from the trailing metadata, else gRPC's details."""
     metadata: dict[str, Any] = dict(error.trailing_metadata())
     status, retry_after = error.code(), metadata.get(RETRY_AFTER)
+    message = error.details() or ""
+    hint = next((hint for words, hint in WRONG_SERVER.items() if words in message), None)
     if ERROR_DETAIL in metadata:
         detail = pb.ErrorDetail.FromString(metadata[ERROR_DETAIL])
     else:
-        detail = pb.ErrorDetail(code=status.name.lower(), message=error.details() or "")
+        usual = IS_IT_RUNNING if status == grpc.StatusCode.UNAVAILABLE else ""
+        detail = pb.ErrorDetail(code=status.name.lower(), message=message, hint=hint or usual)
     # RESOURCE_EXHAUSTED also means a message that is too large, which no retry helps. Only overload has a retry-after.
     overloaded = status == grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
     return CallError(
@@ -163,7 +171,7 @@ def read_error(error: grpc.aio.AioRpcError) -> CallError:
         message=detail.message,
         hint=detail.hint,
         grpc_status=status,
-        is_temporary=overloaded or status == grpc.StatusCode.UNAVAILABLE,
+        is_temporary=overloaded or (status == grpc.StatusCode.UNAVAILABLE and hint is None),
         retry_after=parse_retry_after(retry_after),
     )
 

@@ -244,12 +244,9 @@ def _check_count(count: int, limit: int) -> None:
         )
 
 
-def is_table(member: Member) -> bool:
-    """Return whether an npy file holds an array that cannot be images, as labels: of less than three axes.
-
-    Raises InvalidInput where it is no npy file.
-    """
-    return len(read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape) < 3
+def npy_shape(member: Member) -> tuple[int, ...]:
+    """Return the shape of the array in an npy file. Raises InvalidInput where it is none."""
+    return read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape
 
 
 def npy_rows(member: Member) -> list[Callable[[], Uint8Array]]:

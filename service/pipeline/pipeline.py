@@ -41,6 +41,7 @@ from service.core.explain.nearest import find_duplicates, find_nearest
 from service.core.types import Float64Array, IndexArray
 from service.decoding.pool import Decoder, LocalDecoder
 from service.errors import InvalidInput
+from service.images.arrays import check_axes
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.spec import Uint8Array
@@ -379,6 +380,8 @@ class Pipeline:
         keep_pixels: bool = False,
     ) -> EncodedImages:
         """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
+        for shape in request.shapes:
+            check_axes(shape, self.bundle.manifest.image.channels)
         images = await self._encode_uploads(uploads, request.options, request.budget, keep_pixels)
         self.hooks.encoded(images)
         _refuse_if_none_is_usable(images, what)

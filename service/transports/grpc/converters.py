@@ -110,6 +110,8 @@ def _add_images(builder: RequestBuilder, field: str, images: pb.Images, first: i
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
     contents = arrays.read_tensor(tuple(tensor.shape), tensor.data) if is_tensor else images.files.contents
+    if is_tensor:
+        builder.shapes.append(tuple(tensor.shape))
     ids: Sequence[str] = images.ids
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")

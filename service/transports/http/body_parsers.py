@@ -18,16 +18,14 @@ from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
+from service.api.json_texts import JSON_EXAMPLE, read_json, read_object
 from service.api.latents import LATENTS_EXAMPLE, check_latents
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
-    JSON_EXAMPLE,
     ImagesRequest,
     OptionsT,
     RequestBuilder,
     read_contexts,
-    read_json,
-    read_object,
 )
 from service.api.text_uploads import explain_no_base64
 from service.core.types import Float64Array

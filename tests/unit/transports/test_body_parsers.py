@@ -10,7 +10,7 @@ import bodies
 import numpy as np
 import pytest
 
-from service.api import requests
+from service.api import json_texts
 from service.api.options import EncodeOptions, FitOptions, ScoreOptions
 from service.errors import (
     InvalidInput,
@@ -525,7 +525,7 @@ def test_what_an_archive_may_unpack_to_follows_from_its_length():
 
 @pytest.mark.parametrize("odd", ["ä", "\\u00e4", "𝔘"])
 def test_large_json_with_odd_characters_is_refused_which_as_text_takes_four_times_as_much(odd, monkeypatch):
-    monkeypatch.setattr(requests, "MOST_WIDE_JSON", 1000)
+    monkeypatch.setattr(json_texts, "MOST_WIDE_JSON", 1000)
 
     def body(size, odd):
         return (
