@@ -36,7 +36,7 @@ CHANNEL = (
 NO_SUCH_WORD = -1
 # Words of gRPC's about a server that speaks something else, and what they mean.
 WRONG_SERVER = {
-    "http1.x server": "This is a port of HTTP: use http://, or the port of gRPC, which is 3001 unless it was changed.",
+    "Failed parsing HTTP/2": "This is a port of HTTP: use http://, or the port of gRPC, by default 3001.",
     "WRONG_VERSION_NUMBER": "The server does not speak TLS there: use grpc://.",
 }
 # After a write to a stream has failed, the server's status is still on its way. Wait for it this many seconds.

@@ -5,7 +5,7 @@ import logging
 import pytest
 from pydantic import ValidationError
 
-from service.settings import BUNDLES, Settings, warn_of_unknown_variables
+from service.settings import BUNDLES, Settings, describe_problems, warn_of_unknown_variables
 
 
 def test_defaults_are_the_published_limits(monkeypatch):
@@ -53,3 +53,17 @@ def test_a_name_is_a_shipped_bundle_and_anything_else_a_path(tmp_path, monkeypat
     assert Settings(bundle="nowhere").bundle_directory.name == "nowhere"
     if (BUNDLES / "shapes3d").is_dir():
         assert Settings(bundle="shapes3d").bundle_directory == BUNDLES / "shapes3d"
+
+
+def test_problems_are_told_in_one_line_with_the_variables_names(monkeypatch):
+    monkeypatch.setenv("MISFIT_MAX_IMAGES", "abc")
+    monkeypatch.setenv("MISFIT_LOG_FORMAT", "xml")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    text = describe_problems(caught.value)
+    assert text.startswith("MISFIT_MAX_IMAGES is 'abc': input should be a valid integer")
+    assert "MISFIT_LOG_FORMAT is 'xml': input should be 'plain' or 'json'." in text
+    monkeypatch.undo()
+    with pytest.raises(ValidationError) as caught:
+        Settings(max_images=10, max_rows_in_flight=9)
+    assert describe_problems(caught.value).startswith("what may be in flight is less than")

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -286,6 +287,23 @@ def test_where_nobody_listens_the_service_is_unavailable(scheme):
             client.describe()
         assert (failed.value.code, failed.value.is_temporary) == ("unavailable", True)
         assert failed.value.request_id
+
+
+def test_a_server_of_another_protocol_is_named_and_not_tried_again():
+    with http_server(GOOD) as (url, _), Client(url.replace("http:", "grpc:"), retries=SOON) as client:
+        with pytest.raises(CallError, match=r"This is a port of HTTP: use http://") as failed:
+            client.describe()
+        assert not failed.value.is_temporary
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"http://127.0.0.1:{port}", retries=SOON, timeout=30) as client:
+            with pytest.raises(CallError, match=r"If it is the port of gRPC, use grpc://") as failed:
+                client.describe()
+            assert not failed.value.is_temporary
+    finally:
+        server.stop(None)
 
 
 def test_http_has_no_streams():
