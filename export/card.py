@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from service.bundle import quality
 from service.bundle.manifest import Manifest
 from service.core.population import Population
 from train.reports.markdown import table
@@ -26,8 +27,8 @@ with each other there, and the decoder shows what an image would look like in an
 
 Made for images like those that it was trained on: to find the ones that do not belong in their batch,
 to name the factor that sets them apart, and to draw their corrected versions. Images of another size are resized
-first. It has learned nothing about other kinds of image: it encodes a photograph all the same, and the
-latents that it gives then mean nothing. Whether an image is wrong is not for it to say; it measures how
+first. It knows {trained_on}, and has learned nothing about other kinds of image: it encodes a photograph all the same,
+and the latents that it gives then mean nothing. Whether an image is wrong is not for it to say; it measures how
 far an image stands from its context. Contexts are estimated by `{estimator}` where a request does not say.
 
 ## Data
@@ -35,6 +36,8 @@ far an image stands from its context. Contexts are estimated by `{estimator}` wh
 {data}
 
 ## Figures
+
+{drawing}
 
 Measured by `{command}` at commit `{commit}`.
 
@@ -137,6 +140,8 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         colour="colour" if channels == 3 else "grey",
         latent_dim=manifest.latent_dim,
         estimator=manifest.default_estimator,
+        trained_on=manifest.trained_on,
+        drawing=quality.describe_drawing(manifest),
         data="\n\n".join(filter(None, (SOURCES.get((name, source)), facts))),
         command=evaluation["command"],
         commit=evaluation["commit"],
@@ -209,6 +214,7 @@ def _limits(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
             "such a factor. Either several share it, so that an image which differs in it is explained by several "
             "names, or none knows much of it."
         )
+    limits += [f"{remark[0].upper()}{remark[1:]}." for remark in quality.remarks(manifest.metrics, manifest.latent_dim)]
     if manifest.dead_dims:
         limits.append(f"Dead latents, which carry nothing: {_listed(map(str, manifest.dead_dims))}.")
     if not evaluation["factors"]:

@@ -29,6 +29,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest, no_images
 from service.api.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
+from service.bundle import quality
 from service.bundle.store import Bundle
 from service.core.detect import fit, scoring
 from service.core.detect.context import Context
@@ -51,6 +52,7 @@ from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.edit_plan import EditPlan
 from service.pipeline.edit_result import EditResult
 from service.pipeline.explanation import Explanation
+from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_foreign, warn_if_unusual
 from service.pipeline.hooks import Hooks
 from service.pipeline.responses import ExplanationWithoutMaps
 from service.settings import Settings
@@ -250,6 +252,9 @@ class Pipeline:
             provider=provider,
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
             capabilities=manifest.capabilities,
+            trained_on=manifest.trained_on,
+            drawing=quality.describe_drawing(manifest),
+            remarks=quality.remarks(manifest.metrics, manifest.latent_dim),
         )
 
     async def _score_request(self, request: ImagesRequest[ScoringOptions], keep_pixels: bool = False) -> Batch:
@@ -278,6 +283,7 @@ class Pipeline:
 
     async def _score_images(self, images: EncodedImages, context: Context | None, options: ScoringOptions) -> Batch:
         """Score images, at least one of them usable, against `context` or against each other."""
+        images = judge_in_context(images, self.bundle.population.familiarity, context)
         with self.hooks.stage("statistics"):
             scores = await asyncio.to_thread(
                 scoring.score,
@@ -289,10 +295,13 @@ class Pipeline:
                 context=context,
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
-            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options))
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
-            batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
+            fitted = replace(scores.context, warnings=(*scores.context.warnings, *self._warn_if_unchecked(options)))
+            if context is None:
+                fitted = warn_if_unusual(fitted, images.check, self.bundle.manifest)
+            fitted = warn_if_foreign(fitted, images.check, self.bundle.manifest)
+            batch = Batch(images, fitted, scores, groups)
             if isinstance(options, ComparingOptions):
                 batch = await asyncio.to_thread(self._compare_images, batch, options)
         self.hooks.scored(batch)
@@ -318,14 +327,19 @@ class Pipeline:
 
     def _fit(self, images: EncodedImages, options: FitOptions) -> Context:
         """Fit the context of images that were sent to be one."""
+        images, manifest = judge_in_context(images, self.bundle.population.familiarity, None), self.bundle.manifest
         native = images.native
         if len(native) == 0:
             raise InvalidInput(
-                f"All {len(images.latents)} images are unlike anything that the model has seen.",
-                "Serve a bundle that was trained on such images, or turn the check off with foreign=off.",
+                f"All {len(images.latents)} images are unlike anything that the model has seen: it knows "
+                f"{manifest.trained_on}.",
+                f"{LEARN}, serve a bundle that was trained on such images, or turn the check off with foreign=off.",
             )
-        estimator = options.estimator or self.bundle.manifest.default_estimator
+        estimator = options.estimator or manifest.default_estimator
         context = fit.fit(native, self.bundle.population, estimator=estimator)
+        if images.check is not None:
+            context = replace(context, ood_limit=images.check.limit)
+            context = warn_if_unusual(context, images.check, manifest)
         warning = responses.warn_of_unused(images)
         return replace(context, warnings=(*context.warnings, warning)) if warning else context
 
