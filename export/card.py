@@ -56,7 +56,7 @@ images, uncertainty the root of their mean posterior variance.
 {limits}
 
 ## Training
-
+{distilled}
 ```json
 {training}
 ```
@@ -80,6 +80,13 @@ SALIENCY = """\
 `saliency.onnx` takes what the encoder takes and gives `saliency`, float32 (N, {latent_dim}, h, w): where the encoder's
 last convolution shows what each mean is read from, with its sign; a map adds up to its latent's mean, but for what the
 biases give. """
+
+DISTILLED = """
+After the training that `preset` describes, the encoder was distilled: it saw images that were moved, rotated,
+compressed, lit otherwise, blurred, covered in part or made noisy, and learned the latents that the bundle named in
+`distillation` gives the clean ones. The decoder is that bundle's. The foreign check excuses moves of up to
+`tolerance` pixels, light and grain.
+"""
 
 # The meaning of each figure. A figure that is not listed appears under its own name.
 FIGURES = {
@@ -150,6 +157,7 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         latents=_latents(manifest, population, evaluation),
         information=_information(manifest, evaluation),
         limits=_limits(manifest, evaluation),
+        distilled=DISTILLED if "distillation" in manifest.training else "",
         training=json.dumps(manifest.training, indent=2, ensure_ascii=False),
         parity_batches=_listed(map(str, manifest.parity.batch_sizes)),
         parity_latents=f"{manifest.parity.latents_relative:.1e}",
