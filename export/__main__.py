@@ -14,7 +14,7 @@ import torch
 
 from export import graphs, latent_names, parity
 from export.card import model_card
-from service.bundle import store
+from service.bundle import quality, store
 from service.bundle.manifest import FORMAT_VERSION, SALIENCY, ImageSpec, Manifest
 from service.bundle.population_file import POPULATION, from_npz
 from service.bundle.store import Bundle
@@ -27,18 +27,31 @@ LICENCES = {"shapes3d": "Apache-2.0", "dsprites": "Apache-2.0", "mnist": "CC-BY-
 
 
 def export_run(
-    run: Path, out: Path, *, name: str | None = None, licence: str | None = None, estimator: EstimatorName | None = None
+    run: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    estimator: EstimatorName | None = None,
+    force: bool = False,
 ) -> Bundle:
     """Write the model of `run` (trained, then evaluated) as a bundle to `out`.
 
-    `estimator` is the bundle's default estimator. If None, it is the service's own default.
+    `estimator` is the bundle's default estimator. If None, it is the service's own default. With `force` a model is
+    exported that is of no use: whose latents are dead or whose reconstructions are blank.
 
     Raises FileNotFoundError where the run is not trained and evaluated, ValueError where it was trained after its
-    evaluation, ParityError where ONNX Runtime and PyTorch differ, FileExistsError where `out` holds anything but a
-    bundle. After an error nothing is written, and an older bundle stays as it is.
+    evaluation or is of no use, ParityError where ONNX Runtime and PyTorch differ, FileExistsError where `out` holds
+    anything but a bundle. After an error nothing is written, and an older bundle stays as it is.
     """
     config = load_config(run)
     evaluation = _evaluation(run)
+    if not force and quality.is_useless(evaluation["metrics"]):
+        wrong = "; ".join(quality.remarks(evaluation["metrics"], len(evaluation["latent_kl"])))
+        raise ValueError(
+            f"{run} holds a model that is of no use: {wrong}. Train longer, on more images or with less pressure on "
+            "the latents, or export it all the same with --force"
+        )
     vae = load_model(run)
     population = from_npz((run / POPULATION).read_bytes(), vae.latent_dim)
 
@@ -86,23 +99,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=get_args(EstimatorName),
         help=f"of its contexts, where a request does not say; by default {DEFAULT_ESTIMATOR}",
     )
+    parser.add_argument("--force", action="store_true", help="export even a model that is of no use")
     options = parser.parse_args(arguments)
     # The exporter warns that an optional package is not installed. It is not needed here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         written = export_run(
-            options.run, options.out, name=options.name, licence=options.licence, estimator=options.estimator
+            options.run,
+            options.out,
+            name=options.name,
+            licence=options.licence,
+            estimator=options.estimator,
+            force=options.force,
         )
     except (MisfitError, parity.ParityError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    reached = written.manifest.parity
+    manifest = written.manifest
+    for remark in quality.remarks(manifest.metrics, manifest.latent_dim):
+        print(f"warning: {remark}", file=sys.stderr)
+    reached = manifest.parity
     maps = "none" if reached.saliency_relative is None else f"{reached.saliency_relative:.1e}"
     print(
-        f"{options.out}: bundle {written.manifest.bundle_id[:12]} of {written.manifest.model}\n"
+        f"{options.out}: bundle {manifest.bundle_id[:12]} of {manifest.model}\n"
+        f"It knows {manifest.trained_on}. {quality.describe_drawing(manifest)}\n"
         f"parity at {reached.batch_sizes} images: latents {reached.latents_relative:.1e}, "
         f"pixels {reached.pixels_grey_levels} grey level(s), heat maps {maps}\n"
-        f"latents: {', '.join(latent.name for latent in written.manifest.latents)}"
+        f"latents: {', '.join(latent.name for latent in manifest.latents)}"
     )
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from service.bundle import quality
 from service.bundle.manifest import Manifest
 from service.core.population import Population
 from train.reports.markdown import table
@@ -26,8 +27,8 @@ with each other there, and the decoder shows what an image would look like in an
 
 Made for images like those that it was trained on: to find the ones that do not belong in their batch,
 to name the factor that sets them apart, and to draw their corrected versions. Images of another size are resized
-first. It has learned nothing about other kinds of image: it encodes a photograph all the same, and the
-latents that it gives then mean nothing. Whether an image is wrong is not for it to say; it measures how
+first. It knows {trained_on}, and has learned nothing about other kinds of image: it encodes a photograph all the same,
+and the latents that it gives then mean nothing. Whether an image is wrong is not for it to say; it measures how
 far an image stands from its context. Contexts are estimated by `{estimator}` where a request does not say.
 
 ## Data
@@ -35,6 +36,8 @@ far an image stands from its context. Contexts are estimated by `{estimator}` wh
 {data}
 
 ## Figures
+
+{drawing}
 
 Measured by `{command}` at commit `{commit}`.
 
@@ -53,7 +56,7 @@ images, uncertainty the root of their mean posterior variance.
 {limits}
 
 ## Training
-
+{distilled}
 ```json
 {training}
 ```
@@ -77,6 +80,13 @@ SALIENCY = """\
 `saliency.onnx` takes what the encoder takes and gives `saliency`, float32 (N, {latent_dim}, h, w): where the encoder's
 last convolution shows what each mean is read from, with its sign; a map adds up to its latent's mean, but for what the
 biases give. """
+
+DISTILLED = """
+After the training that `preset` describes, the encoder was distilled: it saw images that were moved, rotated,
+compressed, lit otherwise, blurred, covered in part or made noisy, and learned the latents that the bundle named in
+`distillation` gives the clean ones. The decoder is that bundle's. The foreign check excuses moves of up to
+`tolerance` pixels, light and grain.
+"""
 
 # The meaning of each figure. A figure that is not listed appears under its own name.
 FIGURES = {
@@ -137,6 +147,8 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         colour="colour" if channels == 3 else "grey",
         latent_dim=manifest.latent_dim,
         estimator=manifest.default_estimator,
+        trained_on=manifest.trained_on,
+        drawing=quality.describe_drawing(manifest),
         data="\n\n".join(filter(None, (SOURCES.get((name, source)), facts))),
         command=evaluation["command"],
         commit=evaluation["commit"],
@@ -145,6 +157,7 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         latents=_latents(manifest, population, evaluation),
         information=_information(manifest, evaluation),
         limits=_limits(manifest, evaluation),
+        distilled=DISTILLED if "distillation" in manifest.training else "",
         training=json.dumps(manifest.training, indent=2, ensure_ascii=False),
         parity_batches=_listed(map(str, manifest.parity.batch_sizes)),
         parity_latents=f"{manifest.parity.latents_relative:.1e}",
@@ -209,6 +222,7 @@ def _limits(manifest: Manifest, evaluation: Mapping[str, Any]) -> str:
             "such a factor. Either several share it, so that an image which differs in it is explained by several "
             "names, or none knows much of it."
         )
+    limits += [f"{remark[0].upper()}{remark[1:]}." for remark in quality.remarks(manifest.metrics, manifest.latent_dim)]
     if manifest.dead_dims:
         limits.append(f"Dead latents, which carry nothing: {_listed(map(str, manifest.dead_dims))}.")
     if not evaluation["factors"]:

@@ -22,6 +22,8 @@ SEEDS = RESULTS / "shapes3d_beta_tcvae" / experiments.SEEDS
 SPRITES = Path("service/bundles/dsprites")
 MNIST = Path("data/mnist")
 DIGITS = RUNS / "mnist_contexts"
+DISTILLED = RUNS / "shapes3d_distilled"
+NUISANCES = RUNS / "nuisances"
 PHOTOGRAPHS = RUNS / "photographs"
 
 
@@ -62,6 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the preset"
     )
+
+    distill_parser = command(
+        "distill", commands.distill, "train a bundle's encoder on treated images toward its latents of the clean ones"
+    )
+    distill_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    distill_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
+    distill_parser.add_argument("--out", type=Path, default=DISTILLED, help=f"the run (default: {DISTILLED})")
+    distill_parser.add_argument("--seed", type=int, default=0)
+    distill_parser.add_argument("--steps", type=int, metavar="N", help="training batches (default: 1,800)")
+    distill_parser.add_argument("--images", type=int, metavar="N", help="clean images (default: 150,000)")
+    distill_parser.add_argument("--resume", action="store_true", help="continue the run that is there")
 
     evaluate_parser = command("evaluate", commands.evaluate, "measure a run on images it was not trained on")
     evaluate_parser.add_argument("--split", choices=["test", "validation"], default="test")
@@ -117,6 +130,18 @@ def _parser() -> argparse.ArgumentParser:
     benchmark_parser.add_argument(
         "--split", choices=["test", "validation"], default="test", help="develop on validation, report on test"
     )
+
+    nuisances_parser = command(
+        "nuisances",
+        benchmark_commands.nuisances,
+        "compressed, moved, darkened and noisy images: all of a batch, half of it, and one",
+    )
+    nuisances_parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    nuisances_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
+    nuisances_parser.add_argument("--out", type=Path, default=NUISANCES, help=f"directory (default: {NUISANCES})")
+    nuisances_parser.add_argument("--contexts", type=int, default=40, help="with outliers, and without (default: 40)")
+    nuisances_parser.add_argument("--seed", type=int, default=1)
+    nuisances_parser.add_argument("--split", choices=["test", "validation"], default="test")
 
     calibration_parser = command(
         "calibration",

@@ -159,3 +159,26 @@ def _dataset_of(options: argparse.Namespace) -> Dataset:
     from train.training.checkpoint import load_config
 
     return registry.load(from_record(load_config(options.run)["preset"]), options.data)
+
+
+def distill(options: argparse.Namespace) -> None:
+    """Train a bundle's encoder on treated images toward its own latents of the clean ones."""
+    import math
+
+    import numpy as np
+
+    from service.bundle import store
+    from train.data.dataset import split
+    from train.data.shapes3d import dataset as shapes3d
+    from train.training.distillation import Distillation, distill
+
+    bundle = store.load(options.bundle)
+    if bundle.manifest.data.get("name") != "shapes3d":
+        raise ValueError(f"{options.bundle} was trained on {bundle.manifest.data.get('name')}; 3D Shapes is expected")
+    recipe = Distillation(**{name: getattr(options, name) for name in ("steps", "images") if getattr(options, name)})
+    everything = math.prod(shapes3d.FACTOR_SIZES)
+    rows = np.sort(split(everything).train[: recipe.images])
+    dataset = shapes3d.load(options.data, rows) if options.data.exists() else shapes3d.rendered(rows)
+    data = {"name": dataset.name, "source": dataset.source, "images": everything}
+    distill(bundle, dataset.images, data, options.out, recipe, seed=options.seed, resume=options.resume)
+    print(f"next: python -m train evaluate {options.out} && python -m export {options.out} --out service/bundles/NAME")

@@ -70,6 +70,7 @@ def to_portable(context: Context, bundle_id: str) -> PortableContext:
         kernel=None if context.kernel is None else _kernel_to_portable(context.kernel),
         robust=None if context.robust is None else _fit_to_portable(context.robust),
         calibration=None if context.calibration is None else _calibration_to_portable(context.calibration),
+        foreign_limit=context.ood_limit,
     )
 
 
@@ -109,6 +110,7 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
         kernel=None if portable.kernel is None else _kernel_from_portable(portable.kernel, len(population.live_dims)),
         robust=None if portable.robust is None else _fit_from_portable(portable.robust, len(population.live_dims)),
         calibration=None if portable.calibration is None else _calibration_from_portable(portable.calibration),
+        ood_limit=portable.foreign_limit,
     )
     _check_fit(context, population, "The context's")
     _check_moments(moments, population)

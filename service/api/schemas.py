@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.bundle.manifest import Capabilities, ImageSpec
 from service.core.latent import Latent
-from service.core.types import ContextEstimatorName, EstimatorName, Reliability, Source
+from service.core.types import LARGEST_OOD_LIMIT, ContextEstimatorName, EstimatorName, Reliability, Source
 
 # Images of one context, or of several merged: what an int32 of the proto holds.
 MOST_CONTEXT_IMAGES = 2**31 - 1
@@ -99,6 +99,13 @@ class PortableContext(_Portable):
     )
     robust: PortableFit | None = Field(default=None, description="of ensemble: the moments of the nearest 75%")
     calibration: PortableCalibration | None = Field(default=None, description="null where too few images came to tell")
+    foreign_limit: float = Field(
+        default=1.0,
+        ge=1,
+        le=LARGEST_OOD_LIMIT,
+        exclude_if=lambda value: value == 1,
+        description="the limit of the foreign check in it, in units of the model's own; absent where it is 1",
+    )
 
 
 class FitResponse(_Record):
@@ -290,3 +297,6 @@ class Description(_Record):
     provider: str = Field(description="the ONNX Runtime execution provider that runs the networks")
     limits: Limits
     capabilities: Capabilities = Field(description="what the model can do, beside encoding images")
+    trained_on: str = Field(description="the images that the model knows")
+    drawing: str = Field(description="how well it draws images that it was not trained on")
+    remarks: list[str] = Field(description="what is wrong with the model, as sentences")

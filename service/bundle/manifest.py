@@ -19,6 +19,13 @@ Kind = Literal["vae", "backbone"]
 
 ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"  # optional: without it the service draws no pictures and checks nothing by reconstruction
+# What the data sets are called in sentences.
+KNOWN_DATA = {
+    "shapes3d": "3D Shapes",
+    "dsprites": "dSprites",
+    "mnist": "the handwritten digits of MNIST",
+    "folder": "one folder of its owner's images",
+}
 SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 
 
@@ -101,6 +108,14 @@ class Manifest(FrozenModel):
     def can_check(self) -> bool:
         """Return whether the model can tell how far an image is from everything that it knows."""
         return DECODER in self.files or self.kind == "backbone"
+
+    @property
+    def trained_on(self) -> str:
+        """Return what the model was trained on, in words that follow "knows" and "was trained on"."""
+        name = str(self.data.get("name", self.model))
+        if self.kind == "backbone":
+            return f"the photographs of {name}"
+        return KNOWN_DATA.get(name, f"the images of {name}")
 
     @property
     def capabilities(self) -> Capabilities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +14,7 @@ from service.core.types import Float64Array
 from service.errors import BundleCorrupt
 
 POPULATION = "population.npz"
+LARGEST_TOLERANCE = 16  # pixels: of images so small that nothing would be left to compare, less is tolerated
 EXPORT_AGAIN = "Export the bundle again."
 
 
@@ -30,8 +32,10 @@ def to_npz(population: Population) -> bytes:
     if population.familiarity is not None:
         familiarity = population.familiarity
         arrays["familiarity"] = np.array([familiarity.median, familiarity.high])
-        if familiarity != Familiarity(familiarity.median, familiarity.high):
+        if familiarity != Familiarity(familiarity.median, familiarity.high, tolerance=familiarity.tolerance):
             arrays["familiarity_margin"], arrays["familiarity_error"] = familiarity.margin, familiarity.error
+        if familiarity.tolerance:
+            arrays["familiarity_tolerance"] = np.int64(familiarity.tolerance)
     if population.graded:
         arrays["graded"] = np.bool_(True)
     np.savez(buffer, **arrays)
@@ -53,9 +57,10 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
             sample = arrays["sample"].astype(np.float64) if "sample" in arrays else None
             familiarity = arrays["familiarity"].astype(np.float64) if "familiarity" in arrays else None
             graded = "graded" in arrays and bool(arrays["graded"])
-            more: tuple[()] | tuple[float, str] = ()
+            margin_and_error: tuple[()] | tuple[float, str] = ()
             if "familiarity_margin" in arrays:
-                more = float(arrays["familiarity_margin"]), str(arrays["familiarity_error"])
+                margin_and_error = float(arrays["familiarity_margin"]), str(arrays["familiarity_error"])
+            tolerance = int(arrays["familiarity_tolerance"]) if "familiarity_tolerance" in arrays else 0
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise BundleCorrupt(f"{POPULATION} cannot be read: {error}.", EXPORT_AGAIN) from error
     shapes: dict[str, tuple[Float64Array, tuple[int, ...]]] = {
@@ -86,7 +91,12 @@ def from_npz(content: bytes, latent_dim: int) -> Population:
                 "of the reconstruction errors, both positive.",
                 EXPORT_AGAIN,
             )
-        quantiles = Familiarity(*familiarity.tolist(), *more)
+        quantiles = replace(Familiarity(*familiarity.tolist(), *margin_and_error), tolerance=tolerance)
         if not 0 < quantiles.margin < np.inf:
             raise BundleCorrupt(f"{POPULATION}: the familiarity's margin is {quantiles.margin}.", EXPORT_AGAIN)
+        if not 0 <= tolerance <= LARGEST_TOLERANCE:
+            raise BundleCorrupt(
+                f"{POPULATION}: the familiarity's tolerance is {tolerance}, expected 0 to {LARGEST_TOLERANCE} pixels.",
+                EXPORT_AGAIN,
+            )
     return Population(location, covariance, posterior_variance, size, sample, quantiles, graded)

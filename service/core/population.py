@@ -20,10 +20,11 @@ SAMPLE_SIZE = 1_000
 class Familiarity:
     """How well the model knows held-out images of the population: quantiles of their error.
 
-    median  the error of an ordinary image
-    high    the 0.999 quantile
-    margin  how many times `high` the error of an out-of-distribution image is
-    error   what the error is: by default `ood.reconstruction_error`
+    median     the error of an ordinary image
+    high       the 0.999 quantile
+    margin     how many times `high` the error of an out-of-distribution image is
+    error      what the error is: by default `reconstruction.reconstruction_error`
+    tolerance  pixels that an image may be off its place, where its tolerant error counts as well; 0: it does not
     """
 
     median: float
@@ -32,12 +33,18 @@ class Familiarity:
     # renderer, size or compression.
     margin: float = 3.0
     error: str = "reconstruction error"
+    tolerance: int = 0
 
     @classmethod
-    def of(cls, errors: NDArray[np.floating]) -> Self:
+    def of(cls, errors: NDArray[np.floating], tolerance: int = 0) -> Self:
         """Return the quantiles of reconstruction errors (n,), n >= 1, of images that the model was not trained on."""
         median, high = np.quantile(errors, (0.5, 0.999)).tolist()
-        return cls(median, high)
+        return cls(median, high, tolerance=tolerance)
+
+    @property
+    def limit(self) -> float:
+        """Return the error above which an image is out of distribution."""
+        return self.margin * self.high
 
 
 @dataclass(frozen=True)

@@ -24,3 +24,6 @@ DEFAULT_ESTIMATOR: EstimatorName = "ensemble"  # of a bundle that names no other
 Source = Literal["batch", "reference", "population"]
 
 Reliability = Literal["high", "low"]
+
+# However usual in its batch, an error so many times the population's limit is foreign: see `service.core.detect.ood`.
+LARGEST_OOD_LIMIT = 10.0

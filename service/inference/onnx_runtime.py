@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import DECODER, ENCODER, SALIENCY, Capabilities, Manifest
 from service.bundle.store import Bundle
-from service.core.detect.ood import reconstruction_error
+from service.core.detect.reconstruction import familiar_error, reconstruction_error
 from service.core.types import Float32Array
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.images.spec import Uint8Array
@@ -51,6 +51,7 @@ class OnnxNetworks:
         names += [DECODER] if self.capabilities.can_decode else []
         names += [SALIENCY] if SALIENCY in manifest.files else []
         self._head = None if bundle.projection is None else BackboneHead(bundle.projection)
+        self._familiarity = bundle.population.familiarity
         with_gpu = require_gpu or has_gpu()
         self._sessions = {name: open_session(bundle.directory / name, with_gpu) for name in names}
         self.provider: str = self._sessions[ENCODER].get_providers()[0]
@@ -87,7 +88,7 @@ class OnnxNetworks:
         """Encode images, uint8 (N, H, W, C), to latents float32 (N, 2, L): mean, logvar."""
         encoder, head = self._get_session(ENCODER), self._head
 
-        def encode(tile: Uint8Array) -> tuple[Float32Array]:
+        def encode(tile: Uint8Array, rows: int) -> tuple[Float32Array]:
             output = _run(encoder, "images", tile)
             return (output if head is None else head.project(tile, output)[0],)
 
@@ -102,12 +103,15 @@ class OnnxNetworks:
         encoder, head = self._get_session(ENCODER), self._head
         if head is not None:
             return CheckedLatents(*self._run_tiles(partial(_project_checked, encoder, head), images))
-        decoder = self._get_session(DECODER)
+        decoder, familiarity = self._get_session(DECODER), self._familiarity
 
-        def check(tile: Uint8Array) -> tuple[Float32Array, Float32Array]:
+        def check(tile: Uint8Array, rows: int) -> tuple[Float32Array, Float32Array]:
             latents = _run(encoder, "images", tile)
             decoded = _run(decoder, "latents", np.ascontiguousarray(latents[:, 0]))
-            return latents, reconstruction_error(tile, decoded).astype(np.float32)
+            # Of the padding no error is wanted.
+            if familiarity is None:
+                return latents, reconstruction_error(tile[:rows], decoded[:rows]).astype(np.float32)
+            return latents, familiar_error(tile[:rows], decoded[:rows], familiarity).astype(np.float32)
 
         return CheckedLatents(*self._run_tiles(check, images))
 
@@ -117,7 +121,7 @@ class OnnxNetworks:
         Raises BundleMissing where the bundle has no decoder.
         """
         decoder = self._get_session(DECODER)
-        (images,) = self._run_tiles(lambda tile: (_run(decoder, "latents", tile),), latents)
+        (images,) = self._run_tiles(lambda tile, _: (_run(decoder, "latents", tile),), latents)
         return images
 
     def saliency(self, images: Uint8Array) -> Float32Array:
@@ -127,10 +131,10 @@ class OnnxNetworks:
         """
         if (head := self._head) is not None:
             encoder = self._get_session(ENCODER)
-            (maps,) = self._run_tiles(lambda tile: (head.saliency(_run(encoder, "images", tile)),), images)
+            (maps,) = self._run_tiles(lambda tile, _: (head.saliency(_run(encoder, "images", tile)),), images)
             return maps
         saliency = self._get_session(SALIENCY)
-        (maps,) = self._run_tiles(lambda tile: (_run(saliency, "images", tile),), images)
+        (maps,) = self._run_tiles(lambda tile, _: (_run(saliency, "images", tile),), images)
         return maps
 
     def computed_rows(self, rows: int) -> int:
@@ -143,22 +147,26 @@ class OnnxNetworks:
         return self._sessions[name]
 
     def _run_tiles(
-        self, run: Callable[[NDArray[Any]], tuple[NDArray[Any], ...]], rows: NDArray[Any]
+        self, run: Callable[[NDArray[Any], int], tuple[NDArray[Any], ...]], rows: NDArray[Any]
     ) -> tuple[NDArray[Any], ...]:
-        """Return the outputs of `run` for `rows`, tile by tile: each tile, the last one padded, in its own thread."""
+        """Return the outputs of `run` for `rows`, tile by tile: each tile, the last one padded, in its own thread.
+
+        `run` is told how many rows of its tile are no padding.
+        """
 
         def run_tile(start: int) -> list[NDArray[Any]]:
             tile = rows[start : start + self._tile_rows]
             if padding := self._tile_rows - len(tile):
                 tile = np.concatenate([tile, np.zeros((padding, *tile.shape[1:]), tile.dtype)])
-            return [output[: self._tile_rows - padding] for output in run(tile)]
+            count = self._tile_rows - padding
+            return [output[:count] for output in run(tile, count)]
 
         tiles = self._workers.map(run_tile, range(0, len(rows), self._tile_rows))
         return tuple(np.concatenate(outputs) for outputs in zip(*tiles, strict=True))
 
 
 def _project_checked(
-    encoder: ort.InferenceSession, head: BackboneHead, tile: Uint8Array
+    encoder: ort.InferenceSession, head: BackboneHead, tile: Uint8Array, rows: int
 ) -> tuple[Float32Array, Float32Array]:
     """Return the latents (n, 2, L) of a tile, and how far off the collection's span its features are (n,)."""
     return head.project(tile, _run(encoder, "images", tile))

@@ -18,7 +18,7 @@ class CheckedLatents:
     """The latents of n images, and how well the decoder draws the images again from them.
 
     latents               (n, 2, L)  mean and logvar
-    reconstruction_error  (n,)       mean squared error in grey levels (`service.core.detect.ood.reconstruction_error`)
+    reconstruction_error  (n,)       mean squared error in grey levels (see `service.core.detect.reconstruction`)
     """
 
     latents: Float32Array

@@ -32,6 +32,7 @@ from service.images.spec import Uint8Array
 from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_inference import ChunkedInference
+from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_foreign, warn_if_unusual
 from service.pipeline.hooks import Hooks
 
 FILE_FACTORS = frozenset(each.name for each in FILE_PROPERTIES)
@@ -63,12 +64,13 @@ class BatchScorer:
         self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
     ) -> Batch:
         """Score images, at least one of them usable, against `context` or against each other."""
+        images, manifest = judge_in_context(images, self.bundle.population.familiarity, context), self.bundle.manifest
         with self.hooks.stage("statistics"):
             scores = await asyncio.to_thread(
                 scoring.score,
                 images.latents,
                 self.bundle.population,
-                estimator=options.estimator or self.bundle.manifest.default_estimator,
+                estimator=options.estimator or manifest.default_estimator,
                 threshold=options.threshold,
                 fdr=options.fdr,
                 context=context,
@@ -82,7 +84,10 @@ class BatchScorer:
             )
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
-            batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
+            fitted = replace(scores.context, warnings=warnings)
+            if context is None:
+                fitted = warn_if_unusual(fitted, images.check, manifest)
+            batch = Batch(images, warn_if_foreign(fitted, images.check, manifest), scores, groups)
             if isinstance(options, ComparingOptions):
                 batch = await asyncio.to_thread(self._compare_images, batch, options)
         self.hooks.scored(batch)
@@ -165,14 +170,19 @@ class BatchScorer:
         return batch
 
     def _fit(self, images: EncodedImages, options: FitOptions) -> Context:
+        images, manifest = judge_in_context(images, self.bundle.population.familiarity, None), self.bundle.manifest
         native = images.native
         if len(native) == 0:
             raise InvalidInput(
-                f"All {len(images.latents)} images are unlike anything that the model has seen.",
-                "Serve a bundle that was trained on such images, or turn the check off with foreign=off.",
+                f"All {len(images.latents)} images are unlike anything that the model has seen: it knows "
+                f"{manifest.trained_on}.",
+                f"{LEARN}, serve a bundle that was trained on such images, or turn the check off with foreign=off.",
             )
-        estimator = options.estimator or self.bundle.manifest.default_estimator
+        estimator = options.estimator or manifest.default_estimator
         context = fit.fit(native, self.bundle.population, estimator=estimator)
+        if images.check is not None:
+            context = replace(context, ood_limit=images.check.limit)
+            context = warn_if_unusual(context, images.check, manifest)
         warning = responses.warn_of_unused(images)
         return replace(context, warnings=(*context.warnings, warning)) if warning else context
 

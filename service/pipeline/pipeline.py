@@ -30,6 +30,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest, no_images
 from service.api.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
+from service.bundle import quality
 from service.bundle.store import Bundle
 from service.core.detect.estimators import ESTIMATORS
 from service.core.types import Float64Array, IndexArray
@@ -262,6 +263,9 @@ class Pipeline:
             provider=provider,
             limits=Limits(**self.settings.model_dump(include=set(Limits.model_fields))),
             capabilities=manifest.capabilities,
+            trained_on=manifest.trained_on,
+            drawing=quality.describe_drawing(manifest),
+            remarks=quality.remarks(manifest.metrics, manifest.latent_dim),
         )
 
     def _build_part(self, part: Batch, options: ScoreOptions) -> ScoreResponse:

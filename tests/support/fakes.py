@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 
 from service.bundle.manifest import Capabilities
-from service.core.detect.ood import reconstruction_error
+from service.core.detect.reconstruction import reconstruction_error
 from service.inference.protocol import CheckedLatents
 
 

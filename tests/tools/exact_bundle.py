@@ -35,7 +35,7 @@ from onnx import TensorProto, helper, numpy_helper
 from service.bundle import store
 from service.bundle.manifest import FORMAT_VERSION, SALIENCY, ImageSpec, Manifest, Parity
 from service.core import latent
-from service.core.detect.ood import reconstruction_error
+from service.core.detect.reconstruction import reconstruction_error
 from service.core.population import Familiarity, Population
 from service.inference.onnx_runtime import OnnxNetworks
 

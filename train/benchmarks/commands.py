@@ -182,6 +182,33 @@ def reach(options: argparse.Namespace) -> None:
     print((options.out / "reach.md").read_text())
 
 
+def nuisances(options: argparse.Namespace) -> None:
+    """Measure what nuisances do to ranks and flags on a bundle; write nuisances.json, README.md and a figure."""
+    from train.benchmarks import nuisances
+    from train.data.dataset import split
+    from train.data.shapes3d import dataset as shapes3d
+    from train.reports import nuisances as nuisances_report
+
+    started = time.perf_counter()
+    served, networks = _open(options.bundle)
+    factors = nuisances.all_factors(shapes3d.FACTOR_SIZES)
+    held_out = np.isin(np.arange(len(factors)), getattr(split(len(factors)), options.split))
+    contexts = nuisances.draw(factors, held_out, options.contexts, options.seed)
+    rows = nuisances.rows_of(contexts)
+    data = shapes3d.load(options.data, rows) if options.data.exists() else shapes3d.rendered(rows)
+    result = {
+        **_provenance(options, served, data),
+        "contexts": options.contexts,
+        "entries": nuisances.run(networks, served.population, data, nuisances.renumber(contexts, rows), options.seed),
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "nuisances.json").write_text(json.dumps(result, indent=1) + "\n")
+    nuisances_report.draw(result["entries"], options.out / "nuisances.png")
+    (options.out / "README.md").write_text(nuisances_report.page(result))
+    print((options.out / "README.md").read_text())
+
+
 def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:
     """Load the bundle at `directory` and open its networks."""
     from service.bundle import store

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from service.core.detect.ood import is_ood
+from service.core.detect import ood
 from service.core.detect.scoring import Scores, score
 from service.core.types import EstimatorName
 from train.benchmarks.baselines import METHODS, SLOW, Material
@@ -121,22 +121,20 @@ def score_as_served(
     material: Material, rows: IntArray, estimator: EstimatorName, reference: IntArray | None = None
 ) -> Scores:
     """Score the images in `rows` as /score does for one request, with the images in `reference` as its reference."""
-    ood_ratio = ood_ratio_of(material)
-    if reference is not None and ood_ratio is not None:
-        reference = reference[~is_ood(ood_ratio[reference])]
+    ood_ratio = None
+    if (familiarity := material.population.familiarity) is not None:
+        ratio = (material.reconstruction_error / familiarity.limit).astype(np.float64)
+        limit = ood.contextual_limit(ratio[rows if reference is None else reference], familiarity)
+        ood_ratio = ratio[rows] / limit
+        if reference is not None:
+            reference = reference[~ood.is_ood(ratio[reference] / limit)]
     return score(
         material.latents[rows],
         material.population,
         estimator=estimator,
-        ood_ratio=None if ood_ratio is None else ood_ratio[rows],
+        ood_ratio=ood_ratio,
         reference=None if reference is None else material.latents[reference],
     )
-
-
-def ood_ratio_of(material: Material) -> FloatArray | None:
-    """Return the ood_ratio (N,) of all images, as the service computes it."""
-    familiarity = material.population.familiarity
-    return None if familiarity is None else material.reconstruction_error / (familiarity.margin * familiarity.high)
 
 
 def measure(

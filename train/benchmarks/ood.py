@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from service.core.detect import ood
 from service.core.detect.scoring import score
+from service.core.population import Familiarity
 from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks.baselines import Material
 from train.benchmarks.contexts import FloatArray, sample
@@ -33,7 +34,7 @@ def measure(material: Material, networks: OnnxNetworks, images: Uint8Array, seed
     familiarity = material.population.familiarity
     if familiarity is None:
         return None
-    known = material.reconstruction_error / (familiarity.margin * familiarity.high)
+    known = material.reconstruction_error / familiarity.limit
     kinds: dict[str, dict[str, Any]] = {}
     judged: list[tuple[FloatArray, FloatArray]] = []
     for number, kind in enumerate(KINDS | HARD_KINDS):
@@ -60,12 +61,13 @@ def measure(material: Material, networks: OnnxNetworks, images: Uint8Array, seed
         "known_images_flagged": float((known > 1).mean()),
         "known_images_highest": float(known.max()),
         "kinds": kinds,
-        "contexts": _among_contexts(material, known, strange, ood_ratio, seed),
+        "contexts": _among_contexts(material, familiarity, known, strange, ood_ratio, seed),
     }
 
 
 def _among_contexts(
     material: Material,
+    familiarity: Familiarity,
     known: FloatArray,
     strange: FloatArray,
     ood_ratio: FloatArray,
@@ -74,10 +76,12 @@ def _among_contexts(
     """Return the mean AUROC of the contextual outliers among the known images, and of the foreign images among all.
 
     alone      without foreign images
-    checked    with FOREIGN of them, as the service scores them
+    checked    with FOREIGN of them, as the service scores them: by the limit of the context
     unchecked  with them, and `foreign` off
+
+    Also return the share of the foreign images that are found in their contexts.
     """
-    alone, checked, unchecked, foreign_auroc = [], [], [], []
+    alone, checked, unchecked, foreign_auroc, found = [], [], [], [], []
     for index in range(CONTEXTS):
         rng = np.random.default_rng([seed, len(KINDS | HARD_KINDS), index])
         context = sample(material.factors, rng, size=SIZE, outliers=OUTLIERS, stratum="any_difference")
@@ -86,6 +90,8 @@ def _among_contexts(
         mixed = np.concatenate([latents, strange[foreign_rows]])
         looks = np.concatenate([known[context.rows], ood_ratio[foreign_rows]])
         truth, is_foreign = context.is_outlier, np.arange(SIZE + FOREIGN) >= SIZE
+        looks = looks / ood.contextual_limit(looks, familiarity)
+        found.append(ood.is_ood(looks[is_foreign]).mean())
         with_check = score(mixed, material.population, ood_ratio=looks).outlier_score
         without = score(mixed, material.population).outlier_score
         alone.append(roc_auc_score(truth, score(latents, material.population).outlier_score))
@@ -104,6 +110,7 @@ def _among_contexts(
             "unchecked": float(np.mean(unchecked)),
         },
         "foreign_auroc": {"checked": foreign_checked, "unchecked": foreign_unchecked},
+        "foreign_found": float(np.mean(found)),
     }
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from service.bundle.population_file import to_npz
-from service.core.detect.ood import reconstruction_error
+from service.core.detect.reconstruction import reconstruction_error
 from service.core.population import Familiarity, Population
 from train.data.dataset import Dataset, split
 from train.evaluation import disentanglement
@@ -56,7 +56,7 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     similarity = ssim(originals, decode(model, mean[:SSIM_IMAGES]))
     population = Population.from_latents(
         encode(model, dataset.images, population_rows),
-        Familiarity.of(reconstruction_errors(model, dataset.images, familiar_rows)),
+        Familiarity.of(reconstruction_errors(model, dataset.images, familiar_rows), _tolerance(config)),
     )
     metrics: dict[str, Any] = {
         "ssim": float(similarity.mean()),
@@ -106,6 +106,11 @@ def evaluate(directory: Path, dataset: Dataset, part: Literal["test", "validatio
     (directory / "population.npz").write_bytes(to_npz(population))
     (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _tolerance(config: dict[str, Any]) -> int:
+    """Return the pixels that the foreign check excuses: of encoders that were distilled on treated images."""
+    return int(config.get("distillation", {}).get("tolerance", 0))
 
 
 def reconstruction_errors(model: VAE, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float64]:

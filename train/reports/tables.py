@@ -119,7 +119,8 @@ def foreign_section(foreign: Entry) -> list[str]:
         f"{contexts['foreign']} foreign ones added. AUROC of the outliers among the known images: "
         f"{outliers['alone']:.4f} without foreign ones, {outliers['checked']:.4f} with them, "
         f"{outliers['unchecked']:.4f} with them and the check off. AUROC of the foreign ones: "
-        f"{strange['checked']:.4f}, with the check off {strange['unchecked']:.4f}.",
+        f"{strange['checked']:.4f}, with the check off {strange['unchecked']:.4f}. {contexts['foreign_found']:.2%} of "
+        "them are flagged in their contexts.",
         "",
         *table(_FOREIGN_COLUMNS, (_kind_row(kind, entry) for kind, entry in foreign["kinds"].items())),
     ]

@@ -34,6 +34,7 @@ class Context:
     kernel              the images themselves, as far as `density_ratio` and `ensemble` compare others with them
     robust              of `ensemble`: the moments of the nearest 75%, in population units over the live latents
     calibration         what scores in this context say; None where too few images tell
+    ood_limit           the limit of the foreign check in this context: see `ood.contextual_limit`
     """
 
     location: Float64Array
@@ -49,6 +50,7 @@ class Context:
     kernel: Kernel | None = None
     robust: Fit | None = None
     calibration: Calibration | None = None
+    ood_limit: float = 1.0
 
     @property
     def size(self) -> int:

@@ -121,6 +121,7 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
         contamination=None,
         reliability="low" if warnings else "high",
         warnings=tuple(warnings),
+        ood_limit=max(context.ood_limit for context in contexts),
     )
 
 

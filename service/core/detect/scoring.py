@@ -14,7 +14,7 @@ from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
 from service.core.detect.fit import check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
-from service.core.detect.ood import is_ood
+from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
     posterior_log_odds,
@@ -43,8 +43,8 @@ class Scores:
 
     outlier_score        (n,)  ranks the images: log odds of being an outlier where the estimator ranks by odds, 0 where
                                the probability is 1/2, otherwise mahalanobis_squared. Of an out-of-distribution image
-                               it is its ood_ratio
-                               times OOD_SCORE, or times the largest score of the others where that is more
+                               it is OOD_SCORE, or the largest score of the others where that is more, times its
+                               ood_ratio; all have the same where they are more than MOST_FOREIGN of the images
     mahalanobis_squared  (n,)  squared distance to the context over the live latents; by `leave_one_out` in a batch, to
                                the moments of the other images
     outlier_probability  (n,)  posterior probability in [0, 1] that the image is an outlier, by the calibrated score; 1
@@ -120,7 +120,8 @@ def score(
         )
     if ood_ratio is not None:
         above = max(OOD_SCORE, outlier_score[~ood].max(initial=0))
-        outlier_score = np.where(ood, above * ood_ratio, outlier_score)
+        ranked = ood_ratio if ood.mean() <= MOST_FOREIGN else np.ones(len(ood))
+        outlier_score = np.where(ood, above * ranked, outlier_score)
         probability = np.where(ood, 1.0, probability)
     rank = np.empty(len(points), dtype=np.int64)
     rank[np.argsort(-outlier_score, kind="stable")] = np.arange(1, len(points) + 1)

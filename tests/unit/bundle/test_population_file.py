@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,9 +19,25 @@ def population(familiarity: Familiarity | None = None) -> Population:
     return Population.from_latents(latents, familiarity)
 
 
-def test_familiarity_travels_with_the_population():
-    written = to_npz(population(FAMILIARITY))
-    assert from_npz(written, 3).familiarity == FAMILIARITY
+@pytest.mark.parametrize(
+    "familiarity",
+    [
+        FAMILIARITY,
+        replace(FAMILIARITY, tolerance=2),
+        Familiarity(0.5, 1.0, 1.0, "distance"),
+        Familiarity(1, 2, 4, "e", 3),
+    ],
+)
+def test_familiarity_travels_with_the_population(familiarity):
+    written = to_npz(population(familiarity))
+    assert from_npz(written, 3).familiarity == familiarity
+
+
+@pytest.mark.parametrize("tolerance", [-1, 17])
+def test_an_impossible_tolerance_is_refused(tolerance):
+    written = to_npz(population(replace(FAMILIARITY, tolerance=tolerance)))
+    with pytest.raises(BundleCorrupt, match=f"tolerance is {tolerance}, expected 0 to 16 pixels"):
+        from_npz(written, 3)
 
 
 def test_a_population_without_it_still_loads():

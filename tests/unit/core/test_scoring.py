@@ -422,6 +422,17 @@ def test_a_foreign_image_outranks_one_that_is_further_out_than_any_scale(served_
     assert scores.outlier_score[3] > scores.outlier_score[7] == scores.mahalanobis_squared[7]
 
 
+def test_mostly_foreign_images_are_not_ranked_among_each_other(served_bundle):
+    population = served_bundle.population
+    latents = np.zeros((20, 2, served_bundle.manifest.latent_dim))
+    ood_ratio = np.r_[np.full(8, 0.5), np.linspace(2, 50, 12)]
+    scores = score(latents, population, ood_ratio=ood_ratio)
+    assert len(set(scores.outlier_score[8:])) == 1
+    assert scores.outlier_score[8] > scores.outlier_score[:8].max()
+    half = score(latents, population, ood_ratio=np.where(np.arange(20) < 10, 0.5, ood_ratio))
+    assert (np.diff(half.outlier_score[10:]) > 0).all()
+
+
 def test_a_batch_of_foreign_images_is_compared_with_the_population(served_bundle):
     latents = np.zeros((5, 2, served_bundle.manifest.latent_dim))
     scores = score(latents, served_bundle.population, ood_ratio=np.full(5, 2.0))

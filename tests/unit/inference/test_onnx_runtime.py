@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.bundle.manifest import DECODER, SALIENCY, ImageSpec
-from service.core.detect.ood import reconstruction_error
+from service.core.detect.reconstruction import reconstruction_error
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.inference import onnx_runtime
 from service.inference.onnx_runtime import OnnxNetworks

@@ -748,7 +748,7 @@ class EncodedItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., status: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., logvar: _Optional[_Iterable[float]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("bundle_id", "model", "image", "latent_dim", "latents", "metrics", "estimators", "default_estimator", "provider", "limits", "capabilities")
+    __slots__ = ("bundle_id", "model", "image", "latent_dim", "latents", "metrics", "estimators", "default_estimator", "provider", "limits", "capabilities", "trained_on", "drawing", "remarks")
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -760,6 +760,9 @@ class DescribeResponse(_message.Message):
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_ON_FIELD_NUMBER: _ClassVar[int]
+    DRAWING_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
     bundle_id: str
     model: str
     image: ImageSpec
@@ -771,7 +774,10 @@ class DescribeResponse(_message.Message):
     provider: str
     limits: Limits
     capabilities: Capabilities
-    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., latent_dim: _Optional[int] = ..., latents: _Optional[_Iterable[_Union[Latent, _Mapping]]] = ..., metrics: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., estimators: _Optional[_Iterable[str]] = ..., default_estimator: _Optional[str] = ..., provider: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
+    trained_on: str
+    drawing: str
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., latent_dim: _Optional[int] = ..., latents: _Optional[_Iterable[_Union[Latent, _Mapping]]] = ..., metrics: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., estimators: _Optional[_Iterable[str]] = ..., default_estimator: _Optional[str] = ..., provider: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., trained_on: _Optional[str] = ..., drawing: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Capabilities(_message.Message):
     __slots__ = ("can_decode", "has_saliency", "has_uncertainty")

@@ -1,0 +1,64 @@
+"""The foreign check of a request: its images are judged in their context, and what that says of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from service.bundle.manifest import Manifest
+from service.core.detect import ood
+from service.core.detect.context import Context
+from service.core.detect.ood import MOST_FOREIGN, OodCheck, times_in_words
+from service.core.population import Familiarity
+from service.pipeline.batch import EncodedImages
+
+LEARN = "Learn your own images with `misfit learn FOLDER`"
+
+
+def judge_in_context(images: EncodedImages, familiarity: Familiarity | None, context: Context | None) -> EncodedImages:
+    """Return the images with their check by the limit of `context`, or of the images themselves where it is None."""
+    if images.check is None or familiarity is None:
+        return images
+    limit = ood.contextual_limit(images.check.error_ratio, familiarity) if context is None else context.ood_limit
+    return replace(images, check=images.check.in_context(limit))
+
+
+def warn_if_foreign(context: Context, check: OodCheck | None, manifest: Manifest) -> Context:
+    """Return `context` with a warning, and of low reliability, where most of the checked images are foreign."""
+    if check is None or (size := len(check.error_ratio)) < 2:
+        return context
+    foreign = int(check.is_ood.sum())
+    if foreign <= MOST_FOREIGN * size:
+        return context
+    which = (
+        f"none of these {size:,} images is one" if foreign == size else f"{foreign:,} of these {size:,} images are not"
+    )
+    if (
+        foreign == size and context.source == "population"
+    ):  # without an image that it knows there is nothing else to say
+        context = replace(context, warnings=())
+    return _doubt(
+        context,
+        f"This model knows {manifest.trained_on}, and {which}: what is foreign is not ranked. "
+        f"{LEARN}, or serve a bundle that was trained on such images.",
+    )
+
+
+def warn_if_unusual(context: Context, check: OodCheck | None, manifest: Manifest) -> Context:
+    """Return `context` with a warning, and of low reliability, where its own images are usual only in this batch."""
+    if check is None or not (unusual := check.is_unusual).any():
+        return context
+    size, count = len(unusual), int(unusual.sum())
+    which = f"These {size:,} images" if count == size else f"{count:,} of these {size:,} images"
+    times = times_in_words(float(np.median(check.times_median[unusual])))
+    return _doubt(
+        context,
+        f"{which} are not what this model was trained on, {manifest.trained_on}: their {check.error} is {times} times "
+        "the usual, in all of them alike, as after another camera, light or compression. They are compared with each "
+        "other all the same.",
+    )
+
+
+def _doubt(context: Context, warning: str) -> Context:
+    return replace(context, reliability="low", warnings=(warning, *context.warnings))
