@@ -138,7 +138,7 @@ def test_edits_show_the_nearest_photograph_that_fits(served, batch):
     }
 
 
-@pytest.mark.parametrize("path", ["/traverse?steps=5", "/interpolate?start=0&end=1", "/sample?count=4"])
+@pytest.mark.parametrize("path", ["/traverse?steps=5", "/interpolate?start=index:0&end=index:1", "/sample?count=4"])
 def test_what_would_be_drawn_is_shown_by_photographs(served, batch, path):
     answer = post(served, path, zipped(batch)).json()
     assert answer["pictures"]
