@@ -156,7 +156,9 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
                 _check_count(number, 2 * max_members)
                 infos.append(info)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
-        raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
+        raise InvalidInput(
+            f"{len(content)} bytes are not a complete tar: {error}.", "It may have been cut short: send it again."
+        ) from error
     entries: list[Member | Link] = []
     folders, others = set(), []
     names = _decode_tar_names([info.name for info in infos])
