@@ -48,9 +48,9 @@ def read_image(read: Callable[[], Content]) -> Content:
         if not len(content):
             raise UndecodableImage("The file has 0 bytes.", EMPTY_HINT)
         head = bytes(content[:HEAD_BYTES])
-        for magic, (kind, hint) in OTHER_FILES.items():
-            if head.startswith(magic):
-                raise UndecodableImage(f"The file is {kind}, expected an image.", hint)
+        if head.startswith(tuple(OTHER_FILES)):
+            kind, hint = next(told for magic, told in OTHER_FILES.items() if head.startswith(magic))
+            raise UndecodableImage(f"The file is {kind}, expected an image.", hint)
         if (text := _decode_head(head)) is not None:
             raise UndecodableImage(
                 f"{len(content)} bytes of text, which begin with {quoted(text[:40])}, came in place of an image file.",

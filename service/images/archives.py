@@ -60,10 +60,12 @@ def is_tar(content: bytes | memoryview) -> bool:
     head = bytes(content[:TAR_BLOCK])
     if head[257:262] == b"ustar":
         return True
+    if not head[148:156].strip(b" \0").isdigit():  # of the checksum, which every header has
+        return len(content) >= 2 * TAR_BLOCK and not any(content[: 2 * TAR_BLOCK])
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # which looks at the checksum
     except tarfile.HeaderError:
-        return len(content) >= 2 * TAR_BLOCK and not any(content[: 2 * TAR_BLOCK])
+        return False
     return True
 
 
