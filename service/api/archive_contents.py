@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from service.images.archive_names import is_no_image
 from service.images.archives import Archive, Member
 
 REFERENCE = ("reference", "references")
+REFERENCE_ARRAYS = tuple(f"{name}.npy" for name in REFERENCE)
 CONTEXT = "context.json"
 # How many names a warning lists.
 MOST_LISTED = 5
@@ -37,13 +37,13 @@ def sort_members(archive: Archive) -> Contents:
     """
     contexts, files, left_out = [], [], list(archive.left_out)
     for member in archive.members:
-        if PurePosixPath(member.name).name.casefold() == CONTEXT:
+        if member.name.rpartition("/")[2].casefold() == CONTEXT:
             contexts.append(member)
         elif is_no_image(member.name):
             left_out.append(member.name)
         else:
             files.append(member)
-    folders = [[part.casefold() for part in PurePosixPath(member.name).parts[:-1]] for member in files]
+    folders = [member.name.casefold().split("/")[:-1] for member in files]
     shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
     outer = sum(1 for _ in shared)
     is_inside = [_names_reference(parts[outer:]) for parts in folders]
@@ -55,8 +55,7 @@ def sort_members(archive: Archive) -> Contents:
 
 def is_reference_array(name: str) -> bool:
     """Return whether a file is the array of a reference set by its own name. An image of that name is an image."""
-    path = PurePosixPath(name.casefold())
-    return path.suffix == ".npy" and path.stem in REFERENCE
+    return name.rpartition("/")[2].casefold() in REFERENCE_ARRAYS
 
 
 def _names_reference(folders: Sequence[str]) -> bool:

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from service.api.archive_contents import is_reference_array, sort_members, warn_of_left_out
 from service.api.json_texts import read_json, read_object
+from service.api.mistaken_uploads import read_image
 from service.api.options import Options
 from service.api.schemas import PortableContext
-from service.api.text_uploads import read_image
 from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,

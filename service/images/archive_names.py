@@ -6,11 +6,13 @@ A zip without the UTF-8 flag, and a tar, hold bytes that do not say how they are
 from __future__ import annotations
 
 import mimetypes
+import posixpath
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 UTF8_FLAG = 0x800
@@ -100,13 +102,21 @@ def _reads_as_japanese(name: bytes) -> bool:
 def normalise(name: str) -> str:
     """Return a path with / between its folders, also where Windows wrote it, and without "./"."""
     path = name.partition("\0")[0].replace("\\", "/")
-    return str(PurePosixPath(path)) if path.strip("/.") else ""
+    if not path.strip("/."):
+        return ""
+    return str(PurePosixPath(path)) if path.startswith("./") or "//" in f"{path}/" or "/./" in path else path
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return the file's name at the end of a path, and its suffix, both in lower case."""
+    file_name = name.rpartition("/")[2].casefold()
+    return file_name, posixpath.splitext(file_name)[1]
 
 
 def is_system_file(name: str) -> bool:
     """Return whether a file manager or a system added the file, by its path."""
-    parts = PurePosixPath(name).parts
-    return any((part.startswith(".") and part != "..") or part.casefold() in SYSTEM_FOLDERS for part in parts)
+    parts = name.casefold().split("/")
+    return any(part in SYSTEM_FOLDERS or (part.startswith(".") and part not in (".", "..")) for part in parts)
 
 
 def is_told(name: str) -> bool:
@@ -119,11 +129,15 @@ def is_no_image(name: str) -> bool:
 
     A name that tells nothing may be an image.
     """
-    file_name = PurePosixPath(name).name.casefold()
-    suffix = PurePosixPath(file_name).suffix
-    if suffix in NO_IMAGE_SUFFIXES or file_name in NO_IMAGE_NAMES or THUMBNAILS.fullmatch(file_name):
+    file_name, suffix = split_suffix(name)
+    return file_name in NO_IMAGE_NAMES or THUMBNAILS.fullmatch(file_name) is not None or _is_no_image_suffix(suffix)
+
+
+@lru_cache(1024)
+def _is_no_image_suffix(suffix: str) -> bool:
+    if suffix in NO_IMAGE_SUFFIXES:
         return True
-    media_type, _ = MEDIA_TYPES.guess_type(file_name)
+    media_type, _ = MEDIA_TYPES.guess_type(f"x{suffix}")
     if media_type is None or media_type == "application/octet-stream" or suffix in ARCHIVE_SUFFIXES:
         return False
     return not media_type.startswith("image/")
@@ -131,4 +145,4 @@ def is_no_image(name: str) -> bool:
 
 def is_archive(name: str) -> bool:
     """Return whether the file is an archive itself, by its name."""
-    return PurePosixPath(name).suffix.casefold() in ARCHIVE_SUFFIXES
+    return split_suffix(name)[1] in ARCHIVE_SUFFIXES

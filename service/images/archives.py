@@ -60,10 +60,12 @@ def is_tar(content: bytes | memoryview) -> bool:
     head = bytes(content[:TAR_BLOCK])
     if head[257:262] == b"ustar":
         return True
+    if not head[148:156].strip(b" \0").isdigit():  # of the checksum, which every header has
+        return len(content) >= 2 * TAR_BLOCK and not any(content[: 2 * TAR_BLOCK])
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # which looks at the checksum
     except tarfile.HeaderError:
-        return len(content) >= 2 * TAR_BLOCK and not any(content[: 2 * TAR_BLOCK])
+        return False
     return True
 
 
@@ -156,7 +158,9 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
                 _check_count(number, 2 * max_members)
                 infos.append(info)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
-        raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
+        raise InvalidInput(
+            f"{len(content)} bytes are not a complete tar: {error}.", "It may have been cut short: send it again."
+        ) from error
     entries: list[Member | Link] = []
     folders, others = set(), []
     names = _decode_tar_names([info.name for info in infos])

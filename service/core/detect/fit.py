@@ -132,7 +132,7 @@ def _warn_of_merged_outliers(contexts: Sequence[Context]) -> list[str]:
         return []
     size = sum(context.size for context in doubtful)
     share = sum((context.contamination or 0) * context.size for context in doubtful) / size
-    which = "one context" if len(doubtful) == 1 else f"{len(doubtful)} of the {len(contexts)} contexts"
+    which = "one context" if len(doubtful) == 1 else f"{len(doubtful)} of {len(contexts)} contexts"
     return [f"{share:.0%} of the {size} images of {which} look like outliers; merged, they count as normal."]
 
 

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 
 from service.api.json_texts import JSON_EXAMPLE, read_json, read_object
 from service.api.latents import LATENTS_EXAMPLE, check_latents
+from service.api.mistaken_uploads import explain_no_base64
 from service.api.option_merging import merge_options
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
@@ -28,7 +29,6 @@ from service.api.requests import (
     RequestBuilder,
     read_contexts,
 )
-from service.api.text_uploads import explain_no_base64
 from service.core.types import Float64Array
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted
 from service.images import arrays

@@ -99,7 +99,7 @@ def test_outliers_in_many_merged_contexts_are_one_warning(latents, served_bundle
         replace(fit.fit(part, served_bundle.population), contamination=share)
         for part, share in zip(np.array_split(latents, 10), [0.5] * 7 + [0.0] * 3, strict=True)
     ]
-    text = "50% of the 280 images of 7 of the 10 contexts look like outliers; merged, they count as normal."
+    text = "50% of the 280 images of 7 of 10 contexts look like outliers; merged, they count as normal."
     assert fit.merge(contexts, served_bundle.population).warnings == (text,)
     assert "images of one context look like" in fit.merge(contexts[6:], served_bundle.population).warnings[0]
 

@@ -1,12 +1,13 @@
 """What comes in place of an image file by mistake, and what is said about it."""
 
 import base64
+import gzip
 
 import bodies
 import numpy as np
 import pytest
 
-from service.api.text_uploads import explain_no_base64, read_image
+from service.api.mistaken_uploads import explain_no_base64, read_image
 from service.errors import UndecodableImage
 
 PNG = bodies.encoded(np.zeros((8, 8, 3), np.uint8))
@@ -28,6 +29,10 @@ PNG = bodies.encoded(np.zeros((8, 8, 3), np.uint8))
         (memoryview(b"no image"), "8 bytes of text", "without @"),
         (b"x" * 300, "300 bytes of text", "own bytes. URLs"),
         ("é".encode() * 300, "600 bytes of text", "own bytes"),
+        (gzip.compress(PNG), "compressed by gzip", "uncompressed tar"),
+        (bodies.zipped({"a.png": PNG}), "is a zip", "application/zip"),
+        (bodies.npy(np.zeros(3)), "is an npy array", "application/x-npy"),
+        (b"%PDF-1.7\n%\xe2\xe3", "is a PDF", "pages"),
     ],
 )
 def test_what_came_in_place_of_an_image(content, message, hint):
