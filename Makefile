@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing worst example data train seeds results bundle clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -127,6 +127,9 @@ train-benchmark: .venv-train/installed  ## images a second of the training loop 
 
 grpc-soak: .venv/tools  ## memory that a gRPC stream of 100,000 images takes (some minutes)
 	$(SERVE)/python tests/benchmarks/grpc_soak.py $(if $(OUT),--out $(OUT))
+
+learning: .venv-train/installed  ## memory and time of `misfit learn` by the number of photographs, to 100,000 (a quarter of an hour)
+	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/learning.py --small --images 2000 --images 100000 $(if $(OUT),--out $(OUT))
 
 worst: .venv/tools  ## memory that the worst permitted request of every endpoint takes (half an hour)
 	$(SERVE)/python tests/benchmarks/worst.py

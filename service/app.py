@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager
 import bentoml
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from service.bundle import store
 from service.decoding.pool import DecodePool
 from service.errors import BundleError
-from service.hosting import circus_sockets, shutdown, uvicorn_protocol
+from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
 from service.hosting.workers import Api, Batching, get_addresses
 from service.inference.hardware import has_gpu
@@ -24,7 +25,7 @@ from service.inference.onnx_runtime import OnnxNetworks
 from service.inference.remote import RemoteNetworks
 from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
-from service.settings import Settings, warn_of_unknown_variables
+from service.settings import Settings, describe_problems, warn_of_unknown_variables
 from service.telemetry import logs
 from service.telemetry.batch_metrics import MAX_ADAPTIVE_BATCH, batch_metrics
 from service.telemetry.metrics import Metrics
@@ -127,13 +128,16 @@ class Misfit(Routes):
     def _refuse_early() -> None:
         """Check the settings before any process starts: print one line instead of a trace from each process."""
         circus_sockets.close_control_sockets()
+        metric_folders.remove_folders()
         shutdown.name_supervisor()
         warn_of_unknown_variables()
         try:
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
             memory_footprint.check_full_request(settings, store.load(settings.bundle_directory))
-        except (BundleError, ValueError) as error:  # a ValidationError is one
+        except ValidationError as error:
+            raise SystemExit(f"misfit cannot start: {describe_problems(error)}") from None
+        except (BundleError, ValueError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
         if settings.require_gpu and not has_gpu():
             raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")
@@ -188,6 +192,7 @@ class Misfit(Routes):
         return all(await asyncio.gather(self.networks.is_ready(), self.decoder.is_alive()))
 
 
+metric_folders.choose_own_folder()
 uvicorn_protocol.bound_connections()
 Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]

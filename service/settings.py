@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MISFIT_"
@@ -124,3 +124,14 @@ def warn_of_unknown_variables() -> None:
             nearest = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(names)}."
             logger.warning("%s is not a setting of misfit and has no effect; %s", name, hint)
+
+
+def describe_problems(error: ValidationError) -> str:
+    """Return in one line which variables are wrong, what came, and what was expected."""
+    problems = []
+    for problem in error.errors(include_url=False):
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            text = f"{PREFIX}{str(problem['loc'][0]).upper()} is {problem['input']!r}: {text[:1].lower()}{text[1:]}"
+        problems.append(text)
+    return f"{'; '.join(problems)}."

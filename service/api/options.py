@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
 from pydantic_core import from_json
 
 from service.bundle.manifest import ImageSpec
@@ -41,7 +41,8 @@ def most_pictures(image: ImageSpec) -> int:
 LatentChoice = Annotated[int | str, Field(union_mode="left_to_right")]
 LatentChoices = Annotated[list[LatentChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_split_list)]
 LatentValues = Annotated[dict[str, float], Field(max_length=MOST_PICTURES), BeforeValidator(_parse_object)]
-ImageChoice = Annotated[int | str, Field(union_mode="left_to_right", description="an image's index, or its id")]
+# "0015" stays a text: ids are texts, and so are places (`service.api.image_names`).
+ImageChoice = Annotated[StrictInt | str, Field(description="an image's id, or its place as index:15")]
 ImageChoices = Annotated[list[ImageChoice], Field(max_length=MOST_PICTURES), BeforeValidator(_split_list)]
 
 
@@ -50,6 +51,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     images_needed: ClassVar[ImagesNeeded] = "always"
+    takes_reference: ClassVar[bool] = False
 
     resize: Resize = Field(
         default="fit", description='"fit" resizes other sizes to the model\'s, "reject" refuses them'
@@ -93,6 +95,7 @@ class ScoringOptions(FitOptions):
     """How to score."""
 
     images_needed: ClassVar[ImagesNeeded] = "always"
+    takes_reference: ClassVar[bool] = True
 
     threshold: float = Field(
         default=0.5, ge=0, le=1, description="an image whose outlier_probability is above it is flagged"
@@ -176,7 +179,8 @@ class EditOptions(ScoringOptions):
         "shift: latents by `values`",
     )
     which: Literal["flagged", "all"] | ImageChoices = Field(
-        default="flagged", description="the images to edit: the flagged ones, all, or a list of indices or ids"
+        default="flagged",
+        description="the images to edit: the flagged ones, all, or a list of ids, or of places as index:15",
     )
     latents: LatentChoices | None = Field(default=None, description="for counterfactual: the latents to change")
     values: LatentValues = Field(
@@ -214,8 +218,8 @@ class TraverseOptions(ScoringOptions):
     )
     start: ImageChoice | None = Field(
         default=None,
-        description="the image to begin from, by index or id; by default the most typical, or without images the "
-        "context's middle",
+        description="the image to begin from, by id or place (index:15); by default the most typical, or without "
+        "images the context's middle",
     )
 
     @model_validator(mode="before")
@@ -241,8 +245,8 @@ class TraverseOptions(ScoringOptions):
 class InterpolateOptions(ScoringOptions):
     """Between which two images to go, in how many frames."""
 
-    start: ImageChoice = Field(default=0, description="the first image, by index or id")
-    end: ImageChoice = Field(default=1, description="the last image, by index or id")
+    start: ImageChoice = Field(default="index:0", description="the first image, by id or place")
+    end: ImageChoice = Field(default="index:1", description="the last image, by id or place")
     frames: int = Field(default=8, ge=2, le=MOST_PICTURES, description="pictures, both ends included")
 
     @property

@@ -1,50 +1,38 @@
 """Requests of images: uploads, contexts and options, gathered within the limits. No image is decoded here.
 
-In an archive, files in a folder `reference` and an array `reference.npy` belong to the reference set, and
-`context.json` is a context. Several contexts are merged.
+`service.api.archive_contents` says what the files of an archive are. Several contexts are merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import PurePosixPath
+from functools import cached_property, partial
 from typing import Generic, TypeVar
 
-import numpy as np
 from pydantic import ValidationError
-from pydantic_core import from_json
 
-from service.api import payload_limits
-from service.api.options import MOST_PICTURES, Options
+from service.api.archive_contents import is_reference_array, sort_members, warn_of_left_out
+from service.api.json_texts import read_json, read_object
+from service.api.options import Options
 from service.api.schemas import PortableContext
-from service.core.edit import limits
-from service.core.types import Float64Array
+from service.api.text_uploads import read_image
 from service.errors import (
     LONGEST_QUOTE,
     InvalidInput,
     InvalidOption,
-    ShapeMismatch,
-    TooLarge,
     TooManyImages,
     quoted,
     readable,
 )
 from service.images import archives, arrays
+from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.page_uploads import split_pages
 from service.images.reading import Reading
 from service.images.sample_range import Samples
 from service.settings import MIB, Settings
-
-# A text with a single character beyond ASCII takes up to four bytes for each of its characters.
-MOST_WIDE_JSON = 16 * 1024 * 1024
-JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
-LATENTS_EXAMPLE = 'Send {"latents": [[0.1, -1.3, ...], ...]}, as POST /encode answers them in `mean`.'
-CONTEXT_HINT = "Write what POST /fit answered as `context`."
-JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
 
 LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
 
@@ -63,6 +51,8 @@ class ImagesRequest(Generic[OptionsT_co]):
 
     budget          limits what decoding the images may take
     unpacked_bytes  memory that archives take beside the body
+    notes           warnings of how the request was read
+    shapes          of arrays of images
     """
 
     images: Sequence[Upload]
@@ -71,6 +61,8 @@ class ImagesRequest(Generic[OptionsT_co]):
     options: OptionsT_co
     budget: DecodeBudget = field(default_factory=DecodeBudget.unlimited)
     unpacked_bytes: int = 0
+    notes: Sequence[str] = ()
+    shapes: Sequence[tuple[int, ...]] = ()
 
     @cached_property
     def reading(self) -> Reading:
@@ -95,10 +87,14 @@ class RequestBuilder:
         """Start an empty request, whose body has `sent_bytes` bytes."""
         self._budget = DecodeBudget.of(settings, sent_bytes)
         self._unpacked_bytes = 0
+        self._left_out: list[str] = []  # names of files in archives
+        self._notes: list[str] = []
+        self._is_reference_given = False  # by the client, not by a folder's name alone
         self.images: list[Upload] = []
         self.reference: list[Upload] | None = None
         self.contexts: list[PortableContext] = []
         self.options: dict[str, object] = {}
+        self.shapes: list[tuple[int, ...]] = []  # of arrays of images
         self.max_images = settings.max_images
         # Of what the archives unpack to, all together.
         self._bytes_left = min(settings.max_body_bytes, FREE_UNPACKED_BYTES + UNPACKED_PER_BYTE * sent_bytes)
@@ -109,11 +105,13 @@ class RequestBuilder:
 
         Raises InvalidInput where images are missing, InvalidOption where the options do not fit.
         """
+        self._notes += warn_of_left_out(self._left_out)
+        self._settle_reference(options_type)
         may_be_empty = in_chunks or (options_type.images_needed == "unless context" and bool(self.contexts))
         if not self.images and not may_be_empty:
-            raise no_images()
+            raise no_images(notes=self._notes)
         if self.reference == []:
-            raise no_images("reference images")
+            raise no_images("reference images", self._notes)
         options = read_options(self.options, options_type)
         if self.contexts and (self.reference is not None or getattr(options, "estimator", None) is not None):
             second_source = "a reference set" if self.reference is not None else "an estimator"
@@ -125,7 +123,33 @@ class RequestBuilder:
             self.images = split_pages(self.images, self.max_images)
             self.reference = None if self.reference is None else split_pages(self.reference, self.max_images)
             self._check_count()
-        return ImagesRequest(self.images, self.reference, self.contexts, options, self._budget, self._unpacked_bytes)
+        return ImagesRequest(
+            self.images,
+            self.reference,
+            self.contexts,
+            options,
+            self._budget,
+            self._unpacked_bytes,
+            tuple(self._notes),
+            tuple(self.shapes),
+        )
+
+    def _settle_reference(self, options_type: type[Options]) -> None:
+        """Take the images of a folder called reference as the batch itself where no others came.
+
+        Raises InvalidInput where a reference comes to an endpoint that compares with none.
+        """
+        if self.reference and not self.images and not self._is_reference_given:
+            self._notes.append(
+                f"All {len(self.reference)} images lie in a folder called reference, and no others came: they were "
+                "taken as the images themselves."
+            )
+            self.images, self.reference = self.reference, None
+        if self.reference is not None and not options_type.takes_reference:
+            raise InvalidInput(
+                "A reference set came, with which nothing is compared here.",
+                "Send its images as `images`, or in a folder of another name: POST /fit makes a context of them.",
+            )
 
     def _check_count(self) -> None:
         if len(self.images) + len(self.reference or ()) > self.max_images:
@@ -149,17 +173,24 @@ class RequestBuilder:
         self.contexts += read_contexts(self.parse_json(text, what))
 
     def get_uploads(self, field: str) -> list[Upload]:
-        """Return the list of uploads of `images` or `reference`. Once asked for, a reference set exists, even if
-        empty."""
+        """Return the list of uploads of `images` or `reference`, which the client named. Once named, a reference set
+        exists, even if empty.
+        """
+        self._is_reference_given |= field == "reference"
+        return self._uploads_of(field)
+
+    def _uploads_of(self, field: str) -> list[Upload]:
         if field == "reference" and self.reference is None:
             self.reference = []
         return self.images if self.reference is None or field == "images" else self.reference
 
     def add_file(self, field: str, content: bytes | memoryview, name: str) -> None:
-        """Add one file: an image, or an npy, zip or tar of images."""
-        if content[:6] == b"\x93NUMPY":
+        """Add one file: an image, or an npy, zip or tar of images. What is neither by its name is left out."""
+        if is_system_file(name) or is_no_image(name):
+            self._left_out.append(name)
+        elif content[:6] == b"\x93NUMPY":
             self.add_rows(field, content, name)
-        elif content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or content[257:262] == b"ustar":
+        elif archives.is_zip(content) or archives.is_tar(content):
             self.add_archive(field, content)
         else:
             self.add_image(field, content, name)
@@ -169,37 +200,50 @@ class RequestBuilder:
         self.add(field, name, lambda: content)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
-        for row, pixels in enumerate(arrays.read_npy(content)):
+        rows = arrays.read_npy(content)
+        self.shapes.append(rows.shape)
+        for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 
     def add_archive(self, field: str, content: bytes | memoryview) -> None:
-        members = archives.read_archive(content, self.max_images, self._bytes_left)
-        self._bytes_left -= sum(member.size for member in members)
+        archive = archives.read_archive(content, self.max_images, self._bytes_left)
+        self._bytes_left -= sum(member.size for member in archive.members)
         # Arrays stay unpacked, other files only while they are decoded.
-        files = [member.size for member in members if not member.name.endswith(".npy")]
+        files = [member.size for member in archive.members if not member.name.endswith(".npy")]
         self._unpacked_bytes += sum(sorted(files)[-UNPACKED_AT_A_TIME:])
-        for member in members:
-            path = PurePosixPath(member.name)
-            if path.name == "context.json":
-                self.add_contexts(member.read(), "context.json")
-                continue
-            own_field = "reference" if "reference" in (*path.parts[:-1], path.stem) else field
-            if path.suffix == ".npy":
-                self._unpacked_bytes += member.size
-                for row, read in enumerate(archives.npy_rows(member)):
-                    self.add(own_field, f"{member.name}[{row}]", read)
-            else:
+        contents, tables = sort_members(archive), []
+        self._left_out += contents.left_out
+        for member in contents.contexts:
+            self.add_contexts(member.read(), member.name)
+        for member, is_reference in contents.files:
+            own_field = "reference" if is_reference else field
+            if not member.name.casefold().endswith(".npy"):
                 self.add(own_field, member.name, member.read)
+            elif len(archives.npy_shape(member)) < 3 and not is_reference_array(member.name):
+                tables.append(member)  # labels, for example
+            else:
+                self.add_member_rows(own_field, member)
+        if tables and len(tables) == len(contents.files):
+            self.add_member_rows(field, tables[0])  # which raises that it holds no images
+        self._left_out += [member.name for member in tables]
+
+    def add_member_rows(self, field: str, member: archives.Member) -> None:
+        """Add the images of an npy file in an archive. Raises what `archives.npy_rows` raises."""
+        self._unpacked_bytes += member.size
+        self.shapes.append(archives.npy_shape(member))
+        for row, read in enumerate(archives.npy_rows(member)):
+            self.add(field, f"{member.name}[{row}]", read)
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Samples]) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
-        uploads = self.get_uploads(field)
-        uploads.append(Upload(readable(name) or str(len(uploads)), read))
+        uploads = self._uploads_of(field)
+        uploads.append(Upload(readable(name) or str(len(uploads)), partial(read_image, read)))
         self._check_count()
 
 
-def no_images(what: str = "images") -> InvalidInput:
-    return InvalidInput(f"The request has 0 {what}.", "Send at least one.")
+def no_images(what: str = "images", notes: Sequence[str] = ()) -> InvalidInput:
+    """Return the error of a request without any; `notes` say what it has instead."""
+    return InvalidInput(" ".join((f"The request has 0 {what}.", *notes)), "Send at least one.")
 
 
 def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
@@ -216,10 +260,13 @@ def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> 
 
 
 def read_contexts(value: object) -> list[PortableContext]:
-    """Return one context, or a list of them, as /fit answered them. Raises InvalidInput that names what is wrong."""
+    """Return one context, or a list of them, as /fit answered them: `context` of an answer, or the whole answer.
+
+    Raises InvalidInput that names what is wrong.
+    """
     try:
         contexts = value if isinstance(value, list) else [value]
-        return [PortableContext.model_validate(context) for context in contexts]
+        return [PortableContext.model_validate(_take_from_answer(context)) for context in contexts]
     except ValidationError as error:
         raise InvalidInput(
             f"The context cannot be used: {_describe_problems(error)}",
@@ -227,49 +274,11 @@ def read_contexts(value: object) -> list[PortableContext]:
         ) from error
 
 
-def check_latents(values: object, latent_dim: int) -> Float64Array:
-    """Return `values` as latents (n, L), n from 1 to MOST_PICTURES.
-
-    Raises InvalidInput or ShapeMismatch.
-    """
-    try:
-        latents = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:  # the last of a whole number that no double holds
-        raise InvalidInput(f"latents is no table of numbers: {error}.", LATENTS_EXAMPLE) from error
-    if latents.ndim != 2 or latents.shape[1] != latent_dim:
-        raise ShapeMismatch(f"latents has shape {latents.shape}, expected (n, {latent_dim}).", LATENTS_EXAMPLE)
-    if not 1 <= len(latents) <= MOST_PICTURES:
-        raise InvalidInput(f"{len(latents)} latents came, expected 1 to {MOST_PICTURES}.", "Send them in parts.")
-    if not (np.abs(latents) <= limits.FURTHEST).all():  # nan fails as well
-        raise InvalidInput(
-            f"latents holds values that are not finite, or beyond {limits.FURTHEST:g}.",
-            "Usual ones are within 3.",
-        )
-    return latents
-
-
-def read_json(
-    text: bytes | memoryview, what: str, max_values: int, error_type: type[InvalidInput] = InvalidInput
-) -> tuple[object, int]:
-    """Return the value of a JSON text, and an upper bound of how many values it holds."""
-    count = payload_limits.check_json(text, max_values)
-    content = bytes(text)
-    if len(content) > MOST_WIDE_JSON and (b"\\u" in content or not content.isascii()):
-        raise TooLarge(
-            f"{what} has {len(content)} bytes with characters beyond ASCII, each of which makes its text four times as "
-            f"large; at most {MOST_WIDE_JSON} bytes may be so.",
-            "Base64 has none, nor do numbers.",
-        )
-    try:
-        return from_json(content, allow_inf_nan=False), count
-    except ValueError as error:
-        raise error_type(f"{what} is not JSON: {error}.", JSON_HINTS.get(what, CONTEXT_HINT)) from error
-
-
-def read_object(options: object) -> dict[str, object]:
-    if not isinstance(options, dict):
-        raise InvalidOption("options is not a JSON object.", 'Write {"estimator": "robust"}.')
-    return options
+def _take_from_answer(value: object) -> object:
+    """Return the context in a whole answer of /fit; anything else as it is."""
+    if isinstance(value, dict) and isinstance(value.get("context"), dict) and "bundle_id" not in value:
+        return value["context"]
+    return value
 
 
 def _describe_problems(error: ValidationError) -> str:

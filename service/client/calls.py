@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +31,8 @@ Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContex
 # separate CMYK and LAB from their colour profiles. Images of other modes are converted to RGB.
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 TIFF_MODES = ("I", "F", "CMYK", "LAB", "I;16B", "I;16L")
+
+IS_IT_RUNNING = "Is the service running there, and reachable from here?"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -115,8 +117,30 @@ class Files:
     contents: list[bytes]
 
 
-def read_images(images: Images, first: int = 0) -> Samples | Files:
+@dataclass
+class PathNames:
+    """Ids of paths: relative to the folder that holds all of the first ones, so that two files never have one id.
+
+    folder  that folder; None before the first path
+    """
+
+    folder: str | None = None
+
+    def of(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+        """Return the id of each path, with / on every system."""
+        absolute = [os.path.abspath(path) for path in paths]
+        try:
+            if absolute and self.folder is None:
+                self.folder = os.path.commonpath([os.path.dirname(path) for path in absolute])
+            return [Path(os.path.relpath(path, self.folder)).as_posix() for path in absolute]
+        except ValueError:  # on Windows, of paths on several drives
+            return [Path(path).as_posix() for path in absolute]
+
+
+def read_images(images: Images, first: int = 0, names: PathNames | None = None) -> Samples | Files:
     """Return `images` as they are sent. The id of an image without a name is its position, counted from `first`.
+
+    names  of the paths before these; by default there are none
 
     Raises CallError for an array of the wrong shape or type, and TypeError for a single image.
     """
@@ -131,12 +155,13 @@ def read_images(images: Images, first: int = 0) -> Samples | Files:
     if isinstance(images, Mapping):
         return Files(list(images), [_read_content(image) for image in images.values()])
     files = list(images)
-    ids = [_file_name(image) or str(first + position) for position, image in enumerate(files)]
+    paths = [image for image in files if isinstance(image, (str, os.PathLike))]
+    path_ids = iter((names or PathNames()).of(paths))
+    ids = [
+        next(path_ids) if isinstance(image, (str, os.PathLike)) else str(first + position)
+        for position, image in enumerate(files)
+    ]
     return Files(ids, [_read_content(image) for image in files])
-
-
-def _file_name(image: AnImage) -> str | None:
-    return Path(image).name if isinstance(image, (str, os.PathLike)) else None
 
 
 def _is_pillow(image: object) -> TypeGuard[Image.Image]:

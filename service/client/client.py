@@ -8,10 +8,10 @@
         scores = await misfit.score(images)
 
 Images are one array (N, H, W) or (N, H, W, C), or image files one by one, as paths, bytes or Pillow's images; a
-mapping gives them ids. Without a mapping the id of a path is the name of its file, and the id of any other image is
-its position. Options are those of the endpoint, by name; the server checks them. Answers are the models of
-`service.api.schemas`, over HTTP and gRPC alike. An error is a CallError. If a later attempt may succeed, the client
-first repeats the call as often as `retries` allows.
+mapping gives them ids. Without a mapping the id of a path is relative to the folder that holds all of the paths, and
+the id of any other image is its position. Options are those of the endpoint, by name; the server checks them. Answers
+are the models of `service.api.schemas`, over HTTP and gRPC alike. An error is a CallError. If a later attempt may
+succeed, the client first repeats the call as often as `retries` allows.
 """
 
 from __future__ import annotations

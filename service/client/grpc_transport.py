@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
-from service.client.calls import Call, CallError, Images, read_images
+from service.client.calls import IS_IT_RUNNING, Call, CallError, Images, PathNames, read_images
 from service.client.retries import parse_retry_after
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.protos.misfit.v1.misfit_pb2_grpc import MisfitServiceStub
@@ -34,6 +34,11 @@ CHANNEL = (
 )
 # The number of no enum value: the server refuses it with the list of words that it knows.
 NO_SUCH_WORD = -1
+# Words of gRPC's about a server that speaks something else, and what they mean.
+WRONG_SERVER = {
+    "Failed parsing HTTP/2": "This is a port of HTTP: use http://, or the port of gRPC, by default 3001.",
+    "WRONG_VERSION_NUMBER": "The server does not speak TLS there: use grpc://.",
+}
 # After a write to a stream has failed, the server's status is still on its way. Wait for it this many seconds.
 PEER_SECONDS = 5.0
 # HTTP's JSON has null where these fields have no value. A message cannot distinguish null from an empty list.
@@ -152,10 +157,13 @@ def read_error(error: grpc.aio.AioRpcError) -> CallError:
     """Return the error of a failed call: misfit's own from the trailing metadata, else gRPC's details."""
     metadata: dict[str, Any] = dict(error.trailing_metadata())
     status, retry_after = error.code(), metadata.get(RETRY_AFTER)
+    message = error.details() or ""
+    hint = next((hint for words, hint in WRONG_SERVER.items() if words in message), None)
     if ERROR_DETAIL in metadata:
         detail = pb.ErrorDetail.FromString(metadata[ERROR_DETAIL])
     else:
-        detail = pb.ErrorDetail(code=status.name.lower(), message=error.details() or "")
+        usual = IS_IT_RUNNING if status == grpc.StatusCode.UNAVAILABLE else ""
+        detail = pb.ErrorDetail(code=status.name.lower(), message=message, hint=hint or usual)
     # RESOURCE_EXHAUSTED also means a message that is too large, which no retry helps. Only overload has a retry-after.
     overloaded = status == grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
     return CallError(
@@ -163,7 +171,7 @@ def read_error(error: grpc.aio.AioRpcError) -> CallError:
         message=detail.message,
         hint=detail.hint,
         grpc_status=status,
-        is_temporary=overloaded or status == grpc.StatusCode.UNAVAILABLE,
+        is_temporary=overloaded or (status == grpc.StatusCode.UNAVAILABLE and hint is None),
         retry_after=parse_retry_after(retry_after),
     )
 
@@ -187,9 +195,9 @@ async def _build_stream(call: Call[Any]) -> AsyncIterator[pb.ScoreStreamRequest]
     """Yield the messages of a stream: options, reference and contexts first, then one message for each chunk."""
     first: dict[str, Any] = await asyncio.to_thread(_build_other_fields, call, "ScoreOptions")
     yield pb.ScoreStreamRequest(**first)
-    images = 0
+    images, names = 0, PathNames()
     async for chunk in _iterate(call.chunks or ()):
-        fields = await asyncio.to_thread(_build_images, chunk, images)
+        fields = await asyncio.to_thread(_build_images, chunk, images, names)
         images += len(fields["ids"])
         yield pb.ScoreStreamRequest(images=fields)
 
@@ -215,9 +223,9 @@ def _build_other_fields(call: Call[Any], options_type: str) -> dict[str, Any]:
     return fields
 
 
-def _build_images(images: Images, first: int = 0) -> dict[str, Any]:
+def _build_images(images: Images, first: int = 0, names: PathNames | None = None) -> dict[str, Any]:
     """Return the fields of a message Images. Ids of images without a name count from `first`."""
-    content = read_images(images, first)
+    content = read_images(images, first, names)
     if isinstance(content, np.ndarray):
         ids = [str(first + row) for row in range(len(content))]
         samples = content.astype(content.dtype.newbyteorder("<"), copy=False)

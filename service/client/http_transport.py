@@ -16,12 +16,17 @@ from pydantic_core import from_json, to_json
 
 from service.api.schemas import ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
-from service.client.calls import Call, CallError, Images, read_images
+from service.client.calls import IS_IT_RUNNING, Call, CallError, Images, read_images
 from service.client.retries import parse_retry_after
 
 JSON, NPY, FILE = "application/json", "application/x-npy", "application/octet-stream"
 TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 SHOWN_LETTERS = 200
+# Words of httpx about a server that speaks something else, and what they mean.
+WRONG_SERVER = {
+    "illegal request line": "No HTTP/1.1 is spoken there. If it is the port of gRPC, use grpc://.",
+    "WRONG_VERSION_NUMBER": "The server does not speak TLS there: use http://.",
+}
 # A form without any image part means something else than a form with no images: an array without rows says the latter.
 NO_ROWS = np.empty((0, 8, 8), dtype=np.uint8)
 Part = tuple[str, tuple[str | None, bytes, str]]
@@ -51,11 +56,12 @@ class HttpTransport:
         try:
             response = await self._client.send(prepared)
         except httpx.TransportError as error:
+            hint = next((hint for words, hint in WRONG_SERVER.items() if words in str(error)), None)
             raise CallError(
                 code="unavailable",
                 message=f"{prepared.url} gives no answer: {str(error) or type(error).__name__}.",
-                hint="Is the service running there, and reachable from here?",
-                is_temporary=isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)),
+                hint=hint or IS_IT_RUNNING,
+                is_temporary=isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)) and hint is None,
             ) from error
         if not response.is_success:
             raise read_error(response)

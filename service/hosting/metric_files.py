@@ -126,12 +126,13 @@ def forget_killed_processes() -> None:
             names = os.listdir(directory)
         matches = (re.fullmatch(r"gauge_live\w*_(\d+)\.db", name) for name in names)
         for pid in {int(match[1]) for match in matches if match}:
-            if not _is_running(pid):
+            if not is_running(pid):
                 with suppress(OSError):  # another process has removed the file, or this one may not
                     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine has the id `pid`."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -17,6 +17,9 @@ FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
 # The end of a head, or a header that goes on in the next line (obs-fold), whichever comes first.
 HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
 
+# The begin of HTTP/2 without TLS (RFC 9113, section 3.4). h11 would read a request of the method PRI.
+HTTP2_PREFACE = b"PRI * HTTP/2"
+
 
 class StrictConnection(h11.Connection):
     """The server's side of an HTTP/1.1 connection. It refuses ambiguous requests (RFC 9112, sections 5.2, 6.1, 6.3).
@@ -53,8 +56,10 @@ class StrictConnection(h11.Connection):
         self.since = time.monotonic()
 
     def _check_head(self) -> None:
-        """Refuse a header that is folded into several lines. h11 would join the lines before anyone sees them."""
+        """Refuse HTTP/2, and a header that is folded into several lines, which h11 would join."""
         received, _ = self.trailing_data
+        if received.startswith(HTTP2_PREFACE):
+            self._refuse("The client speaks HTTP/2, as gRPC does. This port speaks HTTP/1.1; gRPC has another port.")
         if (match := HEAD_END_OR_FOLD.search(received)) and match[1]:
             self._refuse("A header goes on in the next line.")
 

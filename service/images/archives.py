@@ -5,18 +5,27 @@ Nothing that a header or a directory claims is trusted: sizes and counts are che
 
 from __future__ import annotations
 
+import posixpath
+import stat
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
-from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
+from service.images import archive_names
 from service.images.arrays import HEADER_BYTES, check_images, read_header, read_npy
 from service.images.sample_range import Samples
+
+TAR_BLOCK = 512
+# A zip holds the path that a symbolic link leads to as the link's content.
+MOST_LINK_BYTES = 4096
+DOS_FOLDER = 0x10
+UNPACK = "Unpack it, or send it by itself."
+NO_LINK = "Archive the files themselves: tar -h follows links, and so does zip without -y."
 
 
 class Member(NamedTuple):
@@ -28,24 +37,70 @@ class Member(NamedTuple):
     head: Callable[[int], bytes | memoryview]  # the first bytes, as many as asked for
 
 
-def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) -> list[Member]:
+class Link(NamedTuple):
+    """A link in an archive. `target` is the path within the archive that it leads to."""
+
+    name: str
+    target: str
+
+
+# Files and links; folders; what is neither, as a device.
+Entries = tuple[list[Member | Link], set[str], list[str]]
+
+
+class Archive(NamedTuple):
+    """The files of an archive, and the names of what is none of the user's files: a system's, a device, ..."""
+
+    members: list[Member]
+    left_out: list[str]
+
+
+def is_tar(content: bytes | memoryview) -> bool:
+    """Return whether the file begins as a tar does, of any age, or is one without files."""
+    head = bytes(content[:TAR_BLOCK])
+    if head[257:262] == b"ustar":
+        return True
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # which looks at the checksum
+    except tarfile.HeaderError:
+        return len(content) >= 2 * TAR_BLOCK and not any(content[: 2 * TAR_BLOCK])
+    return True
+
+
+def is_zip(content: bytes | memoryview) -> bool:
+    """Return whether the file begins as a zip does."""
+    return content[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) -> Archive:
     """Return the files of a zip or an uncompressed tar, in the archive's order. A file is unpacked when it is read.
+
+    Links are followed within the archive; one that leads elsewhere is a file that cannot be read.
 
     Raises InvalidInput where `content` is neither, TooManyImages above `max_members` files, and TooLarge where the
     files together unpack to more than `max_bytes`.
     """
-    is_tar = content[257:262] == b"ustar"
-    members = _list_tar(content, max_members) if is_tar else _list_zip(content, max_members)
-    members = [member for member in members if not any(map(_is_clutter, PurePosixPath(member.name).parts))]
+    entries, folders, others = (_list_tar if is_tar(content) else _list_zip)(content, max_members)
+    members, left_out = [], others
+    files = {entry.name: entry for entry in entries}
+    for entry in entries:
+        if isinstance(entry, Link) and entry.target in folders:
+            left_out.append(entry.name)  # the folder's files are members themselves
+        elif archive_names.is_system_file(entry.name):
+            left_out.append(entry.name)
+        elif archive_names.is_archive(entry.name):
+            members.append(_failing(entry.name, f"{quoted(entry.name)} is an archive within the archive.", UNPACK))
+        else:
+            members.append(_follow(entry, files) if isinstance(entry, Link) else entry)
     _check_count(len(members), max_members)
     if (total := sum(member.size for member in members)) > max_bytes:
         raise TooLarge(
             f"The archive unpacks to {total} bytes; at most {max_bytes} are taken.", "Send it in several requests."
         )
-    return members
+    return Archive(members, [name for name in left_out if archive_names.is_told(name)])
 
 
-def _list_zip(content: bytes | memoryview, max_members: int) -> list[Member]:
+def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
     _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
     try:
@@ -55,54 +110,130 @@ def _list_zip(content: bytes | memoryview, max_members: int) -> list[Member]:
             f"{len(content)} bytes are not a complete zip, nor an uncompressed tar: {error}.",
             "Send it uncompressed (tar -cf, not -czf) if it is a tar.",
         ) from error
-    return [
-        Member(
-            info.filename,
-            info.file_size,
-            partial(_unzip, archive, info, info.file_size),
-            partial(_unzip, archive, info),
-        )
-        for info in archive.infolist()
-        if not info.filename.endswith("/")  # what is_dir() tests, but is_dir() fails on an empty name
-    ]
+    entries: list[Member | Link] = []
+    folders: set[str] = set()
+    infos = archive.infolist()
+    for info, name in zip(infos, archive_names.decode_zip_names(infos), strict=True):
+        mode, path = info.external_attr >> 16, archive_names.normalise(name)
+        if name.endswith(("/", "\\")) or stat.S_ISDIR(mode) or (info.external_attr & DOS_FOLDER and not info.file_size):
+            folders.add(path)
+        elif stat.S_ISLNK(mode) and info.file_size <= MOST_LINK_BYTES:
+            entries.append(_read_zip_link(archive, info, path))
+        else:
+            unzip = partial(_unzip, archive, info, path)
+            entries.append(Member(path, info.file_size, partial(unzip, info.file_size), unzip))
+    return entries, folders | _folders_of(entries), []
 
 
-def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+def _read_zip_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> Member | Link:
+    try:
+        target = bytes(_unzip(archive, info, path, info.file_size)).decode("utf-8", "replace")
+    except UndecodableImage as error:
+        return _failing(path, error.message, error.hint)
+    return Link(path, _join(posixpath.dirname(path), target))
+
+
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, max_bytes: int) -> bytes:
     """Return the first `max_bytes` bytes of a member. Raises UndecodableImage if it cannot be unpacked."""
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UndecodableImage(
-            f"{quoted(info.filename)} is encrypted, or compressed by method {info.compress_type}.",
+            f"{quoted(path)} is encrypted, or compressed by method {info.compress_type}.",
             "Zip it without a password, stored or deflated.",
         )
     try:
         with archive.open(info) as file:
             return file.read(min(max_bytes, info.file_size))  # never more than the directory promised
     except Exception as error:  # zlib.error, BadZipFile, EOFError, struct.error ...: it depends on the damage
-        raise UndecodableImage(f"{quoted(info.filename)} cannot be unpacked: {error}.") from error
+        raise UndecodableImage(f"{quoted(path)} cannot be unpacked: {error}.") from error
 
 
-def _list_tar(content: bytes | memoryview, max_members: int) -> list[Member]:
+def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
     view = memoryview(content)
-    members = []
+    infos = []
     try:
-        with tarfile.open(fileobj=BytesIO(content), mode="r:") as archive:
+        with tarfile.open(fileobj=BytesIO(content), mode="r:", encoding="utf-8") as archive:
             for number, info in enumerate(archive, start=1):
                 _check_count(number, 2 * max_members)
-                if info.isreg() and not info.issparse():
-                    data = view[info.offset_data : info.offset_data + info.size]
-                    members.append(Member(info.name, info.size, partial(bytes, data), partial(_take_first, data)))
+                infos.append(info)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{len(content)} bytes are not a complete tar: {error}.") from error
-    return members
+    entries: list[Member | Link] = []
+    folders, others = set(), []
+    names = _decode_tar_names([info.name for info in infos])
+    targets = _decode_tar_names([info.linkname for info in infos])
+    for info, name, target in zip(infos, names, targets, strict=True):
+        path = archive_names.normalise(name)
+        if info.isdir():
+            folders.add(path)
+        elif info.islnk():  # a hard link names its target from the archive's root
+            entries.append(Link(path, archive_names.normalise(target)))
+        elif info.issym():
+            entries.append(Link(path, _join(posixpath.dirname(path), target)))
+        elif info.issparse():
+            parts: Any = info.sparse  # (offset, size) of each, as tarfile read them
+            read = partial(_read_sparse, view[info.offset_data :], parts, info.size)
+            entries.append(Member(path, info.size, read, read))
+        elif info.isreg():
+            data = view[info.offset_data : info.offset_data + info.size]
+            entries.append(Member(path, info.size, partial(bytes, data), partial(_take_first, data)))
+        else:
+            others.append(path)
+    return entries, folders | _folders_of(entries), others
+
+
+def _decode_tar_names(names: Sequence[str]) -> list[str]:
+    return archive_names.decode_names([name.encode("utf-8", "surrogateescape") for name in names], "latin-1")
 
 
 def _take_first(data: memoryview, max_bytes: int) -> memoryview:
     return data[:max_bytes]
 
 
-def _is_clutter(part: str) -> bool:
-    """Return whether macOS or a file manager added this part of a path to the archive."""
-    return part == "__MACOSX" or (part.startswith(".") and part != "..")
+def _read_sparse(data: memoryview, parts: Sequence[tuple[int, int]], size: int, max_bytes: int | None = None) -> bytes:
+    """Return a file of `size` bytes, of which `data` holds only the parts (offset, size); the rest is 0."""
+    content, position = bytearray(size), 0
+    for offset, length in parts:
+        content[offset : offset + length] = data[position : position + length]
+        position += length
+    return bytes(content[:max_bytes])
+
+
+def _folders_of(entries: Sequence[Member | Link]) -> set[str]:
+    """Return the folders that entries lie in: an archive need not list them."""
+    folders = set()
+    for entry in entries:
+        path = posixpath.dirname(entry.name)
+        while path and path not in folders and path != "/":
+            folders.add(path)
+            path = posixpath.dirname(path)
+    return folders
+
+
+def _join(folder: str, target: str) -> str:
+    """Return the path within the archive of a link's target. A path that leaves it stays one that no member has."""
+    return posixpath.normpath(posixpath.join(folder, target.replace("\\", "/")))
+
+
+def _follow(link: Link, files: dict[str, Member | Link]) -> Member:
+    """Return the file that a link leads to, under the link's name; one that cannot be read where it leads to none."""
+    entry: Member | Link | None = link
+    seen = set()
+    while isinstance(entry, Link) and entry.name not in seen:
+        seen.add(entry.name)
+        entry = files.get(entry.target)
+    if isinstance(entry, Member):
+        return entry._replace(name=link.name)
+    problem = f"{quoted(link.name)} is a link to {quoted(link.target)}, which is no file of the archive."
+    return _failing(link.name, problem, NO_LINK)
+
+
+def _failing(name: str, message: str, hint: str) -> Member:
+    """Return a member that raises UndecodableImage when it is read."""
+
+    def fail(_: int = 0) -> NoReturn:
+        raise UndecodableImage(message, hint)
+
+    return Member(name, 0, fail, fail)
 
 
 def _check_count(count: int, limit: int) -> None:
@@ -113,12 +244,21 @@ def _check_count(count: int, limit: int) -> None:
         )
 
 
+def npy_shape(member: Member) -> tuple[int, ...]:
+    """Return the shape of the array in an npy file. Raises InvalidInput where it is none."""
+    return read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape
+
+
 def npy_rows(member: Member) -> list[Callable[[], Samples]]:
     """Return one function for each image of an npy file in an archive, which reads that image's pixels.
 
-    The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells.
+    The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells, with
+    the file's name.
     """
-    shape = read_header(member.head(HEADER_BYTES), member.size, check_images).shape
+    try:
+        shape = read_header(member.head(HEADER_BYTES), member.size, check_images).shape
+    except InvalidInput as error:
+        raise type(error)(f"{quoted(member.name)}: {error.message}", error.hint) from error
     images = _LazyArray(lambda: read_npy(member.read()))
     return [partial(images.row, row) for row in range(shape[0])]
 

@@ -135,6 +135,15 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         raise ShapeMismatch(f"The array has shape {quoted(shape)}: images without a pixel.")
 
 
+def check_axes(shape: tuple[int, ...], channels: int) -> None:
+    """Raise ShapeMismatch where an array for a model of `channels` may be one colour image with its channels first."""
+    if len(shape) == 3 and shape[0] in (3, 4) and channels == 3:
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}: {shape[0]} grey images, or one of colour, channels first?",
+            "Send one colour image as image.transpose(1, 2, 0)[None], and grey images as images[..., None].",
+        )
+
+
 def _check_latents(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if dtype not in (np.float32, np.float64):
         raise ShapeMismatch(f"The array has dtype {dtype}, expected float32 or float64.", "Send the encoder's means.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import median_abs_deviation
+from threadpoolctl import threadpool_limits
 
 from service.bundle import projection_file, store
 from service.bundle.backbone_file import PROVENANCE
@@ -99,8 +100,10 @@ def learn(
             + f"; at least {FEWEST} are needed.",
             "Add photographs of the same kind, or score them without learning by a shipped bundle.",
         )
-    projection, folds = _fit_projection(cache, network.channels, count, axes)
-    latents, off, measured = _project(cache, projection, folds)
+    # Threads of BLAS spin while they wait for each other: beside other work they take several times the CPU.
+    with threadpool_limits(limits=1, user_api="blas"):
+        projection, folds = _fit_projection(cache, network.channels, count, axes)
+        latents, off, measured = _project(cache, projection, folds)
     projection = _with_reach(projection, off, measured)
     errors = BackboneHead(projection).foreignness_of(off, measured)
     # Errors are in reaches.

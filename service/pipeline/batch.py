@@ -114,9 +114,9 @@ class Batch:
         assert self.scores is not None, "scores are of images"
         return self.scores
 
-    def with_warning(self, warning: str) -> Self:
-        """Return the same batch with one more warning."""
-        return replace(self, context=replace(self.context, warnings=(*self.context.warnings, warning)))
+    def with_warnings(self, *warnings: str) -> Self:
+        """Return the same batch with more warnings."""
+        return replace(self, context=replace(self.context, warnings=(*self.context.warnings, *warnings)))
 
     def split(self, size: int) -> Iterator[Self]:
         """Yield the batch in parts of `size` images, with the scores of the whole.

@@ -10,6 +10,7 @@ import numpy as np
 
 from service.api import context_codec
 from service.api.context_codec import from_portable
+from service.api.image_names import warn_of_doubles
 from service.api.options import ComparingOptions, EncodeOptions, FitOptions, ScoringOptions
 from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
@@ -22,6 +23,7 @@ from service.core.explain.reasons import NEAREST_NAMED
 from service.core.latent import CONTENT
 from service.core.types import IndexArray
 from service.errors import InvalidInput
+from service.images.arrays import check_axes
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.properties import FILE_PROPERTIES
@@ -54,7 +56,8 @@ class BatchScorer:
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
-        return await self.score_images(images, context, request.options, request.reading)
+        batch = await self.score_images(images, context, request.options, request.reading)
+        return batch.with_warnings(*request.notes)
 
     async def score_images(
         self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
@@ -71,7 +74,12 @@ class BatchScorer:
                 context=context,
                 ood_ratio=None if images.check is None else images.check.ood_ratio,
             )
-            warnings = (*scores.context.warnings, *self._warn_if_unchecked(options), *reading.list_warnings())
+            warnings = (
+                *scores.context.warnings,
+                *self._warn_if_unchecked(options),
+                *reading.list_warnings(),
+                *warn_of_doubles(images.ids),
+            )
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
             batch = Batch(images, replace(scores.context, warnings=warnings), scores, groups)
@@ -103,6 +111,8 @@ class BatchScorer:
         keep_pixels: bool = False,
     ) -> EncodedImages:
         """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
+        for shape in request.shapes:
+            check_axes(shape, self.bundle.manifest.image.channels)
         images = await self.encode_uploads(uploads, request.options, request.budget, request.reading, keep_pixels)
         self.hooks.encoded(images)
         refuse_if_none_is_usable(images, what)

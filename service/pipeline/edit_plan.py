@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.api import latent_names
+from service.api.image_names import ImageNames
 from service.api.options import (
     EditOptions,
     ImageChoice,
@@ -26,9 +27,6 @@ from service.errors import InvalidOption, quoted
 from service.images.spec import Uint8Array
 from service.pipeline import responses
 from service.pipeline.batch import Batch
-
-# Python makes no number of more than 4,300 digits.
-MOST_INDEX_DIGITS = 100
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,12 @@ def plan_edit(batch: Batch, options: EditOptions, bundle: Bundle) -> EditPlan:
     elif options.which == "flagged":
         rows = np.flatnonzero(scores.is_outlier)
     else:
-        rows = np.array([_find_row(choice, batch) for choice in options.which], dtype=np.intp)
+        rows = np.array(_find_rows(options.which, batch), dtype=np.intp)
     note = ""
     if len(rows) == 0:
         none = f"None of the {len(positions)} images is flagged" if options.which == "flagged" else "No image is named"
-        note = f'{none}, so there is nothing to edit. Name images with which=all or which=["a.png", 3] to edit them.'
-        batch = batch.with_warning(note)
+        note = f'{none}, so there is nothing to edit. Name images with which=all or which=["a.png", "index:3"].'
+        batch = batch.with_warnings(note)
         context = batch.context
     if len(rows) > (limit := most_pictures(bundle.manifest.image)):
         raise InvalidOption(
@@ -144,7 +142,7 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Edi
     else:
         dims = [latent_names.resolve(latent, latents) for latent in options.latents]
     # Not from the middle if there are images: a mean of several modes may look like nothing at all.
-    row = batch.typical if options.start is None else _find_row(options.start, batch)
+    row = batch.typical if options.start is None else _find_rows([options.start], batch)[0]
     start = context.location if row is None else batch.images.latents[row, 0].astype(np.float64)
     moments = (
         (context.location, context.covariance)
@@ -185,13 +183,14 @@ def plan_traverse(batch: Batch, options: TraverseOptions, bundle: Bundle) -> Edi
 
 def plan_interpolate(batch: Batch, options: InterpolateOptions, bundle: Bundle) -> EditPlan:
     """Plan the path between two images. Raise InvalidOption where start or end is no image of the request."""
-    first, last = (batch.images.latents[_find_row(choice, batch), 0] for choice in (options.start, options.end))
+    rows = _find_rows([options.start, options.end], batch)
+    first, last = (batch.images.latents[row, 0] for row in rows)
     path = traversal.interpolate(first.astype(np.float64), last.astype(np.float64), options.frames)
     return _plan_from_one(
         batch,
         path,
         path[0],
-        _find_row(options.start, batch),
+        rows[0],
         ids=[f"frame_{frame:03}" for frame in range(options.frames)],
         columns=min(options.frames, 10),
     )
@@ -248,24 +247,15 @@ def _plan_from_one(
     )
 
 
-def _find_row(choice: ImageChoice, batch: Batch) -> int:
-    """Return the row of the usable image with that index or id. Raise InvalidOption."""
-    ids, errors = batch.images.ids, batch.images.errors
-    position = ids.index(choice) if choice in ids else _parse_index(choice, len(ids))
-    if position is None:
-        raise InvalidOption(
-            f"There is no image {quoted(choice)} among the {len(ids)} of the request.",
-            f"Name one by its id, or by its index from 0 to {len(ids) - 1}." if ids else "Send images.",
-        )
-    if position in errors:
-        raise InvalidOption(
-            f"The image {quoted(choice)} could not be used: {errors[position].message}", "Send it again."
-        )
-    return batch.positions.index(position)
-
-
-def _parse_index(choice: ImageChoice, count: int) -> int | None:
-    """Return `choice` as a number where it is one below `count`, else None."""
-    text = str(choice)
-    is_number = text.isdecimal() and len(text) <= MOST_INDEX_DIGITS and int(text) < count
-    return int(text) if is_number else None
+def _find_rows(choices: Sequence[ImageChoice], batch: Batch) -> list[int]:
+    """Return the rows of the usable images that the choices name. Raise InvalidOption."""
+    names, positions, errors = ImageNames(batch.images.ids), batch.positions, batch.images.errors
+    rows = []
+    for choice in choices:
+        position = names.find(choice)
+        if position in errors:
+            raise InvalidOption(
+                f"The image {quoted(choice)} could not be used: {errors[position].message}", "Send it again."
+            )
+        rows.append(positions.index(position))
+    return rows

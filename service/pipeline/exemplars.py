@@ -49,5 +49,5 @@ def named(plan: EditPlan, rows: IndexArray, batch: Batch) -> EditPlan:
     """Return the plan with the ids of the images in `rows` (k,), and a warning that they are no drawings."""
     positions = batch.positions
     ids = tuple(batch.images.ids[positions[row]] for row in rows)
-    context = batch.with_warning(WARNING).context if plan.context is not None else None
+    context = batch.with_warnings(WARNING).context if plan.context is not None else None
     return replace(plan, exemplars=ids, context=context)

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from service.api import context_codec
 from service.api.context_codec import from_portable, to_portable
+from service.api.image_names import warn_of_doubles
 from service.api.options import (
     EditOptions,
     EncodeOptions,
@@ -85,8 +86,8 @@ class Pipeline:
         Raises InvalidOption where there is no such page, and what `score` raises.
         """
         # The sheet has reasons, whatever else is asked for.
-        options = request.options.model_copy(update={"attributions": "top"})
-        batch = await self._scorer.score_request(replace(request, options=options), keep_pixels=True)
+        request = replace(request, options=request.options.model_copy(update={"attributions": "top"}))
+        batch = await self._scorer.score_request(request, keep_pixels=True)
         rows = score_sheet.select_page(batch, request.options.page)
         pixels = await self._scorer.get_pixels(request, batch, rows)
         with self.hooks.stage("explain"):
@@ -124,10 +125,10 @@ class Pipeline:
         batch = await self._scorer.score_request(request, keep_pixels=has_saliency and options.heat_maps != "none")
         if options.heat_maps != "none" and not has_saliency:
             options = options.model_copy(update={"heat_maps": "none"})
-            batch = batch.with_warning("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
+            batch = batch.with_warnings("This bundle has no saliency.onnx, so there are no heat maps: export it again.")
         mapped = item_details.select_mapped_rows(batch, options, max_mapped)
         if options.heat_maps == "flagged" and (warning := explanation.warn_of_unmapped(batch, len(mapped))):
-            batch = batch.with_warning(warning)
+            batch = batch.with_warnings(warning)
         explaining = asyncio.create_task(self._explain_batch(batch, mapped, options))
         try:
             pixels, evidence = await self._find_evidence(request, batch, mapped, explaining)
@@ -189,6 +190,7 @@ class Pipeline:
             contexts.append(replace(fitted, warnings=(*fitted.warnings, *request.reading.list_warnings())))
         with self.hooks.stage("statistics"):
             context = await asyncio.to_thread(context_codec.merge, contexts, self.bundle.population)
+        context = replace(context, warnings=(*context.warnings, *request.notes, *warn_of_doubles(images.ids)))
         return FitResponse(
             model=self.bundle.manifest.model,
             context=to_portable(context, self.bundle.manifest.bundle_id),
@@ -236,11 +238,11 @@ class Pipeline:
         """Encode every image of the request."""
         images = await self._scorer.encode_request(request.images, request, "images")
         with self.hooks.stage("serialise"):
-            warnings = request.reading.list_warnings()
+            warnings = [*request.reading.list_warnings(), *request.notes, *warn_of_doubles(images.ids)]
             return await asyncio.to_thread(responses.build_encode_response, images, warnings, self.bundle)
 
     async def decode(self, latents: Float64Array) -> EditResult:
-        """Decode latents (n, L), as `service.api.requests.check_latents` checked them."""
+        """Decode latents (n, L), as `service.api.latents.check_latents` checked them."""
         self._drawing.require_decoder()
         edit_plan.check_count(len(latents), self.bundle)
         return await self._drawing.draw(edit_plan.plan_decode(latents))

@@ -83,7 +83,7 @@ def test_the_comment_of_each_option_says_its_default(name):
         default = model.model_fields[field].get_default(call_default_factory=True)
         if field == "estimator" or default is None or model.model_fields[field].is_required() or default == {}:
             continue
-        said = re.search(r"Default: \"?([\w.]+?)\"?\.\n", comment.replace("\n  //", ""))
+        said = re.search(r"Default: \"?([\w.:]+?)\"?\.\n", comment.replace("\n  //", ""))
         assert said, (field, comment)
         shown = str(default).lower()
         assert said[1] == shown or said[1].lower().endswith(f"_{shown}") or float(said[1]) == default, (field, said[1])

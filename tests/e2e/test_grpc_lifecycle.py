@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import serve
+from serving import free_ports, serve
 
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
@@ -59,6 +59,11 @@ def test_a_port_in_use_stops_the_command_with_one_clear_line(tmp_path):
         assert_refused(tmp_path / "log", other.getsockname()[1])
     with serve(tmp_path / "first") as first:
         assert_refused(tmp_path / "second", first.grpc_port)
+        with pytest.raises(TimeoutError), serve(tmp_path / "third", ports=(first.port, free_ports(1)[0])):
+            pass
+        line = f"misfit cannot start: HTTP cannot listen on 127.0.0.1:{first.port}: Address already in use."
+        assert (tmp_path / "third").read_text().startswith(line)
+        assert "Traceback" not in (tmp_path / "third").read_text()
         assert health_of(first) == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -251,7 +251,7 @@ def test_a_full_disk_costs_counts_and_nothing_else(tmp_path, small_disk, images,
 def test_counts_that_cannot_be_read_are_503(tmp_path, images, report):
     body = bodies.as_npy(images)
     with serve(tmp_path / "log") as served:
-        (directory,) = Path(f"{tmp_path / 'log'}.home").rglob("prometheus_multiproc_dir")
+        (directory,) = Path(f"{tmp_path / 'log'}.home").rglob("misfit_metrics/*")
         directory.rename(directory.with_name("elsewhere"))
         answer = httpx.get(f"{served.url}/metrics", timeout=WAIT_SECONDS)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "metrics_unavailable")

@@ -5,7 +5,7 @@ import logging
 import pytest
 from pydantic import ValidationError
 
-from service.settings import BUNDLES, Settings, warn_of_unknown_variables
+from service.settings import BUNDLES, Settings, describe_problems, warn_of_unknown_variables
 
 
 def test_defaults_are_the_published_limits(monkeypatch):
@@ -75,3 +75,17 @@ def test_what_no_browser_sends_as_origin_is_refused(monkeypatch, text):
     monkeypatch.setenv("MISFIT_CORS_ORIGINS", text)
     with pytest.raises(ValidationError, match="is no origin: write scheme and host"):
         Settings()
+
+
+def test_problems_are_told_in_one_line_with_the_variables_names(monkeypatch):
+    monkeypatch.setenv("MISFIT_MAX_IMAGES", "abc")
+    monkeypatch.setenv("MISFIT_LOG_FORMAT", "xml")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    text = describe_problems(caught.value)
+    assert text.startswith("MISFIT_MAX_IMAGES is 'abc': input should be a valid integer")
+    assert "MISFIT_LOG_FORMAT is 'xml': input should be 'plain' or 'json'." in text
+    monkeypatch.undo()
+    with pytest.raises(ValidationError) as caught:
+        Settings(max_images=10, max_rows_in_flight=9)
+    assert describe_problems(caught.value).startswith("what may be in flight is less than")

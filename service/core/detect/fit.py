@@ -107,12 +107,7 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
     location = (moments.mean - population.location)[units.live] / units.unit
     scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
     covariance = scatter / max(moments.size - 1, 1) + np.diag(noise_floor(posterior_variance, units))
-    warnings = [
-        f"{context.contamination:.0%} of the {context.size} images of one context look like outliers; "
-        "merged, they count as normal."
-        for context in contexts
-        if (context.contamination or 0) * context.size >= 1
-    ]
+    warnings = _warn_of_merged_outliers(contexts)
     if moments.size <= 2 * units.live.size:
         warnings.append(_few(moments.size, units.live.size))
     return Context(
@@ -129,6 +124,17 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
     )
 
 
+def _warn_of_merged_outliers(contexts: Sequence[Context]) -> list[str]:
+    """Return one warning of all contexts that were fitted to outliers as well, none where there are none."""
+    doubtful = [context for context in contexts if (context.contamination or 0) * context.size >= 1]
+    if not doubtful:
+        return []
+    size = sum(context.size for context in doubtful)
+    share = sum((context.contamination or 0) * context.size for context in doubtful) / size
+    which = "one context" if len(doubtful) == 1 else f"{len(doubtful)} of the {len(contexts)} contexts"
+    return [f"{share:.0%} of the {size} images of {which} look like outliers; merged, they count as normal."]
+
+
 def fit_context(
     points: Float64Array, floor: Float64Array, estimator: EstimatorName, source: Source, units: PopulationUnits
 ) -> tuple[Fit, tuple[str, ...]]:
@@ -138,7 +144,7 @@ def fit_context(
     if d == 0:
         return background, ("No latent of this model varies over its population: every image scores alike.",)
     if source == "population":
-        return background, ("One image has no batch to differ from: scored against the model's population.",)
+        return background, ("One usable image has no batch to differ from: scored against the model's population.",)
     if n <= 2:
         # The population counts as one more image: it breaks the tie of two, and gives a single one a spread.
         moments = Moments.of(points)

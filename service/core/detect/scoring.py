@@ -102,6 +102,8 @@ def score(
             members, left_out = members & ~probable, left_out + float(first[probable].sum())
             context = fit(latents[members], population, estimator=estimator, source="batch")
         context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
+        if context.source == "population" and units.live.size:
+            context = _without_batch(context, int(ood.sum()), len(latents))
     fitted_by = estimator_of(context)
 
     scores = ranking_scores(fitted_by, points, context, units, members)
@@ -179,6 +181,15 @@ def _with_share(context: Context, members: int, native: int, left_out: float) ->
         return context
     share = (left_out + context.calibration.share * members) / native
     return replace(context, calibration=replace(context.calibration, share=float(share)))
+
+
+def _without_batch(context: Context, foreign: int, count: int) -> Context:
+    """Return the population's context with a warning that `foreign` of the `count` images leave no batch."""
+    if foreign == 0:
+        return context
+    rest = "none is left to make a batch" if foreign == count else "a single other one makes no batch"
+    warning = f"{foreign} of the {count} images look foreign, and {rest}: scored against the model's population."
+    return replace(context, warnings=(warning,))
 
 
 def _with_groups(

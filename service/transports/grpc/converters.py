@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from service.api import payload_limits
 from service.api.endpoints import ENDPOINTS, Endpoint
+from service.api.latents import check_latents
 from service.api.options import ScoreOptions
-from service.api.requests import ImagesRequest, OptionsT, RequestBuilder, check_latents, read_contexts
+from service.api.requests import ImagesRequest, OptionsT, RequestBuilder, read_contexts
 from service.errors import InvalidInput
 from service.images import arrays
 from service.pipeline.chunked_response import ChunkedResponse
@@ -65,15 +66,21 @@ def parse_message(kind: type[MessageT], content: bytes, settings: Settings) -> M
 
 
 def read_images_request(
-    message: Any, options_type: type[OptionsT], settings: Settings, sent_bytes: int, *, in_chunks: bool = False
+    message: Any,
+    options_type: type[OptionsT],
+    settings: Settings,
+    sent_bytes: int,
+    *,
+    in_chunks: bool = False,
+    first: int = 0,
 ) -> ImagesRequest[OptionsT]:
-    """Return the request that a message of `sent_bytes` bytes makes.
+    """Return the request that a message of `sent_bytes` bytes makes. Images without ids are numbered from `first`.
 
     Raises InvalidInput or one of its kinds, with HTTP's texts.
     """
     fields, builder = message.DESCRIPTOR.fields_by_name, RequestBuilder(settings, sent_bytes)
     if message.HasField("images"):
-        _add_images(builder, "images", message.images)
+        _add_images(builder, "images", message.images, first)
     if "reference" in fields and message.HasField("reference"):
         builder.get_uploads("reference")
         _add_images(builder, "reference", message.reference)
@@ -83,8 +90,10 @@ def read_images_request(
     return builder.build(options_type, in_chunks=in_chunks)
 
 
-def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> ImagesRequest[ScoreOptions]:
-    """Return the request that one message of a stream makes.
+def read_stream_chunk(
+    content: bytes, settings: Settings, *, is_first: bool, first: int = 0
+) -> ImagesRequest[ScoreOptions]:
+    """Return the request that one message of a stream makes, after `first` images of the messages before it.
 
     Raises InvalidInput where a message after the first says how to score.
     """
@@ -94,20 +103,21 @@ def read_stream_chunk(content: bytes, settings: Settings, *, is_first: bool) -> 
             f"A later message of the stream brings {', '.join(sorted(late))}.",
             "Send them in the first one: they hold for the whole stream.",
         )
-    return read_images_request(message, ScoreOptions, settings, len(content), in_chunks=True)
+    return read_images_request(message, ScoreOptions, settings, len(content), in_chunks=True, first=first)
 
 
-def _add_images(builder: RequestBuilder, field: str, images: pb.Images) -> None:
+def _add_images(builder: RequestBuilder, field: str, images: pb.Images, first: int = 0) -> None:
     tensor = images.tensor
     is_tensor = images.WhichOneof("form") == "tensor"
     contents: Sequence[Any] = images.files.contents
     if is_tensor:
+        builder.shapes.append(tuple(tensor.shape))
         contents = arrays.read_tensor(tuple(tensor.shape), tensor.data, tensor.dtype)  # type: ignore[assignment]
     ids: Sequence[str] = images.ids
     if ids and len(ids) != len(contents):
         raise InvalidInput(f"{len(ids)} ids came for {len(contents)} images.", "Send one for each, or none.")
     for position, content in enumerate(contents):
-        builder.add_image(field, content, ids[position] if ids else str(position))
+        builder.add_image(field, content, ids[position] if ids else str(first + position))
 
 
 def _read_options(message: Message) -> dict[str, object]:

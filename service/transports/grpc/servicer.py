@@ -104,15 +104,15 @@ class Servicer:
         self, contents: AsyncIterator[bytes], ticket: Ticket
     ) -> AsyncIterator[ImagesRequest[ScoreOptions]]:
         """Yield the chunks of a stream, of which one at a time is in flight."""
-        settings, options, images = self._settings, None, 0
+        settings, options, images, rows = self._settings, None, 0, 0
         async for content in contents:
             check_length(len(content), settings.max_body_bytes)
             if options is None:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
-            parse = partial(read_stream_chunk, content, settings, is_first=options is None)
+            parse = partial(read_stream_chunk, content, settings, is_first=options is None, first=rows)
             chunk = await self.dispatcher.read_chunk(parse, ticket, options)
-            options, images = options or chunk.options, images + chunk.size
+            options, images, rows = options or chunk.options, images + chunk.size, rows + len(chunk.images)
             if images > settings.max_stream_images:
                 raise TooManyImages(
                     f"The stream has more than {settings.max_stream_images} images, reference included.",

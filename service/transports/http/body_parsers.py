@@ -18,19 +18,17 @@ from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
+from service.api.json_texts import JSON_EXAMPLE, read_json, read_object
+from service.api.latents import LATENTS_EXAMPLE, check_latents
 from service.api.option_merging import merge_options
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
-    JSON_EXAMPLE,
-    LATENTS_EXAMPLE,
     ImagesRequest,
     OptionsT,
     RequestBuilder,
-    check_latents,
     read_contexts,
-    read_json,
-    read_object,
 )
+from service.api.text_uploads import explain_no_base64
 from service.core.types import Float64Array
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted
 from service.images import arrays
@@ -157,8 +155,7 @@ def _from_base64(text: str) -> bytes:
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except ValueError as error:
         raise UndecodableImage(
-            f"{text[:24]!r}... is not base64: {error}.",
-            "Send the base64 of the file's bytes and nothing else. URLs are never fetched.",
+            f"{text[:24]!r}{'...' if len(text) > 24 else ''} is not base64: {error}.", explain_no_base64(text.strip())
         ) from error
 
 

@@ -13,6 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.errors import InvalidInput, TooManyImages
+from service.images.archive_names import decode_names
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -47,7 +48,7 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
     collector = _Collector(max_parts)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
-        parser.write(body)
+        parser.write(_skip_preamble(body, boundary))
     except MultipartParseError as error:
         raise InvalidInput(
             f"The multipart body of {len(body)} bytes is malformed: {error}.",
@@ -59,6 +60,14 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
             "It was cut short, or its boundary is not the one in Content-Type.",
         )
     return collector.parts
+
+
+def _skip_preamble(body: bytes, boundary: bytes) -> bytes:
+    """Return `body` from its first boundary on. Text before it means nothing (RFC 2046, section 5.1.1)."""
+    if body.startswith(b"--" + boundary):
+        return body
+    start = body.find(b"\n--" + boundary)
+    return body if start < 0 else body[start + 1 :]
 
 
 @dataclass
@@ -111,7 +120,7 @@ class _Collector:
         self.parts.append(
             Part(
                 options[b"name"].decode(errors="replace"),
-                None if filename is None else filename.decode(errors="replace"),
+                None if filename is None else decode_names([filename], "latin-1")[0],
                 # Nearly always one view: the parser pauses only where the data looks like a boundary.
                 self._views[0] if len(self._views) == 1 else memoryview(b"".join(self._views)),
             )

@@ -22,7 +22,8 @@ async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ti
     Raises TooLarge as soon as the header, or what has come, exceeds `max_bytes`, Overloaded where it has no room, and
     TooSlow where it has not come in `seconds`.
     """
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+    coding = request.headers.get("content-encoding", "")
+    if any(word.strip().lower() not in ("", "identity") for word in coding.split(",")):
         raise UnsupportedMediaType(f"Content-Encoding is {coding}.", "Send the body uncompressed, or as a zip.")
     announced = request.headers.get("content-length", "0")
     announced_bytes = int(announced) if announced.isdecimal() else 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from service.api.context_codec import from_portable, merge, to_portable
 from service.api.requests import read_contexts
+from service.api.schemas import FitResponse
 from service.core.detect import fit, scoring
 from service.errors import ContextTooSmall, InvalidInput
 
@@ -90,6 +92,26 @@ def test_merged_contexts_have_the_moments_of_all_their_images(latents, served_bu
     np.testing.assert_allclose(merged.posterior_variance, whole.posterior_variance, rtol=1e-12)
     scores = scoring.score(latents, population, context=merged)
     assert np.isfinite(scores.outlier_score).all()
+
+
+def test_outliers_in_many_merged_contexts_are_one_warning(latents, served_bundle):
+    contexts = [
+        replace(fit.fit(part, served_bundle.population), contamination=share)
+        for part, share in zip(np.array_split(latents, 10), [0.5] * 7 + [0.0] * 3, strict=True)
+    ]
+    text = "50% of the 280 images of 7 of the 10 contexts look like outliers; merged, they count as normal."
+    assert fit.merge(contexts, served_bundle.population).warnings == (text,)
+    assert "images of one context look like" in fit.merge(contexts[6:], served_bundle.population).warnings[0]
+
+
+def test_a_whole_answer_of_fit_is_a_context(latents, served_bundle):
+    portable = portable_of(latents, served_bundle)
+    answer = FitResponse(model="m", context=portable, errors={}).model_dump()
+    assert read_contexts(answer) == read_contexts([answer]) == [portable]
+    assert read_contexts([answer, portable.model_dump()]) == [portable] * 2
+    for wrong in ({"context": 3}, {"context": {}}, {"context": {"context": portable.model_dump()}}):
+        with pytest.raises(InvalidInput, match="The context cannot be used"):
+            read_contexts(wrong)
 
 
 def test_one_context_is_merged_with_nothing(latents, served_bundle):

@@ -9,11 +9,13 @@ import statistics
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
 
@@ -28,7 +30,7 @@ from serving import ROOT, free_ports
 from service.api import schemas
 from service.api.requests import read_options
 from service.api.wire import ERROR_DETAIL
-from service.client.calls import Call, Files, read_images
+from service.client.calls import Call, Files, PathNames, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
 from service.client.grpc_transport import NULL_IF_EMPTY, build_message
 from service.client.grpc_transport import read_error as grpc_error
@@ -288,6 +290,23 @@ def test_where_nobody_listens_the_service_is_unavailable(scheme):
         assert failed.value.request_id
 
 
+def test_a_server_of_another_protocol_is_named_and_not_tried_again():
+    with http_server(GOOD) as (url, _), Client(url.replace("http:", "grpc:"), retries=SOON) as client:
+        with pytest.raises(CallError, match=r"This is a port of HTTP: use http://") as failed:
+            client.describe()
+        assert not failed.value.is_temporary
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"http://127.0.0.1:{port}", retries=SOON, timeout=30) as client:
+            with pytest.raises(CallError, match=r"If it is the port of gRPC, use grpc://") as failed:
+                client.describe()
+            assert not failed.value.is_temporary
+    finally:
+        server.stop(None)
+
+
 def test_http_has_no_streams():
     with Client("http://127.0.0.1:1") as client, pytest.raises(CallError, match="grpc://"):
         client.score_stream([PIXELS])
@@ -310,6 +329,20 @@ def test_images_are_called_by_their_files_or_places_or_as_given(folder):
     assert found.contents[1] == found.contents[3] == content
     assert read_images({"x": content}) == Files(["x"], [content])
     assert read_images(iter([content])) == Files(["0"], [content])
+
+
+def test_paths_in_several_folders_have_ids_that_differ(folder, monkeypatch):
+    inner = folder / "a" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes((folder / "a.png").read_bytes())
+    monkeypatch.chdir(folder / "a")
+    found = read_images([Path("inner/a.png"), folder / "a.png", "../b.png", inner / ".." / "inner" / "a.png"])
+    assert found.ids == ["a/inner/a.png", "a.png", "b.png", "a/inner/a.png"]
+    names = PathNames()
+    assert [read_images([each], 0, names).ids for each in (inner / "a.png", folder / "a.png")] == [
+        ["a.png"],
+        ["../../a.png"],
+    ]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])

@@ -466,3 +466,16 @@ def test_misfits_of_one_cause_are_found_and_named(population, size, misfits):
     np.testing.assert_array_equal(group.members, np.flatnonzero(scores.is_outlier))
     assert group.axes[0] == 0
     assert group.are_misfits > 0.6
+
+
+def test_images_that_leave_no_batch_are_counted(population):
+    latents = population_latents(5)
+    for native, text in (
+        (0, "5 of the 5 images look foreign, and none is left"),
+        (1, "4 of the 5 images look foreign, and a"),
+    ):
+        context = score(latents, population, ood_ratio=np.r_[np.full(5 - native, 9.0), np.zeros(native)]).context
+        assert (context.source, context.size, context.reliability) == ("population", 0, "low")
+        assert [warning.startswith(text) for warning in context.warnings] == [True]
+    (warning,) = score(latents[:1], population).context.warnings
+    assert warning.startswith("One usable image has no batch")

@@ -93,3 +93,11 @@ def test_a_body_of_tiny_chunks_is_refused():
     read(chunked(b"x" * strict_connection.MEAN_CHUNK_BYTES, 3 * strict_connection.FREE_CHUNKS))
     with pytest.raises(h11.RemoteProtocolError, match="chunks of fewer than"):
         read(chunked(b"x", strict_connection.FREE_CHUNKS + 1))
+
+
+def test_http2_is_refused_by_its_name():
+    connection = StrictConnection()
+    connection.receive_data(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError):
+        connection.next_event()
+    assert connection.refusal.startswith("The client speaks HTTP/2, as gRPC does.")

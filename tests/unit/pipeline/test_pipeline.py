@@ -43,6 +43,7 @@ from service.images.decode_budget import DecodeBudget
 from service.images.reading import Reading
 from service.pipeline import batch_scorer, chunked_inference, chunked_response
 from service.pipeline import pipeline as pipelines
+from service.pipeline.edit_result import EditResult
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
@@ -379,6 +380,32 @@ async def test_contexts_merge_in_fit_and_wherever_several_come(pipeline):
     together = await pipeline.score(request_of(noise(5), contexts=contexts))
     apart = await pipeline.score(request_of(noise(5), contexts=[merged.context]))
     assert [item.outlier_score for item in together.items] == [item.outlier_score for item in apart.items]
+
+
+async def test_notes_of_the_request_and_ids_that_are_double_are_told_everywhere(pipeline):
+    content = uploads(noise(3))
+    content[2] = replace(content[2], id=content[0].id)
+    notes = ("1 file is no image and was left out: 'a.csv'.",)
+    double = (
+        "2 images have the id '0.png' (index 0, 2): tell them apart by `index`, and name them by place, as index:0."
+    )
+    told = []
+    for use_case, options in (
+        (pipeline.score, ScoreOptions()), (pipeline.fit, FitOptions()), (pipeline.encode, EncodeOptions()),
+        (pipeline.edit, EditOptions(which=["index:0"])),
+    ):  # fmt: skip
+        answer = await use_case(ImagesRequest(content, None, (), options, notes=notes))
+        answer = answer.response if isinstance(answer, EditResult) else answer
+        told.append(answer.warnings if use_case == pipeline.encode else answer.context.warnings)
+    assert [warnings.count(notes[0]) for warnings in told] == [1] * 4
+    assert [warnings.count(double) for warnings in told] == [1] * 4
+
+
+async def test_an_array_that_may_be_one_image_is_refused_by_a_model_of_colours(pipeline):
+    for shape in ((3, 64, 64), (4, 32, 32)):
+        request = ImagesRequest(uploads(noise(3)), None, (), ScoreOptions(), shapes=((5, 64, 64, 3), shape))
+        with pytest.raises(ShapeMismatch, match=r"grey images, or one of colour.*transpose\(1, 2, 0\)\[None\]"):
+            await pipeline.score(request)
 
 
 async def test_an_edit_answers_with_every_distance_and_the_latents(pipeline, served_bundle):

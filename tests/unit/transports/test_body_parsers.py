@@ -10,8 +10,8 @@ import bodies
 import numpy as np
 import pytest
 
-from service.api import requests
-from service.api.options import ScoreOptions
+from service.api import json_texts
+from service.api.options import EncodeOptions, FitOptions, ScoreOptions
 from service.errors import (
     InvalidInput,
     InvalidOption,
@@ -93,6 +93,60 @@ def test_what_file_managers_add_to_an_archive_is_left_out(files):
     clutter = {"__MACOSX/0000.png": b"x", ".DS_Store": b"x", "./0001/.hidden.png": b"x"}
     assert len(parsed(bodies.as_zip(files | clutter)).images) == 4
     assert len(parsed(bodies.as_tar(files | clutter)).images) == 4
+
+
+def test_what_is_no_image_is_left_out_with_one_warning(files):
+    more = {"Thumbs.db": b"x", "labels.csv": b"a,b", "README": b"x"}
+    parts = bodies.form_of(files | more)
+    zips = [("images", f"{name}.zip", bodies.zipped({name: b"x"})) for name in more]
+    for body in (bodies.as_zip(files | more), bodies.as_tar(files | more), bodies.as_form(parts)):
+        request = parsed(body)
+        assert [upload.id for upload in request.images] == list(files)
+        assert request.notes == ("3 files are no images and were left out: 'Thumbs.db', 'labels.csv', 'README'.",)
+    assert parsed(bodies.as_form(bodies.form_of(files) + zips)).notes == request.notes
+    with pytest.raises(InvalidInput, match=r"0 images\. 3 files are no images"):
+        parsed(bodies.as_zip(more))
+
+
+def test_labels_beside_arrays_of_images_are_left_out(images):
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images[:3], labels=np.arange(3), table=np.zeros((3, 2)))
+    request = parsed(("application/zip", buffer.getvalue()))
+    assert [upload.id for upload in request.images] == ["images.npy[0]", "images.npy[1]", "images.npy[2]"]
+    assert request.notes == ("2 files are no images and were left out: 'labels.npy', 'table.npy'.",)
+    for wrong in ({"labels": np.arange(3)}, {"images": images[:3], "reference": np.arange(3)}):
+        buffer = io.BytesIO()
+        np.savez(buffer, **wrong)
+        name = "reference" if "reference" in wrong else "labels"
+        with pytest.raises(ShapeMismatch, match=rf"'{name}\.npy': The array has"):
+            parsed(("application/zip", buffer.getvalue()))
+
+
+def test_a_folder_called_reference_without_other_images_is_the_batch(files):
+    inside = {f"Reference/{name}": content for name, content in files.items()}
+    for body in (bodies.as_zip(inside), bodies.as_form([("images", "r.zip", bodies.zipped(inside))])):
+        request = parsed(body)
+        assert ([upload.id for upload in request.images], request.reference) == (list(inside), None)
+        assert request.notes[0].startswith("All 4 images lie in a folder called reference")
+    together = [*bodies.form_of(files), ("images", "r.zip", bodies.zipped(inside))]
+    request = parsed(bodies.as_form(together))
+    assert (len(request.images), len(request.reference or ())) == (4, 4)
+    assert request.notes == ()
+    with pytest.raises(InvalidInput, match="0 images"):
+        parsed(bodies.as_form([("reference", "r.zip", bodies.zipped(inside))]))
+
+
+@pytest.mark.parametrize("options_type", [FitOptions, EncodeOptions])
+def test_a_reference_is_refused_where_nothing_is_compared(files, options_type):
+    inside = {f"reference/{name}": content for name, content in files.items()}
+    for body in (
+        bodies.as_zip(files | inside),
+        bodies.as_form(bodies.form_of(files) + bodies.form_of(files, "reference")),
+    ):
+        with pytest.raises(InvalidInput, match="with which nothing is compared"):
+            parse_images(body[0], {}, body[1], SMALL, options_type)
+    alone = bodies.as_zip(inside)
+    assert len(parse_images(alone[0], {}, alone[1], SMALL, options_type).images) == 4
 
 
 def test_options_come_in_the_body_or_in_the_query(files):
@@ -257,7 +311,8 @@ def test_tar_names_that_are_not_utf8_become_readable(files, form):
             archive.addfile(member, io.BytesIO(content))
     uploads = parsed(("application/x-tar", buffer.getvalue())).images
     assert [upload.id for upload in uploads[-2:]] == ["größe.png", "x" * 90]
-    assert uploads[0].id == "caf\ufffd.png"
+    assert uploads[0].id == "café.png"
+    assert len({upload.id for upload in uploads}) == len(uploads)
     for upload in uploads:
         upload.id.encode()
         assert bytes(upload.read()) == content
@@ -345,7 +400,8 @@ def test_a_zip_that_lies_about_its_sizes_unpacks_no_further():
 
 def test_an_archive_in_an_archive_is_not_unpacked(files):
     (upload,) = parsed(bodies.as_zip({"inner.zip": bodies.zipped(files)})).images
-    assert bytes(upload.read()).startswith(b"PK")
+    with pytest.raises(UndecodableImage, match=r"'inner\.zip' is an archive within the archive"):
+        upload.read()
 
 
 def test_members_that_cannot_be_unpacked_fail_alone(files):
@@ -383,16 +439,6 @@ def test_truncated_tar_is_refused(files):
     whole = bodies.tarred(files)
     with pytest.raises(InvalidInput, match="complete tar"):
         parsed(("application/x-tar", whole[: whole.rfind(b"\x89PNG") + 20]))
-
-
-def test_links_and_devices_in_a_tar_are_left_out(files):
-    buffer = io.BytesIO(bodies.tarred(files))
-    with tarfile.open(fileobj=buffer, mode="a") as archive:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
-            link = tarfile.TarInfo("link.png")
-            link.type, link.linkname = kind, "/etc/passwd"
-            archive.addfile(link)
-    assert len(parsed(("application/x-tar", buffer.getvalue())).images) == 4
 
 
 @pytest.mark.parametrize(
@@ -491,7 +537,7 @@ def test_what_an_archive_may_unpack_to_follows_from_its_length():
 
 @pytest.mark.parametrize("odd", ["ä", "\\u00e4", "𝔘"])
 def test_large_json_with_odd_characters_is_refused_which_as_text_takes_four_times_as_much(odd, monkeypatch):
-    monkeypatch.setattr(requests, "MOST_WIDE_JSON", 1000)
+    monkeypatch.setattr(json_texts, "MOST_WIDE_JSON", 1000)
 
     def body(size, odd):
         return (

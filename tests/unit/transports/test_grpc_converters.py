@@ -12,7 +12,7 @@ from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.transports.grpc import converters
 
-FILES = pb.Images(files=pb.ImageFiles(contents=[b"a", b"b"]))
+FILES = pb.Images(files=pb.ImageFiles(contents=[b"\x89a", b"\x89b"]))
 
 
 def read(request, options_type=ScoreOptions):
@@ -39,7 +39,7 @@ def test_enums_become_words_and_lists_keep_their_order():
     assert (given.estimator, given.edit, given.which, given.values) == (
         "leave_one_out",
         "shift",
-        [3, "a"],
+        ["3", "a"],
         {"scale": 1.5},
     )
     for word in ("all", "flagged"):
@@ -52,8 +52,8 @@ def test_images_have_the_ids_that_came_with_them_or_their_places():
     assert [image.id for image in read(pb.ScoreRequest(images=FILES)).images] == ["0", "1"]
     named = pb.Images(files=FILES.files, ids=["x", "y"])
     assert [(image.id, image.read()) for image in read(pb.ScoreRequest(images=named)).images] == [
-        ("x", b"a"),
-        ("y", b"b"),
+        ("x", b"\x89a"),
+        ("y", b"\x89b"),
     ]
     with pytest.raises(InvalidInput, match="1 ids came for 2 images"):
         read(pb.ScoreRequest(images=pb.Images(files=FILES.files, ids=["x"])))

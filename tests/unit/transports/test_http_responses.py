@@ -153,6 +153,15 @@ def body_reader(max_bytes: int, admission: Admission, seconds: float = 10):
     return work
 
 
+@pytest.mark.parametrize("coding", ["identity", "Identity", "IDENTITY, identity", ""])
+async def test_a_body_that_is_not_encoded_is_read(coding):
+    async with client_of(body_reader(1000, Admission(1, 10_000))) as client:
+        answer = await client.post("/", content=b"abc", headers={"Content-Encoding": coding})
+        assert (answer.status_code, answer.json()["code"]) == (200, "3")
+        refused = await client.post("/", content=b"abc", headers={"Content-Encoding": f"{coding}, gzip"})
+        assert (refused.status_code, error_of(refused)["code"]) == (415, "unsupported_media_type")
+
+
 async def test_bodies_up_to_the_limit_are_read_and_no_further():
     admission = Admission(1, 10_000)
     async with client_of(body_reader(1000, admission)) as client:

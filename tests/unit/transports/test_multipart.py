@@ -36,6 +36,23 @@ async def test_parts_are_those_that_starlette_finds():
     await form.close()
 
 
+@pytest.mark.parametrize("preamble", [b"\r\n", b"This is a message in parts.\r\n", b"--misfit\r\n", b"a\n"])
+def test_text_before_the_first_boundary_means_nothing(preamble):
+    _, body = bodies.as_form(PARTS)
+    found, expected = (split(whole, BOUNDARY, 10) for whole in (preamble + body + b"\r\nan epilogue", body))
+    assert [(part.name, bytes(part.content)) for part in found] == [
+        (part.name, bytes(part.content)) for part in expected
+    ]
+    with pytest.raises(InvalidInput):
+        split(preamble + b"no boundary", BOUNDARY, 10)
+
+
+def test_names_in_another_encoding_stay_different():
+    _, body = bodies.as_form([("images", "NAME", b"x"), ("images", "EMAN", b"x")])
+    parts = split(body.replace(b"NAME", b"\xe9.png").replace(b"EMAN", b"\xe8.png"), BOUNDARY, 10)
+    assert [part.filename for part in parts] == ["é.png", "è.png"]
+
+
 def test_every_truncation_is_refused():
     _, body = bodies.as_form(PARTS)
     for length in range(len(body) - len(b"--\r\n")):

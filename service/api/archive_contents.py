@@ -1,0 +1,73 @@
+"""What the files of an archive are: images, a reference set, contexts. Folders and names decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from service.images.archive_names import is_no_image
+from service.images.archives import Archive, Member
+
+REFERENCE = ("reference", "references")
+CONTEXT = "context.json"
+# How many names a warning lists.
+MOST_LISTED = 5
+
+
+class Contents(NamedTuple):
+    """The files of one archive, in its order.
+
+    contexts  files that hold a context
+    files     images and arrays, each with whether it belongs to the reference set
+    left_out  names of what is neither
+    """
+
+    contexts: list[Member]
+    files: list[tuple[Member, bool]]
+    left_out: list[str]
+
+
+def sort_members(archive: Archive) -> Contents:
+    """Return what the files of an archive are.
+
+    The reference set is what lies in a folder called reference, and an array reference.npy. A folder that holds all
+    files of the archive counts only where no folder within it is called so.
+    """
+    contexts, files, left_out = [], [], list(archive.left_out)
+    for member in archive.members:
+        if PurePosixPath(member.name).name.casefold() == CONTEXT:
+            contexts.append(member)
+        elif is_no_image(member.name):
+            left_out.append(member.name)
+        else:
+            files.append(member)
+    folders = [[part.casefold() for part in PurePosixPath(member.name).parts[:-1]] for member in files]
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    outer = sum(1 for _ in shared)
+    is_inside = [_names_reference(parts[outer:]) for parts in folders]
+    if not any(is_inside):
+        is_inside = [_names_reference(parts) for parts in folders]
+    in_reference = [inside or is_reference_array(member.name) for member, inside in zip(files, is_inside, strict=True)]
+    return Contents(contexts, list(zip(files, in_reference, strict=True)), left_out)
+
+
+def is_reference_array(name: str) -> bool:
+    """Return whether a file is the array of a reference set by its own name. An image of that name is an image."""
+    path = PurePosixPath(name.casefold())
+    return path.suffix == ".npy" and path.stem in REFERENCE
+
+
+def _names_reference(folders: Sequence[str]) -> bool:
+    return not set(REFERENCE).isdisjoint(folders)
+
+
+def warn_of_left_out(names: Sequence[str]) -> tuple[str, ...]:
+    """Return one warning of the files of a request that were left out, none where there are none."""
+    if not names:
+        return ()
+    listed = ", ".join(repr(name[:80]) for name in names[:MOST_LISTED])
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    verb = "is no image and was" if len(names) == 1 else "are no images and were"
+    return (f"{len(names)} {'file' if len(names) == 1 else 'files'} {verb} left out: {listed}{more}.",)

@@ -1,0 +1,69 @@
+"""What comes in place of an image file by mistake: nothing, a name, an address, a page, base64. Each has its hint."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable
+
+from service.errors import UndecodableImage, quoted
+from service.images.decode import Content
+
+# An image file that begins with so many printable characters is none of those that are read.
+HEAD_BYTES = 256
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# What PNG, JPEG, GIF, WebP, BMP and TIFF begin with in base64.
+BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "Qk1", "SUkqA", "TU0AK")
+LFS_POINTER = "version https://git-lfs"
+# The longest text that may be a path.
+LONGEST_PATH = 300
+PATH = re.compile(r"[~./\\]|.*[/\\]|.*\.\w{2,5}$")
+
+EMPTY_HINT = "It may be a folder, of which the files have to be sent, or an upload that was cut off."
+BYTES_HINT = "Send the image file's own bytes. URLs are never fetched."
+CURL_HINT = 'Send the file\'s own bytes. With curl write -F "images=@a.png": without @ the name itself is sent.'
+
+
+def read_image(read: Callable[[], Content]) -> Content:
+    """Return what `read` returns. Raises UndecodableImage where that is empty or text, and what `read` raises."""
+    content = read()
+    if isinstance(content, bytes | memoryview):
+        if not len(content):
+            raise UndecodableImage("The file has 0 bytes.", EMPTY_HINT)
+        if (text := _decode_head(bytes(content[:HEAD_BYTES]))) is not None:
+            raise UndecodableImage(
+                f"{len(content)} bytes of text, which begin with {quoted(text[:40])}, came in place of an image file.",
+                _explain_text(text.strip(), is_whole=len(content) <= HEAD_BYTES),
+            )
+    return content
+
+
+def _decode_head(head: bytes) -> str | None:
+    """Return the first bytes of a file as text, or None where they are no text."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # a character may be cut at the end
+    except UnicodeDecodeError:
+        return None
+    return text if text.replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable() else None
+
+
+def _explain_text(text: str, *, is_whole: bool) -> str:
+    """Return how to mend that a text came, of which `text` is the beginning."""
+    if text.startswith(LFS_POINTER):
+        return "It is a pointer of Git LFS: get the file itself with git lfs pull."
+    if text.startswith("<"):
+        return "It is a page or a drawing in XML: a download may have failed, or have asked for a log-in."
+    if text.startswith(("data:", *BASE64_HEADS)):
+        return 'Send the file\'s own bytes, or its base64 as JSON: {"images": ["<base64>", ...]}.'
+    return CURL_HINT if is_whole and not ADDRESS.match(text) else BYTES_HINT
+
+
+def explain_no_base64(text: str) -> str:
+    """Return how to mend that a JSON body has a text in place of the base64 of an image file."""
+    if text.lower().startswith("data:"):
+        return "Send only what follows the comma of the data: URI."
+    if ADDRESS.match(text):
+        return "Send the base64 of the file's bytes. URLs are never fetched."
+    if len(text) <= LONGEST_PATH and PATH.match(text):
+        return "It looks like a path, which the service cannot follow: send the base64 of the file's bytes."
+    return "Send the base64 of the file's bytes and nothing else. URLs are never fetched."
