@@ -254,7 +254,7 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         raise files.build_error(error) from error
 
     notes: tuple[Note, ...] = ("pages",) if page is None and files.has_pages(file, content) else ()
-    cicp = png_chunks.find_cicp(content) if isinstance(file, DeepImage) or file.format == "PNG" else None
+    cicp = files.find_cicp(file, content)
     return Opened(file, cost, size, notes, cicp, partial(_open_without_damage, content, spec, resize, limits, page))
 
 
