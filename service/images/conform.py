@@ -54,6 +54,11 @@ def _without_unused_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
 
     Programs that know no alpha write zeros there. A single colour that is said to be transparent is another matter.
     """
+    key = image.info.get("transparency")
+    if image.mode == "P" and isinstance(key, bytes) and not any(key) and len(key) > int(np.asarray(image).max()):
+        image = image.copy()
+        del image.info["transparency"]
+        return image, True
     if image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema()[1] != 0:
         return image, False
     info = image.info

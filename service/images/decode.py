@@ -203,10 +203,7 @@ def with_channels(pixels: Samples) -> Samples:
 
 
 def open_image(content: Content, spec: Spec, resize: Resize, limits: Limits, page: int | None = None) -> Opened:
-    """Read an image's header, or take an array as it is.
-
-    Raises UndecodableImage, and TooLarge where `limits` are exceeded.
-    """
+    """Read an image's header, or take an array. Raises UndecodableImage, and TooLarge beyond `limits`."""
     if isinstance(content, np.ndarray):
         array = deep.of_array(content)
         limits.check_pixels(array.size)
@@ -257,15 +254,12 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         raise files.build_error(error) from error
 
     notes: tuple[Note, ...] = ("pages",) if page is None and files.has_pages(file, content) else ()
-    cicp = png_chunks.find_cicp(content) if isinstance(file, DeepImage) or file.format == "PNG" else None
+    cicp = files.find_cicp(file, content)
     return Opened(file, cost, size, notes, cicp, partial(_open_without_damage, content, spec, resize, limits, page))
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:
-    """Return an opened image as uint8 `spec.shape`, and close it. Its range must be known by `samples`.
-
-    Raises UndecodableImage or ShapeMismatch.
-    """
+    """Return an opened image, whose range `samples` knows, and close it. Raises UndecodableImage or ShapeMismatch."""
     try:
         return _decode(opened, spec, resize, samples)
     except ShapeMismatch:

@@ -86,7 +86,7 @@ class Reading:
     def note(self, ids: Sequence[str], notes: Mapping[int, Sequence[Note]], count: int) -> None:
         """Keep the notes on images by their positions among `ids`, of which `count` were read."""
         self._count += count
-        for position, kinds in notes.items():
+        for position, kinds in sorted(notes.items()):
             for kind in kinds:
                 self._ids.setdefault(kind, []).append(ids[position])
 

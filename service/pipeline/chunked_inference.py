@@ -163,7 +163,7 @@ class ChunkedInference:
     async def _read(self, uploads: Sequence[Upload], resize: Resize, budget: DecodeBudget, reading: Reading) -> Rows:
         """Return the rows of some images. Where the range of one is not known, first measure all images of the request.
 
-        The budget counts an image once, when it is first decoded.
+        The budget counts the bytes of an image once, when it is first decoded, and all seconds.
         """
         spec = self.bundle.manifest.image
         rows = await self.decoder.read(uploads, spec, resize, budget, reading.samples)
@@ -171,7 +171,9 @@ class ChunkedInference:
             async with reading.lock:
                 if not reading.samples.is_complete:
                     reading.set_measured(await self._measure(resize, budget, reading))
-            rows = await self.decoder.read(uploads, spec, resize, budget.again(), reading.samples)
+            again = budget.again()
+            rows = await self.decoder.read(uploads, spec, resize, again, reading.samples)
+            budget.spend(again.seconds)
         reading.note([upload.id for upload in uploads], rows.notes, len(rows.pixels))
         return rows
 

@@ -1,6 +1,7 @@
 """/score and /describe over HTTP: every format, both clients, references, options, concurrency."""
 
 import base64
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import bodies
 import httpx
 import numpy as np
 import pytest
+import tifffile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
@@ -100,6 +102,30 @@ def test_other_sizes_are_resized_or_refused(post, images):
     assert len(scores(post(bodies.as_npy(larger)))) == len(images)
     refused = post(bodies.as_npy(larger), resize="reject")
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "shape_mismatch")
+
+
+def test_deep_images_score_as_at_8_bits_and_the_answer_tells_their_range(client, post, images):
+    """12 bits in 16, as TIFF files in a zip and as an array; the options are those of the query and of the body."""
+    expected = scores(post(bodies.as_npy(images)))
+    files = {}
+    for number, image in enumerate(images):
+        tifffile.imwrite(file := io.BytesIO(), image.astype(np.uint16) << 4)
+        files[f"{number}.tif"] = file.getvalue()
+    for body in (bodies.as_zip(files), bodies.as_npy(images.astype(np.uint16) << 4)):
+        answer = post(body)
+        assert np.allclose(scores(answer), expected)
+        assert any("0 as black and 4095 as white" in text for text in answer.json()["context"]["warnings"])
+    media_type, body = bodies.as_json(files.values(), options={"range": "full"})
+    dark = client.post("/encode", content=body, headers={"Content-Type": media_type}).json()
+    assert "are dark" in dark["warnings"][0]
+
+
+def test_the_pages_of_a_file_are_images(post, images):
+    tifffile.imwrite(file := io.BytesIO(), images, photometric="rgb")
+    first, every = (post(bodies.as_zip({"a.tif": file.getvalue()}), pages=pages) for pages in ("first", "all"))
+    assert any("several pages" in text for text in first.json()["context"]["warnings"])
+    assert np.allclose(scores(every), scores(post(bodies.as_npy(images))))
+    assert every.json()["items"][3]["id"] == "a.tif[3]"
 
 
 def test_describe(client, served_bundle):

@@ -9,7 +9,7 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, pages, tiff
+from service.images.formats import deep, pages, png_chunks, tiff
 from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
@@ -72,6 +72,17 @@ def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryvie
         return bool(getattr(image, "is_animated", False))
     except Exception:  # noqa: BLE001 - a damaged second frame does no harm to the first
         return False
+
+
+def find_cicp(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryview) -> tuple[int, int] | None:
+    """Return the numbers of the primaries and of the transfer function that a PNG or HEIC names; None without."""
+    if isinstance(image, DeepImage) or image.format == "PNG":
+        return png_chunks.find_cicp(content)
+    if image.format == "HEIF" and "icc_profile" not in image.info:
+        nclx = image.info.get("nclx_profile") or {}
+        unspecified = 2
+        return int(nclx.get("color_primaries", unspecified)), int(nclx.get("transfer_characteristics", unspecified))
+    return None
 
 
 def may_be_deep(head: bytes) -> bool:

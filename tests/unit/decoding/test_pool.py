@@ -1,6 +1,7 @@
 """Decoding in processes of their own: the same rows, within what was sent, whatever becomes of a process."""
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from bombs import BOMBS, png
+from PIL import Image
 
 from service.bundle.manifest import ImageSpec
 from service.decoding import pool as pools
@@ -23,6 +25,7 @@ from service.decoding.pool import DecodePool, LocalDecoder
 from service.errors import Overloaded, TooLarge, UndecodableImage
 from service.images.decode import MIB, Limits, Upload, read_rows
 from service.images.decode_budget import FREE_BYTES, DecodeBudget
+from service.images.sample_range import SampleRange
 from service.settings import Settings
 
 SPEC = ImageSpec(height=64, width=64, channels=3)
@@ -84,6 +87,38 @@ async def test_rows_are_those_of_one_process(pool, mixed):
         assert list(rows.errors) == list(expected.errors)
         for at, error in expected.errors.items():
             assert (type(rows.errors[at]), str(rows.errors[at])) == (type(error), str(error))
+
+
+@pytest.mark.parametrize("at_once", [0, 10**9])
+async def test_deep_images_wait_until_they_are_measured(pool, monkeypatch, images, at_once):
+    """Small ones in the first job, large ones in a second; the pool and this process agree."""
+    monkeypatch.setattr(pools, "AT_ONCE_BYTES", at_once)
+    deep = [image.astype(np.uint16) << 4 for image in images[:3]]
+    contents = [images[3], deep[0], bodies.encoded(images[4]), b"broken", deep[1], (images[5] / 255).astype(np.float32)]
+    for decoder in (pool, LocalDecoder(Settings())):
+        spent = budget()
+        first = await decoder.read(uploads(contents), SPEC, "fit", spent)
+        assert (list(first.unknown), list(first.errors)) == ([1, 4, 5], [3])
+        assert np.array_equal(first.pixels, images[[3, 4]])
+        bytes_before = spent.bytes
+        measured = await decoder.read(uploads(contents), SPEC, "fit", spent, SampleRange(), measures=True)
+        levels = np.stack(deep[:2])
+        assert measured.extents["uint16"] == (levels.min(), levels.max())
+        assert measured.extents["float32"][1] <= 1
+        assert spent.bytes > bytes_before > 0
+        known = SampleRange("file", measured.extents)
+        rows = await decoder.read(uploads(contents), SPEC, "fit", spent.again(), known)
+        assert (list(rows.unknown), list(rows.errors)) == ([], [3])
+        assert np.array_equal(rows.pixels, images[[3, 0, 4, 1, 5]])
+
+
+async def test_notes_and_pages_come_back_from_a_process(pool):
+    frames = [Image.new("RGBA", (64, 64), colour) for colour in ((200, 0, 0, 0), (0, 0, 200, 255))]
+    frames[0].save(file := io.BytesIO(), "PNG", save_all=True, append_images=frames[1:])
+    several = [Upload("a", file.getvalue), Upload("b", file.getvalue, page=1)]
+    rows = await pool.read(several, SPEC, "fit", budget())
+    assert rows.notes == {0: ("pages", "unused_alpha")}
+    assert rows.pixels[:, 9, 9].tolist() == [[200, 0, 0], [0, 0, 200]]
 
 
 async def test_larger_images_are_decoded_once_they_are_counted(pool, monkeypatch):
@@ -249,6 +284,7 @@ from service.images.decode_budget import DecodeBudget
 from service.decoding.pool import DecodePool
 from service.decoding.jobs import RowShape
 from service.images.decode import Upload
+from service.images.sample_range import SampleRange
 from service.settings import Settings
 
 async def main():

@@ -6,6 +6,7 @@ import zlib
 
 import bombs
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -159,6 +160,17 @@ def test_cicp_goes_first():
     assert pixel(DISPLAY_P3, 13) == naive_srgb((200, 100, 50), p3, srgb_to_linear)
     assert pixel(DISPLAY_P3, 13, gAMA=struct.pack(">I", 100_000)) == pixel(DISPLAY_P3, 13)
     assert pixel(1, 8) == naive_srgb((200, 100, 50), colour.SRGB, lambda value: value)
+
+
+def test_heic_may_name_its_colours_by_number():
+    pillow_heif.register_heif_opener()
+    file = io.BytesIO()
+    image = Image.new("RGB", (64, 64), (200, 100, 50))
+    image.save(
+        file, "HEIF", quality=-1, chroma=444, matrix_coefficients=0, color_primaries=12, transfer_characteristics=13
+    )
+    expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], srgb_to_linear)
+    assert np.abs(read_row(file.getvalue(), COLOUR, "fit", LIMITS).pixels[8, 8].astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize(("transfer", "signal"), [(colour.PQ, 0.5807), (colour.HLG, 0.75)])
