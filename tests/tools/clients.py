@@ -1,8 +1,8 @@
 """Generate clients of the HTTP and gRPC APIs, compile them, and call a running service with each (`make clients`).
 
 TypeScript: openapi-typescript and openapi-fetch. Python: openapi-python-client. Go: openapi-generator, and
-protoc-gen-go for gRPC. Each client gets the sample batch, sends the defaults of /docs.json along, and must find the same misfits.
-tests/clients holds the calling programs, and pins the generators. gRPC in Go takes the Debian packages of
+protoc-gen-go for gRPC. Each client gets the sample batch, sends the defaults of /docs.json along, and must find the
+same misfits. tests/clients holds the calling programs, and pins the generators. gRPC in Go takes the Debian packages of
 DEBIAN_PACKAGES; the Go toolchain comes from the Python package index. openapi-generator needs Java.
 """
 
