@@ -199,7 +199,7 @@ def _option(name: str, schema: Schema) -> Schema:
     A default that is null, a list or an object is left out: generators would send it, or cannot write it.
     """
     description = schema.get("description", name)
-    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    kinds = [kind for kind in _list_kinds(schema) if kind.get("type") != "null"]
     if any(kind.get("type") == "array" for kind in kinds):
         text: Schema = {"type": "array", "items": {"type": "string"}}
         return {"name": name, "in": "query", "explode": False, "schema": text, "description": description}
@@ -210,6 +210,11 @@ def _option(name: str, schema: Schema) -> Schema:
     if isinstance(default := schema.get("default"), str | int | float):
         text["default"] = str(default) if text == {"type": "string"} else default
     return {"name": name, "in": "query", "schema": text, "description": description}
+
+
+def _list_kinds(schema: Schema) -> list[Schema]:
+    """Return the schemas that a union, which may hold unions, is made of; of another schema, itself."""
+    return [kind for each in schema["anyOf"] for kind in _list_kinds(each)] if "anyOf" in schema else [schema]
 
 
 def _responses(endpoint: Endpoint) -> Schema:
