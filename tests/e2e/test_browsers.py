@@ -45,7 +45,7 @@ def test_the_pages_say_what_misfit_is_and_show_the_document(client):
 
 
 def test_a_form_as_swagger_ui_sends_it_gives_the_sheet(client, files):
-    empty = [("reference", None, b""), ("context", None, b""), ("options", None, b"{}")]
+    empty = [("reference", None, b""), ("context", "blob", b""), ("options", "blob", b"{}")]
     defaults = {"resize": "fit", "foreign": "flag", "threshold": "0.5", "nearest": "0", "duplicates": "off"}
     defaults |= {"attributions": "none", "top": "3", "page": "1"}
     answer = ask(client, "/score", [*bodies.form_of(dict(list(files.items())[:2])), *empty], "image/png", **defaults)
