@@ -59,6 +59,7 @@ def test_every_form_of_scores_says_the_same(client, files):
     assert {item["id"] for item in items if item["is_outlier"]} == MISFITS
     table = ask(client, "/score", parts, "text/csv")
     assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    assert table.headers["content-disposition"] == 'attachment; filename="misfit.csv"'
     lines = list(csv.DictReader(io.StringIO(table.text, newline="")))
     assert [(line["id"], float(line["outlier_score"])) for line in lines] == [
         (item["id"], item["outlier_score"]) for item in items
