@@ -29,7 +29,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test clients faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
 
+clients: .venv/tools .venv-clients/installed  ## generate TypeScript, Python and Go clients, compile them, call the service with each
+	PYTHONPATH=tests/support $(SERVE)/python tests/tools/clients.py $(CLIENTS)
+
 faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
 
@@ -170,7 +173,7 @@ distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmente
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-docs .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -197,6 +200,13 @@ clean:  ## remove all environments and every cache
 .venv-docs/installed: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	touch $@
+
+.venv-clients/installed: tests/clients/requirements.txt tests/clients/package.json tests/clients/package-lock.json
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+	mkdir -p build/clients && cp tests/clients/package.json tests/clients/package-lock.json build/clients
+	npm ci --silent --no-audit --no-fund --prefix build/clients
 	touch $@
 
 .venv-schemathesis/installed: tests/faults/schemathesis.txt

@@ -192,7 +192,9 @@ class ScoredItem(_Record):
     )
     factors: list[FactorAttribution] | None = Field(default=None, description="by factor (/explain)")
     interactions: list[Interaction] | None = Field(default=None, description="by pair, where asked for (/explain)")
-    heat_maps: list[HeatMap] | None = Field(default=None, description="of its top latents (/explain)")
+    heat_maps: list[HeatMap] | None = Field(
+        default=None, description="of the latents of its minimal set, then of its top latents (/explain)"
+    )
     nearest: list[Neighbour] | None = Field(
         default=None, description="where asked for: the nearest other images of the batch, the nearest first"
     )

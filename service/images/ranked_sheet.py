@@ -14,6 +14,7 @@ from service.images.spec import Uint8Array
 
 COLUMNS, CELL_WIDTH, SIDE = 10, 150, 128
 MARGIN, GAP, FRAME = 10, 12, 3
+EDGE = (215, 215, 215)
 LEAST_WIDTH, MOST_TITLE_LINES, LONGEST_TITLE = 620, 12, 2000
 MOST_REASON_LINES = 7
 # Of a tile with all its lines: of the name, the rank and the reason.
@@ -61,9 +62,10 @@ def ranked_sheet_png(title: Sequence[str], tiles: Sequence[Tile]) -> bytes:
             tile, image, (name, reason) = tiles[place], scaled[place], captions[place]
             x = MARGIN + column * (CELL_WIDTH + GAP)
             sheet.paste(image, (x, y))
-            if tile.is_marked:
-                box = (x - FRAME, y - FRAME, x + image.width + FRAME - 1, y + image.height + FRAME - 1)
-                draw.rectangle(box, outline=WARNING_INK, width=FRAME)
+            # A thin line shows where a white image ends.
+            frame, ink = (FRAME, WARNING_INK) if tile.is_marked else (1, EDGE)
+            box = (x - frame, y - frame, x + image.width + frame - 1, y + image.height + frame - 1)
+            draw.rectangle(box, outline=ink, width=frame)
             texts = [*name, tile.rank_text, *reason]
             for number, line in enumerate(texts):
                 ink = WARNING_INK if tile.is_marked and number == len(name) else INK

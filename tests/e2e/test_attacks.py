@@ -51,7 +51,9 @@ def guarded(tmp_path_factory):
     tokens.write_text(hashlib.sha256(TOKEN.encode()).hexdigest())
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
-    with serve(directory / "log", {"MISFIT_TOKENS_FILE": str(tokens)}) as running:
+    with serve(
+        directory / "log", {"MISFIT_TOKENS_FILE": str(tokens), "MISFIT_CORS_ORIGINS": "https://app.example.com"}
+    ) as running:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         yield running
 
@@ -133,6 +135,22 @@ def test_nothing_but_probes_and_metrics_is_answered_without_a_token(guarded, met
             connection.request(method, path, headers=headers)
             # That there is no such path may be told to anybody.
             assert connection.getresponse().status in (400, 401, *([] if path in ENDPOINTS else [404])), path
+
+
+def test_preflight_requests_need_no_token_and_pages_may_read_refusals(guarded):
+    url = guarded.url
+    page = {"Origin": "https://app.example.com"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    allowed = [
+        httpx.options(f"{url}/score", headers={**page, **asked}, timeout=60),
+        httpx.post(f"{url}/score", headers=page, timeout=60),
+        httpx.post(f"{url}/nowhere", headers=page, timeout=60),
+    ]
+    assert [answer.status_code for answer in allowed] == [200, 401, 404]
+    assert {answer.headers["access-control-allow-origin"] for answer in allowed} == {page["Origin"]}
+    refused = httpx.options(f"{url}/score", headers={"Origin": "https://evil.example", **asked}, timeout=60)
+    assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
 
 
 def test_what_is_said_twice_is_not_let_in(guarded):

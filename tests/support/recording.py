@@ -239,6 +239,7 @@ def http_cases() -> list[HttpCase]:
         HttpCase("http_score_two_images", "/score", bodies.as_npy(images[4:6])),
         HttpCase("http_score_by_discovery_rate", "/score", npy, {"fdr": 0.1}),
         HttpCase("http_score_without_the_foreign_check", "/score", npy, {"foreign": "off"}),
+        HttpCase("http_score_sheet", "/score", bodies.as_zip(spoiled), {}, "image/png"),
     ]
     explain = [
         HttpCase("http_explain", "/explain", npy),
@@ -264,6 +265,7 @@ def http_cases() -> list[HttpCase]:
         ),
         HttpCase("http_edit_sheet", "/edit", npy, {}, "image/png"),
         HttpCase("http_edit_files", "/edit", npy, {}, "application/zip"),
+        HttpCase("http_edit_nothing", "/edit", npy, {"threshold": 1, "foreign": "off"}),
     ]
     explore = [
         HttpCase("http_traverse", "/traverse", npy, {"steps": 3}),
@@ -288,6 +290,7 @@ def http_cases() -> list[HttpCase]:
         HttpCase("http_error_empty_body", "/score", ("application/zip", b"")),
         HttpCase("http_error_no_media_type", "/score", ("", b"abc")),
         HttpCase("http_error_unknown_media_type", "/score", ("text/csv", b"1,2")),
+        HttpCase("http_error_not_acceptable", "/score", npy, {}, "text/html"),
         HttpCase("http_error_broken_zip", "/score", ("application/zip", b"PK\3\4 and no more")),
         HttpCase("http_error_broken_json", "/score", ("application/json", b'{"images": [')),
         HttpCase("http_error_complex", "/score", ("application/x-npy", bodies.npy(np.zeros((2, 32, 32, 3), complex)))),

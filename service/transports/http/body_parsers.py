@@ -84,8 +84,8 @@ def parse_latents(content_type: str, body: bytes, latent_dim: int) -> Float64Arr
 def _read_multipart(builder: RequestBuilder, body: bytes, content_type: str) -> None:
     max_parts = builder.max_images + MOST_JSON_PARTS
     for part in multipart.split(body, multipart.boundary_of(content_type), max_parts):
-        if not part.content and not part.filename:
-            continue  # a browser sends a field that was left empty: it counts as absent
+        if not part.content and (not part.filename or part.name in ("context", "options")):
+            continue  # a browser sends a field that was left empty, Swagger UI as a file: it counts as absent
         if part.name == "options":
             builder.add_options(part.content)
         elif part.name == "context":

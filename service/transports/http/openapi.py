@@ -82,15 +82,30 @@ def document() -> Schema:
             },
         },
     }
+    for schema in schemas["$defs"].values():
+        _describe_defaults(schema)
     _adapt_to_generators(document)
     return document
 
 
-def _adapt_to_generators(node: Any) -> None:
-    """Change schemas, in place, so that generators of clients make something of them that compiles.
+def _describe_defaults(schema: Schema) -> None:
+    """Move each default of a model into the description, in place.
 
-    Numbers get the width that they have here: a Go client would read 32 bits. Defaults of unions go: a generator cannot
-    know of which kind they are. Titles go: generators name types by them, and several properties have the same one.
+    A TypeScript client takes a property with a default for one that is always there. Go cannot write the default of a
+    union. Parameters of the query keep theirs.
+    """
+    for node in schema.get("properties", {}).values():
+        default = node.pop("default", None)
+        if isinstance(default, str | int | float):
+            text = str(default).lower() if isinstance(default, bool) else str(default)
+            node["description"] = f"{node.get('description', '')} (default: {text})".strip()
+
+
+def _adapt_to_generators(node: Any) -> None:
+    """Change schemas, in place, so that generators of clients make something of them that compiles and can be used.
+
+    Numbers get the width that they have here: a Go client would read 32 bits. Titles go: generators name types by them,
+    and several properties have the same one. A pair becomes a list of two, since Go has no tuples.
     """
     if isinstance(node, list):
         for each in node:
@@ -102,8 +117,8 @@ def _adapt_to_generators(node: Any) -> None:
             _adapt_to_generators(child)
     if (width := _WIDTHS.get(str(node.get("type")))) is not None:
         node.setdefault("format", width)
-    if len([kind for kind in node.get("anyOf", ()) if kind.get("type") != "null"]) > 1:
-        node.pop("default", None)
+    if pair := node.pop("prefixItems", None):
+        node["items"] = pair[0]
     if isinstance(node.get("title"), str) and "paths" not in node and "version" not in node:
         del node["title"]
 
@@ -184,7 +199,7 @@ def _option(name: str, schema: Schema) -> Schema:
     A default that is null, a list or an object is left out: generators would send it, or cannot write it.
     """
     description = schema.get("description", name)
-    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    kinds = [kind for kind in _list_kinds(schema) if kind.get("type") != "null"]
     if any(kind.get("type") == "array" for kind in kinds):
         text: Schema = {"type": "array", "items": {"type": "string"}}
         return {"name": name, "in": "query", "explode": False, "schema": text, "description": description}
@@ -195,6 +210,11 @@ def _option(name: str, schema: Schema) -> Schema:
     if isinstance(default := schema.get("default"), str | int | float):
         text["default"] = str(default) if text == {"type": "string"} else default
     return {"name": name, "in": "query", "schema": text, "description": description}
+
+
+def _list_kinds(schema: Schema) -> list[Schema]:
+    """Return the schemas that a union, which may hold unions, is made of; of another schema, itself."""
+    return [kind for each in schema["anyOf"] for kind in _list_kinds(each)] if "anyOf" in schema else [schema]
 
 
 def _responses(endpoint: Endpoint) -> Schema:

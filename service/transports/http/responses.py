@@ -24,13 +24,15 @@ from service.pipeline.score_sheet import ScoreSheet
 from service.transports.dispatch import Answer
 from service.transports.error_replies import RETRY_AFTER_SECONDS, build_timeout_error, request_id_of, to_client_error
 from service.transports.error_status import STATUS
-from service.transports.http.negotiation import JSON, PNG, ZIP
+from service.transports.http.negotiation import CSV, JSON, PNG, ZIP
 from service.transports.http.request_body import while_connected
 from service.transports.http.score_table import ScoreTable
 
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
 # Answers of up to so many bytes are sent whole, with their length; larger ones while they are made.
 MOST_WHOLE = 1024 * 1024
+# What browsers save rather than show, and how they call it.
+FILES = {ZIP: "misfit.zip", CSV: "misfit.csv"}
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ async def respond(
     hooks = hooks or Hooks()
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     headers = {REQUEST_ID: request_id(request.scope)}
+    if (file := FILES.get(media_type)) is not None:
+        headers |= {"content-disposition": f'attachment; filename="{file}"'}
     try:
         async with asyncio.timeout_at(deadline):
             answer = await work
@@ -55,7 +59,7 @@ async def respond(
             return Response(beginning, media_type=media_type, headers=headers)
         return StreamedResponse(beginning, rest, deadline, hooks, media_type, headers)
     except ClientDisconnect:
-        return Response(status_code=CLIENT_CLOSED_REQUEST, headers=headers)
+        return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: headers[REQUEST_ID]})
     except TimeoutError:
         return build_error_response(build_timeout_error(timeout_seconds), request.scope)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace

@@ -200,6 +200,13 @@ def test_a_field_of_a_form_that_was_left_empty_counts_as_absent(files, field):
     assert len(parsed(bodies.as_form([(field, "", b""), *parts])).images) == len(files)
 
 
+@pytest.mark.parametrize("field", ["context", "options"])
+def test_a_blob_that_was_left_empty_counts_as_absent(files, field):
+    """Swagger UI sends such a field as an empty file called blob."""
+    request = parsed(bodies.as_form([*bodies.form_of(files), (field, "blob", b"")]))
+    assert (request.contexts, request.options) == ([], ScoreOptions())
+
+
 def test_an_empty_file_with_a_name_is_an_image_all_the_same(files):
     assert len(parsed(bodies.as_form([*bodies.form_of(files), ("images", "a.png", b"")])).images) == len(files) + 1
 
