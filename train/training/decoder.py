@@ -20,7 +20,7 @@ from train.training.allocator import keep_freed_memory
 from train.training.loop import resolve_precision
 from train.training.shards import open_shards
 
-STEPS, BATCH = 3_000, 64
+STEPS, BATCH = 2_000, 64
 RATE, FINAL_RATE = 2e-3, 2e-5
 # The loss is the mean absolute error and this many times what the structural similarity falls short of 1. The absolute
 # error alone draws the median of all pictures that the latents allow, which is blurred.
