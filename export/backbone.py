@@ -55,7 +55,7 @@ def export(out: Path) -> dict[str, object]:
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights)).eval()
     module = _Features(network)
     graph = graphs.export(module, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8), "images", "features")
-    difference = _largest_difference(module, graph)
+    difference = largest_difference(module, graph, (SIDE, SIDE))
     if difference > TOLERANCE:
         raise ValueError(f"pooled features differ by {difference:.1e} of their spread; at most {TOLERANCE} may be")
     provenance: dict[str, object] = {
@@ -74,11 +74,13 @@ def export(out: Path) -> dict[str, object]:
     return provenance
 
 
-def _largest_difference(module: nn.Module, graph: bytes) -> float:
-    """Return the largest difference of pooled features, in units of each feature's spread over smooth random images."""
+def largest_difference(module: nn.Module, graph: bytes, size: tuple[int, int]) -> float:
+    """Return the largest difference of pooled features, in units of each feature's spread over smooth random images
+    of `size` (height, width).
+    """
     random = np.random.default_rng(0)
     coarse = torch.from_numpy(random.uniform(0, 255, (PARITY_IMAGES, 3, 8, 8)).astype(np.float32))
-    smooth = nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 255)
+    smooth = nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 255)
     images = smooth.permute(0, 2, 3, 1).to(torch.uint8)
     with torch.no_grad():
         expected = module(images).mean((2, 3)).numpy()

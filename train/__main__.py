@@ -180,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     photographs_parser.add_argument("--out", type=Path, default=PHOTOGRAPHS, help=f"directory (default: {PHOTOGRAPHS})")
     photographs_parser.add_argument("--contexts", type=int, default=30, help="of every cell (default: 30)")
     photographs_parser.add_argument("--seed", type=int, default=1)
+    photographs_parser.add_argument(
+        "--arms", action="store_true", help="measure other latents instead: of a VAE, of both, of a VAE over features"
+    )
+    photographs_parser.add_argument(
+        "--vae-steps", type=int, default=0, metavar="N", help="of --arms: train the own-folder VAE in N steps (long)"
+    )
 
     reach_parser = command("reach", benchmark_commands.reach, "measure how far normal photographs reach (calibration)")
     reach_parser.add_argument(

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -55,11 +56,13 @@ def write(
     files: Mapping[str, bytes],
     population: Population,
     card: str = "",
+    unhashed: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Bundle:
     """Write a bundle, after reading it back: either the whole bundle or nothing.
 
-    `files` maps names to contents: the ONNX graphs, and what else belongs to the bundle. `manifest.files` and
-    `manifest.bundle_id` are filled in here. A bundle that exists at `directory` is replaced, with its model card.
+    `files` maps names to contents: the ONNX graphs, and what else belongs to the bundle; `unhashed` those that may be
+    edited afterwards. `manifest.files` and `manifest.bundle_id` are filled in here. A bundle that exists at `directory`
+    is replaced, with its model card.
     Raises FileExistsError where `directory` holds anything but a bundle, and what `load` raises.
     """
     directory = directory.resolve()
@@ -68,6 +71,7 @@ def write(
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = manifest.model_copy(update={"files": hashes})
     manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
+    contents |= unhashed
     contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
     if card:
         contents[CARD] = card.encode()
@@ -82,6 +86,25 @@ def write(
             directory.rename(Path(scratch, "replaced"))
         complete.rename(directory)
     return replace(bundle, directory=directory)
+
+
+def extend(
+    bundle: Bundle,
+    files: Mapping[str, bytes],
+    describe: Callable[[Manifest], Manifest],
+    write_card: Callable[[Manifest, Population], str],
+) -> Bundle:
+    """Write a bundle again with more files: `describe` returns its manifest with what is to be said of them.
+
+    Names that its owner gave to latents are kept. Raises what `write` raises.
+    """
+    directory = bundle.directory
+    own_names = directory / NAMES
+    manifest = describe(_read_manifest(directory))  # as it was written, without own names
+    kept = {name: _read(directory / name) for name in manifest.files if name != POPULATION}
+    names = {NAMES: own_names.read_bytes()} if own_names.exists() else {}
+    card = write_card(manifest, bundle.population)
+    return write(directory, manifest, {**kept, **files}, bundle.population, card, unhashed=names)
 
 
 def check_writable(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
+from service.cli import training_process
 from service.errors import MisfitError, readable
 from service.learning import learn as learning
 
@@ -25,16 +27,31 @@ INTERRUPTED = 130
 @click.option(
     "--backbone",
     type=click.Path(path_type=Path),
-    help="An ONNX graph: images uint8 (N, H, W, 3) to features (N, C, h, w). Default: EfficientNet-Lite0, shipped.",
+    help="An ONNX graph: images uint8 (N, H, W, 3) to features (N, C, h, w); or the name of a model of timm, whose "
+    "weights are downloaded. Default: EfficientNet-Lite0, shipped.",
 )
 @click.option("--axes", type=click.IntRange(1, 256), default=learning.AXES, show_default=True, help="Content latents.")
-def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
+@click.option(
+    "--decoder", is_flag=True, help="Also train a decoder, so that the model draws pictures. Needs PyTorch and minutes."
+)
+def learn(folder: Path, out: Path, backbone: Path | None, axes: int, decoder: bool) -> None:
     """Learn the photographs of FOLDER and the folders within it, and write a bundle to serve.
 
     Interrupted, the same command goes on where it stopped.
     """
+    if decoder and (missing := training_process.list_missing(training_process.DECODER_NEEDS)):
+        raise click.UsageError(f'--decoder needs {", ".join(missing)}: pip install "misfit[train]"')
     path = backbone or BACKBONES / DEFAULT_BACKBONE / FEATURES
-    if not path.is_file():
+    is_name = not path.is_file() and path.name == str(path) and path.suffix.lower() != ".onnx"
+    if is_name and not (missing := training_process.list_missing(training_process.TIMM_NEEDS)):
+        path = training_process.export_backbone(str(path), out)
+    elif is_name:
+        raise click.BadParameter(
+            f"{path} is no file; for timm's model of that name {', '.join(missing)} must be installed: "
+            'pip install "misfit[timm,train]"',
+            param_hint="--backbone",
+        )
+    elif not path.is_file():
         raise click.BadParameter(f"{path} is no file; it takes an ONNX graph.", param_hint="--backbone")
     bar: Any = None
 
@@ -71,6 +88,10 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int) -> None:
         click.echo(f"warning: {warning}", err=True)
     directory = readable(str(learned.bundle.directory))
     click.echo(f"learned {learned.photographs:,} photographs into {directory}")
+    if is_name:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    if decoder:
+        training_process.train_decoder(learned.bundle.directory, folder)
     click.echo(f"what its axes mean: {directory}/axes.png")
     click.echo(f"serve it: MISFIT_BUNDLE={directory} bentoml serve service.app:Misfit")
 

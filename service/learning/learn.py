@@ -112,14 +112,14 @@ def learn(
     )
     random = np.random.default_rng(SEED)
     population = Population.from_latents(latents[random.permutation(count)], familiarity, graded=True)
-    manifest = _describe(source, network, projection, population, backbone, count)
+    manifest = _describe(source, network, projection, population, backbone, count, len(unreadable))
     read = [position for tile in cache.tiles() for position in tile.positions]
     contents = {
         ENCODER: backbone.read_bytes(),
         PROJECTION: projection_file.to_npz(projection),
         card.SHEET: card.draw_axes(latents[:, 0], [files[position] for position in read], reading.samples, manifest),
     }
-    bundle = store.write(out, manifest, contents, population, card.write_card(manifest, population, len(unreadable)))
+    bundle = store.write(out, manifest, contents, population, card.write_card(manifest, population))
     cache.remove()
     return Learned(bundle, count, unreadable, reading.list_warnings())
 
@@ -210,6 +210,7 @@ def _describe(
     population: Population,
     backbone: Path,
     count: int,
+    unreadable: int,
 ) -> Manifest:
     content = projection.axes.shape[1]
     names: list[tuple[str, str, str | None]] = [(content_name(index), CONTENT, None) for index in range(content)]
@@ -239,6 +240,6 @@ def _describe(
         ),
         metrics={"photographs": count},
         training={"backbone": provenance, "axes": content, "principal": int(projection.principal.shape[1])},
-        data={"name": name, "photographs": count},
+        data={"name": name, "photographs": count, "unreadable": unreadable},
         licence="your own photographs; backbone: " + provenance.get("licence", "not stated"),
     )

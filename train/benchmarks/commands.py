@@ -144,6 +144,9 @@ def photographs(options: argparse.Namespace) -> None:
     from train.benchmarks import photographs
     from train.reports import photographs as photographs_report
 
+    if options.arms:
+        _photograph_arms(options)
+        return
     started = time.perf_counter()
     collections = options.collections
     result = {
@@ -207,6 +210,27 @@ def nuisances(options: argparse.Namespace) -> None:
     nuisances_report.draw(result["entries"], options.out / "nuisances.png")
     (options.out / "README.md").write_text(nuisances_report.page(result))
     print((options.out / "README.md").read_text())
+
+
+def _photograph_arms(options: argparse.Namespace) -> None:
+    """Measure other latents on the same contexts; write arms.json and arms.md."""
+    from train.benchmarks import photograph_arms
+    from train.reports import photographs as photographs_report
+
+    started = time.perf_counter()
+    result = {
+        "seed": options.seed,
+        "command": command(),
+        "commit": commit(),
+        "collections": [
+            photograph_arms.run(each, options.contexts, options.seed, options.vae_steps) for each in options.collections
+        ],
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "arms.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "arms.md").write_text(photographs_report.arms_page(result))
+    print((options.out / "arms.md").read_text())
 
 
 def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:

@@ -29,6 +29,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from tqdm import tqdm
 
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
+from service.bundle.manifest import ENCODER
 from service.bundle.store import Bundle
 from service.core.detect.scoring import Scores, score
 from service.core.types import EstimatorName
@@ -36,6 +37,8 @@ from service.inference.features import FeatureNetwork
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import folder, learn
 from train.benchmarks.calibration import FDR, calibration_error
+
+BACKBONE = BACKBONES / DEFAULT_BACKBONE / FEATURES
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -71,8 +74,13 @@ def list_cells() -> list[Cell]:
     ]
 
 
-def learn_half(collection: Path, directory: Path, seed: int) -> tuple[Bundle, Half]:
-    """Learn a random half of every class of `collection` into `directory`; return the bundle and the other half."""
+def learn_half(
+    collection: Path, directory: Path, seed: int, backbone: Path = BACKBONE
+) -> tuple[Bundle, Half, list[Path]]:
+    """Learn a random half of every class of `collection` into `directory`.
+
+    Returns the bundle, and the other half with its files.
+    """
     random = np.random.default_rng(seed)
     kept: list[Path] = []
     for class_folder in sorted(path for path in collection.iterdir() if path.is_dir()):
@@ -82,15 +90,14 @@ def learn_half(collection: Path, directory: Path, seed: int) -> tuple[Bundle, Ha
         for row in order[: len(files) // 2]:
             (directory / "half" / class_folder.name / files[row].name).symlink_to(files[row].resolve())
         kept += [files[row] for row in order[len(files) // 2 :]]
-    backbone = BACKBONES / DEFAULT_BACKBONE / FEATURES
     bundle = learn.learn(directory / "half", directory / "bundle", backbone=backbone).bundle
-    return bundle, encode(bundle, kept)
+    return bundle, encode(bundle, kept), kept
 
 
 def encode(bundle: Bundle, files: Sequence[Path]) -> Half:
     """Read and encode files; their class is the folder that they lie in."""
     networks = OnnxNetworks(bundle)
-    features = FeatureNetwork(BACKBONES / DEFAULT_BACKBONE / FEATURES)
+    features = FeatureNetwork(bundle.directory / ENCODER)
     names = sorted({file.parent.name for file in files})
     parts: list[Half] = []
     for start in tqdm(range(0, len(files), 256), "encoding"):
@@ -120,10 +127,10 @@ def draw(half: Half, cell: Cell, random: np.random.Generator) -> tuple[NDArray[n
     return rows[order], (np.arange(cell.size) >= cell.size - cell.outliers)[order]
 
 
-def run(collection: Path, contexts: int, seed: int) -> dict[str, Any]:
+def run(collection: Path, contexts: int, seed: int, backbone: Path = BACKBONE) -> dict[str, Any]:
     """Learn half of a collection and measure `contexts` contexts of every cell that its classes allow."""
     with tempfile.TemporaryDirectory() as scratch:
-        bundle, half = learn_half(collection, Path(scratch), seed)
+        bundle, half, _ = learn_half(collection, Path(scratch), seed, backbone)
         entries, probability, truth = [], [], []
         for place, cell in enumerate(tqdm(list_cells(), "cells")):
             random = np.random.default_rng([seed, place])
@@ -150,7 +157,7 @@ def run(collection: Path, contexts: int, seed: int) -> dict[str, Any]:
 def run_foreign(own: Path, others: Sequence[Path], seed: int) -> list[dict[str, Any]]:
     """Return how well photographs of other collections are told from those of `own`, of which one half is learned."""
     with tempfile.TemporaryDirectory() as scratch:
-        bundle, half = learn_half(own, Path(scratch), seed)
+        bundle, half, _ = learn_half(own, Path(scratch), seed)
         familiarity = bundle.population.familiarity
         assert familiarity is not None, "learned bundles have one"
         entries = []

@@ -38,7 +38,7 @@ def run(collections: Sequence[Path], halves: int, contexts: int, seed: int) -> d
         reaches = []
         for number in range(halves):
             with tempfile.TemporaryDirectory() as scratch:
-                bundle, half = learn_half(collection, Path(scratch), seed + number)
+                bundle, half, _ = learn_half(collection, Path(scratch), seed + number)
                 reaches.append(measure(bundle, half, contexts, np.random.default_rng([seed, number])))
         together = np.concatenate(reaches)
         counts[collection.name] = len(together)

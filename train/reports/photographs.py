@@ -32,6 +32,26 @@ def page(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def arms_page(result: dict[str, Any]) -> str:
+    """Return the page for `result`, the content of arms.json."""
+    lines = [
+        "# Other latents for photographs",
+        "",
+        "`axes` are the latents of `misfit learn`; `feature_tcvae` those of a beta-TCVAE over the same features; `vae` "
+        "those of a beta-TCVAE on the pixels of the learned half; `vae_and_axes` both. AUROC, mean / worst decile. "
+        f"Made by `{result['command']}` at commit {result['commit']}, in {result['seconds']:.0f} s.",
+    ]
+    for collection in result["collections"]:
+        cells = collection["cells"]
+        steps = collection["vae_steps"]
+        lines += ["", f"## {collection['collection']}", "", *([f"VAE: {steps:,} steps.", ""] if steps else [])]
+        lines += table(
+            ("latents, estimator", *(f"{cell['size']} images, {cell['outliers']} outliers" for cell in cells)),
+            ([name, *(_area(cell["auroc"][name]) for cell in cells)] for name in cells[0]["auroc"]),
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _collection(collection: dict[str, Any]) -> list[str]:
     methods = list(next(cell["auroc"] for cell in collection["cells"] if cell["auroc"]))
     return [

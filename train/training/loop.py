@@ -39,6 +39,7 @@ from train.training.checkpoint import (
     save,
     write_json,
 )
+from train.training.shards import open_shards
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500  # a multiple of LOG_EVERY, so that no logging window spans a checkpoint
@@ -89,15 +90,17 @@ def run(
     window: list[tuple[float, ...]] = []
     started = time.perf_counter()
     bar = tqdm(total=preset.most_steps, initial=step, desc=preset.name, unit="step", mininterval=2)
-    with bar, (directory / METRICS).open("a") as log:
+    bf16 = config["precision"] == "bf16"
+    with bar, (directory / METRICS).open("a") as log, open_shards() as shards:
         while step < end:
             if step == preset.narrow_steps and step > 0:
                 model = _optimize_for_cpu(double_width(model, preset.network))
                 optimizer = build_optimizer(model, preset)
             if step == preset.folded_steps and isinstance(preset.objective, BetaTCVAE) and step > 0:
-                model, report = align_signs(
-                    model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
-                )
+                with shards.suspended():
+                    model, report = align_signs(
+                        model, preset.network, dataset.images, indices.numpy(), preset.objective, seed=seed
+                    )
                 write_json(directory / "unfolding.json", report)
                 model = _optimize_for_cpu(model)
                 optimizer = build_optimizer(model, preset)
@@ -106,7 +109,8 @@ def run(
             if step == preset.total_steps:  # only the second look is left
                 report = json.loads((directory / "unfolding.json").read_text())
                 if report.get("aligned", True):
-                    report |= realign(model, dataset.images, indices.numpy(), report, seed=seed)
+                    with shards.suspended():
+                        report |= realign(model, dataset.images, indices.numpy(), report, seed=seed)
                     write_json(directory / "unfolding.json", report)
                 if not report["aligned"]:
                     break
@@ -119,11 +123,9 @@ def run(
                 group["lr"] = rate
             rows = indices[torch.randint(len(indices), (preset.training_batch,))]
             images = images_of[rows].permute(0, 3, 1, 2).float() / 255  # (M, C, H, W), channels last in memory
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config["precision"] == "bf16"):
-                mean, logvar = model.encode(images)
-                mean, logvar = mean.float(), logvar.float()  # (M, L)
-                latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-                logits = model.decode(latents).float()  # (M, C, H, W)
+            mean, logvar = shards.run(model.encode, model.encoder, images, bf16=bf16)  # (M, L)
+            latents = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+            (logits,) = shards.run(model.decode, model.decoder, latents, bf16=bf16)  # (M, C, H, W)
             through = ForwardPass(images, logits, latents, mean, logvar)
             loss, terms, weights = compute_loss(preset.objective, through, len(indices), scheduled)
             if preset.structure and scheduled >= preset.steps:

@@ -1,12 +1,17 @@
 """`misfit learn`: what it prints, and how it ends."""
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import photographs
 import pytest
 from click.testing import CliRunner
 
 from service.bundle import store
+from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES, PROVENANCE
+from service.cli import training_process
 from service.cli.main import cli
 
 
@@ -63,3 +68,70 @@ def test_names_that_are_not_utf_8_and_a_bundle_within_the_folder(tmp_path):
         assert result.exit_code == 0, result.output
         assert "learned 60 photographs" in result.stdout
     assert "left out" in result.stderr
+
+
+class Process:
+    """In place of a process with PyTorch: it ends with a code, and keeps what it was started with."""
+
+    started: ClassVar[list[list[str]]] = []
+    code = 0
+
+    def __init__(self, command):
+        self.started.append(command)
+
+    def wait(self):
+        return self.code
+
+    def terminate(self):
+        raise AssertionError
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    monkeypatch.setattr(training_process, "list_missing", lambda packages: [])
+    monkeypatch.setattr(training_process.subprocess, "Popen", Process)
+    monkeypatch.setattr(Process, "started", [])
+    return Process
+
+
+@pytest.mark.parametrize("code", [0, 1, 130, -15])
+def test_a_decoder_is_trained_by_another_process(tmp_path, monkeypatch, processes, code):
+    photographs.write_tree(tmp_path / "mine", 20)
+    monkeypatch.setattr(Process, "code", code)
+    result = invoke("learn", tmp_path / "mine", "--out", tmp_path / "bundle", "--decoder")
+    assert result.exit_code == (code if code >= 0 else 1)
+    ((_, *command),) = processes.started
+    assert command == ["-m", "export.decoder", str(tmp_path / "bundle"), str(tmp_path / "mine")]
+    assert ("serve it" in result.stdout) == (code == 0)
+    assert ("has no decoder yet" in result.stderr) == (code != 0)
+
+
+def test_without_torch_a_decoder_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_process, "list_missing", lambda packages: ["torch"])
+    result = invoke("learn", "nowhere", "--out", tmp_path / "bundle", "--decoder")
+    assert result.exit_code == 2
+    assert '--decoder needs torch: pip install "misfit[train]"' in result.stderr
+
+
+def test_a_name_of_timm_is_exported_by_another_process(tmp_path, monkeypatch, processes):
+    photographs.write_tree(tmp_path / "mine", 20)
+
+    def run(command, check):
+        assert command[1:4] == ["-m", "export.timm_backbone", "some_model"]
+        path = Path(command[5])
+        path.parent.mkdir()
+        path.write_bytes((BACKBONES / DEFAULT_BACKBONE / FEATURES).read_bytes())
+        path.with_name(PROVENANCE).write_text('{"name": "some_model (timm)", "licence": "mit"}')
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(training_process.subprocess, "run", run)
+    result = invoke("learn", tmp_path / "mine", "--out", tmp_path / "bundle", "--backbone", "some_model")
+    assert result.exit_code == 0, result.output
+    manifest = store.load(tmp_path / "bundle").manifest
+    assert manifest.training["backbone"]["name"] == "some_model (timm)"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_export_that_fails_ends_the_command(tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(training_process.subprocess, "run", lambda command, check: SimpleNamespace(returncode=1))
+    assert invoke("learn", tmp_path, "--out", tmp_path / "bundle", "--backbone", "some_model").exit_code == 1
