@@ -32,6 +32,7 @@ from service.bundle import store
 from service.bundle.manifest import DECODER, ImageSpec, Manifest
 from service.bundle.store import Bundle
 from service.errors import InvalidInput, MisfitError
+from service.inference.backbone import BackboneHead
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import card, folder
 from train.models.latent_decoder import SIDE, LatentDecoder
@@ -108,14 +109,16 @@ def _read(bundle: Bundle, source: Path) -> tuple[NDArray[np.float32], NDArray[np
     files = folder.find(source, apart_from=bundle.directory)
     random = np.random.default_rng(0)
     files = [files[row] for row in random.permutation(len(files))[:MOST_PHOTOGRAPHS]]
-    networks = OnnxNetworks(bundle)
+    assert bundle.projection is not None, "only learned bundles are drawn for"
+    networks, head = OnnxNetworks(bundle), BackboneHead(bundle.projection)
     latents, images = [], []
     for start in tqdm(range(0, len(files), READ_AT_A_TIME), "reading photographs", mininterval=2):
         part = files[start : start + READ_AT_A_TIME]
         photographs = folder.read(part, bundle.manifest.image)
         small = folder.read([part[position] for position in photographs.read], SPEC).pixels
         if len(small):
-            latents.append(networks.encode(photographs.pixels)[:, 0])
+            encoded = networks.encode(photographs.pixels)
+            latents.append(head.with_files(encoded, photographs.sizes)[:, 0])
             images.append(small)
     count = sum(map(len, images))
     if count < training.HELD_OUT * 2:

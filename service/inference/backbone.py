@@ -40,8 +40,16 @@ class BackboneHead:
         """Return latents (n, 2, L) with the properties of files of sizes (n, 2), width and height."""
         files, projection = properties.measure_files(sizes), self.projection
         count = files.shape[1]
+        z = (files - projection.property_mean[-count:]) / projection.property_spread[-count:]
+        return self.with_files_of(latents, z)
+
+    def with_files_of(self, latents: Float32Array, means: NDArray[np.floating]) -> Float32Array:
+        """Return latents (n, 2, L) with the properties of files that others have, whose means are (n, L) or the last of
+        them. A picture that was drawn has no file.
+        """
+        count = len(properties.FILE_PROPERTIES)
         latents = latents.copy()
-        latents[:, 0, -count:] = (files - projection.property_mean[-count:]) / projection.property_spread[-count:]
+        latents[:, 0, -count:] = means[:, -count:]
         return latents
 
     def latents_of(self, pooled: NDArray[np.floating], measured: NDArray[np.floating]) -> Float32Array:

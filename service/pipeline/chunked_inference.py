@@ -101,7 +101,10 @@ class ChunkedInference:
         with self.hooks.stage("draw"):
             images = await self.decode(latents.astype(np.float32))
         with self.hooks.stage("encode"):
-            return DecodedImages(latents, images, await self._run_chunks(self.networks.encode, images))
+            reencoded = await self._run_chunks(self.networks.encode, images)
+        if self._head is not None:
+            reencoded = self._head.with_files_of(reencoded, latents)
+        return DecodedImages(latents, images, reencoded)
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
         """Decode latents (k, L), k >= 1, to uint8 (k, H, W, C)."""

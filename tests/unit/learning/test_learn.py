@@ -16,6 +16,7 @@ from service.core.explain.attribution import order as attribution_order
 from service.core.latent import CONTENT
 from service.errors import BundleCorrupt, InvalidInput
 from service.images.properties import PROPERTIES
+from service.inference.backbone import BackboneHead
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import folder, learn
 from service.pipeline.map_plan import plan_maps
@@ -255,3 +256,17 @@ def test_a_graph_of_another_kind_is_refused(tree, tmp_path):
 
     with pytest.raises(BundleIncompatible, match="a backbone maps images"):
         learn.learn(tree, tmp_path / "out", backbone=BUNDLES / "shapes3d" / "encoder.onnx")
+
+
+def test_drawn_pictures_keep_the_properties_of_files(learned, networks, tree):
+    files = photographs_of(tree, 3)
+    read_files = folder.read(files, learned.bundle.manifest.image)
+    head = BackboneHead(learned.bundle.projection)
+    encoded = networks.encode(read_files.pixels)
+    whole = head.with_files(encoded, read_files.sizes)
+    named = [latent.name for latent in learned.bundle.manifest.latents]
+    assert named[-2:] == ["aspect ratio", "pixel count"]
+    assert not encoded[:, 0, -2:].any()
+    assert whole[:, 0, -2:].any()
+    np.testing.assert_array_equal(whole[..., :-2], encoded[..., :-2])
+    np.testing.assert_array_equal(head.with_files_of(encoded, whole[:, 0]), whole)
