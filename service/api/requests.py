@@ -135,14 +135,14 @@ class RequestBuilder:
         )
 
     def _settle_reference(self, options_type: type[Options]) -> None:
-        """Take the images of a folder called reference as the batch itself where no others came.
+        """Take the images that only an archive's names call a reference as the batch itself where no others came.
 
         Raises InvalidInput where a reference comes to an endpoint that compares with none.
         """
         if self.reference and not self.images and not self._is_reference_given:
             self._notes.append(
-                f"All {len(self.reference)} images lie in a folder called reference, and no others came: they were "
-                "taken as the images themselves."
+                f"All {len(self.reference)} images are in a folder or an array called reference, and no others came: "
+                "they were taken as the images themselves."
             )
             self.images, self.reference = self.reference, None
         if self.reference is not None and not options_type.takes_reference:

@@ -153,7 +153,7 @@ def read_images(images: Images, first: int = 0, names: PathNames | None = None) 
     if isinstance(images, (str, bytes, os.PathLike)) or _is_pillow(images):
         raise TypeError(f"images is one {type(images).__name__}, expected several: a batch of one is [image].")
     if isinstance(images, Mapping):
-        return Files(list(images), [_read_content(image) for image in images.values()])
+        return Files([str(id_) for id_ in images], [_read_content(image) for image in images.values()])
     files = list(images)
     paths = [image for image in files if isinstance(image, (str, os.PathLike))]
     path_ids = iter((names or PathNames()).of(paths))

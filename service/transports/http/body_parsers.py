@@ -37,6 +37,13 @@ from service.transports.http import multipart
 
 FIELDS = ("images", "reference", "context", "options")
 URLENCODED = "application/x-www-form-urlencoded"
+# What Windows and some libraries call a zip or a tar.
+ALIASES = {
+    "application/x-zip-compressed": "application/zip",
+    "application/x-zip": "application/zip",
+    "application/tar": "application/x-tar",
+    "application/x-gtar": "application/x-tar",
+}
 MOST_FIELD_BYTES = 1_000_000
 # Options, and contexts to be merged.
 MOST_JSON_PARTS = 1001
@@ -54,6 +61,7 @@ def parse_images(
     """Return the request in `body`. Raises InvalidInput or one of its kinds. Never fetches, unpickles or decodes."""
     media_type = content_type.partition(";")[0].strip().lower()
     builder = RequestBuilder(settings, len(body))
+    media_type = ALIASES.get(media_type, media_type)
     reader = _READERS.get(media_type, _read_urlencoded if media_type == URLENCODED else _refuse)
     reader(builder, body, content_type)
     builder.options = merge_options(builder.options, _query_options(query), options_type)

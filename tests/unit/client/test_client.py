@@ -327,7 +327,7 @@ def test_images_are_called_by_their_files_or_places_or_as_given(folder):
     found = read_images([folder / "a.png", content, Image.fromarray(PIXELS[2]), str(folder / "b.png")], first=10)
     assert found.ids == ["a.png", "11", "12", "b.png"]
     assert found.contents[1] == found.contents[3] == content
-    assert read_images({"x": content}) == Files(["x"], [content])
+    assert read_images({"x": content, 15: content}) == Files(["x", "15"], [content] * 2)
     assert read_images(iter([content])) == Files(["0"], [content])
 
 

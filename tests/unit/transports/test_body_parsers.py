@@ -52,6 +52,12 @@ def test_every_format_gives_the_same_files(files):
     assert contents(request.images) == whole
 
 
+@pytest.mark.parametrize("media_type", ["application/x-zip-compressed", "Application/X-ZIP; x=y", "application/x-gtar"])
+def test_other_names_of_archives_are_known(files, media_type):
+    content = (bodies.tarred if "tar" in media_type else bodies.zipped)(files)
+    assert len(parsed((media_type, content)).images) == 4
+
+
 def test_npy_gives_rows(images):
     for array in (images[:3], images[:3, ..., 0], np.asfortranarray(images[:3])):
         request = parsed(bodies.as_npy(array))
@@ -127,7 +133,7 @@ def test_a_folder_called_reference_without_other_images_is_the_batch(files):
     for body in (bodies.as_zip(inside), bodies.as_form([("images", "r.zip", bodies.zipped(inside))])):
         request = parsed(body)
         assert ([upload.id for upload in request.images], request.reference) == (list(inside), None)
-        assert request.notes[0].startswith("All 4 images lie in a folder called reference")
+        assert request.notes[0].startswith("All 4 images are in a folder or an array called reference")
     together = [*bodies.form_of(files), ("images", "r.zip", bodies.zipped(inside))]
     request = parsed(bodies.as_form(together))
     assert (len(request.images), len(request.reference or ())) == (4, 4)
