@@ -62,8 +62,8 @@ class Endpoint:
         return self.options
 
     @property
-    def http_options(self) -> type[Options]:
-        """Return the options over HTTP: those of `image_options`, and what the sheet of /score needs to know."""
+    def sheet_options(self) -> type[Options]:
+        """Return the options of a request whose answer is a contact sheet: those of /score have a page as well."""
         return ScoreSheetOptions if self.options is ScoreOptions else self.image_options
 
 

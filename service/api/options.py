@@ -142,7 +142,7 @@ class ScoreOptions(ComparingOptions):
 
 
 class ScoreSheetOptions(ScoreOptions):
-    """How to score over HTTP, where the answer can be a contact sheet."""
+    """How to score where the answer is a contact sheet."""
 
     page: int = Field(
         default=1,

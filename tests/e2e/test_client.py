@@ -114,7 +114,7 @@ REFUSED = {
     "a misspelt option": ("invalid_option", lambda misfit, images, context: misfit.score(images, estimatr="robust")),
     "an unknown word": ("invalid_option", lambda misfit, images, context: misfit.score(images, estimator="best")),
     "out of range": ("invalid_option", lambda misfit, images, context: misfit.score(images, threshold=2)),
-    "two rules": ("invalid_option", lambda misfit, images, context: misfit.score(images, threshold=0.5, fdr=0.1)),
+    "two rules": ("invalid_option", lambda misfit, images, context: misfit.score(images, threshold=0.6, fdr=0.1)),
     "normal said twice": (
         "invalid_option",
         lambda misfit, images, context: misfit.score(images, context=context, reference=images),

@@ -45,7 +45,7 @@ async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher, 
         return await dispatcher.describe()
     ticket = until_sent(request).enter_context(dispatcher.admission.ticket())
     form = HELD.get(media_type, "pieces")
-    parse = await _make_parser(request, endpoint, dispatcher, ticket)
+    parse = await _make_parser(request, endpoint, dispatcher, ticket, media_type)
     answer = await dispatcher.run(endpoint, parse, ticket, form, wait=partial(while_connected, request))
     if media_type != CSV:
         return answer
@@ -56,7 +56,7 @@ async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher, 
 
 
 async def _make_parser(
-    request: Request, endpoint: Endpoint, dispatcher: Dispatcher, ticket: Ticket
+    request: Request, endpoint: Endpoint, dispatcher: Dispatcher, ticket: Ticket, media_type: str
 ) -> Callable[[], Parsed]:
     """Return what parses the request's body, once the body is there and the ticket has taken its bytes."""
     settings, content_type = dispatcher.pipeline.settings, request.headers.get("content-type", "")
@@ -64,7 +64,12 @@ async def _make_parser(
     ticket.take_work(memory_footprint.of_parsing(content_type, len(body)))
     if endpoint.takes == "latents":
         return partial(parse_latents, content_type, body, dispatcher.pipeline.bundle.manifest.latent_dim)
-    return partial(parse_images, content_type, read_query(request.query_params), body, settings, endpoint.http_options)
+    query, options_type = read_query(request.query_params), endpoint.image_options
+    if media_type == PNG:
+        options_type = endpoint.sheet_options
+    elif endpoint.sheet_options is not options_type:
+        query.pop("page", None)  # a default that a generated client sends along; only a sheet has pages
+    return partial(parse_images, content_type, query, body, settings, options_type)
 
 
 def read_query(parameters: QueryParams) -> dict[str, str | list[str]]:

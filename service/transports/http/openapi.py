@@ -43,7 +43,7 @@ _TAGS = {
 }
 _TAG_OF = {"fit": "images", "encode": "model", "describe": "model"}
 _MODELS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-    *((endpoint.http_options, "validation") for endpoint in ENDPOINTS.values() if endpoint.options is not None),
+    *((endpoint.options, "validation") for endpoint in ENDPOINTS.values() if endpoint.options is not None),
     *((answer, "validation") for answer in dict.fromkeys(endpoint.answer for endpoint in ENDPOINTS.values())),
     (PortableContext, "validation"),
     (ErrorResponse, "validation"),
@@ -146,7 +146,7 @@ def _images_request(endpoint: Endpoint) -> Schema:
             "In an archive, what lies in a folder `reference` or is called `reference.npy` is the reference set, "
             "and `context.json` a context that /fit answered. Options stand in the query or in the body."
         ),
-        "parameters": [_option(name, schema) for name, schema in _option_schemas(endpoint.http_options).items()],
+        "parameters": [_option(name, schema) for name, schema in _option_schemas(endpoint.sheet_options).items()],
         "requestBody": {"required": True, "content": content},
     }
 
@@ -178,12 +178,12 @@ def _form(image: Schema, endpoint: Endpoint) -> Schema:
             "description": "what POST /fit answered as `context`, to compare with instead; more of them are merged",
             "examples": [""],
         },
-        "options": {**_ref(endpoint.http_options), "description": "all or some of them", "examples": [{}]},
+        "options": {**_ref(endpoint.image_options), "description": "all or some of them", "examples": [{}]},
     }
     return {
         "type": "object",
         "properties": properties,
-        "required": ["images"] if endpoint.http_options.images_needed == "always" else [],
+        "required": ["images"] if endpoint.image_options.images_needed == "always" else [],
         "additionalProperties": False,
     }
 

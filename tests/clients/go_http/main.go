@@ -22,7 +22,7 @@ func main() {
 	ctx := context.WithValue(context.Background(), misfit.ContextAccessToken, token)
 
 	// The client sends every default of the query along.
-	options := misfit.NewScoreSheetOptions()
+	options := misfit.NewScoreOptions()
 	options.SetFdr(0.1)
 	scored, _, err := client.ImagesAPI.Score(ctx).Images(open(folder)).Options(*options).Execute()
 	check(err)

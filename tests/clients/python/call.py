@@ -19,8 +19,8 @@ from misfit_client.models import (
     FitResponse,
     PicturesResponse,
     ScoreFilesBody,
+    ScoreOptions,
     ScoreResponse,
-    ScoreSheetOptions,
 )
 from misfit_client.types import File
 
@@ -39,7 +39,7 @@ def check(condition: object, answer: object) -> None:
 
 with AuthenticatedClient(address, token, timeout=60) as client:
     # The query has every default; the options set fdr beside the default threshold.
-    options = ScoreSheetOptions(fdr=0.1)
+    options = ScoreOptions(fdr=0.1)
     scored = score.sync(client=client, body=ScoreFilesBody(files(), options=options))
     check(isinstance(scored, ScoreResponse), scored)
     check(sorted(item.id for item in scored.items if item.is_outlier) == flagged, scored)

@@ -54,7 +54,7 @@ def test_every_default_of_the_document_may_be_sent_back_in_both_places(path):
     operation = openapi.document()["paths"][path]["post"]
     if "parameters" not in operation:
         return
-    options_type = openapi.ENDPOINTS[path[1:]].http_options
+    options_type = openapi.ENDPOINTS[path[1:]].sheet_options
     schemas = {each["name"]: each["schema"] for each in operation["parameters"]}
     query = {name: str(each["default"]) for name, each in schemas.items() if "default" in each}
     body = options_type().model_dump()
