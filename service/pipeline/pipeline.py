@@ -52,7 +52,7 @@ from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.edit_plan import EditPlan
 from service.pipeline.edit_result import EditResult
 from service.pipeline.explanation import Explanation
-from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_foreign, warn_if_unusual
+from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_unusual, warn_of_whole
 from service.pipeline.hooks import Hooks
 from service.pipeline.responses import ExplanationWithoutMaps
 from service.settings import Settings
@@ -298,9 +298,7 @@ class Pipeline:
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
             fitted = replace(scores.context, warnings=(*scores.context.warnings, *self._warn_if_unchecked(options)))
-            if context is None:
-                fitted = warn_if_unusual(fitted, images.check, self.bundle.manifest)
-            fitted = warn_if_foreign(fitted, images.check, self.bundle.manifest)
+            fitted = warn_of_whole(fitted, images.check, self.bundle.manifest, is_own=context is None)
             batch = Batch(images, fitted, scores, groups)
             if isinstance(options, ComparingOptions):
                 batch = await asyncio.to_thread(self._compare_images, batch, options)
