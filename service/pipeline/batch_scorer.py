@@ -32,7 +32,7 @@ from service.images.spec import Uint8Array
 from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_inference import ChunkedInference
-from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_foreign, warn_if_unusual
+from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_unusual, warn_of_whole
 from service.pipeline.hooks import Hooks
 
 FILE_FACTORS = frozenset(each.name for each in FILE_PROPERTIES)
@@ -85,9 +85,8 @@ class BatchScorer:
             positions = np.array(images.positions, dtype=np.intp)
             groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
             fitted = replace(scores.context, warnings=warnings)
-            if context is None:
-                fitted = warn_if_unusual(fitted, images.check, manifest)
-            batch = Batch(images, warn_if_foreign(fitted, images.check, manifest), scores, groups)
+            fitted = warn_of_whole(fitted, images.check, manifest, is_own=context is None)
+            batch = Batch(images, fitted, scores, groups)
             if isinstance(options, ComparingOptions):
                 batch = await asyncio.to_thread(self._compare_images, batch, options)
         self.hooks.scored(batch)

@@ -24,20 +24,21 @@ def judge_in_context(images: EncodedImages, familiarity: Familiarity | None, con
     return replace(images, check=images.check.in_context(limit))
 
 
-def warn_if_foreign(context: Context, check: OodCheck | None, manifest: Manifest) -> Context:
-    """Return `context` with a warning, and of low reliability, where most of the checked images are foreign."""
-    if check is None or (size := len(check.error_ratio)) < 2:
+def warn_of_whole(context: Context, check: OodCheck | None, manifest: Manifest, *, is_own: bool) -> Context:
+    """Return `context` with one warning, and of low reliability, where the checked images are not what the model knows.
+
+    Most of them are foreign, or, where the context is their own, they are usual only in this batch.
+    """
+    if check is None or len(check.error_ratio) < 2:
         return context
-    foreign = int(check.is_ood.sum())
+    size, foreign = len(check.error_ratio), int(check.is_ood.sum())
     if foreign <= MOST_FOREIGN * size:
-        return context
-    which = (
-        f"none of these {size:,} images is one" if foreign == size else f"{foreign:,} of these {size:,} images are not"
-    )
-    if (
-        foreign == size and context.source == "population"
-    ):  # without an image that it knows there is nothing else to say
-        context = replace(context, warnings=())
+        return warn_if_unusual(context, check, manifest) if is_own else context
+    which = f"{foreign:,} of these {size:,} images are not"
+    if foreign == size:
+        which = f"none of these {size:,} images is one"
+        # Without an image that the model knows there is nothing else to say.
+        context = replace(context, warnings=()) if context.source == "population" else context
     return _doubt(
         context,
         f"This model knows {manifest.trained_on}, and {which}: what is foreign is not ranked. "

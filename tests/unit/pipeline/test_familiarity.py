@@ -97,6 +97,16 @@ async def test_where_all_are_foreign_it_says_so_once_and_ranks_none(pipeline):
     assert "misfit learn" in refused.value.hint
 
 
+async def test_mostly_foreign_images_get_one_warning_as_well(pipeline, grain):
+    pixels = draw(grain(3))
+    pixels[:20] = np.random.default_rng(0).integers(0, 256, (20, *exact.IMAGE_SHAPE), dtype=np.uint8)
+    response = (await pipeline.score(request_of(pixels))).whole()
+    assert [item.index for item in response.items if item.is_foreign] == list(range(20))
+    about = [warning for warning in response.context.warnings if pipeline.bundle.manifest.trained_on in warning]
+    assert len(about) == 1
+    assert f"20 of these {COUNT} images are not" in about[0]
+
+
 async def test_a_context_carries_its_limit(pipeline, grain):
     usual, other = draw(grain(2)), draw(grain(2), seed=5)
     fitted = await pipeline.fit(request_of(usual, FitOptions()))
