@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import median_abs_deviation
+from threadpoolctl import threadpool_limits
 
 from service.bundle import projection_file, store
 from service.bundle.backbone_file import PROVENANCE
@@ -76,6 +77,8 @@ def learn(
     Raises InvalidInput (no photographs, too few, all alike), FileExistsError where `out` holds anything but a bundle,
     and what FeatureNetwork raises.
     """
+    # As in serving: beside other work, BLAS threads wait for each other longer than they compute.
+    threadpool_limits(limits=1, user_api="blas")
     files = folder.find(source, apart_from=out)
     network = FeatureNetwork(backbone)
     store.check_writable(out)
