@@ -81,6 +81,8 @@ def learn(
     Raises InvalidInput (no photographs, too few, all alike), FileExistsError where `out` holds anything but a bundle,
     and what FeatureNetwork raises.
     """
+    # As in serving: beside other work, BLAS threads wait for each other longer than they compute.
+    threadpool_limits(limits=1, user_api="blas")
     files = folder.find(source, apart_from=out)
     network = FeatureNetwork(backbone)
     store.check_writable(out)
