@@ -11,7 +11,7 @@ from service.bundle.manifest import ImageSpec, Manifest
 from service.core.latent import CONTENT
 from service.core.population import Population
 from service.core.types import Float64Array
-from service.images.contact_sheet import sheet_png
+from service.images.pictures.contact_sheet import sheet_png
 from service.images.properties import PROPERTIES
 from service.images.sample_range import SampleRange
 from service.learning import folder

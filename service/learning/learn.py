@@ -102,10 +102,8 @@ def learn(
             + f"; at least {FEWEST} are needed.",
             "Add photographs of the same kind, or score them without learning by a shipped bundle.",
         )
-    # Threads of BLAS spin while they wait for each other: beside other work they take several times the CPU.
-    with threadpool_limits(limits=1, user_api="blas"):
-        projection, folds = _fit_projection(cache, network.channels, count, axes)
-        latents, off, measured = _project(cache, projection, folds)
+    projection, folds = _fit_projection(cache, network.channels, count, axes)
+    latents, off, measured = _project(cache, projection, folds)
     projection = _with_reach(projection, off, measured)
     errors = BackboneHead(projection).foreignness_of(off, measured)
     # Errors are in reaches.

@@ -38,17 +38,19 @@ from service.decoding.pool import Decoder, LocalDecoder
 from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.inference.protocol import Networks
-from service.pipeline import edit_plan, explanation, item_details, map_plan, responses, score_sheet
+from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.batch_scorer import BatchScorer, refuse_if_none_is_usable
 from service.pipeline.chunked_inference import ChunkedInference
 from service.pipeline.chunked_response import ChunkedResponse
-from service.pipeline.drawing import Drawing
-from service.pipeline.edit_result import EditResult
-from service.pipeline.explanation import Explanation
+from service.pipeline.edit import edit_plan
+from service.pipeline.edit.drawing import Drawing
+from service.pipeline.edit.edit_result import EditResult
+from service.pipeline.explain import explanation, item_details, map_plan, score_sheet
+from service.pipeline.explain.explanation import Explanation
+from service.pipeline.explain.item_details import ExplanationWithoutMaps
+from service.pipeline.explain.score_sheet import ScoreSheet
 from service.pipeline.hooks import Hooks
-from service.pipeline.item_details import ExplanationWithoutMaps
-from service.pipeline.score_sheet import ScoreSheet
 from service.settings import Settings
 
 # Images in one part of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
@@ -201,7 +203,7 @@ class Pipeline:
     async def edit(self, request: ImagesRequest[EditOptions]) -> EditResult:
         """Decode the images' latents as the options change them.
 
-        Where the model cannot decode, this and the methods below show exemplars: see `service.pipeline.exemplars`.
+        Where the model cannot decode, this and the methods below show exemplars: see `service.pipeline.edit.exemplars`.
         """
         batch = await self._scorer.score_request(request, keep_pixels=True)
         with self.hooks.stage("edit"):

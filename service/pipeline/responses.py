@@ -27,10 +27,11 @@ from service.bundle.store import Bundle
 from service.core.detect.context import Context
 from service.core.detect.scoring import Scores
 from service.errors import MisfitError
-from service.pipeline import item_details, record_sizes
+from service.pipeline import record_sizes
 from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_response import ChunkedResponse, cut
-from service.pipeline.item_details import Details, Record
+from service.pipeline.explain import item_details
+from service.pipeline.explain.item_details import Details, Record
 
 SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
 # Many at once: pydantic takes several times as long to validate thousands of small records one by one.

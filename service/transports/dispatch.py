@@ -14,8 +14,8 @@ from service.api.options import ComparingOptions
 from service.api.requests import ImagesRequest
 from service.core.types import Float64Array
 from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.explain.score_sheet import ScoreSheet
 from service.pipeline.pipeline import Pipeline
-from service.pipeline.score_sheet import ScoreSheet
 from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint

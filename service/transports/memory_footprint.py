@@ -32,8 +32,8 @@ from service.core.detect.estimators import ESTIMATORS
 from service.core.explain import minimal_sets, nearest, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
 from service.core.types import Float64Array
-from service.images import contact_sheet, ranked_sheet
 from service.images.decode import Upload
+from service.images.pictures import contact_sheet, ranked_sheet
 from service.pipeline import record_sizes
 from service.pipeline.batch_scorer import MOST_KEPT
 from service.pipeline.chunked_inference import CHUNK_ROWS, CHUNKS_IN_FLIGHT

@@ -36,9 +36,10 @@ from service.core.detect.context import Context
 from service.core.edit import limits
 from service.core.types import EstimatorName
 from service.errors import InvalidInput
-from service.pipeline import edit_plan, responses
+from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages
-from service.pipeline.explanation import Explanation
+from service.pipeline.edit import edit_plan
+from service.pipeline.explain.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.transports.grpc.converters import make_serialiser

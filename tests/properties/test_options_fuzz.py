@@ -24,9 +24,9 @@ from service.api.requests import read_options
 from service.bundle.store import load
 from service.core.detect import scoring
 from service.errors import LONGEST_MESSAGE, ContextTooSmall, InvalidInput, UndecodableImage
-from service.pipeline import edit_plan
 from service.pipeline.batch import Batch, EncodedImages
-from service.pipeline.edit_plan import EditPlan
+from service.pipeline.edit import edit_plan
+from service.pipeline.edit.edit_plan import EditPlan
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.transports.grpc.converters import METHODS, read_images_request

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 from documents import QUICKSTART, addresses_of, blocks, example, run
 from serving import ROOT, serve
 
-from service.images import contact_sheet, png
+from service.images.pictures import contact_sheet, png
 
 OUT = ROOT / "train" / "results" / "example"
 SAMPLE_BATCH = ROOT / "tests" / "data" / "shapes3d_batch.zip"

@@ -22,8 +22,8 @@ from service.api.requests import ImagesRequest, OptionsT, RequestBuilder, read_c
 from service.errors import InvalidInput
 from service.images import arrays
 from service.pipeline.chunked_response import ChunkedResponse
-from service.pipeline.edit_result import EditResult
-from service.pipeline.explanation import Explanation
+from service.pipeline.edit.edit_result import EditResult
+from service.pipeline.explain.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 

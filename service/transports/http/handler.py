@@ -14,7 +14,7 @@ from service.api.endpoints import Endpoint
 from service.api.schemas import ScoreResponse
 from service.errors import NotAcceptable
 from service.pipeline.chunked_response import ChunkedResponse
-from service.pipeline.explanation import Explanation
+from service.pipeline.explain.explanation import Explanation
 from service.transports import memory_footprint
 from service.transports.admission import Ticket
 from service.transports.dispatch import Answer, Dispatcher, Parsed

@@ -19,8 +19,8 @@ from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.errors import Overloaded, Unauthenticated
 from service.pipeline.chunked_response import ChunkedResponse
+from service.pipeline.explain.score_sheet import ScoreSheet
 from service.pipeline.hooks import Hooks
-from service.pipeline.score_sheet import ScoreSheet
 from service.transports.dispatch import Answer
 from service.transports.error_replies import RETRY_AFTER_SECONDS, build_timeout_error, request_id_of, to_client_error
 from service.transports.error_status import STATUS

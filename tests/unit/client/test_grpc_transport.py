@@ -16,7 +16,7 @@ from serving import free_ports
 
 from service.client.client import AsyncClient, CallError, Client, Retries
 from service.client.grpc_transport import Ending
-from service.images.png import to_png
+from service.images.pictures.png import to_png
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

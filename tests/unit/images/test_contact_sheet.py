@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from random_images import random_image
 
-from service.images import contact_sheet
+from service.images.pictures import contact_sheet
 
 
 def _find(sheet, image):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from random_images import random_image
 
-from service.images import heat_map
+from service.images.pictures import heat_map
 
 
 def naive_overlay(image, evidence):

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 from random_images import random_image
 
-from service.images import png
+from service.images.pictures import png
 
 
 def _decode(content):

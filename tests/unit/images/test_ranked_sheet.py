@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from random_images import random_image
 
-from service.images import captions, ranked_sheet
-from service.images.ranked_sheet import Tile, ranked_sheet_png
+from service.images.pictures import captions, ranked_sheet
+from service.images.pictures.ranked_sheet import Tile, ranked_sheet_png
 
 FONT = captions.load_font()
 

@@ -4,7 +4,7 @@ from io import BytesIO
 import pytest
 from random_images import random_image
 
-from service.images import png, zip_writer
+from service.images.pictures import png, zip_writer
 
 
 def test_zip_files_come_back_in_order_and_the_same_files_are_the_same_bytes():

@@ -19,7 +19,7 @@ from service.images.properties import PROPERTIES
 from service.inference.backbone import BackboneHead
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import folder, learn
-from service.pipeline.map_plan import plan_maps
+from service.pipeline.explain.map_plan import plan_maps
 
 BACKBONE = BACKBONES / DEFAULT_BACKBONE / FEATURES
 EACH = 40

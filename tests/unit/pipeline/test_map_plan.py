@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.core.latent import CONTENT, Latent, content_name
-from service.pipeline.map_plan import compute_evidence, plan_maps
+from service.pipeline.explain.map_plan import compute_evidence, plan_maps
 
 LATENTS = [Latent(index=k, name=f"factor {k}", factor=f"factor {k}", dead=False) for k in range(4)]
 PHOTOGRAPHS = [

@@ -43,7 +43,7 @@ from service.images.decode_budget import DecodeBudget
 from service.images.reading import Reading
 from service.pipeline import batch_scorer, chunked_inference, chunked_response
 from service.pipeline import pipeline as pipelines
-from service.pipeline.edit_result import EditResult
+from service.pipeline.edit.edit_result import EditResult
 from service.pipeline.pipeline import Pipeline
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings

@@ -13,10 +13,10 @@ from service.api.options import SHEET_IMAGES, EditOptions, ExplainOptions, Score
 from service.api.requests import ImagesRequest
 from service.bundle import store
 from service.errors import InvalidOption
-from service.images import contact_sheet, ranked_sheet
 from service.images.decode import Upload
+from service.images.pictures import contact_sheet, ranked_sheet
 from service.inference.local import LocalNetworks
-from service.pipeline import score_sheet
+from service.pipeline.explain import score_sheet
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 

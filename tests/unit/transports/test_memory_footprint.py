@@ -18,7 +18,7 @@ from service.api.options import (
 )
 from service.api.requests import ImagesRequest
 from service.images.decode import Upload
-from service.images.ranked_sheet import MOST_TILE_PIXELS
+from service.images.pictures.ranked_sheet import MOST_TILE_PIXELS
 from service.pipeline.pipeline import STREAM_PIECE, Pipeline
 from service.settings import Settings
 from service.transports import memory_footprint

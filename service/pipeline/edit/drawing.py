@@ -12,12 +12,12 @@ from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
 from service.core.edit import latent_edits
 from service.errors import InvalidInput
-from service.pipeline import edit_result, exemplars
 from service.pipeline.batch import Batch, DecodedImages
 from service.pipeline.batch_scorer import BatchScorer
 from service.pipeline.chunked_inference import ChunkedInference
-from service.pipeline.edit_plan import EditPlan
-from service.pipeline.edit_result import EditResult
+from service.pipeline.edit import edit_result, exemplars
+from service.pipeline.edit.edit_plan import EditPlan
+from service.pipeline.edit.edit_result import EditResult
 from service.pipeline.hooks import Hooks
 
 

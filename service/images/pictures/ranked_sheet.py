@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from service.images.captions import INK, LINE_HEIGHT, WARNING_INK, load_font, wrap, wrap_name
-from service.images.png import encode_png
+from service.images.pictures.captions import INK, LINE_HEIGHT, WARNING_INK, load_font, wrap, wrap_name
+from service.images.pictures.png import encode_png
 from service.images.spec import Uint8Array
 
 COLUMNS, CELL_WIDTH, SIDE = 10, 150, 128

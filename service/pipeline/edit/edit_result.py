@@ -14,12 +14,12 @@ from service.api.schemas import Distances, Picture, PicturesResponse, ScoredCont
 from service.bundle.store import Bundle
 from service.core.detect import posterior
 from service.core.types import IndexArray
-from service.images import contact_sheet, png, zip_writer
+from service.images.pictures import contact_sheet, png, zip_writer
 from service.images.spec import Uint8Array
 from service.pipeline import record_sizes, responses
 from service.pipeline.batch import DecodedImages
 from service.pipeline.chunked_response import ChunkedResponse, cut
-from service.pipeline.edit_plan import EditPlan
+from service.pipeline.edit.edit_plan import EditPlan
 
 # Latents that differ by less are the same: a rounding error is no edit.
 UNCHANGED = 1e-6

@@ -10,7 +10,7 @@ import numpy as np
 from service.api.options import SHEET_IMAGES
 from service.core.types import IndexArray
 from service.errors import InvalidOption
-from service.images.ranked_sheet import Tile, ranked_sheet_png
+from service.images.pictures.ranked_sheet import Tile, ranked_sheet_png
 from service.images.spec import Uint8Array
 from service.pipeline.batch import Batch
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from service.images.captions import INK, LINE_HEIGHT, load_font, wrap
-from service.images.png import encode_png
+from service.images.pictures.captions import INK, LINE_HEIGHT, load_font, wrap
+from service.images.pictures.png import encode_png
 from service.images.spec import Uint8Array
 
 # Small images are enlarged by a whole factor to about SHOWN_SIDE, unless the sheet would have more than MOST_PIXELS:

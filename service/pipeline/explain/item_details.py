@@ -22,7 +22,7 @@ from service.core.types import BoolArray, Float64Array, IndexArray
 from service.pipeline import record_sizes
 from service.pipeline.batch import Batch
 from service.pipeline.chunked_response import EARLY_BYTES
-from service.pipeline.map_plan import MapPlan, plan_maps
+from service.pipeline.explain.map_plan import MapPlan, plan_maps
 
 TERMS = ("shapley", "shapley_odds", "conditional_z", "marginal_z")
 

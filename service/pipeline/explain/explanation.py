@@ -13,12 +13,12 @@ from service.api.schemas import ScoreResponse
 from service.bundle.store import Bundle
 from service.core.types import Float64Array
 from service.errors import InvalidOption
-from service.images import contact_sheet, heat_map, png, zip_writer
+from service.images.pictures import contact_sheet, heat_map, png, zip_writer
 from service.images.spec import Uint8Array
 from service.pipeline import record_sizes, responses
 from service.pipeline.batch import Batch
 from service.pipeline.chunked_response import ChunkedResponse
-from service.pipeline.item_details import ExplanationWithoutMaps, Record
+from service.pipeline.explain.item_details import ExplanationWithoutMaps, Record
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from service.core.detect.standardize import PopulationUnits
 from service.core.types import IndexArray
 from service.errors import InvalidInput
 from service.pipeline.batch import Batch
-from service.pipeline.edit_plan import EditPlan
+from service.pipeline.edit.edit_plan import EditPlan
 
 WARNING = "This model cannot draw: each picture is the image of the batch that is nearest to it, named in `exemplar`."
 

@@ -1,0 +1,1 @@
+"""Rows as pictures: PNG, contact sheets, heat maps, zips."""

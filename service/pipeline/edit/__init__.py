@@ -1,0 +1,1 @@
+"""Edits of latents: planned, drawn or shown by exemplars, and answered."""

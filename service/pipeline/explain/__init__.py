@@ -1,0 +1,1 @@
+"""Why images were scored as they were: sentences, attributions, heat maps, sheets."""
