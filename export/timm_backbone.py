@@ -35,12 +35,10 @@ class TimmFeatures(nn.Module):
     mean: Tensor
     std: Tensor
 
-    model: Any
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        config = model.pretrained_cfg
+        config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment] # timm's modules are untyped
         channels, self.height, self.width = config["input_size"]
         if channels != 3:
             raise ValueError(f"the model takes images of {channels} channels; a backbone takes colour images (3)")
@@ -50,12 +48,12 @@ class TimmFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the features."""
         scaled = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        features: Tensor = self.model.forward_features(scaled)
-        channels = self.model.num_features
+        model: Any = self.model
+        features: Tensor = model.forward_features(scaled)
+        channels = model.num_features
         if features.ndim == 3:  # tokens (N, T, C), those of the class and of registers first
-            tokens = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
-            grid = self.model.patch_embed.grid_size
-            return tokens.transpose(1, 2).reshape(len(tokens), channels, *grid)
+            tokens = features[:, getattr(model, "num_prefix_tokens", 0) :]
+            return tokens.transpose(1, 2).reshape(-1, channels, *model.patch_embed.grid_size)
         if features.shape[1] != channels and features.shape[3] == channels:  # (N, h, w, C)
             features = features.permute(0, 3, 1, 2)
         return features

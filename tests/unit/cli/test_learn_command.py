@@ -94,7 +94,7 @@ def processes(monkeypatch):
     return Process
 
 
-@pytest.mark.parametrize("code", [0, 1, 130, -15])
+@pytest.mark.parametrize("code", [0, -15])
 def test_a_decoder_is_trained_by_another_process(tmp_path, monkeypatch, processes, code):
     photographs.write_tree(tmp_path / "mine", 20)
     monkeypatch.setattr(Process, "code", code)
