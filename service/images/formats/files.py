@@ -1,4 +1,4 @@
-"""The image formats that are read, and the library that opens each: Pillow, pillow-heif, tifffile or imagecodecs."""
+"""The image formats that are read, and the library that opens each: Pillow, pi-heif, tifffile or imagecodecs."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def build_error(error: Exception) -> UndecodableImage:
 
 
 def _is_heic(head: bytes) -> bool:
-    """Return whether a file that begins so holds pictures in HEVC, which pillow-heif reads.
+    """Return whether a file that begins so holds pictures in HEVC, which pi-heif reads.
 
     Raises UndecodableImage where it does and the library is missing.
     """
@@ -115,7 +115,7 @@ def _is_heic(head: bytes) -> bool:
     if is_heic and not _register_heif():
         raise UndecodableImage(
             "The image is HEIC, which this installation does not read.",
-            "Install pillow-heif where the service runs, or save the image as JPEG.",
+            "Install pi-heif where the service runs, or save the image as JPEG.",
         )
     return is_heic
 
@@ -124,8 +124,8 @@ def _is_heic(head: bytes) -> bool:
 def _register_heif() -> bool:
     """Teach Pillow to read HEIC; return whether the library for it is there."""
     try:
-        import pillow_heif  # here, because few images need it
+        import pi_heif  # here, because few images need it
     except ImportError:
         return False
-    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+    pi_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
     return True

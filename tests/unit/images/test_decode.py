@@ -280,7 +280,7 @@ def test_heic_says_what_is_missing(monkeypatch, images):
     monkeypatch.setattr("service.images.formats.files._register_heif", lambda: False)
     with pytest.raises(UndecodableImage, match="HEIC") as caught:
         row(file)
-    assert "pillow-heif" in caught.value.hint
+    assert "pi-heif" in caught.value.hint
 
 
 def test_one_bad_upload_among_good_ones_is_left_out_alone(images):
