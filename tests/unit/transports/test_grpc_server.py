@@ -218,10 +218,10 @@ SERVING, NOT_SERVING, UNKNOWN = (
 async def test_watching_health_ends_with_the_server(running):
     channel, *_, server = running
     health = health_pb2_grpc.HealthStub(channel)
-    streams = {
-        name: health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", SERVICE.full_name, "nobody")
-    }
-    first = {name: (await stream.read()).status for name, stream in streams.items()}
+    streams, first = {}, {}
+    for name in ("", SERVICE.full_name, "nobody"):  # one by one: of many at a time some are answered as the server
+        streams[name] = health.Watch(health_pb2.HealthCheckRequest(service=name))
+        first[name] = (await streams[name].read()).status
     while first[""] == NOT_SERVING:  # it has only just started
         first[""] = first[SERVICE.full_name] = (await streams[""].read()).status
     assert (first[""], first["nobody"]) == (SERVING, UNKNOWN)
