@@ -28,7 +28,7 @@ from train.training import decoder as training  # noqa: E402
 DRAWING = {
     "edit": EditOptions(which="all"),
     "traverse": TraverseOptions(steps=3),
-    "interpolate": InterpolateOptions(start=0, end=1),
+    "interpolate": InterpolateOptions(start="index:0", end="index:1"),
     "sample": SampleOptions(count=4),
 }
 
