@@ -434,3 +434,25 @@ def test_a_run_that_was_not_evaluated_or_trained_on_since_is_refused(
     assert main([str(run), "--out", str(out)]) == 1
     assert "python -m train evaluate" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_model_of_no_use_is_exported_by_force_alone(
+    trained: tuple[Path, Dataset, Preset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(trained[0], run)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["metrics"] |= {"reconstruction_nll": 230.0, "perfect_nll": 40.0, "mean_image_nll": 240.0}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    assert main([str(run), "--out", str(out)]) == 1
+    refused = capsys.readouterr().err
+    assert "of no use: " in refused
+    assert "blank or nearly so" in refused
+    assert "--force" in refused
+    assert not out.exists()
+    assert main([str(run), "--out", str(out), "--force"]) == 0
+    printed = capsys.readouterr()
+    assert "warning: reconstructions explain 5% of what" in printed.err
+    assert "It knows the images of squares." in printed.out
+    card = (out / store.CARD).read_text(encoding="utf-8")
+    assert "- Reconstructions explain 5% of what the images' mean does not: they are blank or nearly so." in card
