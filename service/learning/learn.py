@@ -137,7 +137,7 @@ def _fit_projection(
         towards, fold = directions(tile.features), _deal(seen, tile)
         for number, part in enumerate(parts):
             part.add(towards[fold == number])
-        sample.append(tile.features[-seen % step :: step])
+        sample.append(tile.features[-seen % step :: step].copy())  # a view would keep the whole tile
         measured.append(tile.measured)
         seen += len(tile.features)
     most = min(PRINCIPAL, count // PHOTOGRAPHS_A_PRINCIPAL)
