@@ -148,7 +148,7 @@ def model_card(manifest: Manifest, population: Population, evaluation: Mapping[s
         latent_dim=manifest.latent_dim,
         estimator=manifest.default_estimator,
         trained_on=manifest.trained_on,
-        drawing=quality.describe_drawing(manifest),
+        drawing=quality.describe_reconstructions(manifest.metrics),
         data="\n\n".join(filter(None, (SOURCES.get((name, source)), facts))),
         command=evaluation["command"],
         commit=evaluation["commit"],

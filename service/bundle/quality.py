@@ -61,7 +61,12 @@ def describe_drawing(manifest: Manifest) -> str:
     """Return one sentence on how well the model draws images that it was not trained on."""
     if DECODER not in manifest.files:
         return "It draws no pictures: it has no decoder."
-    share, ssim = explained_share(manifest.metrics), manifest.metrics.get("ssim")
+    return describe_reconstructions(manifest.metrics)
+
+
+def describe_reconstructions(metrics: Metrics) -> str:
+    """Return one sentence on how near the reconstructions of held-out images are to the images."""
+    share, ssim = explained_share(metrics), metrics.get("ssim")
     measured = []
     if isinstance(ssim, int | float):
         measured.append(f"their structural similarity (SSIM) to the images is {ssim:.3f}, of at most 1")

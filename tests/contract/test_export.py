@@ -347,6 +347,7 @@ def test_a_run_becomes_a_bundle_whose_figures_are_the_evaluations(
     np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
 
     card = (out / store.CARD).read_text(encoding="utf-8")
+    assert "no decoder" not in card
     assert card.startswith("# tiny\n")
     assert f"at commit `{evaluation['commit']}`" in card
     assert f"| ssim | {evaluation['metrics']['ssim']:.4g} |" in card
