@@ -84,7 +84,7 @@ def run(collection: Path, contexts: int, seed: int, vae_steps: int) -> dict[str,
 def _feature_latents(learned: FloatArray, new: FloatArray, seed: int) -> tuple[FloatArray, FloatArray]:
     from train.models import feature_vae
 
-    model = feature_vae.fit(learned, seed)
+    model = feature_vae.fit(learned, seed, feature_vae.STEPS)
     return feature_vae.encode(model, learned), feature_vae.encode(model, new)
 
 

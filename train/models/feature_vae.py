@@ -38,7 +38,7 @@ class FeatureVAE(nn.Module):
         return mean, logvar
 
 
-def fit(features: NDArray[np.float64], seed: int, steps: int = STEPS) -> FeatureVAE:
+def fit(features: NDArray[np.float64], seed: int, steps: int) -> FeatureVAE:
     """Train on features (n, C)."""
     torch.manual_seed(seed)
     data = torch.from_numpy(features).float()

@@ -5,10 +5,12 @@ import photographs as drawn
 import pytest
 
 pytest.importorskip("tqdm")
+pytest.importorskip("torch")
 
-from train.benchmarks import reach
+from train.benchmarks import photograph_arms, reach
 from train.benchmarks.photographs import BASELINES, Cell, Half, draw, list_cells, run
-from train.reports.photographs import page
+from train.models import feature_vae
+from train.reports.photographs import arms_page, page
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,15 @@ def test_reaches_are_measured_on_clean_contexts_and_shown(tmp_path, monkeypatch)
     text = reach.page(result | {"command": "c", "commit": "d00d"})
     assert "60 scores of drawn" in text
     assert "| 0 | 0.5 |" in text
+
+
+def test_other_latents_are_measured_on_the_same_contexts(tmp_path, monkeypatch):
+    drawn.write_tree(tmp_path / "drawn", 44)
+    monkeypatch.setattr(photograph_arms, "CELLS", (Cell(20, 4),))
+    monkeypatch.setattr(feature_vae, "STEPS", 3)
+    result = photograph_arms.run(tmp_path / "drawn", contexts=2, seed=1, vae_steps=2)
+    (cell,) = result["cells"]
+    assert {name.split(",")[0] for name in cell["auroc"]} == {"axes", "feature_tcvae", "vae", "vae_and_axes"}
+    assert cell["auroc"]["axes, density_ratio"]["mean"] > 0.7
+    text = arms_page({"collections": [result], "command": "c", "commit": "d00d", "seconds": 1.0})
+    assert "vae_and_axes" in text
