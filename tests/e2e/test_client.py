@@ -108,7 +108,7 @@ def test_every_way_gives_the_same_answer(clients, contexts, images, files, case)
 REFUSED = {
     "nothing": ("invalid_input", lambda misfit, images, context: misfit.score([])),
     "an empty reference": ("invalid_input", lambda misfit, images, context: misfit.score(images, reference=[])),
-    "floats": ("shape_mismatch", lambda misfit, images, context: misfit.score(images / 255)),
+    "complex numbers": ("shape_mismatch", lambda misfit, images, context: misfit.score(images * 1j)),
     "one image": ("shape_mismatch", lambda misfit, images, context: misfit.score(images[0])),
     "no images": ("undecodable_image", lambda misfit, images, context: misfit.score([b"one", b"two"])),
     "a misspelt option": ("invalid_option", lambda misfit, images, context: misfit.score(images, estimatr="robust")),

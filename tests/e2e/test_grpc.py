@@ -267,8 +267,8 @@ SAME_REFUSALS = {
     ),
     "two rules": (
         "Score",
-        pb.ScoreRequest(images=GOOD, options=pb.ScoreOptions(threshold=0.5, fdr=0.1)),
-        form(options=b'{"threshold": 0.5, "fdr": 0.1}'),
+        pb.ScoreRequest(images=GOOD, options=pb.ScoreOptions(threshold=0.6, fdr=0.1)),
+        form(options=b'{"threshold": 0.6, "fdr": 0.1}'),
     ),
     "unknown choice": (
         "Score",

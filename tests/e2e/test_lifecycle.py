@@ -39,7 +39,7 @@ def test_without_inference_the_service_is_neither_alive_nor_ready(tmp_path):
     ("setting", "named"),
     [
         ({"MISFIT_BUNDLE": "nowhere"}, "nowhere/manifest.json cannot be read"),
-        ({"MISFIT_MAX_IMAGES": "0"}, "max_images"),
+        ({"MISFIT_MAX_IMAGES": "0"}, "MISFIT_MAX_IMAGES is '0'"),
         ({"MISFIT_BUNDLE": "nowhere", "MISFIT_BUNDEL": "x"}, "did you mean MISFIT_BUNDLE?"),
     ],
 )

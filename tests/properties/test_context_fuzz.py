@@ -39,6 +39,7 @@ from service.errors import InvalidInput
 from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.edit import edit_plan
+from service.pipeline.explain import item_details
 from service.pipeline.explain.explanation import Explanation
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
@@ -97,8 +98,8 @@ def use(context: Context, latents: np.ndarray) -> None:
         batch = Batch(images, scores.context, replace(scores, is_outlier=np.arange(len(latents)) % 2 == 0))
         alone = Batch(replace(images, ids=[], latents=latents[:0], pixels=pixels[:0]), context, None)
         explain = ExplainOptions(interactions=True)
-        explained = responses.explain_without_maps(
-            batch, responses.select_mapped_rows(batch, explain, len(latents)), explain, BUNDLE
+        explained = item_details.explain_without_maps(
+            batch, item_details.select_mapped_rows(batch, explain, len(latents)), explain, BUNDLE
         )
         explanation = Explanation(batch, explained, BUNDLE, pixels[:0], np.empty(0))
         scored = responses.build_score_response(batch, ScoreOptions(attributions="all"), BUNDLE)
