@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,11 +31,12 @@ ROOT = Path(__file__).parents[2]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class WorkerEnded(Exception):
     """A worker ended in the middle of a job."""
 
-    took_too_long: bool
+    def __init__(self, took_too_long: bool) -> None:
+        super().__init__()
+        self.took_too_long = took_too_long
 
 
 class WorkerGroup:

@@ -192,10 +192,13 @@ async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypa
     poison, do = b"poison", worker_group.Worker.do
 
     def killed_by_poison(worker, job):
-        if poison in job.contents:
-            worker.start()
-            os.kill(worker._process.pid, signal.SIGSEGV)
-        return do(worker, job)
+        if poison not in job.contents:
+            return do(worker, job)
+        connection = worker.start()
+        os.kill(worker._process.pid, signal.SIGSEGV)
+        with monkeypatch.context() as patch:  # otherwise `do` may see that the process ended, and start another
+            patch.setattr(worker, "start", lambda: connection)
+            return do(worker, job)
 
     monkeypatch.setattr(worker_group.Worker, "do", killed_by_poison)
     good = [bodies.encoded(image) for image in images[:5]]
