@@ -109,9 +109,7 @@ def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
     _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
     if not content:
-        raise InvalidInput(
-            "The archive has 0 bytes.", "Was it written to its end?"
-        )
+        raise InvalidInput("The archive has 0 bytes.", "Was it written to its end?")
     try:
         archive = zipfile.ZipFile(BytesIO(content))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
