@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import bentoml
+from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from service.hosting import metric_files, shutdown
-from service.hosting.dispatcher_metrics import measure_waits
 from service.hosting.path_allowlist import PathAllowlist
 from service.hosting.private_names import private_names, require, require_in_code
 from service.settings import Settings
@@ -24,11 +24,12 @@ with private_names(__name__):
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.server.base_app import BaseAppFactory
 
-    require(BentoMLContainer, "tracer_provider.set", "remote_runner_mapping.get")
-    require(bentoml.Service, "to_asgi", "inject_config", "openapi_spec")
+    require(BentoMLContainer, "tracer_provider.set", "remote_runner_mapping.get", "config.services")
+    require(bentoml.Service, "to_asgi", "inject_config", "openapi_spec", "__attrs_post_init__")
+    require_in_code(bentoml.Service.__attrs_post_init__, "dependencies")
     require_in_code(bentoml.Service.to_asgi, "is_main")
     require_in_code(service_factory.service, "service_class")
-    require_in_code(ServiceAppFactory.__init__, "is_main", "dispatchers")
+    require_in_code(ServiceAppFactory.__init__, "is_main")
     require_in_code(BaseAppFactory.__init__, "timeout")
 
 
@@ -65,12 +66,32 @@ class Worker(bentoml.Service[Any]):
         return tracing.Unlinked(app)
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        """Return the ASGI application that `factory` makes, as the subclass changes it."""
-        raise NotImplementedError
+        """Return the ASGI application that `factory` makes. A subclass may change it."""
+        app: ASGIApp = factory()
+        return app
 
 
 class Api(Worker):
-    """The HTTP service. It has misfit's OpenAPI document and pages, and refuses paths that do not exist."""
+    """The HTTP service. It has misfit's OpenAPI document and pages, and refuses paths that do not exist.
+
+    It depends on another service, the networks, only where that is to have a process of its own.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if not self._needs_inference_process():
+            self.dependencies.clear()
+
+    def _needs_inference_process(self) -> bool:
+        """Return whether the networks get a process of their own."""
+        try:
+            choice = Settings().inference_process
+        except ValidationError:
+            return False  # the supervisor ends with a line that names the problem
+        if choice != "auto":
+            return choice == "own"
+        self.inject_config()
+        return BentoMLContainer.config.services[self.name].workers.get() != 1
 
     @property
     def openapi_spec(self) -> SimpleNamespace:
@@ -83,12 +104,3 @@ class Api(Worker):
         app = PathAllowlist(server)
         origins = Settings().cors_origins
         return Cors(app, origins) if origins else app
-
-
-class Batching(Worker):
-    """The service that runs the networks. It measures how long rows wait in its queues."""
-
-    def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        measure_waits(factory.dispatchers)
-        app: ASGIApp = factory()
-        return app
