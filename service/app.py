@@ -40,7 +40,6 @@ from service.transports.http.middleware import (
     Authentication,
     ContentSecurityPolicy,
     ErrorBodies,
-    ReadableMetrics,
     UntilSent,
 )
 
@@ -151,7 +150,7 @@ class Misfit(Routes):
         self.settings = Settings()
         loaded = store.load(self.settings.bundle_directory)
         self.networks: LocalNetworks | RemoteNetworks
-        if Inference.name in get_addresses():
+        if "Inference" in get_addresses():
             self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
         else:
             self.networks = open_networks(self.settings)
@@ -196,4 +195,3 @@ Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ContentSecurityPolicy)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]
-Misfit.add_asgi_middleware(ReadableMetrics)  # type: ignore[attr-defined]

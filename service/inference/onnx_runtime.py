@@ -1,8 +1,8 @@
 """The networks as ONNX Runtime sessions over a bundle's graphs.
 
-The sessions take tiles of at most `tile_rows` rows. An image's result depends neither on how many images come with it nor
-on which: a network whose bits depend on the size of a tile, which a check at start tells, gets every tile padded to the
-same size. CPU and GPU share every line but the provider's options.
+The sessions take tiles of at most `tile_rows` rows. An image's result depends neither on how many images come with it
+nor on which: if the bits of a network depend on the size of a tile, which a check at start tells, all of its tiles are
+padded to the same size. CPU and GPU share every line but the provider's options.
 (What is particular to CUDA has not been run on a GPU yet.)
 """
 
@@ -81,7 +81,7 @@ class OnnxNetworks:
         logger.info("%s (bundle %s) runs on %s", manifest.model, bundle.directory, self.provider)
 
     def _check_sizes(self, bundle: Bundle) -> Iterator[Network]:
-        """Run every network on tiles of several sizes, which also warms it up. Yield those whose bits depend on the size.
+        """Run every network on tiles of several sizes, which also warms it up. Yield those whose bits depend on it.
 
         Raises BundleCorrupt where the encoder's latents are not finite.
         """

@@ -1,7 +1,7 @@
 """The Prometheus metrics of the networks: the waits of rows, and the adaptive batches that merge them.
 
-Where the networks have a process of their own, BentoML collects them from its files, so that GET /metrics of the API has
-them as well.
+Where the networks have a process of their own, BentoML collects them from its files, so that GET /metrics has them as
+well.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.telemetry import spans
+
 ASGI = "opentelemetry.instrumentation.asgi"
 # Probes and scrapes come every few seconds, and no request waits for them.
 NOT_TRACED = ("livez", "readyz", "healthz", "metrics")
@@ -53,4 +55,5 @@ def start(process: str) -> TracerProvider:
     provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(Spans(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    spans.export_to(provider)
     return provider

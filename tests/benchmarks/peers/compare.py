@@ -31,6 +31,7 @@ from workloads import WORKLOADS, Measurement, Workload, measure, resident_mib, s
 
 BOOT_SECONDS, STOP_SECONDS = 120, 30
 WARM_UP_SECONDS = 2.0
+LINE = "| {workload} | {server} {way} | {cpu_seconds:.3f} | {images_a_second:.0f} | {p50:.0f} | {p99:.0f} |"
 LIMITS = {"MISFIT_GRPC_HOST": "127.0.0.1", "BENTOML_DO_NOT_TRACK": "true"}
 
 
@@ -105,7 +106,7 @@ def run(servers: list[Server], arguments: argparse.Namespace) -> list[dict[str, 
         for (server_name, way), results in measured.items():
             figures = {field: median(asdict(each)[field] for each in results) for field in asdict(results[0])}
             rows.append({"workload": name, "server": server_name, "way": way, **figures})
-            print("| {workload} | {server} {way} | {cpu_seconds:.3f} | {images_a_second:.0f} | {p50:.0f} | {p99:.0f} |".format(**rows[-1]), flush=True)
+            print(LINE.format(**rows[-1]), flush=True)
     return rows
 
 

@@ -63,7 +63,9 @@ def misfit_http(path: str, workload: Workload, images: NDArray[np.uint8], port: 
 
 def misfit_grpc(method: str, workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int):
     files = list(bodies.image_files(images).values())
-    message = getattr(pb, f"{method}Request")(images=calls.files(files) if workload.form == "png" else calls.tensor(images))
+    message = getattr(pb, f"{method}Request")(
+        images=calls.files(files) if workload.form == "png" else calls.tensor(images)
+    )
     return partial(grpc_client, grpc_port, f"/misfit.v1.MisfitService/{method}", message.SerializeToString())
 
 
