@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: one for each request, through the stages of the API and on to the networks' process, if there is one.
+"""OpenTelemetry traces: one for each request, through the stages of the API, and on to the networks' own process.
 
 MISFIT_TRACING turns them on. BentoML makes the spans of its HTTP servers, and passes a trace on from the API to
 Inference. `service.telemetry.spans` makes the others. The standard OTEL_ variables set the destination and the
