@@ -5,7 +5,7 @@ DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
 DISTILLED ?= runs/shapes3d_distilled
 SEEDS ?= 1 2 3
-PROTO := service/protos/misfit/v1/misfit.proto
+PROTO := service/protos/misfit/v1/misfit.proto service/protos/inference/open_inference.proto
 
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
 MISFIT_BUNDLE ?= shapes3d

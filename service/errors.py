@@ -104,6 +104,10 @@ class InvalidOption(InvalidInput):
     code = "invalid_option"
 
 
+class UnknownModel(InvalidInput):
+    code = "unknown_model"
+
+
 class ContextTooSmall(MisfitError):
     code = "context_too_small"
 

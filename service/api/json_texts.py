@@ -12,7 +12,16 @@ from service.errors import InvalidInput, InvalidOption, TooLarge
 MOST_WIDE_JSON = 16 * 1024 * 1024
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
-JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
+INFERENCE_EXAMPLE = (
+    'Send {"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": ["<base64 of a file>"]}]}. Where '
+    "bytes follow the JSON, the header Inference-Header-Content-Length is the length of the JSON."
+)
+JSON_HINTS = {
+    "The body": JSON_EXAMPLE,
+    "the body": LATENTS_EXAMPLE,
+    "options": 'Write {"estimator": "robust"}.',
+    "The inference request": INFERENCE_EXAMPLE,
+}
 
 
 def read_json(

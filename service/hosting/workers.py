@@ -9,6 +9,7 @@ from typing import Any
 import bentoml
 from starlette.types import ASGIApp
 
+from service.bundle import store
 from service.hosting import metric_files, shutdown
 from service.hosting.dispatcher_metrics import measure_waits
 from service.hosting.path_allowlist import PathAllowlist
@@ -17,10 +18,13 @@ from service.settings import Settings
 from service.telemetry import logs, tracing
 from service.transports.http import openapi, static_pages
 from service.transports.http.cors import Cors
+from service.transports.open_inference import http as open_inference
+from service.transports.open_inference.models import list_models
 
 with private_names(__name__):
     from _bentoml_impl.server.app import ServiceAppFactory
     from _bentoml_sdk.service import factory as service_factory
+    from _bentoml_sdk.service import get_current_service
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.server.base_app import BaseAppFactory
 
@@ -80,6 +84,8 @@ class Api(Worker):
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
         server = factory()
         server.router.routes[:0] = static_pages.ROUTES  # in front of BentoML's own page at /
+        models = list_models(store.read_manifest(Settings().bundle_directory)).values()
+        server.router.routes += open_inference.make_routes(models, get_current_service)
         app = PathAllowlist(server)
         origins = Settings().cors_origins
         return Cors(app, origins) if origins else app
