@@ -5,10 +5,13 @@ Both transports read their own form to an `InferRequest`. From there on there is
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.api import mistaken_uploads
 from service.api.latents import check_latents
 from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest, RequestBuilder
@@ -23,9 +26,16 @@ from service.transports.open_inference.tensors import BYTES, DTYPES, Tensor
 BINARY_OUTPUT = "binary_data_output"
 IGNORED = frozenset({BINARY_OUTPUT, "content_type", "headers", "priority", "timeout"})
 # Parameters of one tensor.
-BINARY_SIZE, BINARY = "binary_data_size", "binary_data"
-INPUT_PARAMETERS = frozenset({BINARY_SIZE, "content_type"})
-OUTPUT_PARAMETERS = frozenset({BINARY, "content_type"})
+BINARY_SIZE, BINARY, CONTENT_TYPE = "binary_data_size", "binary_data", "content_type"
+INPUT_PARAMETERS = frozenset({BINARY_SIZE, CONTENT_TYPE})
+OUTPUT_PARAMETERS = frozenset({BINARY, CONTENT_TYPE})
+# Elements of tensors as numbers of JSON or of a message: so many times what other bodies may be made of.
+MOST_ELEMENTS = 4
+# Of such a number, or of an empty list: its place in a list, itself, and its place in an array.
+VALUE_BYTES = 72
+# What image files begin with in base64; none begins so itself.
+BASE64_HEADS = tuple(head.encode() for head in mistaken_uploads.BASE64_HEADS)
+LONGEST_HEAD = max(map(len, BASE64_HEADS))
 # Options that an output which is asked for sets, and the values of options with which there is no such output.
 SET_BY_OUTPUT = {"attributions": "all", "duplicates": "groups"}
 RULES_OUT: dict[str, str | int] = {"attributions": "none", "duplicates": "off", "foreign": "off", "nearest": 0}
@@ -122,7 +132,7 @@ def _add_images(builder: RequestBuilder, field: str, tensor: Tensor) -> None:
     """Add each element of a tensor of BYTES as an image file, or each row of pixels (n, H, W) or (n, H, W, C)."""
     contents: Iterable[Any] = tensor.values
     if tensor.datatype == BYTES:
-        contents = _read_bytes(tensor)
+        contents = map(_decode_base64, _read_bytes(tensor))
     else:
         arrays.check_images(tensor.shape, DTYPES[tensor.datatype])
         builder.shapes.append(tensor.shape)
@@ -139,6 +149,15 @@ def _read_bytes(tensor: Tensor) -> Sequence[bytes | memoryview]:
             "Send one element for each file.",
         )
     return tensor.values  # type: ignore[return-value]  # of BYTES it is no array
+
+
+def _decode_base64(content: bytes | memoryview) -> bytes | memoryview:
+    """Return the image file in `content`, which may be base64: MLServer's client sends that as the bytes of a text."""
+    if not bytes(content[:LONGEST_HEAD]).startswith(BASE64_HEADS):
+        return content
+    with suppress(ValueError):  # whoever reads the image says what is wrong with it
+        return binascii.a2b_base64(content, strict_mode=True)
+    return content
 
 
 def _read_latents(tensor: Tensor, latent_dim: int) -> Float64Array:

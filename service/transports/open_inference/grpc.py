@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
@@ -25,10 +26,17 @@ from service.transports.dispatch import Dispatcher
 from service.transports.error_replies import check_length
 from service.transports.grpc.servicer import OPEN_INFERENCE, Call, answering, read_message
 from service.transports.open_inference.answers import InferResponse
-from service.transports.open_inference.codec import INPUT_PARAMETERS, OUTPUT_PARAMETERS, InferRequest, check_parameters
+from service.transports.open_inference.codec import (
+    INPUT_PARAMETERS,
+    MOST_ELEMENTS,
+    OUTPUT_PARAMETERS,
+    VALUE_BYTES,
+    InferRequest,
+    check_parameters,
+)
 from service.transports.open_inference.infer import infer
 from service.transports.open_inference.models import SERVER, Model, find_model, list_models
-from service.transports.open_inference.tensors import CONTENTS, Tensor, announce
+from service.transports.open_inference.tensors import CONTENTS, DTYPES, FIELD_TYPES, Tensor, announce
 
 INFER = "ModelInfer"
 HINT = "Generate the client from service/protos/inference/open_inference.proto of this version."
@@ -98,8 +106,12 @@ class InferenceServicer:
                 received = memory_footprint.RECEIVED_COPIES * len(content)
                 ticket.take_work(received)
                 ticket.expect(0)  # its bytes are here already
+                limit = MOST_ELEMENTS * settings.max_values
+                check = partial(payload_limits.check_message, pb.ModelInferRequest.DESCRIPTOR, content, limit)
+                count = await asyncio.to_thread(check)
+                ticket.take_work(VALUE_BYTES * count)
                 with self.dispatcher.metrics.stage("parse"):
-                    message = await asyncio.to_thread(parse_message, pb.ModelInferRequest, content, settings)
+                    message = await asyncio.to_thread(_parse, pb.ModelInferRequest, content)
                 model = find_model(self._models, message.model_name, message.model_version)
                 answer = await self._run(model, message, len(content), received, ticket)
                 ticket.take_bytes(answer.count_written_bytes(lambda _: answer.raw))
@@ -125,6 +137,10 @@ class InferenceServicer:
 def parse_message(kind: type[Message], content: bytes, settings: Settings) -> Any:
     """Return the message in `content`. Raises InvalidInput, or TooLarge where it holds too many values."""
     payload_limits.check_message(kind.DESCRIPTOR, content, settings.max_values)
+    return _parse(kind, content)
+
+
+def _parse(kind: type[Message], content: bytes) -> Any:
     try:
         return kind.FromString(content)
     except DecodeError as error:
@@ -165,7 +181,10 @@ def _read_input(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None
             f"{announced.where} is {announced.datatype}, which stands in {expected}, but {came} came.",
             "The quickest way to send pixels is raw_input_contents.",
         )
-    return announced.read_list(getattr(tensor.contents, field), f"contents.{field}")
+    contents = getattr(tensor.contents, field)
+    if announced.datatype in DTYPES:
+        contents = np.fromiter(contents, DTYPES[FIELD_TYPES[field]], len(contents))
+    return announced.read_list(contents, f"contents.{field}")
 
 
 def _plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.api import payload_limits
 from service.api.json_texts import INFERENCE_EXAMPLE, read_json
 from service.api.wire import INFERENCE_HEADER_LENGTH, REQUEST_ID
 from service.errors import InvalidInput, quoted
@@ -32,7 +33,9 @@ from service.transports.open_inference.codec import (
     BINARY_OUTPUT,
     BINARY_SIZE,
     INPUT_PARAMETERS,
+    MOST_ELEMENTS,
     OUTPUT_PARAMETERS,
+    VALUE_BYTES,
     InferRequest,
     check_parameters,
 )
@@ -43,8 +46,6 @@ from service.transports.open_inference.tensors import BYTES, Tensor, announce
 OCTETS = "application/octet-stream"
 # Stands for every output, where the client names none.
 ALL = ""
-# Of a value of JSON: its place in a list, the number, and its place in an array.
-VALUE_BYTES = 48
 FIELDS = frozenset({"id", "parameters", "inputs", "outputs", "model_name", "model_version"})
 
 
@@ -105,13 +106,13 @@ async def _infer(request: Request, model: Model, dispatcher: Dispatcher) -> Resp
     ticket = until_sent(request).enter_context(dispatcher.admission.ticket())
     settings = dispatcher.pipeline.settings
     body = await read_body(request, settings.max_body_bytes, settings.body_seconds, ticket)
-    length = request.headers.get(INFERENCE_HEADER_LENGTH)
-    text_bytes = len(body) if length is None or not length.isdecimal() else min(int(length), len(body))
-    values = min(text_bytes // 2, settings.max_values)
-    ticket.take_work(memory_footprint.of_parsing(JSON, text_bytes) + VALUE_BYTES * values)
-    read = partial(read_request, body, length, settings.max_values)
+    text, binary = split(body, request.headers.get(INFERENCE_HEADER_LENGTH))
+    most_values = MOST_ELEMENTS * settings.max_values
+    count = await asyncio.to_thread(payload_limits.check_json, text, most_values)
+    ticket.take_work(memory_footprint.of_parsing(JSON, len(text)) + VALUE_BYTES * count)
+    read = partial(read_request, text, binary, most_values)
     sent_bytes = len(body)
-    del body
+    del body, text, binary
     wait = partial(while_connected, request)
     answer = await infer(dispatcher, model, read, ticket, sent_bytes=sent_bytes, wait=wait)
     ticket.take_bytes(answer.count_written_bytes(lambda tensor: is_binary(tensor, answer)))
@@ -123,12 +124,11 @@ async def _infer(request: Request, model: Model, dispatcher: Dispatcher) -> Resp
     return Response(content, headers={**headers, INFERENCE_HEADER_LENGTH: str(json_length)}, media_type=OCTETS)
 
 
-def read_request(body: bytes, header: str | None, max_values: int) -> InferRequest:
-    """Return the request in a body; `header` is the value of Inference-Header-Content-Length, if there is one.
+def read_request(text: memoryview, binary: memoryview, max_values: int) -> InferRequest:
+    """Return the request in a JSON text and the bytes behind it.
 
     Raises InvalidInput where it is none, and TooLarge where it is made of more than `max_values` values.
     """
-    text, binary = _split(memoryview(body), header)
     content, _ = read_json(text, "The inference request", max_values)
     if not isinstance(content, dict) or content.keys() - FIELDS:
         what = f"fields {', '.join(sorted(content))}" if isinstance(content, dict) else type(content).__name__
@@ -162,8 +162,14 @@ def read_request(body: bytes, header: str | None, max_values: int) -> InferReque
     return InferRequest(id_ or "", parameters, inputs, names, frozenset(are_binary))
 
 
-def _split(body: memoryview, header: str | None) -> tuple[memoryview, memoryview]:
-    """Return the JSON of a body, and the bytes behind it."""
+def split(content: bytes, header: str | None) -> tuple[memoryview, memoryview]:
+    """Return the JSON of a body, and the bytes behind it.
+
+    header  the value of Inference-Header-Content-Length, if there is one
+
+    Raises InvalidInput where it is no length within the body.
+    """
+    body = memoryview(content)
     if header is None:
         return body, body[len(body) :]
     if not (header.isascii() and header.isdigit()) or len(header) > 20 or int(header) > len(body):

@@ -50,6 +50,16 @@ CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+# The datatype of the numbers in each of these fields: it may hold more than the datatypes that stand in it.
+FIELD_TYPES = {
+    "bool_contents": "BOOL",
+    "int_contents": "INT32",
+    "int64_contents": "INT64",
+    "uint_contents": "UINT32",
+    "uint64_contents": "UINT64",
+    "fp32_contents": "FP32",
+    "fp64_contents": "FP64",
+}
 # The length of an element of BYTES, in front of it.
 LENGTH = struct.Struct("<I")
 # More axes than any tensor of any model has; an axis is what an int64 holds.
@@ -172,7 +182,7 @@ class Announced:
             return binascii.a2b_base64("".join(text.split()), strict_mode=True)
         except ValueError as error:
             raise InvalidInput(
-                f"Element {place} of the tensor {quoted(self.name)}, {text[:24]!r}, is not base64: {error}.",
+                f"Element {place} of the tensor {quoted(self.name)}, {quoted(text[:24])}, is not base64: {error}.",
                 "JSON holds an image file as base64. The binary tensor extension takes the bytes themselves.",
             ) from None
 
