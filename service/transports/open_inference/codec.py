@@ -6,9 +6,10 @@ Both transports read their own form to an `InferRequest`. From there on there is
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from service.api import mistaken_uploads
@@ -130,14 +131,14 @@ def _by_name(model: Model, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
 
 def _add_images(builder: RequestBuilder, field: str, tensor: Tensor) -> None:
     """Add each element of a tensor of BYTES as an image file, or each row of pixels (n, H, W) or (n, H, W, C)."""
-    contents: Iterable[Any] = tensor.values
     if tensor.datatype == BYTES:
-        contents = map(_decode_base64, _read_bytes(tensor))
-    else:
-        arrays.check_images(tensor.shape, DTYPES[tensor.datatype])
-        builder.shapes.append(tensor.shape)
-    for position, content in enumerate(contents):
-        builder.add_image(field, content, str(position))
+        for position, content in enumerate(_read_bytes(tensor)):
+            builder.add(field, str(position), partial(_decode_base64, content))
+        return
+    arrays.check_images(tensor.shape, DTYPES[tensor.datatype])
+    builder.shapes.append(tensor.shape)
+    for position, pixels in enumerate(tensor.values):
+        builder.add_image(field, pixels, str(position))
 
 
 def _read_bytes(tensor: Tensor) -> Sequence[bytes | memoryview]:

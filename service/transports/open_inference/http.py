@@ -109,7 +109,7 @@ async def _infer(request: Request, model: Model, dispatcher: Dispatcher) -> Resp
     text, binary = split(body, request.headers.get(INFERENCE_HEADER_LENGTH))
     most_values = MOST_ELEMENTS * settings.max_values
     count = await asyncio.to_thread(payload_limits.check_json, text, most_values)
-    ticket.take_work(memory_footprint.of_parsing(JSON, len(text)) + VALUE_BYTES * count)
+    ticket.take_work(2 * memory_footprint.of_parsing(JSON, len(text)) + VALUE_BYTES * count)
     read = partial(read_request, text, binary, most_values)
     sent_bytes = len(body)
     del body, text, binary
