@@ -16,11 +16,14 @@ INFERENCE_EXAMPLE = (
     'Send {"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": ["<base64 of a file>"]}]}. Where '
     "bytes follow the JSON, the header Inference-Header-Content-Length is the length of the JSON."
 )
+INFERENCE_HEAD = "The head of the body (Inference-Header-Content-Length)"
 JSON_HINTS = {
     "The body": JSON_EXAMPLE,
     "the body": LATENTS_EXAMPLE,
     "options": 'Write {"estimator": "robust"}.',
     "The inference request": INFERENCE_EXAMPLE,
+    INFERENCE_HEAD: "Send the header with the length of the JSON, or without bytes behind it no such header: clients of "
+    "Triton and KServe leave it in the headers that they are given, so give each request a copy of yours.",
 }
 
 

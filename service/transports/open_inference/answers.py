@@ -1,7 +1,7 @@
 """Answers of the endpoints as tensors, with the very numbers of the endpoints' own answers.
 
-An image that could not be used has its error in the output `error`; its floats are no number, its rank is 0 and its
-flags are false.
+An image that could not be used has its error in the output `error`. Its floats are no number and its flags are false.
+Its rank is the number of images, which no other has: it comes last.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class _Columns:
             if name == "is_outlier":
                 tensors[name] = Tensor.of(name, "BOOL", np.array([bool(value) for value in column]))
             elif name == "rank":
-                tensors[name] = Tensor.of(name, "INT64", np.array([value or 0 for value in column], dtype=np.int64))
+                ranks = [value or len(column) for value in column]
+                tensors[name] = Tensor.of(name, "INT64", np.array(ranks, dtype=np.int64))
             else:
                 tensors[name] = Tensor.of(name, "FP64", _floats(column))
         if any(value is not None for value in self._is_foreign):

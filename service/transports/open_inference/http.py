@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api import payload_limits
-from service.api.json_texts import INFERENCE_EXAMPLE, read_json
+from service.api.json_texts import INFERENCE_EXAMPLE, INFERENCE_HEAD, read_json
 from service.api.wire import INFERENCE_HEADER_LENGTH, REQUEST_ID
 from service.errors import InvalidInput, quoted
 from service.transports import memory_footprint
@@ -129,7 +129,8 @@ def read_request(text: memoryview, binary: memoryview, max_values: int) -> Infer
 
     Raises InvalidInput where it is none, and TooLarge where it is made of more than `max_values` values.
     """
-    content, _ = read_json(text, "The inference request", max_values)
+    what = INFERENCE_HEAD if len(binary) else "The inference request"
+    content, _ = read_json(text, what, max_values)
     if not isinstance(content, dict) or content.keys() - FIELDS:
         what = f"fields {', '.join(sorted(content))}" if isinstance(content, dict) else type(content).__name__
         raise InvalidInput(

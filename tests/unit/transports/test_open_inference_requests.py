@@ -178,8 +178,9 @@ def test_a_wrong_length_of_the_json_is_refused(header):
 
 
 def test_a_length_that_cuts_the_json_is_refused():
-    with pytest.raises(InvalidInput, match="is not JSON"):
+    with pytest.raises(InvalidInput, match="The head of the body .* is not JSON") as refused:
         over_http(b'{"inputs":[]}', header="5")
+    assert "give each request a copy" in refused.value.hint
     with pytest.raises(InvalidInput, match="2 bytes follow the tensors"):
         over_http({"inputs": []}, b"12")
 
