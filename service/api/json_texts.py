@@ -22,8 +22,8 @@ JSON_HINTS = {
     "the body": LATENTS_EXAMPLE,
     "options": 'Write {"estimator": "robust"}.',
     "The inference request": INFERENCE_EXAMPLE,
-    INFERENCE_HEAD: "Send the header with the length of the JSON, or without bytes behind it no such header: clients of "
-    "Triton and KServe leave it in the headers that they are given, so give each request a copy of yours.",
+    INFERENCE_HEAD: "The header is the length of the JSON in front of the bytes of tensors. Clients of Triton and "
+    "KServe leave it in the headers that they are given: give each request a copy.",
 }
 
 

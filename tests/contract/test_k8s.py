@@ -22,11 +22,14 @@ from service.settings import PREFIX, Settings
 from service.telemetry.batch_metrics import BatchMetrics
 from service.telemetry.metrics import Metrics
 from service.transports.http import openapi
+from service.transports.http.middleware import OPEN_PATHS
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 CRD_SCHEMAS = ROOT / "tests" / "data" / "crd_schemas"
-OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+ALL_OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+# KServe makes the Deployment of the one itself.
+OVERLAYS = [name for name in ALL_OVERLAYS if name != "kserve"]
 COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 # The oldest and the newest that the manifests are for: the preStop sleep needs 1.30.
 VERSIONS = ["1.30", "1.37"]
@@ -89,9 +92,18 @@ def test_every_manifest_is_valid(overlay):
         validate(manifest)
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "ServiceMonitor", "PrometheusRule"])
-def test_a_misspelt_field_is_not_valid(kind):
-    manifest = one(render(K8S / "overlays" / "cpu"), kind)
+@pytest.mark.parametrize(
+    ("overlay_name", "kind"),
+    [
+        ("cpu", "Deployment"),
+        ("cpu", "ServiceMonitor"),
+        ("cpu", "PrometheusRule"),
+        ("kserve", "ServingRuntime"),
+        ("kserve", "InferenceService"),
+    ],
+)
+def test_a_misspelt_field_is_not_valid(overlay_name, kind):
+    manifest = one(render(K8S / "overlays" / overlay_name), kind)
     manifest["spec"]["replicsa"] = 2
     with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError), match="replicsa"):
         validate(manifest)
@@ -99,7 +111,7 @@ def test_a_misspelt_field_is_not_valid(kind):
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_is_in_an_overlay(component):
-    used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in OVERLAYS)
+    used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in ALL_OVERLAYS)
     assert any(f"../../components/{component}" in overlay["components"] for overlay in used)
 
 
@@ -306,3 +318,33 @@ def test_the_scrape_asks_a_port_that_there_is(overlay):
     (endpoint,) = one(overlay, "ServiceMonitor")["spec"]["endpoints"]
     assert endpoint["path"] in openapi.document()["paths"]
     assert endpoint["port"] in [port["name"] for port in one(overlay, "Service")["spec"]["ports"]]
+
+
+def test_kserve_runs_the_container_of_the_base():
+    """The same limits, probes, pauses and rights, but for what KServe names itself."""
+    manifests = render(K8S / "overlays" / "kserve")
+    for manifest in manifests:
+        validate(manifest)
+        assert manifest["metadata"]["namespace"] == "misfit"
+    runtime, base = one(manifests, "ServingRuntime")["spec"], container_of(render(K8S / "base"))
+    (container,) = runtime["containers"]
+    for field in ("resources", "lifecycle", "volumeMounts"):
+        assert container[field] == base[field], field
+    for probe, path in {"startup": "ready", "readiness": "ready", "liveness": "live"}.items():
+        own = {"path": f"/v2/health/{path}", "port": 3000}
+        assert container[f"{probe}Probe"] == {**base[f"{probe}Probe"], "httpGet": own}
+    assert [each["containerPort"] for each in container["ports"]] == [3000, 3001]
+    pod = pod_of(render(K8S / "base"))
+    rights = {name: pod["securityContext"][name] for name in ("runAsNonRoot", "runAsUser", "runAsGroup")}
+    rights["seccompProfile"] = pod["securityContext"]["seccompProfile"]
+    assert container["securityContext"] == base["securityContext"] | rights
+    assert runtime["volumes"] == pod["volumes"]
+    settings = settings_of(render(K8S / "base"))
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert {name: value for name, value in variables.items() if name.startswith(PREFIX)} == settings
+    predictor = one(manifests, "InferenceService")["spec"]["predictor"]
+    assert predictor["model"]["runtime"] == one(manifests, "ServingRuntime")["metadata"]["name"]
+    assert predictor["model"]["modelFormat"]["name"] in [each["name"] for each in runtime["supportedModelFormats"]]
+    for field in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks"):
+        assert predictor[field] == pod[field]
+    assert {f"/v2/health/{path}" for path in ("live", "ready")} <= set(OPEN_PATHS)

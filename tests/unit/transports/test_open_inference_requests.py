@@ -178,7 +178,7 @@ def test_a_wrong_length_of_the_json_is_refused(header):
 
 
 def test_a_length_that_cuts_the_json_is_refused():
-    with pytest.raises(InvalidInput, match="The head of the body .* is not JSON") as refused:
+    with pytest.raises(InvalidInput, match=r"The head of the body .* is not JSON") as refused:
         over_http(b'{"inputs":[]}', header="5")
     assert "give each request a copy" in refused.value.hint
     with pytest.raises(InvalidInput, match="2 bytes follow the tensors"):
