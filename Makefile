@@ -100,6 +100,7 @@ bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (V
 
 image: bento  ## an image of it, by docker or, where there is no docker, buildah (IMAGE=... names it)
 	$(ENGINE_ENV) $(SERVE)/bentoml containerize $(BENTO):latest --backend $(ENGINE) --image-tag $(IMAGE) $(ENGINE_OPTIONS)
+	@echo "$(IMAGE) is in the store of $(ENGINE), and published nowhere: docs/deployment.md says how."
 
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
