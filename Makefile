@@ -122,7 +122,8 @@ soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
 	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
-		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py
+		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py \
+		tests/properties/test_open_inference_fuzz.py
 
 sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 	$(SERVE)/python tests/benchmarks/sizing.py $(if $(OUT),--out $(OUT))
