@@ -241,6 +241,13 @@ def test_the_server_and_its_models_describe_themselves(client, stub):
         ("/v2/models/misfit/infer", b"{", {}, 400, "The inference request is not JSON"),
         ("/v2/models/misfit/infer", b'{"inputs": []}', {}, 400, "has no input images"),
         ("/v2/models/misfit/infer", b"{}", {LENGTH_HEADER: "500"}, 400, "Inference-Header-Content-Length is '500'"),
+        (
+            "/v2/models/misfit/infer",
+            b"{}",
+            [(LENGTH_HEADER, "2"), (LENGTH_HEADER, "1")],
+            400,
+            "is '2, 1', but the body",
+        ),
         ("/v2/models/misfit/infer", b"{}", {"Content-Encoding": "gzip"}, 415, "Content-Encoding is gzip"),
         ("/v2/models/misfit/infer", b'{"inputs": [' + b"0," * 3_000_000 + b"0]}", {}, 413, "more than 2000000 values"),
         ("/v2/models/nothing/infer", b"{}", {}, 404, "There is no POST /v2/models/nothing/infer. The models are"),

@@ -179,7 +179,7 @@ def build_framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, s
     known = MODELS if error_body.is_path(scope["path"]) else "GET /docs.json lists what there is."
     message, hint = {
         HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", known),
-        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
+        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", known),
         HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
     return build_error_body(status, status.name.lower(), message, hint, scope, headers)

@@ -106,7 +106,8 @@ async def _infer(request: Request, model: Model, dispatcher: Dispatcher) -> Resp
     ticket = until_sent(request).enter_context(dispatcher.admission.ticket())
     settings = dispatcher.pipeline.settings
     body = await read_body(request, settings.max_body_bytes, settings.body_seconds, ticket)
-    text, binary = split(body, request.headers.get(INFERENCE_HEADER_LENGTH))
+    lengths = request.headers.getlist(INFERENCE_HEADER_LENGTH)  # several are one that is no number
+    text, binary = split(body, ", ".join(lengths) if lengths else None)
     most_values = MOST_ELEMENTS * settings.max_values
     count = await asyncio.to_thread(payload_limits.check_json, text, most_values)
     ticket.take_work(2 * memory_footprint.of_parsing(JSON, len(text)) + VALUE_BYTES * count)
