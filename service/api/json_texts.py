@@ -12,7 +12,19 @@ from service.errors import InvalidInput, InvalidOption, TooLarge
 MOST_WIDE_JSON = 16 * 1024 * 1024
 JSON_EXAMPLE = 'Send {"images": ["<base64 of a file>", ...], "options": {...}}.'
 CONTEXT_HINT = "Write what POST /fit answered as `context`."
-JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": 'Write {"estimator": "robust"}.'}
+INFERENCE_EXAMPLE = (
+    'Send {"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": ["<base64 of a file>"]}]}. Where '
+    "bytes follow the JSON, the header Inference-Header-Content-Length is the length of the JSON."
+)
+INFERENCE_HEAD = "The head of the body (Inference-Header-Content-Length)"
+JSON_HINTS = {
+    "The body": JSON_EXAMPLE,
+    "the body": LATENTS_EXAMPLE,
+    "options": 'Write {"estimator": "robust"}.',
+    "The inference request": INFERENCE_EXAMPLE,
+    INFERENCE_HEAD: "The header is the length of the JSON in front of the bytes of tensors. Clients of Triton and "
+    "KServe leave it in the headers that they are given: give each request a copy.",
+}
 
 
 def read_json(
