@@ -9,7 +9,7 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, pages, png_chunks, tiff
+from service.images.formats import deep, other_files, pages, png_chunks, tiff
 from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
@@ -32,10 +32,12 @@ for library in ("PIL", "imagecodecs", "tifffile"):
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | DeepImage:
-    """Read the header of an image file, or of one of its pages. Raises UndecodableImage."""
+def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageFile | DeepImage:
+    """Read the header of an image file, or of one of its pages; of the first by default. Raises UndecodableImage."""
     head = bytes(content[:HEAD_BYTES])
     is_tiff = tiff.is_tiff(head)
+    if page is None:
+        page = pages.find_first_page(content) if is_tiff else 0
     try:
         image = Image.open(BytesIO(content), formats=("HEIF",) if _is_heic(head) else FORMATS)
         if page:
@@ -43,10 +45,11 @@ def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | D
     except UnidentifiedImageError as error:
         if is_tiff:
             return tiff.open_page(content, page)
+        what = f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image"
+        if damage := other_files.explain_damage(content):
+            raise UndecodableImage(f"{what}. {damage.name}", damage.hint) from error
         raise UndecodableImage(
-            f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image; "
-            f"expected {', '.join(READ)}.",
-            "Send the image file's own bytes. URLs are never fetched.",
+            f"{what}; expected {', '.join(READ)}.", "Send the image file's own bytes. URLs are never fetched."
         ) from error
     except MisfitError:
         raise
@@ -59,6 +62,7 @@ def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | D
         return tiff.open_page(content, page)
     if deep.is_deep_png(head):
         return deep.of_png(bytes(content), image)
+    png_chunks.scale_key(head, image.info)
     return image
 
 
