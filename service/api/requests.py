@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from service.api.archive_contents import is_reference_array, sort_members, warn_of_left_out
+from service.api.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
 from service.api.json_texts import read_json, read_object
 from service.api.mistaken_uploads import read_image
 from service.api.options import Options
@@ -25,7 +25,7 @@ from service.errors import (
     quoted,
     readable,
 )
-from service.images import archives, arrays
+from service.images import archived_arrays, archives, arrays
 from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
@@ -209,29 +209,26 @@ class RequestBuilder:
         archive = archives.read_archive(content, self.max_images, self._bytes_left)
         self._bytes_left -= sum(member.size for member in archive.members)
         # Arrays stay unpacked, other files only while they are decoded.
-        files = [member.size for member in archive.members if not member.name.endswith(".npy")]
-        self._unpacked_bytes += sum(sorted(files)[-UNPACKED_AT_A_TIME:])
-        contents, tables = sort_members(archive), []
-        self._left_out += contents.left_out
+        sizes = [member.size for member in archive.members if not archived_arrays.is_array(member)]
+        self._unpacked_bytes += sum(sorted(sizes)[-UNPACKED_AT_A_TIME:])
+        contents = sort_members(archive)
+        files, other_arrays, notes = leave_out_arrays(contents.files)
+        self._left_out += contents.left_out + other_arrays
+        self._notes += notes
         for member in contents.contexts:
             self.add_contexts(member.read(), member.name)
-        for member, is_reference in contents.files:
+        for member, is_reference in files:
             own_field = "reference" if is_reference else field
-            if not member.name.casefold().endswith(".npy"):
-                self.add(own_field, member.name, member.read)
-            elif len(archives.npy_shape(member)) < 3 and not is_reference_array(member.name):
-                tables.append(member)  # labels, for example
-            else:
+            if archived_arrays.is_array(member):
                 self.add_member_rows(own_field, member)
-        if tables and len(tables) == len(contents.files):
-            self.add_member_rows(field, tables[0])  # which raises that it holds no images
-        self._left_out += [member.name for member in tables]
+            else:
+                self.add(own_field, member.name, member.read)
 
     def add_member_rows(self, field: str, member: archives.Member) -> None:
-        """Add the images of an npy file in an archive. Raises what `archives.npy_rows` raises."""
+        """Add the images of an npy file in an archive. Raises what `archived_arrays.list_rows` raises."""
         self._unpacked_bytes += member.size
-        self.shapes.append(archives.npy_shape(member))
-        for row, read in enumerate(archives.npy_rows(member)):
+        self.shapes.append(archived_arrays.read_shape(member))
+        for row, read in enumerate(archived_arrays.list_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
     def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Samples]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput, ShapeMismatch, quoted
+from service.images.formats import other_files
 from service.images.sample_range import Samples
 
 # The header of an npy file lies within its first bytes, as many as these.
@@ -93,18 +94,23 @@ def read_header(
         }[version]
         shape, fortran_order, dtype = read_fields(header)
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage
-        raise InvalidInput(f"{length} bytes are not an npy file: {error}.", "Write it with numpy.save.") from error
+        kind = None if bytes(head[:1]) == b"\x93" else other_files.identify_any(head)
+        raise InvalidInput(
+            f"{length} bytes are not an npy file: {f'it is {kind.name}' if kind else error}.",
+            kind.hint if kind else "Write it with numpy.save.",
+        ) from error
     if any(type(axis) is not int for axis in shape):  # numpy accepts True as 1 in a header, but not in reshape
         raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
     check(shape, dtype)
     hint = "It was cut short, or the header was changed: write it again with numpy.save."
-    _check_length(shape, dtype, length - header.tell(), "npy file", hint)
+    if not dtype.hasobject:  # objects are pickled, and never read
+        _check_length(shape, dtype, length - header.tell(), "npy file", hint)
     return Header(shape, fortran_order, dtype, header.tell())
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if length != expected or min(shape) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
+    if length != expected or min(shape, default=0) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
         raise InvalidInput(
             f"The {what} announces shape {quoted(shape)}, which takes {quoted(expected)} bytes, but holds {length}.",
             hint,

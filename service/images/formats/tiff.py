@@ -78,7 +78,7 @@ def is_plain(image: Image.Image) -> bool:
 
 def is_palette_of_bytes(colours: Any) -> bool:
     """Return whether a palette has levels from 0 to 255 where TIFF wants 0 to 65535, as some programs write it."""
-    return 0 < np.max(colours, initial=0) < 256
+    return 0 < int(np.max(colours, initial=0)) < 256
 
 
 def open_page(content: bytes | memoryview, number: int) -> DeepImage:

@@ -437,7 +437,7 @@ def test_a_member_without_a_name_is_called_by_its_place(files):
 
 def test_exotic_compression_is_refused(files):
     (upload, *_) = parsed(("application/zip", bodies.zipped(files, zipfile.ZIP_BZIP2))).images
-    with pytest.raises(UndecodableImage, match="method 12"):
+    with pytest.raises(UndecodableImage, match="bzip2"):
         upload.read()
 
 
