@@ -74,6 +74,8 @@ def explain_no_base64(text: str) -> str:
         return "Send only what follows the comma of the data: URI."
     if ADDRESS.match(text):
         return "Send the base64 of the file's bytes. URLs are never fetched."
+    if " " in text:
+        return "A + in it became a space on the way, as in a form: send it as JSON, or write %2B for +."
     if len(text) <= LONGEST_PATH and PATH.match(text):
         return "It looks like a path, which the service cannot follow: send the base64 of the file's bytes."
     return "Send the base64 of the file's bytes and nothing else. URLs are never fetched."

@@ -67,9 +67,13 @@ OTHERS = _compile(
 )
 # The images that are read, for where an archive or an array was to come.
 IMAGES = _compile(
-    (rb"\x89PNG", "a PNG image", 'Send it in a form: -F "images=@a.png".'),
-    (rb"\xff\xd8\xff", "a JPEG image", 'Send it in a form: -F "images=@a.jpg".'),
-    (rb"GIF8|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|....ftyp", "an image", 'Send it in a form: -F "images=@a.tif".'),
+    (rb"\x89PNG", "a PNG image", 'With curl send it as -F "images=@a.png".'),
+    (rb"\xff\xd8\xff", "a JPEG image", 'With curl send it as -F "images=@a.jpg".'),
+    (
+        rb"GIF8|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|....ftyp",
+        "an image",
+        'With curl send it as -F "images=@a.tif".',
+    ),
 )
 TEXTS = _compile((rb"\s*<", "a page or a drawing in XML", "A download may have failed, or have asked for a log-in."))
 # What PNG and JPEG begin with after a program has read them as text and written that again.

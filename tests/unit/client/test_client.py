@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from serving import ROOT, free_ports
 
 from service.api import schemas
-from service.api.requests import read_options
+from service.api.validation import read_options
 from service.api.wire import ERROR_DETAIL
 from service.client.calls import Call, Files, PathNames, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
