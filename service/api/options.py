@@ -78,7 +78,7 @@ class Options(BaseModel):
         """Refuse true as a number: pydantic would take it for 1."""
         for name, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
-                raise ValueError(f"{name} is no truth value, {str(value).lower()} came")
+                raise ValueError(f"{name} is {str(value).lower()}, expected a number or a word")
         return values
 
     @property

@@ -103,7 +103,7 @@ def explain_damage(content: bytes | memoryview) -> Kind | None:
         return Kind(
             f"It is a JPEG of {precision} bits a channel; those of 8 are read.", "Save it as 16-bit PNG or TIFF."
         )
-    if within := IMAGE_WITHIN.search(head):
+    if _match(head, IMAGES) is None and (within := IMAGE_WITHIN.search(head)):
         return Kind(f"Something has written {within.start()} bytes before it.", "Send the image file's own bytes.")
     return None
 

@@ -96,3 +96,21 @@ def test_damage_ends_the_count(format):
         damaged = np.frombuffer(whole, np.uint8).copy()
         damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
         assert len(find_pages(damaged.tobytes(), 10)) <= 11
+
+
+def test_a_smaller_copy_before_the_image_is_not_read():
+    reduced, page = 1, 0
+    content = stack([(samples, kind) for (samples, _), kind in zip(PAGES, (reduced, page, page), strict=True)])
+    rows = read_rows([Upload("a.tif", lambda: content)], SPEC, "fit", Limits(1000))
+    assert (rows.pixels[0, 4, 4, 0], rows.notes) == (LEVELS[1], {0: ("pages",)})
+    alone = stack([(PAGES[2][0], reduced)])
+    assert read_rows([Upload("a.tif", lambda: alone)], SPEC, "fit", Limits(1000)).pixels[0, 4, 4, 0] == LEVELS[2]
+
+
+def test_a_preview_of_raw_data_is_refused():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(PAGES[0][0], subfiletype=1, subifds=1)
+        writer.write(np.zeros((16, 16), np.uint16), photometric="cfa", subfiletype=0)
+    rows = read_rows([Upload("a.dng", file.getvalue)], SPEC, "fit", Limits(1000))
+    assert "raw data of a camera" in rows.errors[0].message
