@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
 from service.images import archive_names
+from service.images.arrays import CURL_HINT
 from service.images.formats import other_files
 
 TAR_BLOCK = 512
@@ -134,7 +135,8 @@ def _no_archive(content: bytes | memoryview, error: Exception) -> InvalidInput:
     """Return the error of a file that is neither a zip nor a tar, and says what it is instead."""
     if is_zip(content):
         return InvalidInput(
-            f"{len(content)} bytes are not a complete zip: {error}.", "It may have been cut short: send it again."
+            f"{len(content)} bytes are not a complete zip: {error}.",
+            f"It may have been cut short: send it again. {CURL_HINT}",
         )
     kind = other_files.identify_any(content)
     what = f"it is {kind.name}" if kind else str(error)

@@ -44,6 +44,7 @@ OTHERS = _compile(
     (rb"PAR1", "a Parquet file", ARRAY_HINT),
     (rb"\x80[\x02-\x05][\x8a\x95c}\](]", "a pickle", ARRAY_HINT),
     (rb"SIMPLE  =", "a FITS file", ARRAY_HINT),
+    (rb"\0\0[\x08-\x0e][\x01-\x04]", "an IDX file, as of MNIST", ARRAY_HINT),
     (rb".{128}DICM", "a DICOM file", "Send its pixels as an npy array, 16-bit PNG or TIFF."),
     (rb"(II\*\0|MM\0\*).{4}CR|II(RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|....ftypcrx ", "a camera's raw file", RAW_HINT),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", SAVE_HINT),
@@ -78,7 +79,7 @@ IMAGES = _compile(
 TEXTS = _compile((rb"\s*<", "a page or a drawing in XML", "A download may have failed, or have asked for a log-in."))
 # What PNG and JPEG begin with after a program has read them as text and written that again.
 AS_TEXT = re.compile(rb"(\xef\xbf\xbd|\xc2\x89)PNG|(\xef\xbf\xbd){3}|\xc3\xbf\xc3\x98\xc3\xbf")
-NEW_LINES = re.compile(rb"\x89PNG(\n|\r\r\n|\r)\x1a")
+NEW_LINES = re.compile(rb"\x89PNG(\n|\r\r\n|\r|)\x1a")
 IMAGE_WITHIN = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a")
 
 
@@ -98,7 +99,10 @@ def explain_damage(content: bytes | memoryview) -> Kind | None:
     if AS_TEXT.match(head):
         return Kind("It was read as text and written again, which has changed its bytes.", BYTES_HINT)
     if NEW_LINES.match(head):
-        return Kind("Its line ends were changed, as by FTP's text mode.", "Copy it in binary mode.")
+        return Kind(
+            "Its line ends were changed, as by FTP's text mode or by curl -d.",
+            "Copy it in binary mode, or --data-binary.",
+        )
     if precision := _jpeg_precision(content):
         return Kind(
             f"It is a JPEG of {precision} bits a channel; those of 8 are read.", "Save it as 16-bit PNG or TIFF."

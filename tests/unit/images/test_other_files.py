@@ -47,6 +47,7 @@ def saved(format: str) -> bytes:
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "film"),
         (b"RIFF\0\0\0\0AVI LIST", "film"),
         (b"\x80\x04\x95" + bytes(20), "pickle"),
+        (b"\0\0\x08\x03\0\0\0\x0c", "IDX"),
     ],
 )
 def test_other_kinds_of_files_are_named(content, name):
@@ -67,6 +68,7 @@ CHANGED = [
     (JPEG.decode("utf-8", "replace").encode(), "as text"),
     (PNG.decode("latin-1").encode(), "as text"),
     (PNG.replace(b"\r\n", b"\n"), "line ends"),
+    (PNG.replace(b"\r", b"").replace(b"\n", b""), "curl -d"),
     (b"\r\n" + JPEG, "2 bytes before it"),
     (imagecodecs.jpeg_encode(PIXELS.astype(np.uint16) << 4, bitspersample=12), "12 bits"),
 ]
