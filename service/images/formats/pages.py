@@ -1,17 +1,24 @@
-"""The pages of a file: those of a TIFF, and the frames of GIF, WebP and PNG, counted without decoding them."""
+"""The pages of a file: those of a TIFF, the frames of GIF, WebP, PNG and AVIF, and the images of a HEIC.
+
+They are counted without decoding them.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from typing import NamedTuple
 
+from PIL import Image
+
 from service.errors import UndecodableImage
-from service.images.formats import tiff
+from service.images.formats import heif, tiff
 
 # TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask. The tag of pages within a page.
 SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
+HEAD_BYTES = 64
 # What reading beyond a damaged place raises.
 DAMAGE = (struct.error, IndexError, OverflowError)
 GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
@@ -27,6 +34,8 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
         pages = _webp_frames(content)
     elif content[:8] == b"\x89PNG\r\n\x1a\n":
         pages = _png_frames(content)
+    elif content[4:8] == b"ftyp":
+        pages = _heif_images(content)
     else:
         return []
     found: list[int] = []
@@ -133,3 +142,11 @@ def _png_frames(content: bytes | memoryview) -> Iterator[int]:
         if kind in (b"acTL", b"IDAT"):
             return
         at += 12 + length
+
+
+def _heif_images(content: bytes | memoryview) -> Iterator[int]:
+    head = bytes(content[:HEAD_BYTES])
+    with suppress(Exception):  # a damaged file has no pages: its error comes when it is decoded
+        with Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else ("AVIF",)) as image:
+            count = getattr(image, "n_frames", 1)
+        yield from range(count)
