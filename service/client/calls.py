@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
-AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Samples"
 # An array (N, H, W) or (N, H, W, C), or images one by one, by id or not.
 Images: TypeAlias = "Samples | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
@@ -173,9 +173,14 @@ def _is_pillow(image: object) -> TypeGuard[Image.Image]:
 
 
 def _read_content(image: AnImage) -> bytes:
-    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it."""
+    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it.
+
+    An array (H, W) or (H, W, C) becomes an image of Pillow first. Raises TypeError for what is none of these.
+    """
     if isinstance(image, bytes):
         return image
+    if isinstance(image, np.ndarray):
+        image = _to_pillow(image)
     if _is_pillow(image):
         from PIL import ImageOps
 
@@ -186,4 +191,21 @@ def _read_content(image: AnImage) -> bytes:
         else:
             (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
         return file.getvalue()
-    return Path(image).read_bytes()  # type: ignore[arg-type]  # a TypeGuard narrows one way only
+    if not isinstance(image, (str, os.PathLike)):
+        raise TypeError(
+            f"An image is {type(image).__name__}, expected a path, a file's bytes, an array or an image of Pillow."
+        )
+    return Path(image).read_bytes()
+
+
+def _to_pillow(pixels: Samples) -> Image.Image:
+    """Return one array of a list as an image. Raises TypeError for a shape or a type that Pillow has no image of."""
+    from PIL import Image
+
+    try:
+        return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"An array has shape {pixels.shape} and dtype {pixels.dtype}: {error}. In a list each is one image, (H, W) "
+            "or (H, W, C) of uint8; send arrays of other types as one, numpy.stack(images)."
+        ) from error
