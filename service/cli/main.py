@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from service.cli.learn import learn
+from service.cli.report import report
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,6 +14,7 @@ def cli() -> None:
 
 
 cli.add_command(learn)
+cli.add_command(report)
 
 if __name__ == "__main__":
     cli(prog_name="misfit")

@@ -91,7 +91,7 @@ def write_report(
         warnings = [*warnings[:MOST_WARNINGS], f"{len(warnings) - MOST_WARNINGS} more warnings are in the table."]
     if len(listed) < len(table.rows):
         warnings.append(
-            f"The {len(listed):,} most outlying of {len(table.rows):,} images are listed; the figures count all of them."
+            f"The {len(listed):,} most outlying of {len(table.rows):,} images are listed; the figures count all."
         )
     if not has_all:
         warnings.append("Heat maps and counterfactuals of the most outlying images are shown: the report is full.")

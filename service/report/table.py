@@ -1,4 +1,4 @@
-"""What a report reads of a table of scores. `service.offline.scores_table` has the classes that keep these protocols."""
+"""What a report reads of a table of scores. The classes of `service.offline.scores_table` keep these protocols."""
 
 from __future__ import annotations
 

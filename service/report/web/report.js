@@ -191,6 +191,7 @@ function showReport(report) {
   if (!only) figures.push(["Groups", formatNumber(report.groups.length)]);
   if (only && only.contamination !== null) figures.push(["Estimated share of outliers", formatShare(only.contamination)]);
   if (only?.reliability) figures.push(["Reliability", only.reliability]);
+  if (only && only.drift !== null) figures.push(["Drift (1: none)", formatNumber(only.drift)]);
   find("title").textContent = report.title;
   document.title = `${report.title} – misfit`;
   find("summary").append(drawTiles(figures));
