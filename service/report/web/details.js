@@ -152,7 +152,7 @@ export function drawBars(item) {
 /**
  * Return the nearest images of an image as cards that open them; null where none are known.
  * @param {Item} item
- * @param {(neighbour: {id: string, distance: number}) => Item | undefined} lookUp
+ * @param {(neighbour: {id: string, distance: number, index?: number}) => Item | undefined} lookUp
  * @param {(item: Item) => HTMLElement} drawPicture
  * @param {(item: Item) => void} open
  * @returns {HTMLElement | null}

@@ -13,7 +13,7 @@
  * @property {number | null} mahalanobis_squared
  * @property {string} reason
  * @property {string} error  "" where it was scored
- * @property {{id: string, distance: number}[]} nearest
+ * @property {{id: string, distance: number, index?: number}[]} nearest
  * @property {Record<string, number>} attributions  by latent, its share of the score
  */
 
