@@ -6,6 +6,7 @@ import base64
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def write_report(
     live_latents  of the model: how many degrees of freedom the reference law has. Without it the plots show no law
     drift         by group: the mean squared distance to the population over the expected one
 
-    Raises InvalidInput where the table has no rows or cannot be read, and OSError.
+    Folders that are missing are made. Raises InvalidInput where the table has no rows or cannot be read, and OSError.
     """
     if not table.rows:
         raise InvalidInput("The table has no rows, expected one for each image.", "Score images first.")
@@ -229,10 +230,14 @@ def _finite(value: object) -> float | None:
 def _write_whole(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(text, encoding="utf-8")
         os.replace(scratch, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error  # the user knows no other name
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def select_outlying(rows: Sequence[Row], count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The web page and reports in headless Chromium: makes the reports, starts two services, and runs tests/pages.
 
-It needs Node.js, Chromium and what tests/pages/package.json names, in build/pages (`make pages` installs that).
-SHOTS=FOLDER keeps pictures of what the tests see.
+It needs Node.js, Chromium, and what tests/pages/package.json names (`make pages` installs that). CHROMIUM names another
+browser than /usr/bin/chromium. SHOTS=FOLDER keeps pictures of what the tests see.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from service.report.table import Row
 
 BATCH = ROOT / "tests" / "data" / "shapes3d_batch.zip"
 PAGES = ROOT / "tests" / "pages"
-INSTALLED = ROOT / "build" / "pages"
 LATENTS = ("object hue", "wall hue", "scale", "shape", "orientation", "floor hue")
 LARGE = 10_000
 HOSTILE = ("<img src=x onerror=window.hacked=1>", "</script><script>window.hacked=1</script>", "{{constructor}}\"'&")
@@ -81,7 +80,9 @@ def simulate(count: int, names: Callable[[int], str]) -> ScoresTable:
             )
         )  # fmt: skip
     summary = GroupSummary(count // 3, 0, 0, 0.03, "high", "ensemble", (f"{names(0)}: a warning.",))
-    return ScoresTable(rows, TableInfo("simulated", "shapes3d", {}, {f"class {number}": summary for number in range(3)}))
+    return ScoresTable(
+        rows, TableInfo("simulated", "shapes3d", {}, {f"class {number}": summary for number in range(3)})
+    )
 
 
 def write_reports(folder: Path) -> None:
@@ -143,7 +144,6 @@ def main() -> int:
                 "BATCH": str(BATCH), "CASES": str(folder / "cases.json"), "REPORTS": str(folder),
                 "SERVICE": f"{served.url}/", "GUARDED": f"{guarded.url}/", "TOKEN": token,
             }  # fmt: skip
-            # Node looks for packages beside the tests and above them: here for a link to what was installed.
             tests = sorted(str(path) for path in PAGES.glob("*.test.mjs"))
             command = ["node", "--test", "--test-concurrency=1", *tests]
             return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode

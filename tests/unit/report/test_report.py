@@ -200,8 +200,13 @@ def test_a_table_without_rows_is_refused_and_one_without_metadata_is_not(tmp_pat
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match="No such file"):
-        write_report(tmp_path / "missing" / "r.html", table([scored(0)]))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "r.html", tmp_path / "folder"):
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            write_report(path, table([scored(0)]))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    write_report(tmp_path / "new" / "folder" / "r.html", table([scored(0)]))
 
 
 def test_the_most_outlying_flagged_images_are_selected():
