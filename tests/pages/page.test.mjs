@@ -1,7 +1,9 @@
-// The page at / in a real browser. SERVICE and GUARDED are addresses of services, the second with a token, TOKEN.
+// The page at / in a real browser. SERVICE and GUARDED are addresses of services. The second wants the token TOKEN, and
+// takes 40 images in one request.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { after, before, test } from "node:test";
 import { listZip, writeZip } from "../../service/transports/http/page/archives.js";
 import { makeDistance } from "../../service/transports/http/page/distance.js";
@@ -142,8 +144,32 @@ test("where tokens are on, the page asks for one", async () => {
     await page.keyboard.press("Enter");
   }
   await page.waitForSelector("body[data-ready]");
-  await page.setInputFiles("#files", BATCH);
+  await page.setInputFiles("#files", BATCH); // 60 images: in pieces
   await page.waitForSelector("#gallery .card");
+  assert.match(await page.locator(".warnings").textContent(), /came in 2 pieces, each compared with the same context/);
+  assert.deepEqual(await flagged(page), MISFITS);
+  assert.match(await page.locator("#gallery .facts").nth(4).textContent(), /^rank 5/);
+  await close();
+});
+
+test("a folder that is dropped is read with its folders, and its reference set is known", async () => {
+  const { page, close } = await openPage(browser, SERVICE);
+  await page.waitForSelector("body[data-ready]");
+  const folder = await mkdtemp(`${tmpdir()}/misfit-`);
+  const entries = (await listZip(new Blob([await readFile(BATCH)]))).filter((entry) => entry.name.endsWith(".png"));
+  for (const entry of entries) {
+    const place = MISFITS.includes(entry.name) ? "new/deep" : Number(entry.name.slice(0, 2)) < 40 ? "reference" : "new";
+    await mkdir(`${folder}/${place}`, { recursive: true });
+    await writeFile(`${folder}/${place}/${entry.name}`, Buffer.from(await (await entry.read()).arrayBuffer()));
+  }
+  await writeFile(`${folder}/notes.txt`, "no image");
+  await page.setInputFiles("#folder", folder);
+  await page.waitForSelector("#gallery .card");
+  await rm(folder, { recursive: true });
+  assert.match(await page.locator("#reference").textContent(), /38 images that belong/);
+  assert.match(await page.locator(".warnings").textContent(), /no image by its name: .*notes.txt/);
+  assert.equal(await page.locator("#count").textContent(), "22 images shown");
+  assert.deepEqual(await flagged(page), MISFITS);
   await close();
 });
 

@@ -138,7 +138,9 @@ def main() -> int:
         (folder / "tokens").write_text(hashlib.sha256(token.encode()).hexdigest())
         with (
             serve(folder / "log") as served,
-            serve(folder / "guarded.log", {"MISFIT_TOKENS_FILE": str(folder / "tokens")}) as guarded,
+            serve(
+                folder / "guarded.log", {"MISFIT_TOKENS_FILE": str(folder / "tokens"), "MISFIT_MAX_IMAGES": "40"}
+            ) as guarded,
         ):
             environment = {
                 "BATCH": str(BATCH), "CASES": str(folder / "cases.json"), "REPORTS": str(folder),
