@@ -115,11 +115,8 @@ export class Gallery {
       },
       this.drawPicture(item),
       create("span", { class: "name", title: item.id }, item.id.split("/").pop() || item.id),
-      create(
-        "span", { class: "facts" },
-        create("span", {}, [rank, probability].filter(Boolean).join(" · ")),
-        status && create("span", { class: `badge ${status}` }, status),
-      ),
+      create("span", { class: "facts" }, [rank, probability].filter(Boolean).join(" · ")),
+      status && create("span", { class: `badge ${status}` }, status),
       create("span", { class: "reason" }, item.error || item.reason),
     );
     return create("li", { "aria-setsize": this.items.length, "aria-posinset": place + 1 }, button);

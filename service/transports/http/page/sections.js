@@ -37,7 +37,10 @@ export function drawSections(item, page) {
   if (item.error) return [pictures];
   const sliders = create("section", {});
   fillPictures(item, page, pictures);
-  if (page.description.capabilities.can_decode) fillSliders(item, page, sliders);
+  const canDraw = page.description.capabilities.can_decode;
+  const exemplar = canDraw ? undefined : findExemplar(item, page.items);
+  if (exemplar) pictures.append(figure(page.previews.draw(exemplar.entry, exemplar.id), `an image that fits: ${exemplar.id}`));
+  if (canDraw) fillSliders(item, page, sliders);
   const neighbour = (/** @type {{index?: number}} */ each) => (each.index === undefined ? undefined : page.items[each.index]);
   return [
     pictures,
@@ -47,6 +50,18 @@ export function drawSections(item, page) {
     drawNearest(item, neighbour, (other) => page.previews.draw(/** @type {PageItem} */ (other).entry), page.open),
     sliders,
   ];
+}
+
+/**
+ * Return what a model that cannot draw has in place of a counterfactual: the nearest image that fits, or else the one
+ * that fits best.
+ * @param {PageItem} item
+ * @param {readonly PageItem[]} items
+ */
+function findExemplar(item, items) {
+  const near = item.nearest.map(({ index }) => items[index ?? -1]);
+  const others = items.filter((other) => other !== item && other.rank !== null).sort((a, b) => Number(b.rank) - Number(a.rank));
+  return [...near, ...others].find((other) => other && !other.is_outlier && !other.error);
 }
 
 /** @param {Node} picture @param {string} caption */
