@@ -39,6 +39,8 @@ def fit(**values: Any) -> None:
     contexts = [each for path in values["context"] for each in request.read_context(path)]
     images = inputs.images + inputs.reference
     with computing.open() as client, show_progress("images", len(images), quiet=values["quiet"]) as advance:
+        if inputs.shapes:
+            inputs.check_axes(client.describe().image.channels)
         answer = client.fit(name_images(images, advance) if images else None, context=contexts or None, **options)
     write_text(values["out"], answer.model_dump_json(exclude_unset=True) + "\n")
     if values["quiet"]:

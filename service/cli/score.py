@@ -144,8 +144,9 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
     for action in output.actions:
         flagged_files.check_action(action, inputs.images)
     with computing.open() as client:
-        answers, failed = call_groups(client, endpoint, inputs, comparison, options, output)
         description = client.describe()
+        inputs.check_axes(description.image.channels)
+        answers, failed = call_groups(client, endpoint, inputs, comparison, options, output)
     groups = by_group(inputs.images)
     rows: list[ScoreRow] = []
     summaries: dict[str, GroupSummary] = {}

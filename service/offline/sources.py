@@ -51,11 +51,17 @@ class Source:
 
 @dataclass
 class Inputs:
-    """What was found: images, those of a reference set, and what is to be told."""
+    """What was found: images, those of a reference set, what is to be told, and the shapes of arrays of images."""
 
     images: list[Source] = field(default_factory=list)
     reference: list[Source] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    def check_axes(self, channels: int) -> None:
+        """Raise ShapeMismatch where an array may be one image with its channels first, for a model of `channels`."""
+        for shape in self.shapes:
+            arrays.check_axes(shape, channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,7 @@ class _Finder:
         self._by, self._path_column, self._stdin = by, path_column, stdin
         self._found: list[_Found] = []
         self._left_out: list[str] = []
+        self._shapes: list[tuple[int, ...]] = []
 
     def add(self, text: str) -> None:
         if text == STDIN:
@@ -137,7 +144,7 @@ class _Finder:
                 f"All {len(reference)} images are in a folder called reference: they were taken as the images."
             )
             images, reference = reference, []
-        return Inputs(images, reference, notes)
+        return Inputs(images, reference, notes, self._shapes)
 
     def _group_of(self, found: _Found, id_: str) -> str:
         if not self._by:
@@ -198,6 +205,7 @@ class _Finder:
                 if len(archives.npy_shape(member)) < 3 and not is_reference_array(member.name):
                     self._left_out.append(member.name)  # labels, for example
                     continue
+                self._shapes.append(archives.npy_shape(member))
                 for row, read in enumerate(archives.npy_rows(member)):
                     self._found.append(
                         _Found(path, f"{member.name}[{row}]", f"{where}[{row}]", read, None, is_reference)
@@ -208,6 +216,7 @@ class _Finder:
     def _add_array(self, path: str) -> None:
         folder, name = os.path.split(path)
         rows = arrays.read_npy(_map(path))
+        self._shapes.append(rows.shape)
         for row in range(len(rows)):
             self._found.append(_Found(folder, f"{name}[{row}]", f"{path}[{row}]", partial(rows.__getitem__, row)))
 

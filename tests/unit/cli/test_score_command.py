@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from serving import ROOT
@@ -122,6 +123,7 @@ def test_pictures_heat_maps_and_descriptions(folder, tmp_path):
         (["edit", ".", "--edit", "set"], 2, "need values"),
         (["fit", "--out", "x.json"], 2, "Neither images nor a context"),
         (["nonsense"], 2, "No such command"),
+        (["score", "chw.npy"], 4, "channels first"),
     ],
 )
 def test_mistakes_are_one_line(arguments, code, message, tmp_path, monkeypatch):
@@ -129,12 +131,13 @@ def test_mistakes_are_one_line(arguments, code, message, tmp_path, monkeypatch):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with zipfile.ZipFile("b.zip", "w") as archive:
         archive.writestr("x.png", b"nothing")
+    np.save("chw.npy", np.zeros((3, 64, 64), np.uint8))
     result = invoke(*arguments)
     assert result.exit_code == code, result.output
     assert message in result.stderr
     if "Usage:" not in result.stderr:
         assert result.stderr.count("\n") == 1
-    assert {each.name for each in tmp_path.iterdir()} == {"broken.png", "b.zip"}
+    assert {each.name for each in tmp_path.iterdir()} == {"broken.png", "b.zip", "chw.npy"}
 
 
 def test_help_imports_nothing_heavy_and_says_what_the_commands_say():
