@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import csv
 from pathlib import Path
 
 import click
 
-INTERRUPTED = 130
+from service.cli.endings import explain_errors
+from service.cli.report_pictures import draw_findings
+from service.errors import InvalidInput, readable
+from service.offline.scores_table import ScoresTable, read_scores
+from service.report.report import write_report
+from service.report.stored_images import StoredImages
+
+PICTURES = 60
 
 
 @click.command()
@@ -25,43 +32,55 @@ INTERRUPTED = 130
 @click.option(
     "--pictures",
     type=click.IntRange(0, 1000),
-    default=60,
+    default=PICTURES,
     show_default=True,
     help="How many of the most outlying images get heat maps and counterfactuals.",
 )
+@explain_errors
 def report(scores: Path, out: Path, images: Path | None, title: str | None, bundle: str | None, pictures: int) -> None:
     """Write a report of the table SCORES (.parquet, .jsonl or .csv), which `misfit score --out` wrote.
 
     The report is one HTML file: it opens from disk, in any browser, and loads nothing from a network.
     """
-    from service.cli.report_pictures import draw_findings
-    from service.errors import MisfitError, readable
-    from service.offline.scores_table import read_scores
-    from service.report.report import write_report
-    from service.report.stored_images import StoredImages
+    title = readable(scores.name) if title is None else title
+    write_html(out, _read_table(scores), title, images=images, bundle=bundle, pictures=pictures)
 
+
+def _read_table(path: Path) -> ScoresTable:
+    """Return a table. Raises InvalidInput where the file is none, also where it is not even a text."""
     try:
-        table = read_scores(scores)
-        stored = StoredImages(images)
-        findings = draw_findings(table, stored, bundle, pictures)
-        for note in findings.notes:
-            click.echo(f"note: {note}", err=True)
-        write_report(
-            out,
-            table,
-            title=title if title is not None else readable(scores.name),
-            read_image=stored.read,
-            pictures=findings.pictures,
-            live_latents=findings.live_latents,
-            drift=findings.drift,
-        )
-    except MisfitError as error:
-        click.echo(f"error: {error.message} {error.hint}".rstrip(), err=True)
-        sys.exit(1)
-    except (OSError, UnicodeDecodeError) as error:
-        click.echo(f"error: {readable(str(error))}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo("interrupted: no report was written", err=True)
-        sys.exit(INTERRUPTED)
-    click.echo(f"wrote {readable(str(out))}: {len(table.rows):,} images")
+        return read_scores(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{path} is no table of scores: {error}.", "Write it with misfit score.") from None
+
+
+def write_html(
+    path: Path,
+    table: ScoresTable,
+    title: str,
+    *,
+    images: Path | None = None,
+    bundle: str | None = None,
+    pictures: int = PICTURES,
+) -> None:
+    """Write a report of `table`, with heat maps and counterfactuals of `pictures` images, and say what it lacks.
+
+    images  a folder to look for the images in beside the paths of the table
+    bundle  a name or path; by default the table's own
+
+    Raises MisfitError and OSError.
+    """
+    stored = StoredImages(images)
+    findings = draw_findings(table, stored, bundle, pictures)
+    for note in findings.notes:
+        click.echo(f"note: {readable(note)}", err=True)
+    write_report(
+        path,
+        table,
+        title=title,
+        read_image=stored.read,
+        pictures=findings.pictures,
+        live_latents=findings.live_latents,
+        drift=findings.drift,
+    )
+    click.echo(f"wrote {readable(str(path))}: {len(table.rows):,} images")

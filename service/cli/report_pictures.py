@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,10 +14,11 @@ from service.client.calls import CallError, NamedImage
 from service.core.drift import Drift
 from service.errors import BundleError, InvalidInput
 from service.images.decode import Content
-from service.offline.in_process import LocalClient
-from service.offline.scores_table import ScoresTable
+from service.offline.in_process import LocalClient, load_bundle
+from service.offline.scores_table import ScoresTable, TableInfo
 from service.report.report import Pictures, select_outlying
 from service.report.stored_images import StoredImages
+from service.settings import BUNDLES
 
 # Images that are not flagged, which the flagged ones of their group are compared with: an even sample.
 MOST_NORMAL = 1000
@@ -46,25 +48,13 @@ def draw_findings(table: ScoresTable, stored: StoredImages, bundle: str | None, 
     Raises BundleError where `bundle` is given and cannot be loaded, or is not the table's own (InvalidInput).
     """
     findings = Findings()
-    name = bundle or (table.info.bundle if table.info else None)
-    if name is None:
-        findings.notes.append("The table names no bundle: no heat maps and no counterfactuals. --bundle names one.")
-        return findings
-    try:
-        client = LocalClient(name)
-    except BundleError as error:
-        if bundle:
-            raise
-        findings.notes.append(f"No heat maps and no counterfactuals: {error.message} --bundle names the bundle.")
+    client = _open_client(table.info, bundle)
+    if client is None:
+        findings.notes.append(
+            "The bundle that the table was scored with is not here: no heat maps, no counterfactuals. --bundle names it."
+        )
         return findings
     with client:
-        manifest = client.bundle.manifest
-        if table.info and table.info.bundle_id != manifest.bundle_id:
-            message = f"{name} is not the bundle that the table was scored with ({table.info.bundle_id[:12]})"
-            if bundle:
-                raise InvalidInput(f"{message}.", "Name that one, or leave --bundle out.")
-            findings.notes.append(f"{message}: no heat maps and no counterfactuals.")
-            return findings
         findings.live_latents = len(client.bundle.population.live_dims)
         if count == 0:
             return findings
@@ -76,6 +66,29 @@ def draw_findings(table: ScoresTable, stored: StoredImages, bundle: str | None, 
             except CallError as error:
                 findings.notes.append(f"No pictures of {group or 'the images'}: {error.message} {error.hint}".rstrip())
     return findings
+
+
+def _open_client(info: TableInfo | None, bundle: str | None) -> LocalClient | None:
+    """Return a client of the bundle of that name or path, or else of the one that the table was scored with.
+
+    A table that a service wrote names a model, not a bundle: a bundle is known by its id. None where it is not here.
+    """
+    if bundle is not None:
+        client = LocalClient(bundle)
+        if info and info.bundle_id != client.bundle.manifest.bundle_id:
+            client.close()
+            raise InvalidInput(
+                f"{bundle} is not the bundle that the table was scored with ({info.bundle_id[:12]}).",
+                "Name that one, or leave --bundle out.",
+            )
+        return client
+    if info is None:
+        return None
+    for name in (info.bundle, None, *(str(path) for path in sorted(BUNDLES.iterdir()))):
+        with suppress(BundleError):
+            if load_bundle(name).manifest.bundle_id == info.bundle_id:
+                return LocalClient(name)
+    return None
 
 
 def _draw_group(

@@ -207,6 +207,11 @@ class AsyncClient(_Methods):
 
         return GrpcTransport(self._url, self._token, self._ca_file)
 
+    @property
+    def has_streams(self) -> bool:
+        """Return whether `score_stream` can be called: gRPC can."""
+        return urlsplit(self._url).scheme in GRPC
+
     async def _run(self, call: Call[AnswerT]) -> AnswerT:
         """Return the answer of `call`. Raises CallError."""
         request_id = uuid.uuid4().hex
@@ -286,6 +291,11 @@ class Client(_Methods):
         except BaseException:
             future.cancel()  # of Ctrl-C, the call is still under way
             raise
+
+    @property
+    def has_streams(self) -> bool:
+        """Return whether `score_stream` can be called: gRPC can."""
+        return self._client.has_streams
 
     def close(self) -> None:
         """Close the connections. Without this they are closed when the client is collected, or when Python ends."""

@@ -72,9 +72,9 @@ def test_images_that_have_moved_are_found_in_the_folder_that_is_named(tmp_path):
 
 def test_what_cannot_be_drawn_is_said_and_the_report_is_written(tmp_path):
     for scores, note in (
-        (table(tmp_path / "a.csv", rows_at("/gone/")), "names no bundle"),
+        (table(tmp_path / "a.csv", rows_at("/gone/")), "is not here"),
         (table(tmp_path / "b.jsonl", rows_at("/gone/")), "image files are not there"),
-        (table(tmp_path / "c.jsonl", rows_at(f"{BATCH}!/"), "another"), "is not the bundle"),
+        (table(tmp_path / "c.jsonl", rows_at(f"{BATCH}!/"), "another"), "is not here"),
         (table(tmp_path / "d.jsonl", [replace(row, is_outlier=True) for row in rows_at(f"{BATCH}!/")]), "fewer than"),
     ):
         result = invoke(scores, "--out", tmp_path / "r.html")
@@ -87,10 +87,10 @@ def test_what_cannot_be_drawn_is_said_and_the_report_is_written(tmp_path):
     ("content", "options", "code", "message"),
     [
         (None, [], 2, "does not exist"),
-        ("a,b\n1,2\n", [], 1, "has no column group"),
-        ("\udcff", [], 1, "codec"),
-        ("rows", ["--out", "scores.csv/r.html"], 1, "scores.csv/r.html"),
-        ("rows", ["--bundle", "no such bundle"], 1, "no such bundle"),
+        ("a,b\n1,2\n", [], 4, "has no column group"),
+        ("\udcff", [], 4, "is no table of scores"),
+        ("rows", ["--out", "scores.csv/r.html"], 4, "scores.csv/r.html"),
+        ("rows", ["--bundle", "no such bundle"], 4, "no such bundle"),
         ("rows", ["--pictures", "-1"], 2, "not in the range"),
     ],
 )
@@ -112,5 +112,5 @@ def test_mistakes_are_one_line_and_leave_no_file(tmp_path, monkeypatch, content,
 def test_a_bundle_that_is_named_must_be_the_table_s_own(tmp_path):
     scores = table(tmp_path / "scores.jsonl", rows_at(f"{BATCH}!/"))
     result = invoke(scores, "--out", tmp_path / "r.html", "--bundle", "mnist")
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert "mnist is not the bundle" in result.stderr
