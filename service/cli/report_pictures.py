@@ -51,7 +51,7 @@ def draw_findings(table: ScoresTable, stored: StoredImages, bundle: str | None, 
     client = _open_client(table.info, bundle)
     if client is None:
         findings.notes.append(
-            "The bundle that the table was scored with is not here: no heat maps, no counterfactuals. --bundle names it."
+            "The bundle of the table is not here: no heat maps, no counterfactuals. --bundle names it."
         )
         return findings
     with client:
