@@ -163,7 +163,9 @@ test("a folder that is dropped is read with its folders, and its reference set i
     await writeFile(`${folder}/${place}/${entry.name}`, Buffer.from(await (await entry.read()).arrayBuffer()));
   }
   await writeFile(`${folder}/notes.txt`, "no image");
-  await page.setInputFiles("#folder", folder);
+  const devtools = await page.context().newCDPSession(page);
+  const data = { items: [], files: [folder], dragOperationsMask: 1 };
+  for (const type of ["dragEnter", "dragOver", "drop"]) await devtools.send("Input.dispatchDragEvent", { type, x: 300, y: 200, data });
   await page.waitForSelector("#gallery .card");
   await rm(folder, { recursive: true });
   assert.match(await page.locator("#reference").textContent(), /38 images that belong/);
