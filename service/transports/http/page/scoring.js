@@ -16,6 +16,7 @@ import { ServiceError } from "./service.js";
  */
 
 const BODY_SHARE = 0.9; // of the largest body: boundaries and names need room
+const READ_AT_A_TIME = 64; // files of a zip are unpacked beside each other
 const NEAREST = 5;
 const MOST_LATENTS = 32; // with more, each item names its top ones only
 const TOP = 8;
@@ -105,9 +106,12 @@ export class Scorer {
    */
   async #send(endpoint, images, context, options, run) {
     const form = new FormData();
-    for (const image of images) {
-      form.append("images", await readEntry(image), image.name);
+    for (let start = 0; start < images.length; start += READ_AT_A_TIME) {
+      const some = images.slice(start, start + READ_AT_A_TIME);
+      const contents = await Promise.all(some.map(readEntry));
+      some.forEach((image, at) => form.append("images", contents[at], image.name));
       run.signal.throwIfAborted();
+      run.progress(0, `reading: ${start + some.length} of ${images.length.toLocaleString("en")} images`);
     }
     if (context) form.append("context", JSON.stringify(context));
     const sent = (/** @type {number} */ share) =>
