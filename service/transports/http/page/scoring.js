@@ -17,6 +17,9 @@ import { ServiceError } from "./service.js";
 
 const BODY_SHARE = 0.9; // of the largest body: boundaries and names need room
 const READ_AT_A_TIME = 64; // files of a zip are unpacked beside each other
+const TOO_MUCH = [0, 408, 413]; // 0: the service closed the connection
+const SHRINK = 4;
+const LEAST_BYTES = 2 ** 20;
 const NEAREST = 5;
 const MOST_LATENTS = 32; // with more, each item names its top ones only
 const TOP = 8;
@@ -45,8 +48,27 @@ export class Scorer {
    * @returns {Promise<{answer: ScoreAnswer, context: Context | null}>}
    */
   async score(images, context, run) {
-    const pieces = cut(images, this.mostImages, this.mostBytes);
-    if (pieces.length > 1 && !context) context = await this.fit(sample(images, this.mostImages, this.mostBytes), run);
+    for (let mostBytes = this.mostBytes; ; mostBytes /= SHRINK) {
+      try {
+        return await this.#scoreInPieces(images, context, run, mostBytes);
+      } catch (error) {
+        // On a slow way, a body takes longer than the service waits for it. Smaller ones do not.
+        const isTooMuch = error instanceof ServiceError && TOO_MUCH.includes(error.status);
+        if (!isTooMuch || mostBytes / SHRINK < LEAST_BYTES) throw error;
+      }
+    }
+  }
+
+  /**
+   * @param {readonly Entry[]} images
+   * @param {Context | null} context
+   * @param {Run} run
+   * @param {number} mostBytes  of one request's images
+   * @returns {Promise<{answer: ScoreAnswer, context: Context | null}>}
+   */
+  async #scoreInPieces(images, context, run, mostBytes) {
+    const pieces = cut(images, this.mostImages, mostBytes);
+    if (pieces.length > 1 && !context) context = await this.fit(sample(images, this.mostImages, mostBytes), run);
     const options = { ...this.attributions, nearest: pieces.length > 1 ? 0 : NEAREST };
     /** @type {ScoredItem[]} */
     const items = [];
