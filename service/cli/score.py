@@ -20,6 +20,7 @@ from service.cli.endpoint_options import endpoint_options, read_endpoint_options
 from service.cli.flagged_files import Action
 from service.cli.progress import Advance, show_progress
 from service.cli.request import Comparison
+from service.cli.score_large import LARGE, score_large
 from service.client.calls import CallError, NamedImage
 from service.client.client import Client
 from service.errors import InvalidInput
@@ -107,6 +108,12 @@ def image_command(options_type: type[Options]) -> Callable[[Any], Any]:
 
 
 @click.command()
+@click.option(
+    "--work",
+    type=FOLDER,
+    metavar="DIR",
+    help="Keep what is done in DIR, so that the same command goes on after any end.",
+)
 @image_command(ScoreOptions)
 @explain_errors
 def score(**values: Any) -> None:
@@ -114,6 +121,9 @@ def score(**values: Any) -> None:
 
     INPUT is a folder, image files, a "pattern*.png", a zip, a tar, an npy, a CSV, Parquet or text file of paths, a URI,
     or - for a list of paths on standard input.
+
+    More than 10,000 images are scored in two passes, in bounded memory. What is done is kept beside the first --out, or
+    in --work DIR: interrupted, the same command goes on.
 
     Exit codes: 0 done; 1 an image was flagged, with --fail-if-flagged; 2 wrong usage; 3 an image cannot be read, with
     --strict; 4 failed; 130 interrupted.
@@ -143,6 +153,12 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
     comparison = request.find_comparison(values["reference"], values["context"], inputs)
     for action in output.actions:
         flagged_files.check_action(action, inputs.images)
+    work: Path | None = values.get("work")
+    if work is not None and not computing.is_local:
+        raise WrongUsage("--work is for images that this process scores.", "A service keeps nothing.")
+    if endpoint == "score" and computing.is_local and (work is not None or len(inputs.images) > LARGE):
+        end(score_large(options, computing, output, inputs, comparison, work), output)
+        return
     with computing.open() as client:
         description = client.describe()
         inputs.check_axes(description.image.channels)
