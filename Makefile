@@ -29,7 +29,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test clients faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -103,6 +103,12 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
+
+gpu-check: .venv-train/installed  ## does a GPU compute what the CPU does, and how fast: networks, a training step (under six minutes)
+	$(TRAIN)/python tests/benchmarks/gpu_check.py $(GPU_CHECK)
+
+client: .venv/tools  ## the Python client's own wheel in dist/, installed by itself and tried in another project
+	PYTHONPATH=tests/support $(SERVE)/python tests/tools/client_distribution.py
 
 clients: .venv/tools .venv-clients/installed  ## generate TypeScript, Python and Go clients, compile them, call the service with each
 	PYTHONPATH=tests/support $(SERVE)/python tests/tools/clients.py $(CLIENTS)

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
@@ -23,6 +24,8 @@ from service.images.sample_range import Samples
 TAR_BLOCK = 512
 # A zip holds the path that a symbolic link leads to as the link's content.
 MOST_LINK_BYTES = 4096
+# As many links in a row are followed, as by Linux: a circle has no end.
+MOST_LINKS = 40
 DOS_FOLDER = 0x10
 UNPACK = "Unpack it, or send it by itself."
 NO_LINK = "Archive the files themselves: tar -h follows links, and so does zip without -y."
@@ -105,6 +108,8 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
 def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
     _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
+    if not content:
+        raise InvalidInput("The archive has 0 bytes.", "Was it written to its end?")
     try:
         archive = zipfile.ZipFile(BytesIO(content))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -186,7 +191,9 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
 
 
 def _decode_tar_names(names: Sequence[str]) -> list[str]:
-    return archive_names.decode_names([name.encode("utf-8", "surrogateescape") for name in names], "latin-1")
+    return archive_names.decode_names(
+        [name.encode("utf-8", "surrogateescape") for name in names], archive_names.UNIX_ENCODINGS
+    )
 
 
 def _take_first(data: memoryview, max_bytes: int) -> memoryview:
@@ -220,15 +227,22 @@ def _join(folder: str, target: str) -> str:
 
 def _follow(link: Link, files: dict[str, Member | Link]) -> Member:
     """Return the file that a link leads to, under the link's name; one that cannot be read where it leads to none."""
-    entry: Member | Link | None = link
-    seen = set()
-    while isinstance(entry, Link) and entry.name not in seen:
-        seen.add(entry.name)
-        entry = files.get(entry.target)
-    if isinstance(entry, Member):
-        return entry._replace(name=link.name)
+    target = link.target
+    for _ in range(MOST_LINKS):
+        entry = files.get(target)
+        if isinstance(entry, Member):
+            return entry._replace(name=link.name)
+        target = entry.target if isinstance(entry, Link) else _through_folder(target, files)
     problem = f"{quoted(link.name)} is a link to {quoted(link.target)}, which is no file of the archive."
     return _failing(link.name, problem, NO_LINK)
+
+
+def _through_folder(path: str, files: dict[str, Member | Link]) -> str:
+    """Return where a path leads whose folder is a link to another one; the path itself where none is."""
+    for folder in PurePosixPath(path).parents:
+        if isinstance(entry := files.get(str(folder)), Link):
+            return posixpath.normpath(posixpath.join(entry.target, PurePosixPath(path).relative_to(folder)))
+    return path
 
 
 def _failing(name: str, message: str, hint: str) -> Member:

@@ -71,8 +71,7 @@ def fit(
     )
     context = estimator_named(estimator).with_images(context, points, units)
     if len(points) >= FEWEST and units.live.size and source != "population":
-        calibration = calibrate_context(context, points, units)
-        context = replace(context, calibration=calibration, contamination=calibration.share)
+        context = calibrate_context(context, points, units)
     if len(points) <= 2 * units.live.size or source == "population":
         return context
     # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.

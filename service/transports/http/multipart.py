@@ -13,7 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.errors import InvalidInput, TooManyImages
-from service.images.archive_names import decode_names
+from service.images.archive_names import UNIX_ENCODINGS, decode_names
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -120,7 +120,7 @@ class _Collector:
         self.parts.append(
             Part(
                 options[b"name"].decode(errors="replace"),
-                None if filename is None else decode_names([filename], "latin-1")[0],
+                None if filename is None else decode_names([filename], UNIX_ENCODINGS)[0],
                 # Nearly always one view: the parser pauses only where the data looks like a boundary.
                 self._views[0] if len(self._views) == 1 else memoryview(b"".join(self._views)),
             )
