@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "interpolate": ("service.cli.pictures", "Draw pictures on the way between two images."),
     "sample": ("service.cli.pictures", "Draw new pictures that belong to the images."),
     "fit": ("service.cli.fit", "Keep what is normal among images in a file, to compare others with."),
+    "report": ("service.cli.report", "Write a table of scores as one HTML file to look at."),
     "learn": ("service.cli.learn", "Learn a folder of photographs, and write a bundle."),
     "describe": ("service.cli.describe", "Describe a bundle, or the one that a service serves."),
     "serve": ("service.cli.serve", "Serve a bundle over HTTP and gRPC."),
