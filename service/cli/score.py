@@ -48,6 +48,8 @@ class Output:
     """Where the scores go.
 
     out      files of scores, by their suffixes
+    html     a report to write
+    maps     a folder for heat maps
     shown    images in the table; None where the terminal decides
     actions  what is done with the files of flagged images, and in which folder
     """
@@ -57,6 +59,7 @@ class Output:
     quiet: bool
     shown: int | None
     maps: Path | None
+    html: Path | None
     actions: dict[Action, Path]
     fail_if_flagged: bool
     strict: bool
@@ -79,6 +82,7 @@ def output_options(command: Any) -> Any:
             multiple=True,
             help="Write the scores to a .parquet, .csv or .jsonl. May be repeated.",
         ),
+        click.option("--html", type=FILE, help="Write a report to look at: one HTML file."),
         click.option(
             "--by",
             default="",
@@ -176,6 +180,8 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
     info = TableInfo(description.bundle_id, computing.bundle or description.model, options, summaries)
     for path in output.out:
         write_scores(path, rows, info)
+    if output.html is not None:
+        score_output.write_report(output.html, rows, info, computing.bundle)
     if output.maps is not None:
         heat_maps.write_heat_maps(answers, output.maps)
     for action, folder in output.actions.items():
@@ -193,7 +199,7 @@ def take_output(values: Mapping[str, Any]) -> Output:
     actions: dict[Action, Path] = {
         action: values[f"{action}_flagged"] for action in ACTIONS if values[f"{action}_flagged"] is not None
     }
-    names = ("out", "as_json", "quiet", "shown", "fail_if_flagged", "strict")
+    names = ("out", "html", "as_json", "quiet", "shown", "fail_if_flagged", "strict")
     return Output(**{name: values[name] for name in names}, maps=values.get("maps"), actions=actions)
 
 

@@ -25,6 +25,8 @@ from service.offline.work_folder import describe_work, open_work_folder, remove_
 
 # More images than a service takes in one request.
 LARGE = 10_000
+# Images that a report lists beside the flagged ones.
+REPORTED = 10_000
 
 
 class Highlights:
@@ -82,7 +84,7 @@ def score_large(
         bundle.manifest.bundle_id, options, sources, [context.model_dump_json() for context in contexts]
     )
     shown = score_output.SHOWN_AT_TERMINAL if output.shown is None else output.shown
-    highlights = Highlights(shown)
+    highlights = Highlights(shown if output.html is None else max(shown, REPORTED))
     with ExitStack() as stack:
         path = work or _place_of_work(output.out)
         folder = stack.enter_context(
@@ -102,6 +104,9 @@ def score_large(
         info = TableInfo(bundle.manifest.bundle_id, computing.bundle or bundle.manifest.model, options, summaries)
         for writer in writers:
             writer.finish(info)
+    if output.html is not None:
+        rows = score_output.sort_rows(highlights.rows) + highlights.failed
+        score_output.write_report(output.html, rows, info, computing.bundle)
     for action, target in output.actions.items():
         flagged_files.place_flagged(action, highlights.flagged, sources, target)
     if path is not None and work is None:
