@@ -20,6 +20,7 @@ from service.cli.endpoint_options import endpoint_options, read_endpoint_options
 from service.cli.flagged_files import Action
 from service.cli.progress import Advance, show_progress
 from service.cli.request import Comparison
+from service.cli.score_large import LARGE, score_large
 from service.client.calls import CallError, NamedImage
 from service.client.client import Client
 from service.errors import InvalidInput
@@ -47,6 +48,8 @@ class Output:
     """Where the scores go.
 
     out      files of scores, by their suffixes
+    html     a report to write
+    maps     a folder for heat maps
     shown    images in the table; None where the terminal decides
     actions  what is done with the files of flagged images, and in which folder
     """
@@ -56,6 +59,7 @@ class Output:
     quiet: bool
     shown: int | None
     maps: Path | None
+    html: Path | None
     actions: dict[Action, Path]
     fail_if_flagged: bool
     strict: bool
@@ -78,6 +82,7 @@ def output_options(command: Any) -> Any:
             multiple=True,
             help="Write the scores to a .parquet, .csv or .jsonl. May be repeated.",
         ),
+        click.option("--html", type=FILE, help="Write a report to look at: one HTML file."),
         click.option(
             "--by",
             default="",
@@ -107,6 +112,12 @@ def image_command(options_type: type[Options]) -> Callable[[Any], Any]:
 
 
 @click.command()
+@click.option(
+    "--work",
+    type=FOLDER,
+    metavar="DIR",
+    help="Keep what is done in DIR, so that the same command goes on after any end.",
+)
 @image_command(ScoreOptions)
 @explain_errors
 def score(**values: Any) -> None:
@@ -114,6 +125,9 @@ def score(**values: Any) -> None:
 
     INPUT is a folder, image files, a "pattern*.png", a zip, a tar, an npy, a CSV, Parquet or text file of paths, a URI,
     or - for a list of paths on standard input.
+
+    More than 10,000 images are scored in two passes, in bounded memory. What is done is kept beside the first --out, or
+    in --work DIR: interrupted, the same command goes on.
 
     Exit codes: 0 done; 1 an image was flagged, with --fail-if-flagged; 2 wrong usage; 3 an image cannot be read, with
     --strict; 4 failed; 130 interrupted.
@@ -143,6 +157,12 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
     comparison = request.find_comparison(values["reference"], values["context"], inputs)
     for action in output.actions:
         flagged_files.check_action(action, inputs.images)
+    work: Path | None = values.get("work")
+    if work is not None and not computing.is_local:
+        raise WrongUsage("--work is for images that this process scores.", "A service keeps nothing.")
+    if endpoint == "score" and computing.is_local and (work is not None or len(inputs.images) > LARGE):
+        end(score_large(options, computing, output, inputs, comparison, work), output)
+        return
     with computing.open() as client:
         description = client.describe()
         inputs.check_axes(description.image.channels)
@@ -160,6 +180,8 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
     info = TableInfo(description.bundle_id, computing.bundle or description.model, options, summaries)
     for path in output.out:
         write_scores(path, rows, info)
+    if output.html is not None:
+        score_output.write_report(output.html, rows, info, computing.bundle)
     if output.maps is not None:
         heat_maps.write_heat_maps(answers, output.maps)
     for action, folder in output.actions.items():
@@ -177,7 +199,7 @@ def take_output(values: Mapping[str, Any]) -> Output:
     actions: dict[Action, Path] = {
         action: values[f"{action}_flagged"] for action in ACTIONS if values[f"{action}_flagged"] is not None
     }
-    names = ("out", "as_json", "quiet", "shown", "fail_if_flagged", "strict")
+    names = ("out", "html", "as_json", "quiet", "shown", "fail_if_flagged", "strict")
     return Output(**{name: values[name] for name in names}, maps=values.get("maps"), actions=actions)
 
 

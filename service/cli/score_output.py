@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import click
 
-from service.offline.scores_table import ScoreRow, TableInfo
+from service.errors import readable
+from service.offline.scores_table import ScoreRow, ScoresTable, TableInfo
 
 # Images in the table at a terminal, and files and warnings of one kind that are named.
 SHOWN_AT_TERMINAL, NAMED = 20, 5
@@ -28,6 +31,14 @@ def print_table(rows: Sequence[ScoreRow], shown: int | None, *, has_groups: bool
     else:
         for line in (headings, *cells):
             click.echo("\t".join(line))
+
+
+def write_report(path: Path, rows: list[ScoreRow], info: TableInfo, bundle: str | None) -> None:
+    """Write a report of the scores. Raises MisfitError and OSError."""
+    from service.cli.report import write_html
+
+    with redirect_stdout(sys.stderr):  # standard output is for the scores
+        write_html(path, ScoresTable(rows, info), readable(path.stem), bundle=bundle)
 
 
 def sort_rows(rows: Sequence[ScoreRow]) -> list[ScoreRow]:

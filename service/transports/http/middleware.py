@@ -4,7 +4,6 @@ sent.
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from http import HTTPStatus
 from urllib.parse import quote
@@ -22,8 +21,6 @@ from service.transports.http import static_pages
 from service.transports.http.responses import build_error_body, build_error_response, request_id
 
 MOST_PATH = 100
-
-logger = logging.getLogger(__name__)
 
 
 class AccessLog:
@@ -45,22 +42,6 @@ class AccessLog:
                 await send(message)
 
             return await self._app(scope, receive, watched_send)
-
-
-class ReadableMetrics:
-    """Answers 503, and logs one line, where the metrics cannot be read; a trace for each scrape would say no more."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/metrics":
-            return await self._app(scope, receive, send)
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing has been sent yet
-            logger.warning("the counts cannot be read: %s: %s", type(error).__name__, error)
-            await build_metrics_unavailable(scope)(scope, receive, send)
 
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
