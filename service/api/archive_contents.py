@@ -45,12 +45,7 @@ def sort_members(archive: Archive) -> Contents:
             left_out.append(member.name)
         else:
             files.append(member)
-    folders = [member.name.casefold().split("/")[:-1] for member in files]
-    shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
-    outer = sum(1 for _ in shared)
-    is_inside = [_names_reference(parts[outer:]) for parts in folders]
-    if not any(is_inside):
-        is_inside = [_names_reference(parts) for parts in folders]
+    is_inside = find_reference([member.name for member in files])
     in_reference = [inside or is_reference_array(member.name) for member, inside in zip(files, is_inside, strict=True)]
     return Contents(contexts, list(zip(files, in_reference, strict=True)), left_out)
 
@@ -89,6 +84,21 @@ def _note_arrays(files: Sequence[tuple[Member, bool]]) -> list[str]:
     return [
         f"The images of {len(arrays)} arrays were taken: {listed}{more}. Call one of them images to leave out the rest."
     ]
+
+
+def find_reference(names: Sequence[str]) -> list[bool]:
+    """Return which files, by their paths with /, lie in a folder called reference.
+
+    A folder that holds all of them counts only where no folder within it is called so.
+    """
+    own_folders = [name.rpartition("/")[0].casefold() for name in names]
+    parts = {folder: folder.split("/") if folder else [] for folder in own_folders}
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*parts.values(), strict=False))
+    outer = sum(1 for _ in shared)
+    is_inside = {folder: _names_reference(each[outer:]) for folder, each in parts.items()}
+    if not any(is_inside.values()):
+        is_inside = {folder: _names_reference(each) for folder, each in parts.items()}
+    return [is_inside[folder] for folder in own_folders]
 
 
 def is_reference_array(name: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
-AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Samples"
+AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NamedImage | Samples"
 # An array (N, H, W) or (N, H, W, C), or images one by one, by id or not.
 Images: TypeAlias = "Samples | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
@@ -60,6 +61,14 @@ class CallError(Exception):
         status = self.grpc_status.name if self.grpc_status else f"HTTP {self.http_status}" if self.http_status else ""
         about = ", ".join(word for word in (self.code, status, self.request_id) if word)
         return f"{self.message} {self.hint}".strip() + f" [{about}]"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """An image that is read when it is needed: the bytes of a file, or pixels (H, W, C). Two may have one id."""
+
+    id: str
+    read: Callable[[], bytes | memoryview | Samples]
 
 
 @dataclass(frozen=True)
@@ -145,23 +154,57 @@ def read_images(images: Images, first: int = 0, names: PathNames | None = None) 
     Raises CallError for an array of the wrong shape or type, and TypeError for a single image.
     """
     if isinstance(images, np.ndarray):
-        try:
-            arrays.check_images(images.shape, images.dtype)
-        except ShapeMismatch as error:
-            raise CallError(code=error.code, message=error.message, hint=error.hint) from None
-        return images
-    if isinstance(images, (str, bytes, os.PathLike)) or _is_pillow(images):
+        return check_array(images)
+    named = name_images(images, first, names)
+    contents = [image.read() for image in named]
+    if any(isinstance(content, np.ndarray) for content in contents):
+        return _stack(contents)
+    return Files([image.id for image in named], [bytes(content) for content in contents])
+
+
+def check_array(images: Samples) -> Samples:
+    """Return an array of images. Raises CallError where its shape or type is wrong."""
+    try:
+        arrays.check_images(images.shape, images.dtype)
+    except ShapeMismatch as error:
+        raise CallError(code=error.code, message=error.message, hint=error.hint) from None
+    return images
+
+
+def name_images(
+    images: Iterable[AnImage] | Mapping[str, AnImage], first: int = 0, names: PathNames | None = None
+) -> list[NamedImage]:
+    """Return images one by one with their ids, as `read_images` gives them. None is read yet.
+
+    Raises TypeError for a single image.
+    """
+    if isinstance(images, (str, bytes, os.PathLike, NamedImage)) or _is_pillow(images):
         raise TypeError(f"images is one {type(images).__name__}, expected several: a batch of one is [image].")
     if isinstance(images, Mapping):
-        return Files([str(id_) for id_ in images], [_read_content(image) for image in images.values()])
+        return [NamedImage(str(id_), partial(_read_content, image)) for id_, image in images.items()]
     files = list(images)
     paths = [image for image in files if isinstance(image, (str, os.PathLike))]
     path_ids = iter((names or PathNames()).of(paths))
-    ids = [
-        next(path_ids) if isinstance(image, (str, os.PathLike)) else str(first + position)
-        for position, image in enumerate(files)
-    ]
-    return Files(ids, [_read_content(image) for image in files])
+    named = []
+    for position, image in enumerate(files, start=first):
+        if isinstance(image, NamedImage):
+            named.append(image)
+        else:
+            id_ = next(path_ids) if isinstance(image, (str, os.PathLike)) else str(position)
+            named.append(NamedImage(id_, partial(_read_content, image)))
+    return named
+
+
+def _stack(contents: Sequence[bytes | memoryview | Samples]) -> Samples:
+    """Return images as one array, which has no ids. Raises CallError where not all are pixels of one shape and type."""
+    kinds = {(each.shape, each.dtype) if isinstance(each, np.ndarray) else None for each in contents}
+    if len(kinds) > 1:
+        raise CallError(
+            code="shape_mismatch",
+            message="Arrays of pixels came together with arrays of another shape or type, or with image files.",
+            hint="Send each array in a call of its own.",
+        )
+    return np.stack(contents)
 
 
 def _is_pillow(image: object) -> TypeGuard[Image.Image]:
@@ -179,6 +222,8 @@ def _read_content(image: AnImage) -> bytes:
     """
     if isinstance(image, bytes):
         return image
+    if isinstance(image, NamedImage):
+        return bytes(image.read())
     if isinstance(image, np.ndarray):
         image = _to_pillow(image)
     if _is_pillow(image):
