@@ -9,6 +9,7 @@ population. Latents are simulated, so that the merged contexts are all that diff
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -62,6 +63,9 @@ def main() -> None:
         contexts = [fit.fit(part, population, estimator=estimator) for part, _ in shards]
         candidates = {
             "merged": fit.merge(contexts, population),
+            "merged, all images counted": fit.merge(
+                [replace(each, contamination=None) for each in contexts], population
+            ),
             "one of all": fit.fit(whole, population, estimator=estimator),
             "one of the normal images": fit.fit(normal, population, estimator=estimator),
         }

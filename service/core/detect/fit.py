@@ -143,8 +143,8 @@ def _all_moments(context: Context, units: PopulationUnits) -> Moments:
 def _normal_moments(context: Context, units: PopulationUnits) -> Moments:
     """Return the moments of a context's normal images, in population units over the live latents.
 
-    They are made of its location and covariance, with as many images as are normal. An estimator that counts every image
-    as normal, and few images, whose covariance is regularised, tell no more than the moments of all.
+    They are made of its location and covariance, with as many images as are normal. An estimator that counts every
+    image as normal, and few images, whose covariance is regularised, tell no more than the moments of all.
     """
     if context.estimator in COUNTS_ALL or (context.size <= 2 * units.live.size and context.estimator != "moments"):
         return _all_moments(context, units)
