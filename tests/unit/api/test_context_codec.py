@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from service.api.context_codec import from_portable, merge, to_portable
-from service.api.requests import read_contexts
 from service.api.schemas import FitResponse
+from service.api.validation import read_contexts
 from service.core.detect import fit, scoring
 from service.errors import ContextTooSmall, InvalidInput
 

@@ -189,3 +189,20 @@ def test_arrays_of_every_type_are_read_like_files(rgb):
     assert np.array_equal(pixels_of(rgb.astype(np.int64)), rgb)
     assert np.array_equal(pixels_of(rgb[..., 0] > 100)[..., 0], np.where(rgb[..., 0] > 100, 255, 0))
     assert np.array_equal(pixels_of(np.repeat(wide(rgb), 2, axis=1)), pixels_of(bodies.encoded(np.repeat(rgb, 2, 1))))
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd", "tile": (16, 16)}])
+def test_a_palette_of_levels_up_to_255_is_one_of_bytes(rgb, options):
+    image = Image.fromarray(rgb).quantize(200)
+    palette = np.zeros((3, 256), np.uint16)
+    colours = np.array(image.getpalette(), np.uint16).reshape(-1, 3).T
+    palette[:, : colours.shape[1]] = colours
+    for scale in (1, 257):
+        content = tiff(np.asarray(image), photometric="palette", colormap=palette * np.uint16(scale), **options)
+        assert np.array_equal(pixels_of(content), np.asarray(image.convert("RGB")))
+
+
+def test_the_widest_range_of_64_bits(grey):
+    content = tiff(grey.astype(np.uint64) * 0x0101010101010101, photometric="minisblack")
+    assert np.array_equal(pixels_of(content)[..., 0], grey)
+    assert np.array_equal(pixels_of(grey.astype(np.uint64) * 0x0101010101010101)[..., 0], grey)
