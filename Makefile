@@ -29,7 +29,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients open-inference pages faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -114,12 +114,12 @@ client: .venv/tools  ## the Python client's own wheel in dist/, installed by its
 clients: .venv/tools .venv-clients/installed  ## generate TypeScript, Python and Go clients, compile them, call the service with each
 	PYTHONPATH=tests/support $(SERVE)/python tests/tools/clients.py $(CLIENTS)
 
-open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
-	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
-
 pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page and reports in headless Chromium, and their JavaScript type-checked (SHOTS=FOLDER keeps pictures)
 	tests/pages/node_modules/.bin/tsc --project tests/pages
 	PYTHONPATH=. $(SERVE)/python tests/tools/pages.py
+
+open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
+	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
 
 faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
@@ -224,13 +224,13 @@ clean:  ## remove all environments and every cache
 	npm ci --silent --no-audit --no-fund --prefix build/clients
 	touch $@
 
+tests/pages/node_modules/.package-lock.json: tests/pages/package.json tests/pages/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/pages
+
 .venv-mlserver/installed .venv-kserve/installed: .venv-%/installed: tests/clients/open_inference/%.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
-
-tests/pages/node_modules/.package-lock.json: tests/pages/package.json tests/pages/package-lock.json
-	npm ci --silent --no-audit --no-fund --prefix tests/pages
 
 .venv-schemathesis/installed: tests/faults/schemathesis.txt
 	$(PYTHON) -m venv .venv-schemathesis

@@ -50,6 +50,21 @@ def sort_members(archive: Archive) -> Contents:
     return Contents(contexts, list(zip(files, in_reference, strict=True)), left_out)
 
 
+def find_reference(names: Sequence[str]) -> list[bool]:
+    """Return which files, by their paths with /, lie in a folder called reference.
+
+    A folder that holds all of them counts only where no folder within it is called so.
+    """
+    own_folders = [name.rpartition("/")[0].casefold() for name in names]
+    parts = {folder: folder.split("/") if folder else [] for folder in own_folders}
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*parts.values(), strict=False))
+    outer = sum(1 for _ in shared)
+    is_inside = {folder: _names_reference(each[outer:]) for folder, each in parts.items()}
+    if not any(is_inside.values()):
+        is_inside = {folder: _names_reference(each) for folder, each in parts.items()}
+    return [is_inside[folder] for folder in own_folders]
+
+
 def leave_out_arrays(files: Sequence[tuple[Member, bool]]) -> tuple[list[tuple[Member, bool]], list[str], list[str]]:
     """Return the files but for arrays that are no images, the names of these, and warnings of what was taken.
 
@@ -84,21 +99,6 @@ def _note_arrays(files: Sequence[tuple[Member, bool]]) -> list[str]:
     return [
         f"The images of {len(arrays)} arrays were taken: {listed}{more}. Call one of them images to leave out the rest."
     ]
-
-
-def find_reference(names: Sequence[str]) -> list[bool]:
-    """Return which files, by their paths with /, lie in a folder called reference.
-
-    A folder that holds all of them counts only where no folder within it is called so.
-    """
-    own_folders = [name.rpartition("/")[0].casefold() for name in names]
-    parts = {folder: folder.split("/") if folder else [] for folder in own_folders}
-    shared = takewhile(lambda level: len(set(level)) == 1, zip(*parts.values(), strict=False))
-    outer = sum(1 for _ in shared)
-    is_inside = {folder: _names_reference(each[outer:]) for folder, each in parts.items()}
-    if not any(is_inside.values()):
-        is_inside = {folder: _names_reference(each) for folder, each in parts.items()}
-    return [is_inside[folder] for folder in own_folders]
 
 
 def is_reference_array(name: str) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
-AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NamedImage | Samples"
+AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Samples | NamedImage"
 # An array (N, H, W) or (N, H, W, C), or images one by one, by id or not.
 Images: TypeAlias = "Samples | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
@@ -157,9 +157,10 @@ def read_images(images: Images, first: int = 0, names: PathNames | None = None) 
         return check_array(images)
     named = name_images(images, first, names)
     contents = [image.read() for image in named]
-    if any(isinstance(content, np.ndarray) for content in contents):
-        return _stack(contents)
-    return Files([image.id for image in named], [bytes(content) for content in contents])
+    kinds = {(each.shape, each.dtype) if isinstance(each, np.ndarray) else None for each in contents}
+    if len(kinds) == 1 and None not in kinds:
+        return np.stack(contents)  # one array is sent as it is; it has no ids
+    return Files([image.id for image in named], [_encode(content) for content in contents])
 
 
 def check_array(images: Samples) -> Samples:
@@ -195,24 +196,17 @@ def name_images(
     return named
 
 
-def _stack(contents: Sequence[bytes | memoryview | Samples]) -> Samples:
-    """Return images as one array, which has no ids. Raises CallError where not all are pixels of one shape and type."""
-    kinds = {(each.shape, each.dtype) if isinstance(each, np.ndarray) else None for each in contents}
-    if len(kinds) > 1:
-        raise CallError(
-            code="shape_mismatch",
-            message="Arrays of pixels came together with arrays of another shape or type, or with image files.",
-            hint="Send each array in a call of its own.",
-        )
-    return np.stack(contents)
-
-
 def _is_pillow(image: object) -> TypeGuard[Image.Image]:
     """Return whether `image` is an image of Pillow.
 
     This does not import Pillow, which takes long. Before the caller has imported Pillow, there are no such images.
     """
     return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
+
+
+def _encode(content: bytes | memoryview | Samples) -> bytes:
+    """Return what a NamedImage reads as the bytes of an image file."""
+    return _read_content(content) if isinstance(content, np.ndarray) else bytes(content)
 
 
 def _read_content(image: AnImage) -> bytes:
@@ -223,7 +217,7 @@ def _read_content(image: AnImage) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, NamedImage):
-        return bytes(image.read())
+        return _encode(image.read())
     if isinstance(image, np.ndarray):
         image = _to_pillow(image)
     if _is_pillow(image):

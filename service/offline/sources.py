@@ -110,6 +110,7 @@ class _Finder:
         self._by, self._path_column, self._stdin = by, path_column, stdin
         self._found: list[_Found] = []
         self._left_out: list[str] = []
+        self._notes: list[str] = []
         self._shapes: list[tuple[int, ...]] = []
 
     def add(self, text: str) -> None:
@@ -130,7 +131,7 @@ class _Finder:
 
     def result(self) -> Inputs:
         """Return what was found. Raises InvalidInput where it is no image."""
-        notes = list(warn_of_left_out([readable(name) for name in self._left_out]))
+        notes = [*warn_of_left_out([readable(name) for name in self._left_out]), *self._notes]
         if not self._found:
             raise InvalidInput(" ".join(("The input holds no image.", *notes)), "Name image files, or their folder.")
         base = len(_common_folder({found.folder for found in self._found}))
@@ -199,8 +200,9 @@ class _Finder:
 
     def _add_archive(self, path: str) -> None:
         contents = sort_members(archives.read_archive(_map(path), NO_LIMIT, NO_LIMIT))
-        files, other_arrays, _ = leave_out_arrays(contents.files)
+        files, other_arrays, notes = leave_out_arrays(contents.files)
         self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
+        self._notes += notes
         for member, is_reference in files:
             where = f"{path}!/{member.name}"
             if archived_arrays.is_array(member):
