@@ -23,6 +23,8 @@ from service.settings import BUNDLES
 # Images that are not flagged, which the flagged ones of their group are compared with: an even sample.
 MOST_NORMAL = 1000
 FEWEST_NORMAL = 4
+# Images of a group that tell its drift, and groups whose drift is told.
+DRIFT_IMAGES, MOST_GROUPS = 200, 100
 HEAT_MAPS = 2
 
 
@@ -59,10 +61,13 @@ def draw_findings(table: ScoresTable, stored: StoredImages, bundle: str | None, 
         if count == 0:
             return findings
         selected = select_outlying(table.rows, count)
+        normal = _group_normal(table)
+        for group in list(normal)[:MOST_GROUPS]:
+            _find_drift(client, _read(table, stored, _sample(normal[group], DRIFT_IMAGES)), group, findings)
         for group in dict.fromkeys(table.rows[position].group for position in selected):
             members = [position for position in selected if table.rows[position].group == group]
             try:
-                _draw_group(client, table, stored, group, members, findings)
+                _draw_group(client, table, stored, group, members, normal.get(group, []), findings)
             except CallError as error:
                 findings.notes.append(f"No pictures of {group or 'the images'}: {error.message} {error.hint}".rstrip())
     return findings
@@ -91,31 +96,48 @@ def _open_client(info: TableInfo | None, bundle: str | None) -> LocalClient | No
     return None
 
 
+def _group_normal(table: ScoresTable) -> dict[str, list[int]]:
+    """Return the positions of the images that are not flagged, by group."""
+    normal: dict[str, list[int]] = {}
+    for position, row in enumerate(table.rows):
+        if row.is_outlier is False and not row.is_foreign:
+            normal.setdefault(row.group, []).append(position)
+    return normal
+
+
+def _sample(positions: Sequence[int], most: int) -> Sequence[int]:
+    """Return an even sample of at most `most` positions."""
+    return positions[:: max(1, -(-len(positions) // most))]
+
+
+def _find_drift(client: LocalClient, images: Mapping[int, Content], group: str, findings: Findings) -> None:
+    """Compare images of a group with the population. A group without images that can be read gets no drift."""
+    try:
+        encoded = client.encode(_name(images)).items if images else []
+    except CallError:
+        return
+    latents = [[item.mean, item.logvar] for item in encoded if item.mean is not None]
+    if latents:
+        drift = Drift(client.bundle.population)
+        drift.add(np.array(latents, dtype=np.float32))
+        findings.drift[group] = drift.distance
+
+
 def _draw_group(
     client: LocalClient,
     table: ScoresTable,
     stored: StoredImages,
     group: str,
     members: Sequence[int],
+    normal: Sequence[int],
     findings: Findings,
 ) -> None:
-    normal = [
-        position
-        for position, row in enumerate(table.rows)
-        if row.group == group and row.is_outlier is False and not row.is_foreign
-    ]
-    step = max(1, -(-len(normal) // MOST_NORMAL))
-    context_images = _read(table, stored, normal[::step])
+    context_images = _read(table, stored, _sample(normal, MOST_NORMAL))
     images = _read(table, stored, members)
     if not images or len(context_images) < FEWEST_NORMAL:
         where = f" of {group}" if group else ""
         findings.notes.append(f"No pictures{where}: its image files are not there, or fewer than {FEWEST_NORMAL} fit.")
         return
-    encoded = client.encode(_name(context_images))
-    latents = [[item.mean, item.logvar] for item in encoded.items if item.mean is not None]
-    drift = Drift(client.bundle.population)
-    drift.add(np.array(latents, dtype=np.float32))
-    findings.drift[group] = drift.distance
     context = client.fit(_name(context_images)).context
     named = _name(images)
     explained = client.explain(named, context=context, heat_maps="all", top=HEAT_MAPS)
