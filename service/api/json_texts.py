@@ -19,7 +19,19 @@ CONTEXT_HINT = "Write what POST /fit answered as `context`."
 OPTIONS_HINT = (
     'Write {"estimator": "robust"}. Where the shell takes the quotes away, send a file: -F "options=<options.json".'
 )
-JSON_HINTS = {"The body": JSON_EXAMPLE, "the body": LATENTS_EXAMPLE, "options": OPTIONS_HINT}
+INFERENCE_EXAMPLE = (
+    'Send {"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": ["<base64 of a file>"]}]}. Where '
+    "bytes follow the JSON, the header Inference-Header-Content-Length is the length of the JSON."
+)
+INFERENCE_HEAD = "The head of the body (Inference-Header-Content-Length)"
+JSON_HINTS = {
+    "The body": JSON_EXAMPLE,
+    "the body": LATENTS_EXAMPLE,
+    "options": OPTIONS_HINT,
+    "The inference request": INFERENCE_EXAMPLE,
+    INFERENCE_HEAD: "The header is the length of the JSON in front of the bytes of tensors. Clients of Triton and "
+    "KServe leave it in the headers that they are given: give each request a copy.",
+}
 NO_NAN_HINT = "JSON has no NaN and no Infinity: leave such a value out."
 NOT_FINITE = re.compile(rb"[:,\[]\s*-?(NaN|Infinity)\b")
 # Texts up to so many bytes are looked through for a name that comes twice.

@@ -16,10 +16,13 @@ from typing import Any, NoReturn
 
 import grpc
 
+from service import short_work
 from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
+from service.pipeline.chunked_response import ChunkedResponse
+from service.protos.inference import open_inference_pb2
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.telemetry import logs, spans
@@ -47,8 +50,13 @@ from service.transports.grpc.converters import (
 )
 
 STREAM = "ScoreStream"
+# The other service on this port, whose methods are in `service.transports.open_inference.grpc`. No name is in both.
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICES = {service.full_name: service for service in (SERVICE, OPEN_INFERENCE)}
 # Methods that take room: the others say what there is.
-ADMITTED = frozenset({STREAM, *(name for name, method in METHODS.items() if method.endpoint.takes != "nothing")})
+ADMITTED = frozenset(
+    {STREAM, "ModelInfer", *(name for name, method in METHODS.items() if method.endpoint.takes != "nothing")}
+)
 # An error travels in headers, of which a client takes 8 KiB by default.
 MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
 
@@ -86,7 +94,9 @@ class Servicer:
             else:
                 ticket.expect(0)  # its bytes are here already
                 parse = partial(self._parse, method, content)
-                answer = await self.dispatcher.run(method.endpoint, parse, ticket, "message", kept_bytes=received)
+                answer = await self.dispatcher.run(
+                    method.endpoint, parse, len(content), ticket, "message", kept_bytes=received
+                )
             await call.write(await self._serialise(method.serialise, answer))
 
     def _parse(self, method: Method, content: bytes) -> Parsed:
@@ -111,7 +121,7 @@ class Servicer:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
             parse = partial(read_stream_chunk, content, settings, is_first=options is None, first=rows)
-            chunk = await self.dispatcher.read_chunk(parse, ticket, options)
+            chunk = await self.dispatcher.read_chunk(parse, len(content), ticket, options)
             options, images, rows = options or chunk.options, images + chunk.size, rows + len(chunk.images)
             if images > settings.max_stream_images:
                 raise TooManyImages(
@@ -122,7 +132,8 @@ class Servicer:
 
     async def _serialise(self, serialise: Callable[[Any], bytes], answer: Any) -> bytes:
         with self.dispatcher.metrics.stage("serialise"):
-            return await asyncio.to_thread(serialise, answer)
+            is_short = isinstance(answer, ChunkedResponse) and answer.is_short
+            return await short_work.run(is_short, serialise, answer)
 
     @property
     def _settings(self) -> Settings:
@@ -156,10 +167,11 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
     """Count, log and trace a call of the method `name`; an error inside becomes the call's status."""
     metadata = dict(call.invocation_metadata() or ())
     started, number, code = time.perf_counter(), request_id_of_call(metadata), grpc.StatusCode.OK
+    service = OPEN_INFERENCE.full_name if name in OPEN_INFERENCE.methods_by_name else SERVICE.full_name
     call.set_trailing_metadata(((REQUEST_ID, number),))
     with (
-        spans.grpc_span(SERVICE.full_name, name, metadata) as span,
-        logs.call(number, "gRPC", f"/{SERVICE.full_name}/{name}", call.peer()) as logged,
+        spans.grpc_span(service, name, metadata) as span,
+        logs.call(number, "gRPC", f"/{service}/{name}", call.peer()) as logged,
     ):
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -182,9 +194,9 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
 
 
 def method_name(path: str) -> str:
-    """Return which of this service's methods a call's path names, or "unknown"."""
+    """Return which method of `SERVICES` a call's path names, or "unknown"."""
     service, _, name = path.removeprefix("/").rpartition("/")
-    return name if service == SERVICE.full_name and name in SERVICE.methods_by_name else "unknown"
+    return name if service in SERVICES and name in SERVICES[service].methods_by_name else "unknown"
 
 
 def request_id_of_call(metadata: Mapping[str, str | bytes]) -> str:

@@ -4,7 +4,6 @@ sent.
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from http import HTTPStatus
 from urllib.parse import quote
@@ -19,10 +18,13 @@ from service.settings import Settings
 from service.telemetry import logs
 from service.transports.auth import Tokens
 from service.transports.http.responses import build_error_body, build_error_response, request_id
+from service.transports.open_inference import error_body
 
 MOST_PATH = 100
-
-logger = logging.getLogger(__name__)
+MODELS = (
+    "The models are misfit, encoder and, where the bundle can draw, decoder, at /v2/models/NAME; their only version is "
+    "the bundle_id of POST /describe."
+)
 
 
 class AccessLog:
@@ -46,23 +48,7 @@ class AccessLog:
             return await self._app(scope, receive, watched_send)
 
 
-class ReadableMetrics:
-    """Answers 503, and logs one line, where the metrics cannot be read; a trace for each scrape would say no more."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/metrics":
-            return await self._app(scope, receive, send)
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing has been sent yet
-            logger.warning("the counts cannot be read: %s: %s", type(error).__name__, error)
-            await build_metrics_unavailable(scope)(scope, receive, send)
-
-
-OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
+OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 UNTIL_SENT = "until_sent"
 
@@ -171,9 +157,10 @@ class ContentSecurityPolicy:
 
 def build_framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
     method_and_path = f"{scope['method']} {scope['path']}"
+    known = MODELS if error_body.is_path(scope["path"]) else "GET /docs.json lists what there is."
     message, hint = {
-        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
-        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
+        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", known),
+        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", known),
         HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
     return build_error_body(status, status.name.lower(), message, hint, scope, headers)
