@@ -39,11 +39,11 @@ if __name__ == "__main__":
     config = TritonConfig(http_address="127.0.0.1", http_port=port, grpc_port=grpc_port, metrics_port=grpc_port + 1000)
     batching = ModelConfig(max_batch_size=1024, batcher=DynamicBatcher(max_queue_delay_microseconds=500))
     outputs = [Tensor(name="latents", dtype=np.float32, shape=(2, -1))]
-    with Triton(config=config) as triton:
-        images = [Tensor(name="images", dtype=np.uint8, shape=(-1, -1, -1))]
-        functions = [make_encode() for _ in range(THREADS)]
-        triton.bind("encoder", functions, inputs=images, outputs=outputs, config=batching)
-        files = [Tensor(name="images", dtype=np.bytes_, shape=(1,))]
-        functions = [make_encode_files() for _ in range(THREADS)]
-        triton.bind("encoder_files", functions, inputs=files, outputs=outputs, config=batching)
-        triton.serve()
+    triton = Triton(config=config)
+    images = [Tensor(name="images", dtype=np.uint8, shape=(-1, -1, -1))]
+    functions = [make_encode() for _ in range(THREADS)]
+    triton.bind("encoder", functions, inputs=images, outputs=outputs, config=batching)
+    files = [Tensor(name="images", dtype=np.bytes_, shape=(1,))]
+    functions = [make_encode_files() for _ in range(THREADS)]
+    triton.bind("encoder_files", functions, inputs=files, outputs=outputs, config=batching)
+    triton.serve()
