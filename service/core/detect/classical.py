@@ -3,8 +3,8 @@
 Points are live latents in population units, float64. `floor`, the encoder's noise, is added to the diagonal: a factor
 that is constant in the context stays informative and finite. No estimator depends on the order of the points.
 
-scikit-learn is imported where it is needed, by three estimators that are no default: it takes 100 MiB, and half a second
-of every start.
+scikit-learn is imported where it is needed, by three estimators that are no default: it takes 100 MiB, and half a
+second of every start.
 """
 
 from __future__ import annotations
