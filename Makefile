@@ -5,7 +5,8 @@ DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
 DISTILLED ?= runs/shapes3d_distilled
 SEEDS ?= 1 2 3
-PROTO := service/protos/misfit/v1/misfit.proto
+PEERS ?= fastapi litserve mlserver pytriton ray bentoml
+PROTO := service/protos/misfit/v1/misfit.proto service/protos/inference/open_inference.proto
 
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
 MISFIT_BUNDLE ?= shapes3d
@@ -29,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,7 +49,7 @@ check: .venv-train/installed  ## ruff, mypy --strict, import rules
 
 docs: .venv-docs/installed  ## this documentation as a site in build/docs; broken links end the build
 	rm -rf build/pages build/docs && mkdir -p build/pages
-	git ls-files --cached --others --exclude-standard '*.md' '*.png' '*.proto' 'service/*.py' 'tests/faults/*.py' 'k8s/*.yaml' 'train/results/*.json' LICENSE | \
+	git ls-files --cached --others --exclude-standard '*.md' '*.png' '*.proto' 'service/*.py' 'tests/faults/*.py' 'tests/clients/open_inference/*.py' 'k8s/*.yaml' 'train/results/*.json' LICENSE | \
 		tar --create --files-from - | tar --extract --directory build/pages
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
@@ -100,6 +101,7 @@ bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (V
 
 image: bento  ## an image of it, by docker or, where there is no docker, buildah (IMAGE=... names it)
 	$(ENGINE_ENV) $(SERVE)/bentoml containerize $(BENTO):latest --backend $(ENGINE) --image-tag $(IMAGE) $(ENGINE_OPTIONS)
+	@echo "$(IMAGE) is in the store of $(ENGINE), and published nowhere: docs/deployment.md says how."
 
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
@@ -117,6 +119,9 @@ pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page 
 	tests/pages/node_modules/.bin/tsc --project tests/pages
 	PYTHONPATH=. $(SERVE)/python tests/tools/pages.py
 
+open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
+	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
+
 faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
 
@@ -128,13 +133,17 @@ soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
 	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
-		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py
+		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py \
+		tests/properties/test_open_inference_fuzz.py
 
 sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 	$(SERVE)/python tests/benchmarks/sizing.py $(if $(OUT),--out $(OUT))
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
+
+peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and waits beside other servers of the same encoder: a table (half an hour)
+	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --peers $(PEERS) $(if $(OUT),--out $(OUT))
 
 train-benchmark: .venv-train/installed  ## images a second of the training loop against a plain eager float32 loop
 	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py
@@ -183,7 +192,7 @@ distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmente
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -221,6 +230,16 @@ clean:  ## remove all environments and every cache
 
 tests/pages/node_modules/.package-lock.json: tests/pages/package.json tests/pages/package-lock.json
 	npm ci --silent --no-audit --no-fund --prefix tests/pages
+
+.venv-mlserver/installed .venv-kserve/installed: .venv-%/installed: tests/clients/open_inference/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.venv-peers/%/installed: tests/benchmarks/peers/apps/%/requirements.txt
+	$(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 .venv-schemathesis/installed: tests/faults/schemathesis.txt
 	$(PYTHON) -m venv .venv-schemathesis

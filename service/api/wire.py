@@ -7,3 +7,5 @@ REQUEST_ID = "x-request-id"
 RETRY_AFTER = "retry-after"
 
 ERROR_DETAIL = "misfit-error-bin"  # gRPC's trailing metadata
+
+INFERENCE_HEADER_LENGTH = "inference-header-content-length"

@@ -10,7 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from service.api.options import Options
-from service.api.requests import read_options
+from service.api.validation import read_options
 from service.cli.endings import WrongUsage
 from service.errors import InvalidOption
 

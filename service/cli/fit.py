@@ -40,7 +40,7 @@ def fit(**values: Any) -> None:
     images = inputs.images + inputs.reference
     with computing.open() as client, show_progress("images", len(images), quiet=values["quiet"]) as advance:
         if inputs.shapes:
-            inputs.check_axes(client.describe().image.channels)
+            inputs.check_axes(client.describe().image)
         answer = client.fit(name_images(images, advance) if images else None, context=contexts or None, **options)
     write_text(values["out"], answer.model_dump_json(exclude_unset=True) + "\n")
     if values["quiet"]:

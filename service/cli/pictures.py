@@ -48,7 +48,7 @@ def draw(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> 
     comparison = request.find_comparison(values["reference"], values["context"], inputs)
     with computing.open() as client, show_progress("images", len(inputs.images), quiet=values["quiet"]) as advance:
         if inputs.shapes:
-            inputs.check_axes(client.describe().image.channels)
+            inputs.check_axes(client.describe().image)
         answer: PicturesResponse = getattr(client, endpoint)(
             name_images(inputs.images, advance) if inputs.images else None,
             reference=None if comparison.reference is None else name_images(comparison.reference),

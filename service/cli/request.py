@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from service.api.requests import read_contexts
+from service.api.validation import read_contexts
 from service.cli.endings import WrongUsage
 from service.errors import InvalidInput, readable
 from service.offline.sources import Inputs, Source, find_sources

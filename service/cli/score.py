@@ -165,7 +165,7 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
         return
     with computing.open() as client:
         description = client.describe()
-        inputs.check_axes(description.image.channels)
+        inputs.check_axes(description.image)
         answers, failed = call_groups(client, endpoint, inputs, comparison, options, output)
     groups = by_group(inputs.images)
     rows: list[ScoreRow] = []

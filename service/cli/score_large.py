@@ -75,7 +75,7 @@ def score_large(
     if output.as_json or options.get("pages") == "all":
         raise WrongUsage("--json and --pages all are for up to 10,000 images.", "Write the scores with --out FILE.")
     bundle, contexts = load_bundle(computing.bundle), list(comparison.contexts)
-    inputs.check_axes(bundle.manifest.image.channels)
+    inputs.check_axes(bundle.manifest.image)
     if comparison.reference is not None:
         contexts = [_fit(LocalClient(computing.bundle), comparison.reference, options)]
         options = {name: value for name, value in options.items() if name != "estimator"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
-AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NamedImage"
+AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Samples | NamedImage"
 # An array (N, H, W) or (N, H, W, C), or images one by one, by id or not.
 Images: TypeAlias = "Samples | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
@@ -157,9 +157,10 @@ def read_images(images: Images, first: int = 0, names: PathNames | None = None) 
         return check_array(images)
     named = name_images(images, first, names)
     contents = [image.read() for image in named]
-    if any(isinstance(content, np.ndarray) for content in contents):
-        return _stack(contents)
-    return Files([image.id for image in named], [bytes(content) for content in contents])
+    kinds = {(each.shape, each.dtype) if isinstance(each, np.ndarray) else None for each in contents}
+    if len(kinds) == 1 and None not in kinds:
+        return np.stack(contents)  # one array is sent as it is; it has no ids
+    return Files([image.id for image in named], [_encode(content) for content in contents])
 
 
 def check_array(images: Samples) -> Samples:
@@ -195,18 +196,6 @@ def name_images(
     return named
 
 
-def _stack(contents: Sequence[bytes | memoryview | Samples]) -> Samples:
-    """Return images as one array, which has no ids. Raises CallError where not all are pixels of one shape and type."""
-    kinds = {(each.shape, each.dtype) if isinstance(each, np.ndarray) else None for each in contents}
-    if len(kinds) > 1:
-        raise CallError(
-            code="shape_mismatch",
-            message="Arrays of pixels came together with arrays of another shape or type, or with image files.",
-            hint="Send each array in a call of its own.",
-        )
-    return np.stack(contents)
-
-
 def _is_pillow(image: object) -> TypeGuard[Image.Image]:
     """Return whether `image` is an image of Pillow.
 
@@ -215,12 +204,22 @@ def _is_pillow(image: object) -> TypeGuard[Image.Image]:
     return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
 
 
+def _encode(content: bytes | memoryview | Samples) -> bytes:
+    """Return what a NamedImage reads as the bytes of an image file."""
+    return _read_content(content) if isinstance(content, np.ndarray) else bytes(content)
+
+
 def _read_content(image: AnImage) -> bytes:
-    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it."""
+    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it.
+
+    An array (H, W) or (H, W, C) becomes an image of Pillow first. Raises TypeError for what is none of these.
+    """
     if isinstance(image, bytes):
         return image
     if isinstance(image, NamedImage):
-        return bytes(image.read())
+        return _encode(image.read())
+    if isinstance(image, np.ndarray):
+        image = _to_pillow(image)
     if _is_pillow(image):
         from PIL import ImageOps
 
@@ -231,4 +230,21 @@ def _read_content(image: AnImage) -> bytes:
         else:
             (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
         return file.getvalue()
-    return Path(image).read_bytes()  # type: ignore[arg-type]  # a TypeGuard narrows one way only
+    if not isinstance(image, (str, os.PathLike)):
+        raise TypeError(
+            f"An image is {type(image).__name__}, expected a path, a file's bytes, an array or an image of Pillow."
+        )
+    return Path(image).read_bytes()
+
+
+def _to_pillow(pixels: Samples) -> Image.Image:
+    """Return one array of a list as an image. Raises TypeError for a shape or a type that Pillow has no image of."""
+    from PIL import Image
+
+    try:
+        return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"An array has shape {pixels.shape} and dtype {pixels.dtype}: {error}. In a list each is one image, (H, W) "
+            "or (H, W, C) of uint8; send arrays of other types as one, numpy.stack(images)."
+        ) from error

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from service.bundle import store
 from service.hosting import metric_files, shutdown
 from service.hosting.path_allowlist import PathAllowlist
 from service.hosting.private_names import private_names, require, require_in_code
@@ -20,6 +21,8 @@ from service.settings import Settings
 from service.telemetry import logs, tracing
 from service.transports.http import openapi, static_pages
 from service.transports.http.cors import Cors
+from service.transports.open_inference import http as open_inference
+from service.transports.open_inference.models import list_models
 
 with private_names(__name__):
     from _bentoml_impl.server.app import ServiceAppFactory
@@ -113,6 +116,8 @@ class Api(Worker):
         server = super().build_app(factory)
         # In front of BentoML's own page at /, and of its own routes.
         server.router.routes[:0] = [*static_pages.ROUTES, *list_routes(lambda: self.instance)]
+        models = list_models(store.read_manifest(Settings().bundle_directory)).values()
+        server.router.routes += open_inference.make_routes(models, lambda: self.instance)
         app = PathAllowlist(server)
         origins = Settings().cors_origins
         return Cors(app, origins) if origins else app

@@ -35,9 +35,11 @@ SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume informati
 UNTOLD = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$)")
 # Beside what the table of media types knows.
 NO_IMAGE_SUFFIXES = {
-    ".bak", ".cfg", ".conf", ".db", ".docx", ".ini", ".ipynb", ".jsonl", ".lnk", ".log", ".mat", ".md", ".md5",
-    ".names", ".nfo", ".odt", ".parquet", ".pkl", ".pptx", ".rst", ".rtf", ".sha1", ".sha256", ".tmp", ".toml", ".url",
-    ".xlsx", ".yaml", ".yml",
+    ".aae", ".bak", ".cache", ".cfg", ".ckpt", ".cls", ".conf", ".db", ".dbf", ".dll", ".docx", ".exe", ".geojson",
+    ".hdf5", ".id", ".idx", ".ini", ".ipynb", ".jgw", ".joblib", ".jsonl", ".lnk", ".log", ".lst", ".mat", ".md",
+    ".md5", ".names", ".nfo", ".odt", ".onnx", ".ovr", ".parquet", ".pgw", ".pickle", ".pkl", ".pp3", ".pptx", ".prj",
+    ".pt", ".pth", ".pyd", ".rec", ".rst", ".rtf", ".safetensors", ".sha1", ".sha256", ".shp", ".shx", ".sqlite",
+    ".tfrecord", ".tfw", ".thm", ".tmp", ".toml", ".url", ".wld", ".xlsx", ".xmp", ".yaml", ".yml",
 }  # fmt: skip
 NO_IMAGE_NAMES = {
     "authors", "changelog", "copying", "icon\r", "licence", "license", "makefile", "md5sums", "notice", "readme",

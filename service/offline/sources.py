@@ -16,10 +16,11 @@ from itertools import takewhile
 from mmap import ACCESS_READ, mmap
 from typing import BinaryIO
 
-from service.api.archive_contents import find_reference, is_reference_array, sort_members, warn_of_left_out
+from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
 from service.errors import InvalidInput, UndecodableImage, quoted, readable
-from service.images import archive_names, archives, arrays
+from service.images import archive_names, archived_arrays, archives, arrays
 from service.images.decode import Content
+from service.images.spec import Spec
 from service.offline import path_tables, remote_files
 from service.offline.remote_files import is_uri
 
@@ -58,10 +59,10 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
-    def check_axes(self, channels: int) -> None:
-        """Raise ShapeMismatch where an array may be one image with its channels first, for a model of `channels`."""
+    def check_axes(self, spec: Spec) -> None:
+        """Raise ShapeMismatch where an array for a model of `spec` may have its axes in another order."""
         for shape in self.shapes:
-            arrays.check_axes(shape, channels)
+            arrays.check_axes(shape, spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class _Finder:
         self._by, self._path_column, self._stdin = by, path_column, stdin
         self._found: list[_Found] = []
         self._left_out: list[str] = []
+        self._notes: list[str] = []
         self._shapes: list[tuple[int, ...]] = []
 
     def add(self, text: str) -> None:
@@ -129,7 +131,7 @@ class _Finder:
 
     def result(self) -> Inputs:
         """Return what was found. Raises InvalidInput where it is no image."""
-        notes = list(warn_of_left_out([readable(name) for name in self._left_out]))
+        notes = [*warn_of_left_out([readable(name) for name in self._left_out]), *self._notes]
         if not self._found:
             raise InvalidInput(" ".join(("The input holds no image.", *notes)), "Name image files, or their folder.")
         base = len(_common_folder({found.folder for found in self._found}))
@@ -198,15 +200,14 @@ class _Finder:
 
     def _add_archive(self, path: str) -> None:
         contents = sort_members(archives.read_archive(_map(path), NO_LIMIT, NO_LIMIT))
-        self._left_out += contents.left_out + [member.name for member in contents.contexts]
-        for member, is_reference in contents.files:
+        files, other_arrays, notes = leave_out_arrays(contents.files)
+        self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
+        self._notes += notes
+        for member, is_reference in files:
             where = f"{path}!/{member.name}"
-            if member.name.casefold().endswith(".npy"):
-                if len(archives.npy_shape(member)) < 3 and not is_reference_array(member.name):
-                    self._left_out.append(member.name)  # labels, for example
-                    continue
-                self._shapes.append(archives.npy_shape(member))
-                for row, read in enumerate(archives.npy_rows(member)):
+            if archived_arrays.is_array(member):
+                self._shapes.append(archived_arrays.read_shape(member))
+                for row, read in enumerate(archived_arrays.list_rows(member)):
                     self._found.append(
                         _Found(path, f"{member.name}[{row}]", f"{where}[{row}]", read, None, is_reference)
                     )

@@ -12,7 +12,7 @@ from scipy.special import expit
 from service.core.decide.groups import Group, find_groups, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
-from service.core.detect.fit import check_latents, fit
+from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
@@ -27,7 +27,6 @@ from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
 
-HEAVY_CONTAMINATION = 0.4
 # Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
 DOUBTFUL_SHARE = 0.5
 # Flags miss misfits where they recognise a smaller share of the population's images.

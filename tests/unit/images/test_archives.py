@@ -129,6 +129,12 @@ def test_sparse_files_are_whole(tmp_path):
         assert bytes(member.head(4)) == b"head"
 
 
+def test_tars_that_follow_one_another_are_all_read():
+    first, second = bodies.tarred({"a.png": b"a"}), bodies.tarred({"b.png": b"b", "c.png": b"c"})
+    expected = {"a.png": b"a", "b.png": b"b", "c.png": b"c"}
+    assert members_of(first + second) == members_of(first + bytes(512) + second + b"not a tar") == expected
+
+
 def test_a_tar_without_files_is_one():
     assert is_tar(bytes(10240))
     assert members_of(bytes(10240)) == {}
@@ -234,7 +240,8 @@ def test_folders_written_by_windows_are_folders():
 # ---- Beside the images --------------------------------------------------------------------------
 
 
-NO_IMAGES = """labels.csv a/README README.txt readme.md Thumbs.db desktop.ini x.json x.XML x.pdf a.mp4 data.yaml LICENSE
+NO_IMAGES = """labels.csv a/README README.txt readme.md 000001.cls a.aae a.tfw labels.cache model.pt
+Thumbs.db desktop.ini x.json x.XML x.pdf a.mp4 data.yaml LICENSE
 sums.sha256 Thumbs.db:encryptable a.docx run.log a.html x.tsv"""
 IMAGES = "a.png 1 photo README.png license.webp x.heic x.jfif a.dat x.bin a.b.001 x.npy"
 SYSTEM = "__MACOSX/._a.png .DS_Store a/.hidden.png @eaDir/a.png $RECYCLE.BIN/a.png"
