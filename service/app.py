@@ -1,13 +1,13 @@
-"""The BentoML services: `Inference` runs the networks, `Misfit` is the API in front of it.
+"""The BentoML services: `Misfit` is the API, and runs the networks where it is the only process that needs them.
 
-Only row-wise work is batchable: `Inference` merges the rows of all requests as traffic has it, and
-every statistic is computed in `Misfit`, per request, once its rows are back.
+Where several API workers share the networks, or MISFIT_INFERENCE_PROCESS says so, `Inference` runs them in a process of
+its own. Only the networks merge the rows of several requests: every statistic is computed per request, once its rows
+are back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
 
 import bentoml
 import numpy as np
@@ -19,15 +19,15 @@ from service.decoding.pool import DecodePool
 from service.errors import BundleError
 from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
-from service.hosting.workers import Api, Batching, get_addresses
+from service.hosting.workers import Api, Worker, get_addresses
 from service.inference.hardware import has_gpu
-from service.inference.onnx_runtime import OnnxNetworks
+from service.inference.local import LocalNetworks
 from service.inference.remote import RemoteNetworks
 from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings, describe_problems, warn_of_unknown_variables
 from service.telemetry import logs
-from service.telemetry.batch_metrics import MAX_ADAPTIVE_BATCH, batch_metrics
+from service.telemetry.batch_metrics import BatchMetrics
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import NOT_TRACED
 from service.transports import memory_footprint
@@ -40,12 +40,9 @@ from service.transports.http.middleware import (
     Authentication,
     ContentSecurityPolicy,
     ErrorBodies,
-    ReadableMetrics,
     UntilSent,
 )
 
-# BentoML answers 503 for what took longer, after doing the work: `Admission` turns requests away earlier.
-MAX_LATENCY_MS = 60_000
 # Of calls from one service to the other. Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own
 # words.
 TRANSPORT_TIMEOUT = 3600
@@ -56,6 +53,14 @@ NO_ACCESS_LOG = {"access": {"enabled": False}}
 TRACING = {"excluded_urls": list(NOT_TRACED)}
 
 
+def open_networks(settings: Settings) -> LocalNetworks:
+    """Return the networks of the bundle, run in this process, and measured by its metrics."""
+    bundle, metrics = store.load(settings.bundle_directory), BatchMetrics()
+    networks = LocalNetworks(bundle, require_gpu=settings.require_gpu, hooks=metrics)
+    metrics.report_bundle(bundle, networks.provider)
+    return networks
+
+
 @bentoml.service(
     workers=1,
     threads=1,
@@ -63,19 +68,13 @@ TRACING = {"excluded_urls": list(NOT_TRACED)}
     runner_connection=NEVER_RECONNECT,
     logging=NO_ACCESS_LOG,
     tracing=TRACING,
-    service_class=Batching,
+    service_class=Worker,
 )
 class Inference:
-    """The networks of one bundle, which run the rows of all requests in adaptive batches.
-
-    The rows that come together are those of any requests: no statistic may be computed here.
-    """
+    """The networks of one bundle, for all API workers."""
 
     def __init__(self) -> None:
-        settings = Settings()
-        bundle = store.load(settings.bundle_directory)
-        self.networks = OnnxNetworks(bundle, require_gpu=settings.require_gpu)
-        batch_metrics().report_bundle(bundle, self.networks.provider)
+        self.networks = open_networks(Settings())
 
     @bentoml.on_startup
     async def outlive_api(self) -> None:
@@ -85,32 +84,25 @@ class Inference:
         if (api_lock := shutdown.open_lock(get_addresses(), shutdown.API)) is not None:
             shutdown.stop_after_holders(api_lock)
 
-    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._batch("encode", len(images)):
-            return self.networks.encode(images)
-
-    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
-    def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.void]:
-        with self._batch("encode_checked", len(images)):
-            return pack(self.networks.encode_checked(images))
-
-    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        with self._batch("decode", len(latents)):
-            return self.networks.decode(latents)
-
-    @bentoml.api(batchable=True, max_batch_size=MAX_ADAPTIVE_BATCH, max_latency_ms=MAX_LATENCY_MS)
-    def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._batch("saliency", len(images)):
-            return self.networks.saliency(images)
+    @bentoml.api
+    async def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return await self.networks.encode(images)
 
     @bentoml.api
-    def provider(self) -> str:
-        return self.networks.provider
+    async def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.void]:
+        return pack(await self.networks.encode_checked(images))
 
-    def _batch(self, network: str, rows: int) -> AbstractContextManager[None]:
-        return batch_metrics().adaptive_batch(network, rows, self.networks.computed_rows(rows))
+    @bentoml.api
+    async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return await self.networks.decode(latents)
+
+    @bentoml.api
+    async def saliency(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return await self.networks.saliency(images)
+
+    @bentoml.api
+    async def provider(self) -> str:
+        return self.networks.provider
 
 
 @bentoml.service(
@@ -157,13 +149,17 @@ class Misfit(Routes):
             get_addresses().update(shutdown.name_by_descriptor(get_addresses()))
         self.settings = Settings()
         loaded = store.load(self.settings.bundle_directory)
-        self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
+        self.networks: LocalNetworks | RemoteNetworks
+        if "Inference" in get_addresses():
+            self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
+        else:
+            self.networks = open_networks(self.settings)
         self.metrics = Metrics(loaded)
         self.decoder = DecodePool(self.settings)
         self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
         admission = Admission(*limits, self.metrics.report_in_flight)
-        self.dispatcher = Dispatcher(self.pipeline, admission, self.metrics, self.networks.provider)
+        self.dispatcher = Dispatcher(self.pipeline, admission, self.metrics, self.networks.get_provider)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -199,4 +195,3 @@ Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(ContentSecurityPolicy)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]
-Misfit.add_asgi_middleware(ReadableMetrics)  # type: ignore[attr-defined]

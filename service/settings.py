@@ -26,6 +26,11 @@ class Settings(BaseSettings):
 
     bundle: str = Field(default="shapes3d", description="a bundle shipped in service/bundles, or a path to one")
     require_gpu: bool = Field(default=False, description="refuse to start unless the networks run on a GPU")
+    inference_process: Literal["auto", "api", "own"] = Field(
+        default="auto",
+        description="where the networks run: in the API's process (api), or in a process of their own (own); auto is "
+        "api where there is one API worker",
+    )
     max_images: int = Field(default=10_000, gt=0, description="images in one request, reference included")
     max_body_bytes: int = Field(default=256 * MIB, gt=0, description="bytes of one body, also once unpacked")
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="pixels of one image before resizing")

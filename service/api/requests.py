@@ -197,7 +197,7 @@ class RequestBuilder:
 
     def add_image(self, field: str, content: bytes | memoryview | Samples, name: str) -> None:
         """Add one image: a file's bytes, or pixels (H, W) or (H, W, C)."""
-        self.add(field, name, lambda: content)
+        self.add(field, name, lambda: content, is_in_memory=True)
 
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         rows = arrays.read_npy(content)
@@ -234,10 +234,13 @@ class RequestBuilder:
         for row, read in enumerate(archives.npy_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
-    def add(self, field: str, name: str, read: Callable[[], bytes | memoryview | Samples]) -> None:
+    def add(
+        self, field: str, name: str, read: Callable[[], bytes | memoryview | Samples], *, is_in_memory: bool = False
+    ) -> None:
         """Add the image that `read` returns. Its id is the readable part of `name`, or else its place in the list."""
         uploads = self._uploads_of(field)
-        uploads.append(Upload(readable(name) or str(len(uploads)), partial(read_image, read)))
+        read = partial(read_image, read)
+        uploads.append(Upload(readable(name) or str(len(uploads)), read, is_in_memory=is_in_memory))
         self._check_count()
 
 

@@ -28,6 +28,7 @@ from service.images.decode_budget import DecodeBudget
 from service.images.sample_range import SampleRange
 from service.images.spec import Resize, Spec
 from service.settings import Settings
+from service.short_work import SHORT_IMAGES
 
 # Bytes of the files of one job. A larger file is a job of its own.
 JOB_BYTES = MIB
@@ -153,8 +154,10 @@ class DecodePool:
         *,
         measures: bool = False,
     ) -> Rows:
-        loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._threads, RowBuffer, uploads, spec)
+        if len(uploads) <= SHORT_IMAGES and all(upload.is_in_memory for upload in uploads):
+            rows = RowBuffer(uploads, spec)
+        else:
+            rows = await asyncio.get_running_loop().run_in_executor(self._threads, RowBuffer, uploads, spec)
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
             job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0, samples, measures)

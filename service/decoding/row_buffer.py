@@ -20,7 +20,7 @@ class RowBuffer:
     """The rows of some uploads while they are filled in: first arrays of the right shape, then decoded files."""
 
     def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
-        """Read every upload. Call this in a thread, as it may unpack an archive."""
+        """Read every upload. Call this in a thread where that may unpack an archive."""
         self.files: dict[int, Content] = {}
         self.errors: dict[int, MisfitError] = {}
         self._pages = [upload.page for upload in uploads]

@@ -1,27 +1,73 @@
-"""HTTP routes as BentoML declares them: one for each endpoint of the table."""
+"""HTTP routes: one for each endpoint of the table, as BentoML declares them, and as they are served.
+
+What BentoML does with a request beside calling its method, such as choosing a codec, is done by
+`service.transports.http` already. So the served routes call that directly.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import bentoml
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from service.api.endpoints import ENDPOINTS, Endpoint
 from service.hosting.io_descriptors import make_form
+from service.hosting.private_names import private_names, require
+from service.telemetry.metrics import Metrics
 from service.transports.dispatch import Dispatcher
 from service.transports.http.handler import handle
+from service.transports.http.middleware import build_metrics_unavailable
+
+with private_names(__name__):
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    require(BentoMLContainer, "metrics_client.get")
+
+logger = logging.getLogger(__name__)
 
 
 class Routes:
-    """The base of a BentoML service with a method, and a route, for each endpoint. It needs a `dispatcher`."""
+    """The base of a BentoML service with a method for each endpoint. It needs a `dispatcher` and `metrics`."""
 
     dispatcher: Dispatcher
+    metrics: Metrics
 
 
-def _make_route(endpoint: Endpoint) -> Any:
-    """Return the BentoML API method of an endpoint."""
+def list_routes(get_service: Callable[[], Routes]) -> list[Route]:
+    """Return the routes to the endpoints and the metrics of the service that `get_service` returns.
+
+    It has to exist only once there are requests.
+    """
+
+    async def read_metrics(request: Request) -> Response:
+        client = BentoMLContainer.metrics_client.get()
+        get_service().metrics.report_drift()
+        try:
+            content = await asyncio.to_thread(client.generate_latest)
+        except Exception as error:  # noqa: BLE001 - a trace for each scrape would say no more
+            logger.warning("the counts cannot be read: %s: %s", type(error).__name__, error)
+            return build_metrics_unavailable(request.scope)
+        return Response(content, media_type=client.CONTENT_TYPE_LATEST)
+
+    endpoints = [_make_route(endpoint, get_service) for endpoint in ENDPOINTS.values()]
+    return [*endpoints, Route("/metrics", read_metrics)]
+
+
+def _make_route(endpoint: Endpoint, get_service: Callable[[], Routes]) -> Route:
+    async def handler(request: Request) -> Response:
+        return await handle(request, endpoint, get_service().dispatcher)
+
+    return Route(f"/{endpoint.name}", handler, methods=["POST"])
+
+
+def _make_method(endpoint: Endpoint) -> Any:
+    """Return the BentoML API method of an endpoint. It shows in BentoML's schema, for BentoML's own clients."""
 
     async def handler(self: Routes, request: Request) -> Response:
         return await handle(request, endpoint, self.dispatcher)
@@ -32,4 +78,4 @@ def _make_route(endpoint: Endpoint) -> Any:
 
 
 for _endpoint in ENDPOINTS.values():
-    setattr(Routes, _endpoint.name, _make_route(_endpoint))
+    setattr(Routes, _endpoint.name, _make_method(_endpoint))

@@ -7,13 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import bentoml
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from pydantic import ValidationError
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from service.bundle import store
 from service.hosting import metric_files, shutdown
-from service.hosting.dispatcher_metrics import measure_waits
 from service.hosting.path_allowlist import PathAllowlist
 from service.hosting.private_names import private_names, require, require_in_code
+from service.hosting.routes import list_routes
 from service.settings import Settings
 from service.telemetry import logs, tracing
 from service.transports.http import openapi, static_pages
@@ -24,15 +27,15 @@ from service.transports.open_inference.models import list_models
 with private_names(__name__):
     from _bentoml_impl.server.app import ServiceAppFactory
     from _bentoml_sdk.service import factory as service_factory
-    from _bentoml_sdk.service import get_current_service
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.server.base_app import BaseAppFactory
 
-    require(BentoMLContainer, "tracer_provider.set", "remote_runner_mapping.get")
-    require(bentoml.Service, "to_asgi", "inject_config", "openapi_spec")
+    require(BentoMLContainer, "tracer_provider.set", "remote_runner_mapping.get", "config.services")
+    require(bentoml.Service, "to_asgi", "inject_config", "openapi_spec", "__attrs_post_init__")
+    require_in_code(bentoml.Service.__attrs_post_init__, "dependencies")
     require_in_code(bentoml.Service.to_asgi, "is_main")
     require_in_code(service_factory.service, "service_class")
-    require_in_code(ServiceAppFactory.__init__, "is_main", "dispatchers")
+    require_in_code(ServiceAppFactory.__init__, "is_main")
     require_in_code(BaseAppFactory.__init__, "timeout")
 
 
@@ -66,15 +69,43 @@ class Worker(bentoml.Service[Any]):
         # whenever an answer makes thousands of small records (measured: a third of the time of /explain's reasons).
         gc.collect()
         gc.freeze()
-        return tracing.Unlinked(app)
+        return tracing.Unlinked(app) if settings.tracing else app
 
-    def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        """Return the ASGI application that `factory` makes, as the subclass changes it."""
-        raise NotImplementedError
+    def build_app(self, factory: ServiceAppFactory) -> Any:
+        """Return the ASGI application that `factory` makes. A subclass may change it."""
+        app: Starlette = factory()
+        if not Settings().tracing:  # otherwise it makes spans that nobody exports: a sixth of a small request's time
+            tracing_middleware: Any = OpenTelemetryMiddleware
+            app.user_middleware = [each for each in app.user_middleware if each.cls is not tracing_middleware]
+        return app
 
 
 class Api(Worker):
-    """The HTTP service. It has misfit's OpenAPI document and pages, and refuses paths that do not exist."""
+    """The HTTP service. It has misfit's OpenAPI document and pages, and refuses paths that do not exist.
+
+    It depends on another service, the networks, only where that is to have a process of its own.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if not self._needs_inference_process():
+            self.dependencies.clear()
+
+    def __call__(self) -> Any:
+        """Return a new instance of the service. BentoML calls this once in a worker."""
+        self.instance: Any = super().__call__()
+        return self.instance
+
+    def _needs_inference_process(self) -> bool:
+        """Return whether the networks get a process of their own."""
+        try:
+            choice = Settings().inference_process
+        except ValidationError:
+            return False  # the supervisor ends with a line that names the problem
+        if choice != "auto":
+            return choice == "own"
+        self.inject_config()
+        return bool(BentoMLContainer.config.services[self.name].workers.get() != 1)
 
     @property
     def openapi_spec(self) -> SimpleNamespace:
@@ -82,19 +113,14 @@ class Api(Worker):
         return SimpleNamespace(asdict=openapi.document)
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        server = factory()
-        server.router.routes[:0] = static_pages.ROUTES  # in front of BentoML's own page at /
+        server = super().build_app(factory)
         models = list_models(store.read_manifest(Settings().bundle_directory)).values()
-        server.router.routes += open_inference.make_routes(models, get_current_service)
+        # In front of BentoML's own page at /, and of its own routes.
+        server.router.routes[:0] = [
+            *static_pages.ROUTES,
+            *list_routes(lambda: self.instance),
+            *open_inference.make_routes(models, lambda: self.instance),
+        ]
         app = PathAllowlist(server)
         origins = Settings().cors_origins
         return Cors(app, origins) if origins else app
-
-
-class Batching(Worker):
-    """The service that runs the networks. It measures how long rows wait in its queues."""
-
-    def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
-        measure_waits(factory.dispatchers)
-        app: ASGIApp = factory()
-        return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -83,23 +84,34 @@ def read_header(
 
     Raises InvalidInput where it is no header or does not fit `length`, and what `check` raises.
     """
-    header = BytesIO(head)
+    # Version 1 has the header's length in two bytes after the magic string, the others in four.
+    start = 10 if head[6:7] == b"\x01" else 12
     try:
-        version = np.lib.format.read_magic(header)
-        read_fields = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-            (3, 0): np.lib.format.read_array_header_2_0,  # the same for arrays without named fields
-        }[version]
-        shape, fortran_order, dtype = read_fields(header)
+        fields = _parse_header(bytes(head[: start + int.from_bytes(head[8:start], "little")]))
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage
         raise InvalidInput(f"{length} bytes are not an npy file: {error}.", "Write it with numpy.save.") from error
+    shape = fields.shape
     if any(type(axis) is not int for axis in shape):  # numpy accepts True as 1 in a header, but not in reshape
         raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
-    check(shape, dtype)
+    check(shape, fields.dtype)
     hint = "It was cut short, or the header was changed: write it again with numpy.save."
-    _check_length(shape, dtype, length - header.tell(), "npy file", hint)
-    return Header(shape, fortran_order, dtype, header.tell())
+    _check_length(shape, fields.dtype, length - fields.length, "npy file", hint)
+    return fields
+
+
+@lru_cache(maxsize=256)
+def _parse_header(head: bytes) -> Header:
+    """Return the header that is all of `head`. A client sends the same one again and again: numpy evaluates its text.
+
+    Raises what numpy raises.
+    """
+    file = BytesIO(head)
+    read_fields = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+        (3, 0): np.lib.format.read_array_header_2_0,  # the same for arrays without named fields
+    }[np.lib.format.read_magic(file)]
+    return Header(*read_fields(file), file.tell())
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:

@@ -7,6 +7,7 @@ contributions of all positions add up to the latent (class activation mapping, Z
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +25,22 @@ class BackboneHead:
 
     projection: Projection
 
-    def project(self, images: Uint8Array, features: NDArray[np.float32]) -> tuple[Float32Array, Float32Array]:
+    def project(
+        self, images: Uint8Array, features: NDArray[np.float32], rows: int = 0
+    ) -> tuple[Float32Array, Float32Array]:
         """Return latents (n, 2, L), mean and logvar, of images (n, H, W, 3) with features (n, C, h, w), and how far off
         the collection each lies (n,).
 
-        The properties of files are not known here: see `with_files`.
+        The properties of files are not known here: see `with_files`. The products of matrices are of at least `rows`
+        rows: the last bits of a row's result may depend on their number.
         """
-        projection, pooled, pixels = self.projection, pool(features), properties.measure_pixels(images)
+        projection, count = self.projection, len(images)
+        pooled, pixels = pad(pool(features), rows), pad(properties.measure_pixels(images), rows)
         files = projection.property_mean[pixels.shape[1] :]
         measured = np.hstack([pixels, np.broadcast_to(files, (len(pixels), len(files)))])
         off = residuals(directions(pooled), projection.direction, projection.principal)
-        return self.latents_of(pooled, measured), self.foreignness_of(off, measured).astype(np.float32)
+        foreignness = self.foreignness_of(off, measured).astype(np.float32)
+        return self.latents_of(pooled, measured)[:count], foreignness[:count]
 
     def with_files(self, latents: Float32Array, sizes: NDArray[np.int64]) -> Float32Array:
         """Return latents (n, 2, L) with the properties of files of sizes (n, 2), width and height."""
@@ -76,6 +82,12 @@ class BackboneHead:
         content = np.einsum("nchw,ck->nkhw", centred, projection.axes.astype(np.float32), optimize=True)
         measured = np.zeros((n, len(projection.property_mean), height, width), np.float32)
         return np.concatenate([content / (height * width), measured], axis=1).astype(np.float32)
+
+
+def pad(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    """Return an array (n, ...) with rows of zeros added, up to `rows` rows."""
+    missing = max(rows - len(array), 0)
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
 def pool(features: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,17 +1,17 @@
 """The networks as ONNX Runtime sessions over a bundle's graphs.
 
-The sessions take tiles of one fixed number of rows, the last one padded: so an image's latents depend neither on how
-many images come with it nor on which. CPU and GPU share every line but the provider's options.
+The sessions take tiles of at most `tile_rows` rows. An image's result depends neither on how many images come with it
+nor on which: if the bits of a network depend on the size of a tile, which a check at start tells, all of its tiles are
+padded to the same size. CPU and GPU share every line but the provider's options.
 (What is particular to CUDA has not been run on a GPU yet.)
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,21 @@ from service.core.detect.reconstruction import familiar_error, reconstruction_er
 from service.core.types import Float32Array
 from service.errors import AcceleratorMissing, BundleCorrupt, BundleIncompatible, BundleMissing
 from service.images.spec import Uint8Array
-from service.inference.backbone import BackboneHead
+from service.inference.adaptive_batches import Network, Outputs
+from service.inference.backbone import BackboneHead, pad
 from service.inference.hardware import has_gpu
 from service.inference.protocol import CheckedLatents
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TILE_ROWS = {CPU: 32, CUDA: 256}
+# The sizes of tiles that are compared with a full one: kernels of matrix products take 1, 2, 3, ... or a dozen rows.
+CHECKED_SIZES = (1, 2, 3, 5, 8, 13)
+# What else runs the same graph. (A backbone has no graph for heat maps: they come from its encoder.)
+DEPENDENT: dict[Network, tuple[Network, ...]] = {
+    "encode": ("encode_checked", "saliency"),
+    "decode": ("encode_checked",),
+    "saliency": (),
+}
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
 logger = logging.getLogger(__name__)
@@ -65,34 +74,38 @@ class OnnxNetworks:
             logger.warning("no GPU can be used: the networks run on %s", self.provider)
         for name, session in self._sessions.items():
             _check_graph(session, name, manifest)
-        self._tile_rows = TILE_ROWS[self.provider]
-        self._workers = ThreadPoolExecutor(joblib.cpu_count() if self.provider == CPU else 1, "networks")
-        self._warm_up(bundle)
+        self.tile_rows = TILE_ROWS[self.provider]
+        self.threads = joblib.cpu_count() if self.provider == CPU else 1
+        self._workers = ThreadPoolExecutor(self.threads, "tiles")
+        self._padded: frozenset[Network] = frozenset(self._check_sizes(bundle))
         logger.info("%s (bundle %s) runs on %s", manifest.model, bundle.directory, self.provider)
 
-    def _warm_up(self, bundle: Bundle) -> None:
-        """Run every graph once. Raise BundleCorrupt where the encoder's latents are not finite."""
-        black = np.zeros((1, *bundle.manifest.image.shape), dtype=np.uint8)
-        latents = self.encode(black)
-        if self.capabilities.can_decode:
-            self.decode(np.zeros((1, bundle.manifest.latent_dim), dtype=np.float32))
-        if self.capabilities.has_saliency:
-            self.saliency(black)
-        if not np.isfinite(latents).all():
+    def _check_sizes(self, bundle: Bundle) -> Iterator[Network]:
+        """Run every network on tiles of several sizes, which also warms it up. Yield those whose bits depend on it.
+
+        Raises BundleCorrupt where the encoder's latents are not finite.
+        """
+        rng, manifest = np.random.default_rng(0), bundle.manifest
+        images = rng.integers(0, 256, (self.tile_rows, *manifest.image.shape), np.uint8)
+        if not np.isfinite(self._encode_tile(np.zeros_like(images[:1]))[0]).all():
             raise BundleCorrupt(
                 f"{bundle.directory / ENCODER} turns a black image into latents that are not finite.",
                 "The training has diverged: export another checkpoint.",
             )
+        latents = rng.standard_normal((self.tile_rows, manifest.latent_dim), np.float32)
+        networks: list[tuple[Network, NDArray[Any]]] = [("encode", images)]
+        networks += [("decode", latents)] if self.capabilities.can_decode else []
+        networks += [("saliency", images)] if SALIENCY in self._sessions else []
+        for network, rows in networks:
+            whole = self._tile_functions[network](rows)
+            parts = ((self._tile_functions[network](rows[-size:]), size) for size in CHECKED_SIZES)
+            # CUDA prepares itself for every size anew: there all tiles have one.
+            if self.provider == CUDA or not all(_are_equal(part, whole, size) for part, size in parts):
+                yield from (network, *DEPENDENT[network])
 
     def encode(self, images: Uint8Array) -> Float32Array:
         """Encode images, uint8 (N, H, W, C), to latents float32 (N, 2, L): mean, logvar."""
-        encoder, head = self._get_session(ENCODER), self._head
-
-        def encode(tile: Uint8Array, rows: int) -> tuple[Float32Array]:
-            output = _run(encoder, "images", tile)
-            return (output if head is None else head.project(tile, output)[0],)
-
-        (latents,) = self._run_tiles(encode, images)
+        (latents,) = self._run_tiles("encode", images)
         return latents
 
     def encode_checked(self, images: Uint8Array) -> CheckedLatents:
@@ -100,28 +113,14 @@ class OnnxNetworks:
 
         Raises BundleMissing where the bundle has neither a decoder nor a projection.
         """
-        encoder, head = self._get_session(ENCODER), self._head
-        if head is not None:
-            return CheckedLatents(*self._run_tiles(partial(_project_checked, encoder, head), images))
-        decoder, familiarity = self._get_session(DECODER), self._familiarity
-
-        def check(tile: Uint8Array, rows: int) -> tuple[Float32Array, Float32Array]:
-            latents = _run(encoder, "images", tile)
-            decoded = _run(decoder, "latents", np.ascontiguousarray(latents[:, 0]))
-            # Of the padding no error is wanted.
-            if familiarity is None:
-                return latents, reconstruction_error(tile[:rows], decoded[:rows]).astype(np.float32)
-            return latents, familiar_error(tile[:rows], decoded[:rows], familiarity).astype(np.float32)
-
-        return CheckedLatents(*self._run_tiles(check, images))
+        return CheckedLatents(*self._run_tiles("encode_checked", images))
 
     def decode(self, latents: Float32Array) -> Uint8Array:
         """Decode latents, float32 (N, L), to images uint8 (N, H, W, C).
 
         Raises BundleMissing where the bundle has no decoder.
         """
-        decoder = self._get_session(DECODER)
-        (images,) = self._run_tiles(lambda tile, _: (_run(decoder, "latents", tile),), latents)
+        (images,) = self._run_tiles("decode", latents)
         return images
 
     def saliency(self, images: Uint8Array) -> Float32Array:
@@ -129,47 +128,65 @@ class OnnxNetworks:
 
         Raises BundleMissing where the bundle has no saliency graph.
         """
-        if (head := self._head) is not None:
-            encoder = self._get_session(ENCODER)
-            (maps,) = self._run_tiles(lambda tile, _: (head.saliency(_run(encoder, "images", tile)),), images)
-            return maps
-        saliency = self._get_session(SALIENCY)
-        (maps,) = self._run_tiles(lambda tile, _: (_run(saliency, "images", tile),), images)
+        (maps,) = self._run_tiles("saliency", images)
         return maps
 
-    def computed_rows(self, rows: int) -> int:
-        """Return how many rows are computed for `rows` rows: padding fills the last tile."""
-        return math.ceil(rows / self._tile_rows) * self._tile_rows
+    def run_tile(self, network: Network, tile: NDArray[Any]) -> Outputs:
+        """Return the outputs of `network` for at most `tile_rows` rows, in this thread."""
+        count = len(tile)
+        outputs = self._tile_functions[network](pad(tile, self.computed_rows(network, count)))
+        return tuple(output[:count] for output in outputs)
+
+    def computed_rows(self, network: Network, rows: int) -> int:
+        """Return how many rows are computed for a tile of `rows` rows: with padding, where `network` needs it."""
+        return self.tile_rows if network in self._padded else rows
+
+    @cached_property
+    def _tile_functions(self) -> dict[Network, Callable[[NDArray[Any]], Outputs]]:
+        return {
+            "encode": self._encode_tile,
+            "encode_checked": self._check_tile,
+            "decode": lambda tile: (_run(self._get_session(DECODER), "latents", tile),),
+            "saliency": self._saliency_tile,
+        }
+
+    def _encode_tile(self, images: Uint8Array) -> tuple[Float32Array]:
+        output = _run(self._get_session(ENCODER), "images", images)
+        return (output if self._head is None else self._head.project(images, output, self.tile_rows)[0],)
+
+    def _check_tile(self, images: Uint8Array) -> tuple[Float32Array, Float32Array]:
+        output = _run(self._get_session(ENCODER), "images", images)
+        if self._head is not None:
+            return self._head.project(images, output, self.tile_rows)
+        decoded = _run(self._get_session(DECODER), "latents", np.ascontiguousarray(output[:, 0]))
+        if self._familiarity is None:
+            return output, reconstruction_error(images, decoded).astype(np.float32)
+        return output, familiar_error(images, decoded, self._familiarity).astype(np.float32)
+
+    def _saliency_tile(self, images: Uint8Array) -> tuple[Float32Array]:
+        if self._head is not None:
+            features = _run(self._get_session(ENCODER), "images", images)
+            return (self._head.saliency(pad(features, self.tile_rows)),)
+        return (_run(self._get_session(SALIENCY), "images", images),)
 
     def _get_session(self, name: str) -> ort.InferenceSession:
         if name not in self._sessions:
             raise BundleMissing(f"The bundle has no {name}.", "Serve a bundle that has one: `capabilities` says it.")
         return self._sessions[name]
 
-    def _run_tiles(
-        self, run: Callable[[NDArray[Any], int], tuple[NDArray[Any], ...]], rows: NDArray[Any]
-    ) -> tuple[NDArray[Any], ...]:
-        """Return the outputs of `run` for `rows`, tile by tile: each tile, the last one padded, in its own thread.
+    def _run_tiles(self, network: Network, rows: NDArray[Any]) -> Outputs:
+        """Return the outputs of `network` for `rows`, each tile in its own thread."""
 
-        `run` is told how many rows of its tile are no padding.
-        """
+        def run_tile(start: int) -> Outputs:
+            return self.run_tile(network, rows[start : start + self.tile_rows])
 
-        def run_tile(start: int) -> list[NDArray[Any]]:
-            tile = rows[start : start + self._tile_rows]
-            if padding := self._tile_rows - len(tile):
-                tile = np.concatenate([tile, np.zeros((padding, *tile.shape[1:]), tile.dtype)])
-            count = self._tile_rows - padding
-            return [output[:count] for output in run(tile, count)]
-
-        tiles = self._workers.map(run_tile, range(0, len(rows), self._tile_rows))
+        tiles = self._workers.map(run_tile, range(0, len(rows), self.tile_rows))
         return tuple(np.concatenate(outputs) for outputs in zip(*tiles, strict=True))
 
 
-def _project_checked(
-    encoder: ort.InferenceSession, head: BackboneHead, tile: Uint8Array, rows: int
-) -> tuple[Float32Array, Float32Array]:
-    """Return the latents (n, 2, L) of a tile, and how far off the collection's span its features are (n,)."""
-    return head.project(tile, _run(encoder, "images", tile))
+def _are_equal(outputs: Outputs, whole: Outputs, size: int) -> bool:
+    """Return whether `outputs` are bit for bit the last `size` rows of `whole`."""
+    return all(np.array_equal(part, output[-size:]) for part, output in zip(outputs, whole, strict=True))
 
 
 def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArray[Any]:

@@ -55,7 +55,7 @@ class RemoteNetworks:
         maps: Float32Array = await self._call("saliency", images)
         return maps
 
-    async def provider(self) -> str:
+    async def get_provider(self) -> str:
         return str(await self._call("provider"))
 
     async def is_ready(self) -> bool:

@@ -31,11 +31,13 @@ class ChunkedResponse(Generic[ResponseT_co]):
     head     the response with an empty list
     field    the list's name
     records  makes the records, in order, in lists of at least one; it must not fail
+    is_short whether making all of it takes about a millisecond
     """
 
     head: ResponseT_co
     field: str
     records: Callable[[], Iterator[Sequence[BaseModel]]]
+    is_short: bool = False
 
     def whole(self) -> ResponseT_co:
         """Return the response with all of its records."""

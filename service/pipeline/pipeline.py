@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from service import short_work
 from service.api import context_codec
 from service.api.context_codec import from_portable, to_portable
 from service.api.image_names import warn_of_doubles
@@ -52,6 +53,7 @@ from service.pipeline.explain.item_details import ExplanationWithoutMaps
 from service.pipeline.explain.score_sheet import ScoreSheet
 from service.pipeline.hooks import Hooks
 from service.settings import Settings
+from service.short_work import SHORT_IMAGES
 
 # Images in one part of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
 STREAM_PIECE = 1000
@@ -81,7 +83,8 @@ class Pipeline:
         """
         batch = await self._scorer.score_request(request)
         with self.hooks.stage("serialise"):
-            return await asyncio.to_thread(responses.build_score_response, batch, request.options, self.bundle)
+            is_short = len(request.images) <= SHORT_IMAGES and request.options.attributions == "none"
+            return await short_work.run(is_short, responses.build_score_response, batch, request.options, self.bundle)
 
     async def score_sheet(self, request: ImagesRequest[ScoreSheetOptions]) -> ScoreSheet:
         """Score every image of the request, and show a page of them by rank.
@@ -242,7 +245,8 @@ class Pipeline:
         images = await self._scorer.encode_request(request.images, request, "images")
         with self.hooks.stage("serialise"):
             warnings = [*request.reading.list_warnings(), *request.notes, *warn_of_doubles(images.ids)]
-            return await asyncio.to_thread(responses.build_encode_response, images, warnings, self.bundle)
+            is_short = len(images.ids) <= SHORT_IMAGES
+            return await short_work.run(is_short, responses.build_encode_response, images, warnings, self.bundle)
 
     async def decode(self, latents: Float64Array) -> EditResult:
         """Decode latents (n, L), as `service.api.latents.check_latents` checked them."""

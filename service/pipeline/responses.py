@@ -32,6 +32,7 @@ from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_response import ChunkedResponse, cut
 from service.pipeline.explain import item_details
 from service.pipeline.explain.item_details import Details, Record
+from service.short_work import SHORT_IMAGES
 
 SCORES = ("outlier_score", "mahalanobis_squared", "outlier_probability", "is_outlier", "rank")
 # Many at once: pydantic takes several times as long to validate thousands of small records one by one.
@@ -42,11 +43,12 @@ def build_score_response(batch: Batch, options: ScoreOptions, bundle: Bundle) ->
     """Return the answer of /score."""
     details = item_details.describe_scores(batch, options, bundle)
     weights = np.full(len(batch.positions), record_sizes.scored_item(options, bundle))
-    return build_chunked_score_response(batch, bundle, details, weights)
+    is_short = options.attributions == "none" and len(batch.images.ids) <= SHORT_IMAGES
+    return build_chunked_score_response(batch, bundle, details, weights, is_short=is_short)
 
 
 def build_chunked_score_response(
-    batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64]
+    batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64], *, is_short: bool = False
 ) -> ChunkedResponse[ScoreResponse]:
     """Return the answer, an item for each image. `weights` (k,) are the bytes of JSON of each usable image's item."""
     scores, images = batch.require_scores(), batch.images
@@ -78,7 +80,7 @@ def build_chunked_score_response(
         items=[],
         **asked,
     )
-    return ChunkedResponse(head, "items", records)
+    return ChunkedResponse(head, "items", records, is_short)
 
 
 def build_encode_response(
@@ -102,7 +104,7 @@ def build_encode_response(
         warnings=warnings,
         items=[],
     )
-    return ChunkedResponse(head, "items", records)
+    return ChunkedResponse(head, "items", records, len(images.ids) <= SHORT_IMAGES)
 
 
 def _build_encoded_items(images: EncodedImages, places: slice, rows: slice) -> list[EncodedItem]:

@@ -1,6 +1,7 @@
-"""The Prometheus metrics of the networks' process: the waits of rows, and the adaptive batches that merge them.
+"""The Prometheus metrics of the networks: the waits of rows, and the adaptive batches that merge them.
 
-BentoML collects them from the files of all its workers, so that GET /metrics of the API has them as well.
+Where the networks have a process of their own, BentoML collects them from its files, so that GET /metrics has them as
+well.
 """
 
 from __future__ import annotations
@@ -8,22 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING
 
 from service.bundle.store import Bundle
+from service.inference.adaptive_batches import BatchHooks
 from service.telemetry.metrics import STAGE_SECONDS
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-MAX_ADAPTIVE_BATCH = 1024
-BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, MAX_ADAPTIVE_BATCH)
+BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
-class BatchMetrics:
-    """The metrics of the networks' process. The worker of Inference makes one object."""
+class BatchMetrics(BatchHooks):
+    """The metrics of the networks. The process that runs them makes one object."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import REGISTRY, Gauge, Histogram
@@ -62,9 +62,3 @@ class BatchMetrics:
     def observe_wait(self, network: str, seconds: float) -> None:
         """Report that a job waited for `seconds` until its adaptive batch began."""
         self._queue_age.labels(network).observe(seconds)
-
-
-@cache
-def batch_metrics() -> BatchMetrics:
-    """Return the metrics of this process."""
-    return BatchMetrics()

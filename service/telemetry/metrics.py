@@ -106,10 +106,10 @@ class Metrics(Hooks):
             self._stage_seconds.labels(stage)
         for kind in _list_kinds(InvalidInput):
             self._item_errors.labels(kind.code)
-        self._report_drift()
+        self.report_drift()
 
     def report_in_flight(self, amounts: Mapping[str, int]) -> None:
-        """Report the images and bytes in flight, by unit."""
+        """Report the images or bytes in flight, by unit."""
         for unit, amount in amounts.items():
             self._in_flight[unit].set(amount)
 
@@ -133,7 +133,6 @@ class Metrics(Hooks):
         for code, count in Counts(error.code for error in images.errors.values()).items():
             self._item_errors.labels(code).inc(count)
         self._drift.add(images.latents)
-        self._report_drift()
 
     def scored(self, batch: Batch) -> None:
         """Count the scored images, and the context that they were compared with."""
@@ -147,7 +146,8 @@ class Metrics(Hooks):
         if context.size:  # the population has none
             self._context_size.observe(context.size)
 
-    def _report_drift(self) -> None:
+    def report_drift(self) -> None:
+        """Report how far recent requests are from the population. Call this before the metrics are read."""
         self._drift_distance.set(self._drift.distance)
         self._drift_requests.set(self._drift.requests)
         for gauge, shift in zip(self._drift_shift, self._drift.shift, strict=True):

@@ -11,12 +11,22 @@ from contextlib import contextmanager
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-_tracer = trace.get_tracer("misfit")
+# `service.telemetry.tracing` sets it. Without it no span is made, not even one that nobody exports.
+_tracer: trace.Tracer | None = None
+
+
+def export_to(provider: trace.TracerProvider) -> None:
+    """Make the spans of this process from now on, and hand them to `provider`."""
+    global _tracer
+    _tracer = provider.get_tracer("misfit")
 
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
     """Make the block a span called `name`. An exception marks the span as failed, by its type alone."""
+    if _tracer is None:
+        yield
+        return
     with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as current:
         try:
             yield
@@ -28,6 +38,9 @@ def span(name: str) -> Iterator[None]:
 @contextmanager
 def grpc_span(service: str, method: str, metadata: Mapping[str, str | bytes]) -> Iterator[Span]:
     """Make the block the span of a gRPC call, in the trace that its `metadata` name, if they name one."""
+    if _tracer is None:
+        yield trace.INVALID_SPAN
+        return
     parent = propagate.extract({name: value for name, value in metadata.items() if isinstance(value, str)})
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     with _tracer.start_as_current_span(
@@ -48,5 +61,7 @@ def set_failed(span: Span, code: str) -> None:
 
 def trace_id() -> str | None:
     """Return the id of the trace that is being exported; None if none is."""
+    if _tracer is None:
+        return None
     context = trace.get_current_span().get_span_context()
     return format(context.trace_id, "032x") if context.is_valid and context.trace_flags.sampled else None

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: one for each request, through the stages of the API and on to the networks' process.
+"""OpenTelemetry traces: one for each request, through the stages of the API, and on to the networks' own process.
 
 MISFIT_TRACING turns them on. BentoML makes the spans of its HTTP servers, and passes a trace on from the API to
 Inference. `service.telemetry.spans` makes the others. The standard OTEL_ variables set the destination and the
@@ -14,6 +14,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.telemetry import spans
 
 ASGI = "opentelemetry.instrumentation.asgi"
 # Probes and scrapes come every few seconds, and no request waits for them.
@@ -53,4 +55,5 @@ def start(process: str) -> TracerProvider:
     provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(Spans(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    spans.export_to(provider)
     return provider

@@ -28,7 +28,7 @@ class Admission:
         observe: Callable[[Mapping[str, int]], None] = lambda in_flight: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make an empty count. `observe` is called whenever the count changes; `clock` returns seconds."""
+        """Make an empty count. `observe` gets each count that changes, by its unit; `clock` returns seconds."""
         self._limits = {"images": max_rows, "bytes": max_bytes}
         self._observe, self._clock = observe, clock
         self._refused_images = 0  # images of the last request that found no room, until there is room for two of it
@@ -45,8 +45,9 @@ class Admission:
         finally:
             self._reserved.pop(ticket, None)
             for unit, amount in ticket.taken.items():
-                self.in_flight[unit] -= amount
-            self._observe(self.in_flight)
+                if amount:
+                    self.in_flight[unit] -= amount
+                    self._report(unit)
 
     def check(self, announced_bytes: int = 0) -> None:
         """Raise Overloaded if a request that is not read yet would most likely find no room.
@@ -78,7 +79,7 @@ class Admission:
                 self._refused_images = min(amount, int(MAX_RESERVED_SHARE * self._limits[unit]))
         self._check(unit, self.in_flight[unit], amount)
         self.in_flight[unit] += amount
-        self._observe(self.in_flight)
+        self._report(unit)
 
     def take_work(self, ticket: Ticket, amount: int) -> None:
         """Count the bytes of a request's work. Raises TooLarge if no request may take so many, else as `take` does."""
@@ -93,9 +94,13 @@ class Admission:
         self.take(ticket, "bytes", amount)
 
     def give_back(self, ticket: Ticket, unit: str, amount: int) -> None:
-        self.in_flight[unit] -= amount
-        ticket.taken[unit] -= amount
-        self._observe(self.in_flight)
+        if amount:
+            self.in_flight[unit] -= amount
+            ticket.taken[unit] -= amount
+            self._report(unit)
+
+    def _report(self, unit: str) -> None:
+        self._observe({unit: self.in_flight[unit]})
 
     def _check(self, unit: str, in_flight: int, amount: int) -> None:
         if in_flight + amount > self._limits[unit]:

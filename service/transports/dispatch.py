@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from service import short_work
 from service.api.endpoints import Endpoint
 from service.api.options import ComparingOptions
 from service.api.requests import ImagesRequest
@@ -16,6 +16,7 @@ from service.core.types import Float64Array
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.explain.score_sheet import ScoreSheet
 from service.pipeline.pipeline import Pipeline
+from service.short_work import SHORT_BYTES
 from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint
@@ -62,6 +63,7 @@ class Dispatcher:
         self,
         endpoint: Endpoint,
         parse: Callable[[], Parsed],
+        size: int,
         ticket: Ticket,
         form: memory_footprint.Form,
         *,
@@ -71,14 +73,15 @@ class Dispatcher:
         """Return the pipeline's answer to one request. Its room stays taken on `ticket` until the answer is sent.
 
         endpoint    the endpoint to run
-        parse       makes the request from its body; it runs in a thread
+        parse       makes the request from its body; it runs in a thread unless the body is short
+        size        bytes of the body
         form        how the transport holds the answer, which decides how much memory the answer takes
         kept_bytes  bytes on the ticket that stay taken after the work, of a message that the transport still holds
         wait        awaits the work, and may end it if the client has left
 
         Raises Overloaded or TooLarge if there is no room, and whatever `parse` and the pipeline raise.
         """
-        request = await self._parse(parse)
+        request = await self._parse(parse, size)
         del parse  # it holds the body
         count = request.size if isinstance(request, ImagesRequest) else len(request)
         logs.add_images(count)
@@ -97,18 +100,18 @@ class Dispatcher:
         return self.pipeline.describe(await self.provider())
 
     async def read_chunk(
-        self, parse: Callable[[], ImagesRequest[Any]], ticket: Ticket, options: ComparingOptions | None
+        self, parse: Callable[[], ImagesRequest[Any]], size: int, ticket: Ticket, options: ComparingOptions | None
     ) -> ImagesRequest[Any]:
         """Return one chunk of a stream. The ticket has room for one chunk at a time, and for what remains of each.
 
         options  those of the stream; None for its first chunk, which brings them
         """
-        chunk = await self._parse(parse)
+        chunk = await self._parse(parse, size)
         logs.add_images(chunk.size)
         ticket.widen(chunk.size, 0)
         ticket.take_work(memory_footprint.of_chunk(chunk, self.pipeline.bundle, options or chunk.options))
         return chunk
 
-    async def _parse(self, parse: Callable[[], T]) -> T:
+    async def _parse(self, parse: Callable[[], T], size: int) -> T:
         with self.metrics.stage("parse"):
-            return await asyncio.to_thread(parse)
+            return await short_work.run(size <= SHORT_BYTES, parse)

@@ -304,8 +304,7 @@ def known_metrics(served_bundle: Bundle) -> set[str]:
         pass
     ours = {sample.name for family in registry.collect() for sample in family.samples}
     seconds = "bentoml_service_request_duration_seconds"
-    bentoml = {"bentoml_service_request_total", f"{seconds}_bucket", "bentoml_service_adaptive_batch_size_sum"}
-    bentoml |= {"bentoml_service_adaptive_batch_size_count"}
+    bentoml = {"bentoml_service_request_total", f"{seconds}_bucket"}
     return ours | bentoml | FOREIGN_METRICS | {"misfit:requests:rate5m"}
 
 

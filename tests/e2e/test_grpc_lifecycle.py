@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import time
 
+import bodies
 import calls
 import grpc
 import httpx
@@ -14,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import free_ports, serve
+from serving import OWN_PROCESS, free_ports, serve
 
 from service.protos.inference import open_inference_pb2 as v2
 from service.protos.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -81,7 +82,8 @@ def test_grpc_can_be_turned_off(tmp_path):
         assert served.status("/livez") == 200
 
 
-def test_two_workers_share_the_port(tmp_path, images):
+def test_two_workers_share_the_port_and_the_networks(tmp_path, images, client):
+    """Their networks have a process of their own, and give the same bits as those in the process of a single worker."""
     request = pb.ScoreRequest(images=calls.tensor(images))
     workers = {"BENTOML_CONFIG_OPTIONS": "services.Misfit.workers=2"}
     with serve(tmp_path / "log", workers) as served:
@@ -96,6 +98,13 @@ def test_two_workers_share_the_port(tmp_path, images):
             ]
 
         wait_until(lambda: len(listeners()) == 2)
+        assert sorted("Inference" in worker.cmdline() for worker in served.workers) == [False, False, True]
+        body = {
+            "content": bodies.npy(images),
+            "headers": {"Content-Type": "application/x-npy"},
+            "timeout": WAIT_SECONDS,
+        }
+        assert httpx.post(f"{served.url}/explain", **body).content == client.post("/explain", **body).content
         # The kernel deals connections out to the listeners: one after the other, until both have had some.
         answers = []
         for _ in range(20):
@@ -106,12 +115,11 @@ def test_two_workers_share_the_port(tmp_path, images):
 
 
 def test_health_follows_readiness(tmp_path):
-    with serve(tmp_path / "log") as served:
+    with serve(tmp_path / "log", OWN_PROCESS) as served:
         wait_until(lambda: health_of(served) == health_pb2.HealthCheckResponse.SERVING)
         arbiter = psutil.Process(served.process.pid)
         arbiter.suspend()  # it would start another one; a container has nobody who does
-        (inference,) = (child for child in arbiter.children() if "Inference" in child.cmdline())
-        inference.send_signal(signal.SIGKILL)
+        served.worker("Inference").send_signal(signal.SIGKILL)
         try:
             wait_until(
                 lambda: health_of(served, "misfit.v1.MisfitService") == health_pb2.HealthCheckResponse.NOT_SERVING

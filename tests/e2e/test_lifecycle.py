@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from serving import serve
+from serving import OWN_PROCESS, serve
 
 
 def test_alive_and_ready(served):
@@ -15,12 +15,15 @@ def test_alive_and_ready(served):
     assert served.status("/readyz") == 200
 
 
+def test_one_api_worker_runs_the_networks_itself(served):
+    assert [process.pid for process in served.workers] == [served.worker("Misfit").pid]
+
+
 def test_without_inference_the_service_is_neither_alive_nor_ready(tmp_path):
-    with serve(tmp_path / "log") as served:
+    with serve(tmp_path / "log", OWN_PROCESS) as served:
         arbiter = psutil.Process(served.process.pid)
         arbiter.suspend()  # it would start another one; a container has nobody who does
-        (inference,) = (child for child in arbiter.children() if "Inference" in child.cmdline())
-        inference.send_signal(signal.SIGKILL)
+        served.worker("Inference").send_signal(signal.SIGKILL)
         try:
             served.wait_for("/livez", 503)
             served.wait_for("/readyz", 503)

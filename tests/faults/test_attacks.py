@@ -231,7 +231,7 @@ def test_a_full_disk_costs_counts_and_nothing_else(tmp_path, small_disk, images,
     """Before, the first new count ended the process that made it (SIGBUS)."""
     body = bodies.as_npy(images)
     with serve(tmp_path / "log") as served:
-        workers = [served.worker(name) for name in ("Misfit", "Inference")]
+        workers = served.workers
         fill(small_disk)
         answers = [
             httpx.post(f"{served.url}{path}", content=body[1], headers={"Content-Type": body[0]}, timeout=WAIT_SECONDS)

@@ -49,14 +49,14 @@ def files(images) -> list[bytes]:
 @pytest.fixture(autouse=True)
 def _it_goes_on(served, client, images):
     """After each test the same processes answer as before, in as much memory."""
-    processes = served.worker("Inference"), served.worker("Misfit")
+    api = served.worker("Misfit")
     good = bodies.as_npy(images)
     before = post(client, good).json()
-    peak = peak_of(processes[1])
+    peak = peak_of(api)
     yield
     assert post(client, good).json() == before
-    assert [process.is_running() for process in processes] == [True, True]
-    assert peak_of(processes[1]) < peak + MOST_MEMORY
+    assert api.is_running()
+    assert peak_of(api) < peak + MOST_MEMORY
     assert "failed\n" not in served.log.read_text()  # as every internal error is logged
 
 

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from serving import serve
+from serving import OWN_PROCESS, serve
 from steady import clients
 from supervisor import CONTAINER, supervised
 
@@ -21,8 +21,9 @@ LARGE = 1000
 
 
 @pytest.fixture
-def supervisor(tmp_path):
-    with supervised(tmp_path) as supervisor:
+def supervisor(tmp_path, request):
+    """The service under a supervisor, with the settings that the test is parametrised with, if it is."""
+    with supervised(tmp_path, getattr(request, "param", None)) as supervisor:
         yield supervisor
 
 
@@ -62,6 +63,7 @@ def kill_mid_request(served, process: str, large: bodies.Body, pool) -> tuple[Fu
     return under_way, time.monotonic()
 
 
+@pytest.mark.parametrize("supervisor", [OWN_PROCESS], indirect=True)
 def test_inference_killed_mid_request(supervisor, images, large, pool, report):
     served = supervisor.served
     with clients(urls_of(served), images) as steady:
@@ -94,7 +96,7 @@ def test_api_worker_killed(supervisor, images, large, pool, report):
         steady.wait_for_more()
     assert set(supervisor.failed_probes) == {0}
     report(
-        fault="API worker killed (SIGKILL) mid-request",
+        fault="API worker, and the networks in it, killed (SIGKILL) mid-request",
         held=f"connection closed after {told:.1f} s, /livez failed, restarted and ready after {back:.0f} s; "
         "4 clients went on",
         answered=sum(steady.answered),
@@ -145,10 +147,11 @@ def test_sigterm_under_load_loses_no_accepted_request(tmp_path, images, pool, re
     )
 
 
-def test_supervisor_killed_outside_a_container(tmp_path, images, large, pool, report):
+@pytest.mark.parametrize("settings", [{}, OWN_PROCESS], ids=["api", "own"])
+def test_supervisor_killed_outside_a_container(tmp_path, images, large, pool, report, settings):
     """Nobody is left to stop the workers: they end on their own, once what they have taken is answered."""
-    with serve(tmp_path / "log") as served:
-        workers = [served.worker(name) for name in ("Misfit", "Inference")]
+    with serve(tmp_path / "log", settings) as served:
+        workers = served.workers
         expected = post(served.url, large).json()
         under_way = pool.submit(post, served.url, large)
         wait_for_rows(served, LARGE)
@@ -166,7 +169,7 @@ def test_supervisor_killed_outside_a_container(tmp_path, images, large, pool, re
     assert "Traceback" not in served.log.read_text()
     report(
         fault="supervisor killed (SIGKILL), no container",
-        held=f"what was taken is answered; both workers and ports gone {seconds:.1f} s later",
+        held=f"what was taken is answered; {len(workers)} worker(s) and ports gone {seconds:.1f} s later",
         answered=2,
     )
 

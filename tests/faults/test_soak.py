@@ -133,14 +133,14 @@ def test_soak(tmp_path, images, report):
         calls.stub(served.grpc_target) as stub,
         httpx.Client(base_url=served.url, timeout=CALL_SECONDS) as client,
     ):
-        processes = [psutil.Process(served.process.pid), served.worker("Inference"), served.worker("Misfit")]
+        processes = [psutil.Process(served.process.pid), *served.workers]
         samples: list[Sample] = []
         end = time.monotonic() + SECONDS
         with Load(kinds_of(served, images, stub, client)) as load:
             while time.monotonic() < end:
                 samples.append(sample(processes, scratch))
                 time.sleep(SAMPLE_SECONDS)
-        assert [process.is_running() for process in processes] == [True] * 3
+        assert [process.is_running() for process in processes] == [True] * len(processes)
         assert (served.in_flight("rows"), served.in_flight("bytes")) == (0, 0)
     assert load.failed == []
     assert all(load.sent.values()), load.sent

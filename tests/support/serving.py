@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
+# The networks in a process of their own, as where several API workers share them.
+OWN_PROCESS = {"MISFIT_INFERENCE_PROCESS": "own"}
 BOOT_SECONDS = 120
 STOP_SECONDS = 30
 
@@ -35,10 +37,14 @@ class Served:
     def grpc_target(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
 
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes of the services: the API's, and the networks' where they have one of their own."""
+        return psutil.Process(self.process.pid).children()
+
     def worker(self, service: str) -> psutil.Process:
-        """The process of "Inference" or "Misfit"."""
-        children = psutil.Process(self.process.pid).children()
-        (process,) = (child for child in children if ("Inference" in child.cmdline()) == (service == "Inference"))
+        """The process of "Inference" (with OWN_PROCESS) or "Misfit"."""
+        (process,) = (child for child in self.workers if ("Inference" in child.cmdline()) == (service == "Inference"))
         return process
 
     def in_flight(self, unit: str = "rows") -> float:

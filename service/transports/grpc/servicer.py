@@ -16,10 +16,12 @@ from typing import Any, NoReturn
 
 import grpc
 
+from service import short_work
 from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
+from service.pipeline.chunked_response import ChunkedResponse
 from service.protos.inference import open_inference_pb2
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
@@ -92,7 +94,9 @@ class Servicer:
             else:
                 ticket.expect(0)  # its bytes are here already
                 parse = partial(self._parse, method, content)
-                answer = await self.dispatcher.run(method.endpoint, parse, ticket, "message", kept_bytes=received)
+                answer = await self.dispatcher.run(
+                    method.endpoint, parse, len(content), ticket, "message", kept_bytes=received
+                )
             await call.write(await self._serialise(method.serialise, answer))
 
     def _parse(self, method: Method, content: bytes) -> Parsed:
@@ -117,7 +121,7 @@ class Servicer:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
             parse = partial(read_stream_chunk, content, settings, is_first=options is None, first=rows)
-            chunk = await self.dispatcher.read_chunk(parse, ticket, options)
+            chunk = await self.dispatcher.read_chunk(parse, len(content), ticket, options)
             options, images, rows = options or chunk.options, images + chunk.size, rows + len(chunk.images)
             if images > settings.max_stream_images:
                 raise TooManyImages(
@@ -128,7 +132,8 @@ class Servicer:
 
     async def _serialise(self, serialise: Callable[[Any], bytes], answer: Any) -> bytes:
         with self.dispatcher.metrics.stage("serialise"):
-            return await asyncio.to_thread(serialise, answer)
+            is_short = isinstance(answer, ChunkedResponse) and answer.is_short
+            return await short_work.run(is_short, serialise, answer)
 
     @property
     def _settings(self) -> Settings:

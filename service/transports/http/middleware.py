@@ -4,7 +4,6 @@ sent.
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from http import HTTPStatus
 from urllib.parse import quote
@@ -27,8 +26,6 @@ MODELS = (
     "the bundle_id of POST /describe."
 )
 
-logger = logging.getLogger(__name__)
-
 
 class AccessLog:
     """Logs every request, but for probes and scrapes, which come every few seconds."""
@@ -49,22 +46,6 @@ class AccessLog:
                 await send(message)
 
             return await self._app(scope, receive, watched_send)
-
-
-class ReadableMetrics:
-    """Answers 503, and logs one line, where the metrics cannot be read; a trace for each scrape would say no more."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/metrics":
-            return await self._app(scope, receive, send)
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing has been sent yet
-            logger.warning("the counts cannot be read: %s: %s", type(error).__name__, error)
-            await build_metrics_unavailable(scope)(scope, receive, send)
 
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")

@@ -14,6 +14,8 @@ from service.transports.admission import Ticket
 from service.transports.error_replies import check_length
 
 T = TypeVar("T")
+# Whoever leaves sooner is noticed then: most requests have been answered by that time, and need no watch.
+WATCH_AFTER_SECONDS = 0.05
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ticket) -> bytes:
@@ -47,18 +49,25 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns. The body has been read. Raises ClientDisconnect, and ends the work, if the client
     leaves.
     """
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(request))
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None, "this runs in a task"
+    watching: list[asyncio.Task[None]] = []
+    has_left = False
+
+    async def end_when_gone() -> None:
+        nonlocal has_left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        has_left = task.cancel()
+
+    timer = loop.call_later(WATCH_AFTER_SECONDS, lambda: watching.append(loop.create_task(end_when_gone())))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
+        return await work
+    except asyncio.CancelledError:
+        if has_left and not task.uncancel():  # not if somebody else has cancelled it as well
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        timer.cancel()
+        for watch in watching:
+            watch.cancel()

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service import short_work
 from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.errors import Overloaded, Unauthenticated
@@ -55,7 +56,8 @@ async def respond(
     async def make_response() -> Response:
         answer = await work
         with hooks.stage("serialise"):
-            beginning, rest = await asyncio.to_thread(_make_beginning, answer, media_type)
+            is_short = isinstance(answer, ChunkedResponse) and answer.is_short
+            beginning, rest = await short_work.run(is_short, _make_beginning, answer, media_type)
         if rest is None:
             return Response(beginning, media_type=media_type, headers=headers)
         return StreamedResponse(beginning, rest, deadline, hooks, media_type, headers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from service import short_work
+from service.pipeline.chunked_response import ChunkedResponse
+from service.short_work import SHORT_BYTES
 from service.transports.admission import Ticket
 from service.transports.dispatch import Dispatcher, Wait, finish
 from service.transports.open_inference import answers, codec
@@ -30,12 +32,15 @@ async def infer(
     kept_bytes  as in `Dispatcher.run`, which says what is raised
     """
     with dispatcher.metrics.stage("parse"):
-        request = await asyncio.to_thread(read)
+        request = await short_work.run(sent_bytes <= SHORT_BYTES, read)
         outputs = codec.select_outputs(model, request)
     del read  # it holds the body
     pipeline = dispatcher.pipeline
     latent_dim = pipeline.bundle.manifest.latent_dim
     parse = partial(codec.parse, model, request, outputs, pipeline.settings, sent_bytes, latent_dim)
-    answer = await dispatcher.run(model.endpoint, parse, ticket, "message", kept_bytes=kept_bytes, wait=wait)
+    answer = await dispatcher.run(
+        model.endpoint, parse, sent_bytes, ticket, "message", kept_bytes=kept_bytes, wait=wait
+    )
     with dispatcher.metrics.stage("serialise"):
-        return await asyncio.to_thread(answers.build_response, model, request, outputs, answer)
+        is_short = isinstance(answer, ChunkedResponse) and answer.is_short
+        return await short_work.run(is_short, answers.build_response, model, request, outputs, answer)

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # BentoML's imports warn
 
 USERS = {
     "circus_sockets": ["bentoml._internal.utils.circus", "circus.arbiter"],
-    "dispatcher_metrics": ["bentoml._internal.marshal.dispatcher"],
     "metric_files": ["prometheus_client.mmap_dict", "prometheus_client.multiprocess"],
+    "routes": ["bentoml._internal.configuration.containers"],
     "uvicorn_protocol": ["uvicorn.config", "uvicorn.protocols.http.h11_impl"],
     "workers": [
         "_bentoml_impl.server.app",
@@ -27,8 +27,6 @@ USERS = {
 ATTRIBUTES = [
     ("circus_sockets", "bentoml._internal.utils.circus", "Arbiter"),
     ("circus_sockets", "bentoml._internal.utils.circus", "ThreadedArbiter"),
-    ("dispatcher_metrics", "bentoml._internal.marshal.dispatcher:CorkDispatcher", "outbound_call"),
-    ("dispatcher_metrics", "bentoml._internal.marshal.dispatcher:Job", "enqueue_time"),
     ("io_descriptors", "_bentoml_sdk.io_models:IOMixin", "from_http_request"),
     ("metric_files", "prometheus_client.mmap_dict", "_INITIAL_MMAP_SIZE"),
     ("metric_files", "prometheus_client.mmap_dict:MmapedDict", "_init_value"),
@@ -36,6 +34,7 @@ ATTRIBUTES = [
     ("metric_files", "prometheus_client.mmap_dict:MmapedDict", "write_value"),
     ("metric_files", "prometheus_client.values", "MmapedDict"),
     ("metric_files", "prometheus_client.multiprocess", "MmapedDict"),
+    ("routes", "bentoml._internal.configuration.containers:_BentoMLContainerClass", "metrics_client"),
     ("uvicorn_protocol", "uvicorn.config", "HTTP_PROTOCOLS"),
     ("uvicorn_protocol", "uvicorn.config", "WS_PROTOCOLS"),
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:H11Protocol", "send_400_response"),
@@ -44,11 +43,11 @@ ATTRIBUTES = [
     ("workers", "bentoml._internal.configuration.containers:_BentoMLContainerClass", "tracer_provider"),
     ("workers", "bentoml:Service", "inject_config"),
     ("workers", "bentoml:Service", "openapi_spec"),
+    ("workers", "bentoml:Service", "__attrs_post_init__"),
 ]
 CODE = [
     ("circus_sockets", "bentoml._internal.utils.circus", "create_standalone_arbiter"),
     ("circus_sockets", "circus.arbiter:Arbiter", "__init__"),
-    ("dispatcher_metrics", "bentoml._internal.marshal.dispatcher:CorkDispatcher", "controller"),
     ("metric_files", "prometheus_client.mmap_dict:MmapedDict", "__init__"),
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:H11Protocol", "__init__"),
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:RequestResponseCycle", "__init__"),

@@ -45,6 +45,32 @@ def test_a_row_is_encoded_to_the_same_bits_whatever_its_neighbours(networks, row
     assert np.array_equal(networks.encode(rows[order]), together[order])
 
 
+@pytest.mark.parametrize("network", ["encode", "encode_checked", "decode", "saliency"])
+def test_a_tile_of_any_size_has_the_bits_of_a_full_one(networks, served_bundle, rows, network):
+    """What the check at start has seen of a few sizes holds for all of them, wherever a row stands."""
+    given = rows[:32]
+    if network == "decode":
+        given = np.random.default_rng(3).standard_normal((32, served_bundle.manifest.latent_dim), np.float32)
+    whole = networks.run_tile(network, given)
+    for size in range(1, 32):
+        start = (7 * size) % (33 - size)
+        for part, output in zip(networks.run_tile(network, given[start : start + size]), whole, strict=True):
+            assert np.array_equal(part, output[start : start + size]), size
+
+
+def test_a_network_whose_bits_depend_on_the_size_of_a_tile_is_padded(served_bundle, rows, monkeypatch):
+    def depends_on_size(session, name, tile):
+        (result,) = session.run(None, {name: tile})
+        return result + np.asarray(len(tile) % 2, result.dtype) if name == "latents" else result
+
+    monkeypatch.setattr(onnx_runtime, "_run", depends_on_size)
+    networks = OnnxNetworks(served_bundle)
+    computed = {network: networks.computed_rows(network, 3) for network in ("encode", "decode", "encode_checked")}
+    assert computed == {"encode": 3, "decode": 32, "encode_checked": 32}
+    latents = np.zeros((3, served_bundle.manifest.latent_dim), np.float32)
+    assert np.array_equal(networks.decode(latents)[:1], networks.decode(latents[:1]))
+
+
 def test_what_is_checked_on_the_way_is_what_each_network_would_say(networks, rows):
     together = networks.encode_checked(rows)
     assert together.latents.dtype == together.reconstruction_error.dtype == np.float32

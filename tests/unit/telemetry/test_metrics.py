@@ -1,6 +1,6 @@
 """What the pipeline, the networks' process and gRPC tell Prometheus."""
 
-from types import SimpleNamespace
+import asyncio
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from service.api.options import EditOptions, ExplainOptions, FitOptions, ScoreOptions
 from service.api.requests import ImagesRequest
 from service.errors import InferenceUnavailable, InvalidInput, UndecodableImage
-from service.hosting import dispatcher_metrics
 from service.images.decode import Upload
+from service.inference.local import LocalNetworks
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.batch_metrics import BatchMetrics
@@ -123,6 +123,7 @@ async def test_drift_is_told_latent_by_latent(pipeline, registry, served_bundle)
     assert (value("misfit_drift_distance"), value("misfit_drift_requests")) == (1, 0)
     await pipeline.score(request_of(ScoreOptions(foreign="off"), count=100))
     population = served_bundle.population
+    pipeline.hooks.report_drift()
     assert value("misfit_drift_requests") == 1
     assert 0.5 < value("misfit_drift_distance") < 1.5
     for latent in served_bundle.manifest.latents:
@@ -160,19 +161,11 @@ def test_an_adaptive_batch_is_told_by_rows_fill_and_time(registry, served_bundle
     assert value("misfit_info", labels) == 1
 
 
-async def test_every_job_s_wait_is_told_as_its_batch_begins(registry, monkeypatch):
-    metrics = BatchMetrics(registry)
-    monkeypatch.setattr("service.hosting.dispatcher_metrics.batch_metrics", lambda: metrics)
-    monkeypatch.setattr("service.hosting.dispatcher_metrics.time.time", lambda: 100.0)
-    sent = []
-
-    async def outbound_call(jobs, training=False):
-        sent.append((jobs, training))
-
-    dispatcher = SimpleNamespace(outbound_call=outbound_call)
-    dispatcher_metrics.measure_waits({"encode": dispatcher})
-    jobs = (SimpleNamespace(enqueue_time=99.5), SimpleNamespace(enqueue_time=98.0), SimpleNamespace(enqueue_time=100.1))
-    await dispatcher.outbound_call(jobs, training=True)
-    assert sent == [(jobs, True)]
-    assert registry.get_sample_value("misfit_queue_age_seconds_count", {"network": "encode"}) == 3
-    assert registry.get_sample_value("misfit_queue_age_seconds_sum", {"network": "encode"}) == 2.5
+async def test_every_job_s_wait_is_told_as_its_batch_begins(registry, served_bundle):
+    networks = LocalNetworks(served_bundle, hooks=BatchMetrics(registry))
+    images = np.zeros((3, *served_bundle.manifest.image.shape), np.uint8)
+    await asyncio.gather(networks.encode(images), networks.encode(images))
+    value = registry.get_sample_value
+    assert value("misfit_queue_age_seconds_count", {"network": "encode"}) == 2
+    assert value("misfit_adaptive_batch_rows_sum", {"network": "encode"}) == 6
+    assert value("misfit_adaptive_batch_seconds_count", {"network": "encode"}) in (1, 2)

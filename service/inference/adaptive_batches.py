@@ -1,0 +1,167 @@
+"""Adaptive batches: rows of all requests, merged tile by tile as threads come free.
+
+Rows wait only while every thread is at work. So a single request starts at once, and under load each tile has the rows
+of several requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Network = Literal["encode", "encode_checked", "decode", "saliency"]
+Outputs = tuple[NDArray[Any], ...]
+
+
+class BatchHooks:
+    """The calls that report on adaptive batches. These methods do nothing; a subclass overrides them."""
+
+    def adaptive_batch(self, network: str, rows: int, computed: int) -> AbstractContextManager[None]:
+        """Return a context manager that measures a batch of `rows` rows; `computed` rows with padding."""
+        return nullcontext()
+
+    def observe_wait(self, network: str, seconds: float) -> None:
+        """Report that a job waited for `seconds` until its first row began."""
+
+
+@dataclass(eq=False)
+class Job:
+    """Rows of one request for one network; `next` is the first row that has not begun."""
+
+    network: Network
+    rows: NDArray[Any]
+    loop: asyncio.AbstractEventLoop
+    result: asyncio.Future[Outputs]
+    since: float = field(default_factory=time.perf_counter)
+    next: int = 0
+    parts: dict[int, Outputs] = field(default_factory=dict)
+    finished: int = 0
+
+    def finish(self, outputs: Outputs | Exception, start: int = 0) -> None:
+        """Take the outputs of the rows from `start` on, or an error. Call this in the job's event loop."""
+        if self.result.done():
+            return
+        if isinstance(outputs, Exception):
+            self.result.set_exception(outputs)
+            return
+        self.parts[start] = outputs
+        self.finished += len(outputs[0])
+        if self.finished == len(self.rows):
+            parts = [self.parts[start] for start in sorted(self.parts)]
+            whole = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
+            self.result.set_result(whole)
+
+
+Piece = tuple[Job, slice]
+
+
+class AdaptiveBatches:
+    """Runs tiles of rows in `threads` threads. It may serve several event loops."""
+
+    def __init__(
+        self,
+        run_tile: Callable[[Network, NDArray[Any]], Outputs],
+        tile_rows: int,
+        threads: int,
+        computed_rows: Callable[[Network, int], int],
+        hooks: BatchHooks | None = None,
+    ) -> None:
+        """`run_tile` runs a network on at most `tile_rows` rows, which `computed_rows` counts with their padding."""
+        self._run_tile, self._tile_rows, self._computed_rows = run_tile, tile_rows, computed_rows
+        self._hooks = hooks or BatchHooks()
+        self._threads, self._pool = threads, ThreadPoolExecutor(threads, "networks")
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        self._at_work = 0  # threads
+
+    async def run(self, network: Network, rows: NDArray[Any]) -> Outputs:
+        """Return the outputs of `network` for rows (n, ...), n >= 1. Raises what the network raises."""
+        loop = asyncio.get_running_loop()
+        job = Job(network, rows, loop, loop.create_future())
+        with self._lock:
+            self._waiting.append(job)
+            self._start_threads()
+        return await job.result
+
+    def _start_threads(self) -> None:
+        """Start as many threads as there are tiles that wait. The caller holds the lock."""
+        waiting = sum(len(job.rows) - job.next for job in self._waiting)
+        wanted = min(-(-waiting // self._tile_rows), self._threads)
+        while self._at_work < wanted:
+            self._at_work += 1
+            self._pool.submit(self._work)
+
+    def _work(self) -> None:
+        """Run tiles until no row waits."""
+        while pieces := self._take():
+            network, count = pieces[0][0].network, sum(rows.stop - rows.start for _, rows in pieces)
+            try:
+                with self._hooks.adaptive_batch(network, count, self._computed_rows(network, count)):
+                    outputs: Outputs | Exception = self._run_tile(network, _join(pieces))
+            except Exception as error:  # noqa: BLE001 - whatever it is, those that wait get it
+                outputs = error
+            _hand_out(pieces, outputs)
+
+    def _take(self) -> Sequence[Piece]:
+        """Return the next rows: those that have waited longest, and others of their network, up to one tile."""
+        with self._lock:
+            pieces: list[Piece] = []
+            room, passed = self._tile_rows, deque[Job]()
+            while self._waiting and room:
+                job = self._waiting.popleft()
+                if job.result.done():  # its request has ended
+                    continue
+                if pieces and job.network != pieces[0][0].network:
+                    passed.append(job)
+                    continue
+                if not job.next:
+                    self._hooks.observe_wait(job.network, time.perf_counter() - job.since)
+                stop = min(job.next + room, len(job.rows))
+                pieces.append((job, slice(job.next, stop)))
+                room -= stop - job.next
+                job.next = stop
+                if stop < len(job.rows):
+                    passed.append(job)
+            self._waiting = deque(chain(passed, self._waiting))
+            self._at_work -= not pieces
+            return pieces
+
+
+def _join(pieces: Sequence[Piece]) -> NDArray[Any]:
+    parts = [job.rows[rows] for job, rows in pieces]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _hand_out(pieces: Sequence[Piece], outputs: Outputs | Exception) -> None:
+    """Give each job its rows, in its own event loop."""
+    for loop in {job.loop for job, _ in pieces}:
+        results = [result for result in _split(pieces, outputs) if result[0].loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_finish_all, results)
+
+
+def _split(pieces: Sequence[Piece], outputs: Outputs | Exception) -> Iterator[tuple[Job, Outputs | Exception, int]]:
+    start = 0
+    for job, rows in pieces:
+        stop = start + rows.stop - rows.start
+        if isinstance(outputs, Exception):
+            yield job, outputs, rows.start
+        else:
+            yield job, tuple(output[start:stop] for output in outputs), rows.start
+        start = stop
+
+
+def _finish_all(results: Sequence[tuple[Job, Outputs | Exception, int]]) -> None:
+    for job, outputs, start in results:
+        job.finish(outputs, start)

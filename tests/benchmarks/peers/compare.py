@@ -1,0 +1,139 @@
+"""Servers side by side: CPU seconds of the server, images a second and waits, over the workloads of `workloads.py`.
+
+    python tests/benchmarks/peers/compare.py --server new=. --server old=../other-worktree
+
+All servers run at the same time, each on ports of its own; every round measures each of them once, in turn, so that
+whatever else the machine does weighs on all of them alike. A server NAME=DIRECTORY is misfit as in that worktree. The
+table has medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import median
+
+sys.path.append(str(Path(__file__).parents[2] / "support"))
+sys.path.append(str(Path(__file__).parent))
+from measurements import save
+from serving import free_ports
+from ways import MISFIT, Way
+from workloads import WORKLOADS, Measurement, Workload, measure, resident_mib, sample_images
+
+BOOT_SECONDS, STOP_SECONDS = 120, 30
+WARM_UP_SECONDS = 2.0
+LINE = "| {workload} | {server} {way} | {cpu_seconds:.3f} | {images_a_second:.0f} | {p50:.0f} | {p99:.0f} |"
+LIMITS = {"MISFIT_GRPC_HOST": "127.0.0.1", "BENTOML_DO_NOT_TRACK": "true"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    name: str
+    port: int
+    grpc_port: int
+    process: subprocess.Popen[bytes]
+    ways: dict[str, Way]
+
+
+@contextmanager
+def serve_misfit(name: str, directory: Path, scratch: Path, ports: tuple[int, int]) -> Iterator[Server]:
+    """Run misfit as it is in a worktree, until the block ends; `ports` are those of HTTP and gRPC."""
+    settings = {**LIMITS, "MISFIT_GRPC_PORT": str(ports[1]), "BENTOML_HOME": str(scratch / f"{name}.home")}
+    command = [str(directory / ".venv/bin/bentoml"), "serve", "service.app:Misfit", "--host", "127.0.0.1"]
+    with (scratch / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(ports[0])],
+            cwd=directory,
+            env={**os.environ, **settings, "PYTHONPATH": str(directory.resolve())},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_ready(process, ports[0], "/readyz", scratch / f"{name}.log")
+        yield Server(name, *ports, process, MISFIT)
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+    """Poll until GET `path` answers 200. Raises TimeoutError with the end of the log."""
+    deadline = time.monotonic() + BOOT_SECONDS
+    while True:
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        if time.monotonic() > deadline or process.poll() is not None:
+            raise TimeoutError(f"no answer at {path}; the log ends in\n{log.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+def run(servers: list[Server], arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """Return a row of medians for each server, way and workload."""
+    rows: list[dict[str, object]] = []
+    for name in arguments.workloads:
+        workload = Workload.of(name)
+        images = sample_images(workload.images)
+        cells = {
+            (server.name, way): (server, make(workload, images, server.port, server.grpc_port))
+            for server in servers
+            for way, make in server.ways.items()
+            if not arguments.ways or way in arguments.ways
+        }
+        measured: dict[tuple[str, str], list[Measurement]] = {cell: [] for cell in cells}
+        for server, connect in cells.values():
+            measure(workload, connect, server.process.pid, WARM_UP_SECONDS)
+        for _ in range(arguments.rounds):
+            for cell, (server, connect) in cells.items():
+                measured[cell].append(measure(workload, connect, server.process.pid, arguments.seconds))
+        for (server_name, way), results in measured.items():
+            figures = {field: median(asdict(each)[field] for each in results) for field in asdict(results[0])}
+            rows.append({"workload": name, "server": server_name, "way": way, **figures})
+            print(LINE.format(**rows[-1]), flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", action="append", metavar="NAME=DIRECTORY", help="default: misfit=.")
+    parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), help="names, or CxN: C clients of N images")
+    parser.add_argument("--ways", nargs="+", help="default: all of each server")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one round of one workload at one server")
+    parser.add_argument("--port", type=int, help="the first of the ports; default: free ones")
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
+    arguments = parser.parse_args()
+    named = [each.partition("=")[::2] for each in arguments.server or ["misfit=."]]
+    count = 2 * len(named)
+    ports = iter(free_ports(count) if arguments.port is None else range(arguments.port, arguments.port + count))
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        servers = [
+            stack.enter_context(serve_misfit(name, Path(directory), Path(scratch), (next(ports), next(ports))))
+            for name, directory in named
+        ]
+        print("| workload | server | CPU s per 1,000 | images/s | p50, ms | p99, ms |\n" + "| --- " * 6 + "|")
+        rows = run(servers, arguments)
+        memory = {server.name: round(resident_mib(server.process.pid)) for server in servers}
+        print(f"resident MiB after the load: {memory}")
+    save(arguments.out, {"rows": rows, "resident_mib": memory})
+
+
+if __name__ == "__main__":
+    main()
