@@ -136,8 +136,8 @@ class Misfit(Routes):
             raise SystemExit(f"misfit cannot start: {error}") from None
         if settings.bundles and Misfit.dependencies:  # type: ignore[attr-defined]
             raise SystemExit(
-                "misfit cannot start: MISFIT_BUNDLES needs the networks in the API's process. Serve one API worker, and "
-                "leave MISFIT_INFERENCE_PROCESS out."
+                "misfit cannot start: MISFIT_BUNDLES needs the networks in the API's process. Serve one API worker, "
+                "and leave MISFIT_INFERENCE_PROCESS out."
             )
         if settings.require_gpu and not has_gpu():
             raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")
