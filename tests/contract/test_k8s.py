@@ -155,7 +155,7 @@ def test_only_gpu_pods_ask_for_a_gpu_and_they_refuse_to_do_without():
 
 
 def test_nothing_is_left_outside_the_namespace_or_its_selector(overlay):
-    labels = {"app.kubernetes.io/name": "misfit"}
+    labels = {"app.kubernetes.io/name": "misfit", "app.kubernetes.io/instance": "misfit"}
     for manifest in overlay:
         assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "misfit", manifest["kind"]
     for kind in ("Service", "PodDisruptionBudget", "Deployment"):
@@ -401,3 +401,70 @@ def test_the_first_hour_needs_nothing_but_the_image():
     assert service["type"] == "NodePort"
     assert all(30000 <= port["nodePort"] <= 32767 for port in service["ports"])
     assert f"IMAGE ?= $(BENTO):{container['image'].partition(':')[2]}" in (ROOT / "Makefile").read_text()
+
+
+def selects(manifest: Manifest) -> list[dict[str, str]]:
+    """Every selector of labels in a manifest, but for those of namespaces."""
+    found = []
+    stack: list[Any] = [manifest]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack += node
+        elif isinstance(node, dict):
+            for name, child in node.items():
+                if name in ("selector", "podSelector", "labelSelector") and child:
+                    found.append(child.get("matchLabels", child))
+                elif name != "namespaceSelector":
+                    stack.append(child)
+    return found
+
+
+SECOND = """
+nameSuffix: -second
+labels:
+  - pairs: {app.kubernetes.io/instance: second}
+    includeSelectors: true
+    fields:
+      - {kind: ServiceMonitor, path: spec/selector/matchLabels}
+# What no selector says, of KEDA's autoscaler: its Deployment, and in its query the namespace and the Service.
+replacements:
+  - source: {kind: Deployment, name: misfit, fieldPath: metadata.name}
+    targets:
+      - select: {kind: ScaledObject}
+        fieldPaths: [spec.scaleTargetRef.name]
+  - source: {kind: Service, name: misfit, fieldPath: metadata.name}
+    targets:
+      - select: {kind: ScaledObject}
+        fieldPaths: [spec.triggers.0.metadata.query]
+        options: {delimiter: '"', index: 3}
+"""
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "kind"])
+def test_two_releases_in_one_namespace_do_not_mix(name, tmp_path):
+    """The kustomization of the runbook makes a second release, whose selectors find only its own pods."""
+    assert SECOND.strip() in (K8S / "runbook.md").read_text()
+    there = os.path.relpath(K8S, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{there}/overlays/{name}]\n{SECOND}")
+    first, second = render(K8S / "overlays" / name), render(tmp_path)
+    for manifests, instance in ((first, "misfit"), (second, "second")):
+        for manifest in manifests:
+            for selector in selects(manifest):
+                assert selector["app.kubernetes.io/instance"] == instance, manifest["kind"]
+    names = [{(each["kind"], each["metadata"]["name"]) for each in each_release} for each_release in (first, second)]
+    assert not {each for each in names[0] & names[1] if each[0] != "Namespace"}
+    for manifest in second:
+        validate(manifest)
+        if (target := manifest.get("spec", {}).get("scaleTargetRef")) is not None:
+            assert target["name"] == "misfit-second"
+        for trigger in manifest.get("spec", {}).get("triggers", ()):
+            assert 'namespace="misfit",job="misfit-second"' in trigger["metadata"]["query"]
+
+
+def test_no_query_names_a_namespace(overlay):
+    for where, expression in expressions(overlay).items():
+        assert where == "scaler" or 'namespace="' not in expression, where
+    for scaler in (each["spec"] for each in overlay if each["kind"] == "ScaledObject"):
+        (trigger,) = scaler["triggers"]
+        assert 'namespace="misfit",job="misfit"' in trigger["metadata"]["query"]
