@@ -30,8 +30,9 @@ CRD_SCHEMAS = ROOT / "tests" / "data" / "crd_schemas"
 ALL_OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
 # KServe makes the Deployment of one itself, and kind's has what a laptop has.
 OVERLAYS = [name for name in ALL_OVERLAYS if name not in ("kserve", "kind")]
-# Ways in from outside, which need hosts and a certificate of the cluster's own.
+# Ways in from outside, which need hosts and a certificate of the cluster's own, and ways to bundles of one's own.
 WAYS_IN = {"ingress", "gateway"}
+BUNDLES = {"bundle-volume", "bundle-image"}
 COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 # The oldest and the newest that the manifests are for: the preStop sleep needs 1.30.
 VERSIONS = ["1.30", "1.37"]
@@ -111,7 +112,7 @@ def test_a_misspelt_field_is_not_valid(overlay_name, kind):
         validate(manifest)
 
 
-@pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in WAYS_IN])
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in WAYS_IN | BUNDLES])
 def test_every_component_is_in_an_overlay(component):
     used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in ALL_OVERLAYS)
     assert any(f"../../components/{component}" in overlay.get("components", ()) for overlay in used)
@@ -468,3 +469,18 @@ def test_no_query_names_a_namespace(overlay):
     for scaler in (each["spec"] for each in overlay if each["kind"] == "ScaledObject"):
         (trigger,) = scaler["triggers"]
         assert 'namespace="misfit",job="misfit"' in trigger["metadata"]["query"]
+
+
+@pytest.mark.parametrize("component", sorted(BUNDLES))
+def test_a_bundle_from_elsewhere_is_mounted_where_the_service_looks_for_it(component, tmp_path):
+    manifests = render_with(tmp_path, [component])
+    path = Path(settings_of(manifests)["MISFIT_BUNDLE"])
+    (mount,) = (each for each in container_of(manifests)["volumeMounts"] if each["name"] == "bundles")
+    assert path.is_relative_to(mount["mountPath"])
+    assert mount["readOnly"] is True
+    assert "bundles" in [volume["name"] for volume in pod_of(manifests)["volumes"]]
+    for container in pod_of(manifests).get("initContainers", ()):
+        assert container["securityContext"] == container_of(manifests)["securityContext"]
+        assert container["command"][-1] == str(path)
+    # A change of the bundle's name or image is a change of the pods, which roll one by one, none of them missing.
+    assert one(manifests, "Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
