@@ -5,6 +5,7 @@ DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
 DISTILLED ?= runs/shapes3d_distilled
 SEEDS ?= 1 2 3
+PEERS ?= fastapi litserve mlserver pytriton ray bentoml
 PROTO := service/protos/misfit/v1/misfit.proto service/protos/inference/open_inference.proto
 
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
@@ -29,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test clients open-inference faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -105,8 +106,18 @@ image: bento  ## an image of it, by docker or, where there is no docker, buildah
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
 
+gpu-check: .venv-train/installed  ## does a GPU compute what the CPU does, and how fast: networks, a training step (under six minutes)
+	$(TRAIN)/python tests/benchmarks/gpu_check.py $(GPU_CHECK)
+
+client: .venv/tools  ## the Python client's own wheel in dist/, installed by itself and tried in another project
+	PYTHONPATH=tests/support $(SERVE)/python tests/tools/client_distribution.py
+
 clients: .venv/tools .venv-clients/installed  ## generate TypeScript, Python and Go clients, compile them, call the service with each
 	PYTHONPATH=tests/support $(SERVE)/python tests/tools/clients.py $(CLIENTS)
+
+pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page and reports in headless Chromium, and their JavaScript type-checked (SHOTS=FOLDER keeps pictures)
+	tests/pages/node_modules/.bin/tsc --project tests/pages
+	PYTHONPATH=. $(SERVE)/python tests/tools/pages.py
 
 open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
 	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
@@ -130,6 +141,9 @@ sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
+
+peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and waits beside other servers of the same encoder: a table (half an hour)
+	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --peers $(PEERS) $(if $(OUT),--out $(OUT))
 
 train-benchmark: .venv-train/installed  ## images a second of the training loop against a plain eager float32 loop
 	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py
@@ -178,7 +192,7 @@ distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmente
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -214,9 +228,17 @@ clean:  ## remove all environments and every cache
 	npm ci --silent --no-audit --no-fund --prefix build/clients
 	touch $@
 
+tests/pages/node_modules/.package-lock.json: tests/pages/package.json tests/pages/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/pages
+
 .venv-mlserver/installed .venv-kserve/installed: .venv-%/installed: tests/clients/open_inference/%.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.venv-peers/%/installed: tests/benchmarks/peers/apps/%/requirements.txt
+	$(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .venv-schemathesis/installed: tests/faults/schemathesis.txt

@@ -51,7 +51,7 @@ def list_routes(get_service: Callable[[], Routes], bundles: Iterable[str] = ()) 
     async def read_metrics(request: Request) -> Response:
         client = BentoMLContainer.metrics_client.get()
         for metrics in get_service().metrics.values():
-            metrics.report_drift()
+            metrics.refresh()
         try:
             content = await asyncio.to_thread(client.generate_latest)
         except Exception as error:  # noqa: BLE001 - a trace for each scrape would say no more

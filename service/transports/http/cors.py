@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.wire import INFERENCE_HEADER_LENGTH, REQUEST_ID, RETRY_AFTER
+from service.transports.http.middleware import AccessLog
 from service.transports.http.responses import build_error_body
 
 
@@ -34,7 +35,7 @@ class Cors(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         if scope.get("method") == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
-            await self._answer_preflight(headers, scope)(scope, receive, send)
+            await AccessLog(self._answer_preflight(headers, scope))(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -17,6 +17,7 @@ from service.errors import Unauthenticated
 from service.settings import Settings
 from service.telemetry import logs
 from service.transports.auth import Tokens
+from service.transports.http import static_pages
 from service.transports.http.responses import build_error_body, build_error_response, request_id
 from service.transports.open_inference import error_body
 
@@ -73,14 +74,14 @@ def until_sent(request: Request) -> ExitStack:
 
 
 class Authentication:
-    """Refuses requests without a valid token. Probes and metrics need none."""
+    """Refuses requests without a valid token. Probes, metrics and the files of the page at `/` need none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tokens = Tokens(Settings().tokens_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
             try:
                 self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:

@@ -26,7 +26,7 @@ async def infer(
     kept_bytes: int = 0,
     wait: Wait = finish,
 ) -> InferResponse:
-    """Return the answer of `model` to the request that `read` returns, which runs in a thread.
+    """Return the answer of `model` to the request that `read` returns, which runs in a thread unless it is short.
 
     sent_bytes  of the body or message
     kept_bytes  as in `Dispatcher.run`, which says what is raised
@@ -41,6 +41,6 @@ async def infer(
     answer = await dispatcher.run(
         model.endpoint, parse, sent_bytes, ticket, "message", kept_bytes=kept_bytes, wait=wait
     )
+    is_short = isinstance(answer, ChunkedResponse) and answer.is_short
     with dispatcher.metrics.stage("serialise"):
-        is_short = isinstance(answer, ChunkedResponse) and answer.is_short
         return await short_work.run(is_short, answers.build_response, model, request, outputs, answer)
