@@ -9,3 +9,5 @@ RETRY_AFTER = "retry-after"
 ERROR_DETAIL = "misfit-error-bin"  # gRPC's trailing metadata
 
 INFERENCE_HEADER_LENGTH = "inference-header-content-length"
+
+BUNDLE = "misfit-bundle"  # gRPC's metadata: which of several bundles a call is for

@@ -114,10 +114,16 @@ class Api(Worker):
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
         server = super().build_app(factory)
+        settings = Settings()
+        directories = {"": settings.bundle_directory, **settings.more_bundles}
+        manifests = {name: store.read_manifest(directory) for name, directory in directories.items()}
+        models = [model for name, each in manifests.items() for model in list_models(each, name).values()]
         # In front of BentoML's own page at /, and of its own routes.
-        server.router.routes[:0] = [*static_pages.ROUTES, *list_routes(lambda: self.instance)]
-        models = list_models(store.read_manifest(Settings().bundle_directory)).values()
-        server.router.routes += open_inference.make_routes(models, lambda: self.instance)
+        server.router.routes[:0] = [
+            *static_pages.ROUTES,
+            *list_routes(lambda: self.instance, settings.more_bundles),
+            *open_inference.make_routes(models, lambda: self.instance),
+        ]
         app = PathAllowlist(server)
-        origins = Settings().cors_origins
+        origins = settings.cors_origins
         return Cors(app, origins) if origins else app

@@ -30,8 +30,9 @@ CRD_SCHEMAS = ROOT / "tests" / "data" / "crd_schemas"
 ALL_OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
 # KServe makes the Deployment of one itself, and kind's has what a laptop has.
 OVERLAYS = [name for name in ALL_OVERLAYS if name not in ("kserve", "kind")]
-# Ways in from outside, which need hosts and a certificate of the cluster's own.
+# Ways in from outside, which need hosts and a certificate of the cluster's own, and ways to bundles of one's own.
 WAYS_IN = {"ingress", "gateway"}
+BUNDLES = {"bundle-volume", "bundle-image"}
 COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 # The oldest and the newest that the manifests are for: the preStop sleep needs 1.30.
 VERSIONS = ["1.30", "1.37"]
@@ -111,7 +112,7 @@ def test_a_misspelt_field_is_not_valid(overlay_name, kind):
         validate(manifest)
 
 
-@pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in WAYS_IN])
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in WAYS_IN | BUNDLES])
 def test_every_component_is_in_an_overlay(component):
     used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in ALL_OVERLAYS)
     assert any(f"../../components/{component}" in overlay.get("components", ()) for overlay in used)
@@ -155,7 +156,7 @@ def test_only_gpu_pods_ask_for_a_gpu_and_they_refuse_to_do_without():
 
 
 def test_nothing_is_left_outside_the_namespace_or_its_selector(overlay):
-    labels = {"app.kubernetes.io/name": "misfit"}
+    labels = {"app.kubernetes.io/name": "misfit", "app.kubernetes.io/instance": "misfit"}
     for manifest in overlay:
         assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "misfit", manifest["kind"]
     for kind in ("Service", "PodDisruptionBudget", "Deployment"):
@@ -401,3 +402,85 @@ def test_the_first_hour_needs_nothing_but_the_image():
     assert service["type"] == "NodePort"
     assert all(30000 <= port["nodePort"] <= 32767 for port in service["ports"])
     assert f"IMAGE ?= $(BENTO):{container['image'].partition(':')[2]}" in (ROOT / "Makefile").read_text()
+
+
+def selects(manifest: Manifest) -> list[dict[str, str]]:
+    """Every selector of labels in a manifest, but for those of namespaces."""
+    found = []
+    stack: list[Any] = [manifest]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack += node
+        elif isinstance(node, dict):
+            for name, child in node.items():
+                if name in ("selector", "podSelector", "labelSelector") and child:
+                    found.append(child.get("matchLabels", child))
+                elif name != "namespaceSelector":
+                    stack.append(child)
+    return found
+
+
+SECOND = """
+nameSuffix: -second
+labels:
+  - pairs: {app.kubernetes.io/instance: second}
+    includeSelectors: true
+    fields:
+      - {kind: ServiceMonitor, path: spec/selector/matchLabels}
+# What no selector says, of KEDA's autoscaler: its Deployment, and in its query the namespace and the Service.
+replacements:
+  - source: {kind: Deployment, name: misfit, fieldPath: metadata.name}
+    targets:
+      - select: {kind: ScaledObject}
+        fieldPaths: [spec.scaleTargetRef.name]
+  - source: {kind: Service, name: misfit, fieldPath: metadata.name}
+    targets:
+      - select: {kind: ScaledObject}
+        fieldPaths: [spec.triggers.0.metadata.query]
+        options: {delimiter: '"', index: 3}
+"""
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "kind"])
+def test_two_releases_in_one_namespace_do_not_mix(name, tmp_path):
+    """The kustomization of the runbook makes a second release, whose selectors find only its own pods."""
+    assert SECOND.strip() in (K8S / "runbook.md").read_text()
+    there = os.path.relpath(K8S, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{there}/overlays/{name}]\n{SECOND}")
+    first, second = render(K8S / "overlays" / name), render(tmp_path)
+    for manifests, instance in ((first, "misfit"), (second, "second")):
+        for manifest in manifests:
+            for selector in selects(manifest):
+                assert selector["app.kubernetes.io/instance"] == instance, manifest["kind"]
+    names = [{(each["kind"], each["metadata"]["name"]) for each in each_release} for each_release in (first, second)]
+    assert not {each for each in names[0] & names[1] if each[0] != "Namespace"}
+    for manifest in second:
+        validate(manifest)
+        if (target := manifest.get("spec", {}).get("scaleTargetRef")) is not None:
+            assert target["name"] == "misfit-second"
+        for trigger in manifest.get("spec", {}).get("triggers", ()):
+            assert 'namespace="misfit",job="misfit-second"' in trigger["metadata"]["query"]
+
+
+def test_no_query_names_a_namespace(overlay):
+    for where, expression in expressions(overlay).items():
+        assert where == "scaler" or 'namespace="' not in expression, where
+    for scaler in (each["spec"] for each in overlay if each["kind"] == "ScaledObject"):
+        (trigger,) = scaler["triggers"]
+        assert 'namespace="misfit",job="misfit"' in trigger["metadata"]["query"]
+
+
+@pytest.mark.parametrize("component", sorted(BUNDLES))
+def test_a_bundle_from_elsewhere_is_mounted_where_the_service_looks_for_it(component, tmp_path):
+    manifests = render_with(tmp_path, [component])
+    path = Path(settings_of(manifests)["MISFIT_BUNDLE"])
+    (mount,) = (each for each in container_of(manifests)["volumeMounts"] if each["name"] == "bundles")
+    assert path.is_relative_to(mount["mountPath"])
+    assert mount["readOnly"] is True
+    assert "bundles" in [volume["name"] for volume in pod_of(manifests)["volumes"]]
+    for container in pod_of(manifests).get("initContainers", ()):
+        assert container["securityContext"] == container_of(manifests)["securityContext"]
+        assert container["command"][-1] == str(path)
+    # A change of the bundle's name or image is a change of the pods, which roll one by one, none of them missing.
+    assert one(manifests, "Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

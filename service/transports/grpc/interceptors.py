@@ -41,11 +41,11 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):
                 if name in ADMITTED:
                     self._admission.check()
             except (Unauthenticated, Overloaded) as error:
-                return _make_refusal(error, name, self._metrics)
+                return make_refusal(error, name, self._metrics)
         return await continuation(handler_call_details)
 
 
-def _make_refusal(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
+def make_refusal(error: MisfitError, name: str, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a handler that ends every call with `error`."""
 
     # As a stream of messages, none of which is read: on the wire a single one is no different.

@@ -44,9 +44,9 @@ HINT = "Generate the client from service/protos/inference/open_inference.proto o
 
 @dataclass(frozen=True)
 class InferenceServicer:
-    """The methods of `inference.GRPCInferenceService`, over the models of one dispatcher."""
+    """The methods of `inference.GRPCInferenceService`, over the models of all bundles, whose dispatchers have names."""
 
-    dispatcher: Dispatcher
+    dispatchers: Mapping[str, Dispatcher]
     is_ready: Callable[[], Awaitable[bool]]
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -123,11 +123,19 @@ class InferenceServicer:
         self, model: Model, message: pb.ModelInferRequest, sent_bytes: int, received: int, ticket: Ticket
     ) -> InferResponse:
         read = partial(read_request, message)
-        return await infer(self.dispatcher, model, read, ticket, sent_bytes=sent_bytes, kept_bytes=received)
+        return await infer(
+            self.dispatchers[model.bundle], model, read, ticket, sent_bytes=sent_bytes, kept_bytes=received
+        )
 
     @cached_property
     def _models(self) -> Mapping[str, Model]:
-        return list_models(self.dispatcher.pipeline.bundle.manifest)
+        bundles = {name: each.pipeline.bundle.manifest for name, each in self.dispatchers.items()}
+        return {name: model for bundle in bundles for name, model in list_models(bundles[bundle], bundle).items()}
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Return the default bundle's dispatcher: it has the limits and the metrics of all calls."""
+        return self.dispatchers[""]
 
     @property
     def _settings(self) -> Settings:

@@ -52,7 +52,7 @@ FIELDS = frozenset({"id", "parameters", "inputs", "outputs", "model_name", "mode
 class Service(Protocol):
     """What the routes need of the service that they belong to."""
 
-    dispatcher: Dispatcher
+    dispatchers: Mapping[str, Dispatcher]
 
     async def __is_ready__(self) -> bool: ...
 
@@ -76,7 +76,7 @@ def make_routes(models: Iterable[Model], get_service: Callable[[], Service]) -> 
 
     def run(model: Model) -> Callable[[Request], Any]:
         async def handler(request: Request) -> Response:
-            dispatcher = get_service().dispatcher
+            dispatcher = get_service().dispatchers[model.bundle]
             timeout_seconds = dispatcher.pipeline.settings.timeout_seconds
             return await answer_errors(request, _infer(request, model, dispatcher), timeout_seconds)
 

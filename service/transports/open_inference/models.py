@@ -41,6 +41,7 @@ class TensorSpec:
 class Model:
     """A model.
 
+    bundle    the name of the bundle that it is of, "" for the default one
     inputs    those that every request brings
     optional  the names of further inputs
     outputs   all that an answer may have
@@ -52,6 +53,7 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     optional: tuple[str, ...] = ()
+    bundle: str = ""
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -68,27 +70,32 @@ class Model:
         }
 
 
-def list_models(manifest: Manifest) -> dict[str, Model]:
-    """Return the models of a bundle by name. Only a bundle that can draw has a decoder."""
+def list_models(manifest: Manifest, bundle: str = "") -> dict[str, Model]:
+    """Return the models of a bundle by name. Only a bundle that can draw has a decoder.
+
+    bundle  the bundle's name, which its models' names end with; "" for the default one
+    """
     inputs, outputs = _list_inputs(manifest), _list_outputs(manifest)
-    names = [name for name in ENDPOINT_OF if name != "decoder" or manifest.capabilities.can_decode]
-    return {
-        name: Model(
-            name,
+    kinds = [kind for kind in ENDPOINT_OF if kind != "decoder" or manifest.capabilities.can_decode]
+    models = [
+        Model(
+            f"{kind}-{bundle}" if bundle else kind,
             manifest.bundle_id,
-            ENDPOINTS[ENDPOINT_OF[name]],
-            inputs[name],
-            outputs[name],
-            ("reference", "context") if name == "misfit" else (),
+            ENDPOINTS[ENDPOINT_OF[kind]],
+            inputs[kind],
+            outputs[kind],
+            ("reference", "context") if kind == "misfit" else (),
+            bundle,
         )
-        for name in names
-    }
+        for kind in kinds
+    ]
+    return {model.name: model for model in models}
 
 
 def find_model(models: Mapping[str, Model], name: str, model_version: str) -> Model:
     """Return the model of that name; `model_version` may be "". Raises UnknownModel."""
     if name not in models:
-        reason = ": the bundle has no decoder.onnx" if name == "decoder" else ""
+        reason = ": the bundle has no decoder.onnx" if name.partition("-")[0] == "decoder" else ""
         raise UnknownModel(f"There is no model {quoted(name)}{reason}.", f"There are {', '.join(models)}.")
     model = models[name]
     if model_version not in ("", model.version):
