@@ -5,6 +5,7 @@ DATA ?= data/3dshapes.h5
 RUN ?= runs/shapes3d_beta_tcvae
 DISTILLED ?= runs/shapes3d_distilled
 SEEDS ?= 1 2 3
+PEERS ?= fastapi litserve mlserver pytriton ray bentoml
 PROTO := service/protos/misfit/v1/misfit.proto service/protos/inference/open_inference.proto
 
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
@@ -29,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -141,6 +142,9 @@ sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 benchmark: .venv/tools  ## throughput of /score against the same pipeline in process
 	$(SERVE)/python tests/benchmarks/throughput.py
 
+peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and waits beside other servers of the same encoder: a table (half an hour)
+	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --peers $(PEERS) $(if $(OUT),--out $(OUT))
+
 train-benchmark: .venv-train/installed  ## images a second of the training loop against a plain eager float32 loop
 	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py
 
@@ -188,7 +192,7 @@ distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmente
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -230,6 +234,11 @@ tests/pages/node_modules/.package-lock.json: tests/pages/package.json tests/page
 .venv-mlserver/installed .venv-kserve/installed: .venv-%/installed: tests/clients/open_inference/%.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.venv-peers/%/installed: tests/benchmarks/peers/apps/%/requirements.txt
+	$(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .venv-schemathesis/installed: tests/faults/schemathesis.txt

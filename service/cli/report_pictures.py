@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
+from service.api.options import most_pictures
+from service.api.schemas import PortableContext
 from service.client.calls import CallError, NamedImage
 from service.core.drift import Drift
 from service.errors import BundleError, InvalidInput
@@ -23,6 +26,8 @@ from service.settings import BUNDLES
 # Images that are not flagged, which the flagged ones of their group are compared with: an even sample.
 MOST_NORMAL = 1000
 FEWEST_NORMAL = 4
+# Images of a group that tell its drift, and groups whose drift is told.
+DRIFT_IMAGES, MOST_GROUPS = 200, 100
 HEAT_MAPS = 2
 
 
@@ -59,10 +64,13 @@ def draw_findings(table: ScoresTable, stored: StoredImages, bundle: str | None, 
         if count == 0:
             return findings
         selected = select_outlying(table.rows, count)
+        normal = _group_normal(table)
+        for group in list(normal)[:MOST_GROUPS]:
+            _find_drift(client, _read(table, stored, _sample(normal[group], DRIFT_IMAGES)), group, findings)
         for group in dict.fromkeys(table.rows[position].group for position in selected):
             members = [position for position in selected if table.rows[position].group == group]
             try:
-                _draw_group(client, table, stored, group, members, findings)
+                _draw_group(client, table, stored, group, members, normal.get(group, []), findings)
             except CallError as error:
                 findings.notes.append(f"No pictures of {group or 'the images'}: {error.message} {error.hint}".rstrip())
     return findings
@@ -91,54 +99,88 @@ def _open_client(info: TableInfo | None, bundle: str | None) -> LocalClient | No
     return None
 
 
+def _group_normal(table: ScoresTable) -> dict[str, list[int]]:
+    """Return the positions of the images that are not flagged, by group."""
+    normal: dict[str, list[int]] = {}
+    for position, row in enumerate(table.rows):
+        if row.is_outlier is False and not row.is_foreign:
+            normal.setdefault(row.group, []).append(position)
+    return normal
+
+
+def _sample(positions: Sequence[int], most: int) -> Sequence[int]:
+    """Return an even sample of at most `most` positions."""
+    return positions[:: max(1, -(-len(positions) // most))]
+
+
+def _find_drift(client: LocalClient, images: Mapping[int, Content], group: str, findings: Findings) -> None:
+    """Compare images of a group with the population. A group without images that can be read gets no drift."""
+    try:
+        encoded = client.encode(_name(images)).items if images else []
+    except CallError:
+        return
+    latents = [[item.mean, item.logvar] for item in encoded if item.mean is not None]
+    if latents:
+        drift = Drift(client.bundle.population)
+        drift.add(np.array(latents, dtype=np.float32))
+        findings.drift[group] = drift.distance
+
+
 def _draw_group(
     client: LocalClient,
     table: ScoresTable,
     stored: StoredImages,
     group: str,
     members: Sequence[int],
+    normal: Sequence[int],
     findings: Findings,
 ) -> None:
-    normal = [
-        position
-        for position, row in enumerate(table.rows)
-        if row.group == group and row.is_outlier is False and not row.is_foreign
-    ]
-    step = max(1, -(-len(normal) // MOST_NORMAL))
-    context_images = _read(table, stored, normal[::step])
+    context_images = _read(table, stored, _sample(normal, MOST_NORMAL))
     images = _read(table, stored, members)
     if not images or len(context_images) < FEWEST_NORMAL:
         where = f" of {group}" if group else ""
         findings.notes.append(f"No pictures{where}: its image files are not there, or fewer than {FEWEST_NORMAL} fit.")
         return
-    encoded = client.encode(_name(context_images))
-    latents = [[item.mean, item.logvar] for item in encoded.items if item.mean is not None]
-    drift = Drift(client.bundle.population)
-    drift.add(np.array(latents, dtype=np.float32))
-    findings.drift[group] = drift.distance
     context = client.fit(_name(context_images)).context
-    named = _name(images)
-    explained = client.explain(named, context=context, heat_maps="all", top=HEAT_MAPS)
     # A model that cannot draw shows images of the request that fit.
-    exemplars = [] if client.bundle.manifest.capabilities.can_decode else _name(context_images)
-    which = [f"index:{number}" for number in range(len(named))]
-    edited = client.edit([*named, *exemplars], context=context, which=which)
+    exemplars = {} if client.bundle.manifest.capabilities.can_decode else context_images
+    at_a_time = max(1, most_pictures(client.bundle.manifest.image) // HEAT_MAPS)
+    for start in range(0, len(images), at_a_time):
+        some = dict(islice(images.items(), start, start + at_a_time))
+        findings.pictures |= _draw_images(client, table, some, exemplars, context)
+
+
+def _draw_images(
+    client: LocalClient,
+    table: ScoresTable,
+    images: Mapping[int, Content],
+    exemplars: Mapping[int, Content],
+    context: PortableContext,
+) -> dict[int, Pictures]:
+    """Return heat maps and counterfactuals of images, by position. Raises CallError."""
+    named = _name(images)
+    explained = client.explain(named, context=context, heat_maps="all", top=HEAT_MAPS).items
+    which = [f"index:{item.index}" for item in explained if item.status == "ok"]
+    if not which:
+        return {}
+    edited = client.edit([*named, *_name(exemplars)], context=context, which=which)
     changes = {int(picture.id): picture for picture in edited.pictures}
-    for item in explained.items:
+    pictures: dict[int, Pictures] = {}
+    for item in explained:
         if item.status == "error":
             continue
-        position = int(item.id)
-        changed = changes.get(position)
+        changed = changes.get(int(item.id))
         caption = "as it would look if it belonged"
         if changed is not None and changed.exemplar is not None:
             caption = f"an image that fits: {table.rows[int(changed.exemplar)].id}"
         elif changed is not None and changed.changed:
             caption = f"{caption}: {', '.join(changed.changed)} changed"
-        findings.pictures[position] = Pictures(
+        pictures[int(item.id)] = Pictures(
             heat_maps={each.latent: base64.b64decode(each.image) for each in (item.heat_maps or ())[:HEAT_MAPS]},
             counterfactual=base64.b64decode(changed.image) if changed is not None and changed.image else None,
             caption=caption,
         )
+    return pictures
 
 
 def _read(table: ScoresTable, stored: StoredImages, positions: Sequence[int]) -> dict[int, Content]:

@@ -42,7 +42,8 @@ class Drift:
 
     def add(self, latents: NDArray[np.floating]) -> None:
         """Add one request's images, by their latents (n, 2, L). Images whose latents are not finite are left out."""
-        points = self._units.points(latents[np.isfinite(latents).all(axis=(1, 2))])  # (n, d)
+        finite = np.isfinite(latents)
+        points = self._units.points(latents if finite.all() else latents[finite.all(axis=(1, 2))])  # (n, d)
         if len(points):
             distances = np.einsum("nd,nd->n", points @ self._precision, points) / self._expected
             row = self._recent[self._count % len(self._recent)]

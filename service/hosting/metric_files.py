@@ -21,7 +21,7 @@ with private_names(__name__):
     require(mmap_dict, "_INITIAL_MMAP_SIZE", "MmapedDict")
     require(mmap_dict.MmapedDict, "_init_value", "read_value", "write_value", "read_all_values_from_file")
     require_in_code(mmap_dict.MmapedDict.__init__, "_f", "_capacity", "_used", "_positions")
-    require(values, "MmapedDict")
+    require(values, "MmapedDict", "MultiProcessValue", "ValueClass")
     require(multiprocess, "MmapedDict", "mark_process_dead")
 
 HEADER_BYTES = 8
@@ -115,6 +115,10 @@ def prepare() -> None:
     if hasattr(os, "posix_fallocate"):  # not on macOS
         for module in (values, multiprocess):
             vars(module)["MmapedDict"] = ReservedFile
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            # By default every count asks the system for the id of its process, in case that is a fork.
+            pid = os.getpid()
+            vars(values)["ValueClass"] = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]
     forget_killed_processes()
 
 

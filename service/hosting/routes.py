@@ -47,7 +47,7 @@ def list_routes(get_service: Callable[[], Routes]) -> list[Route]:
 
     async def read_metrics(request: Request) -> Response:
         client = BentoMLContainer.metrics_client.get()
-        get_service().metrics.report_drift()
+        get_service().metrics.refresh()
         try:
             content = await asyncio.to_thread(client.generate_latest)
         except Exception as error:  # noqa: BLE001 - a trace for each scrape would say no more

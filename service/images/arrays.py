@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
@@ -123,7 +124,7 @@ def _parse_header(head: bytes) -> Header:
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
-    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     if length != expected or min(shape, default=0) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
         raise InvalidInput(
             f"The {what} announces shape {quoted(shape)}, which takes {quoted(expected)} bytes, but holds {length}.",

@@ -75,8 +75,8 @@ class ChunkedInference:
             async with semaphore:
                 return await self._encode_chunk(chunk, resize, budget, reading, due, check, keep_pixels)
 
-        if len(uploads) <= CHUNK_ROWS:
-            return EncodedImages.concatenate([self.no_images, await encode_chunk(0)])
+        if 0 < len(uploads) <= CHUNK_ROWS:
+            return await encode_chunk(0)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(encode_chunk(start)) for start in range(0, len(uploads), CHUNK_ROWS)]

@@ -49,6 +49,9 @@ class ChunkedResponse(Generic[ResponseT_co]):
         The fields before the list come first, then the list chunk by chunk, then the fields after it.
         """
         names = list(type(self.head).model_fields)
+        if self.is_short:
+            yield self.whole(), set(names)
+            return
         place = names.index(self.field)
         yield self.head, set(names[:place])
         for records in self.records():
@@ -57,6 +60,9 @@ class ChunkedResponse(Generic[ResponseT_co]):
 
     def json(self, indent: int | None = None) -> Iterator[bytes]:
         """Yield the JSON of the response, byte for byte as `whole().model_dump_json(exclude_unset=True)` has it."""
+        if self.is_short:
+            yield self.whole().model_dump_json(exclude_unset=True, indent=indent).encode()
+            return
 
         def dump(response: BaseModel, include: set[str]) -> str:
             return response.model_dump_json(exclude_unset=True, indent=indent, include=include)
@@ -79,6 +85,8 @@ class ChunkedResponse(Generic[ResponseT_co]):
 
 def cut(weights: NDArray[np.int64]) -> list[slice]:
     """Return slices of consecutive records that take `weights` (n,) bytes of JSON: each about PIECE_BYTES together."""
+    if 0 < weights.sum() <= PIECE_BYTES:
+        return [slice(0, len(weights))]
     begins = (np.cumsum(weights) - weights) // PIECE_BYTES
     starts = np.flatnonzero(np.diff(begins, prepend=-1)).tolist()
     return [slice(start, stop) for start, stop in pairwise([*starts, len(weights)])]

@@ -22,6 +22,8 @@ MOST_IMAGES = 20_000
 MOST_DISTANCES = 20_000
 # Warnings that are shown, and characters of a reason or error.
 MOST_WARNINGS, LONGEST_TEXT = 50, 500
+# Of one image.
+MOST_LATENTS, MOST_NEAREST = 24, 10
 DIGITS = 6  # significant digits of numbers
 # Bytes of all pictures together: those of images after the budget is spent are left out.
 PICTURE_BUDGET = 2_000_000
@@ -145,6 +147,7 @@ def _summarise(names: Sequence[str], table: Table, drift: Mapping[str, float]) -
 
 
 def _columns(rows: Sequence[Row], numbers: Mapping[str, int]) -> dict[str, list[object]]:
+    attributions = [_largest(read_attributions(row)) for row in rows]
     return {
         "group": [numbers[row.group] for row in rows],
         "id": [readable(row.id) for row in rows],
@@ -158,13 +161,19 @@ def _columns(rows: Sequence[Row], numbers: Mapping[str, int]) -> dict[str, list[
         "reason": [readable(row.reason)[:LONGEST_TEXT] for row in rows],
         "error": [readable(row.error)[:LONGEST_TEXT] for row in rows],
         "nearest": [
-            [{"id": each["id"], "distance": _finite(each["distance"])} for each in read_nearest(row)] for row in rows
-        ],
-        "attributions": [
-            {latent: _finite(share) for latent, share in read_attributions(row).items() if math.isfinite(share)}
+            [{"id": each["id"], "distance": _finite(each["distance"])} for each in read_nearest(row)[:MOST_NEAREST]]
             for row in rows
         ],
+        "attributions": [shares for shares, _ in attributions],
+        "attributions_left_out": [left_out for _, left_out in attributions],
     }
+
+
+def _largest(shares: Mapping[str, float]) -> tuple[dict[str, float | None], int]:
+    """Return the largest shares of a score, at most MOST_LATENTS, and how many more there are."""
+    finite = {latent: share for latent, share in shares.items() if math.isfinite(share)}
+    largest = sorted(finite, key=lambda latent: -abs(finite[latent]))[:MOST_LATENTS]
+    return {latent: _finite(finite[latent]) for latent in largest}, len(finite) - len(largest)
 
 
 def _sample(rows: Sequence[Row], names: Sequence[str]) -> dict[str, object]:

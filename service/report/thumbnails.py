@@ -65,7 +65,8 @@ def draw_thumbnails(count: int, read_image: Callable[[int], Content | None] | No
     side = next((side for most, side in SIDES if count <= most), SMALLEST_SIDE)
     if read_image is None:
         return Thumbnails(side, [], {})
-    spec, sheets, tiles = _TileSpec(side, side), [], dict[int, tuple[int, float]]()
+    spec, sheets, tiles = _TileSpec(side, side), list[bytes](), dict[int, tuple[int, float]]()
+    qualities: tuple[int, ...] = QUALITIES
 
     def draw(position: int) -> tuple[Uint8Array, float] | None:
         try:
@@ -90,7 +91,10 @@ def draw_thumbnails(count: int, read_image: Callable[[int], Content | None] | No
         for part in _cut(drawn):
             for position, (_, ratio) in part:
                 tiles[position] = len(tiles), round(ratio, 4)
-            sheets.append(_encode([pixels for _, (pixels, _) in part], side, BUDGET * len(part) // max(count, TILES)))
+            sheet = _join([pixels for _, (pixels, _) in part], side)
+            content, quality = _encode(sheet, qualities, BUDGET * len(part) // max(count, TILES))
+            qualities = qualities[qualities.index(quality) :]  # the next sheet is much like this one
+            sheets.append(content)
     return Thumbnails(side, sheets, tiles)
 
 
@@ -111,19 +115,22 @@ def _cut(tiles: Iterator[_Tile]) -> Iterator[list[_Tile]]:
         yield part
 
 
-def _encode(tiles: Sequence[Uint8Array], side: int, most_bytes: int) -> bytes:
-    """Return a sheet of at most TILES tiles, of the best quality that takes `most_bytes`, or else of the lowest."""
+def _join(tiles: Sequence[Uint8Array], side: int) -> Image.Image:
+    """Return a sheet of at most TILES tiles."""
     sheet = np.zeros((COLUMNS * side, COLUMNS * side, 3), dtype=np.uint8)
     for place, tile in enumerate(tiles):
         row, column = divmod(place, COLUMNS)
         sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
-    image = Image.fromarray(sheet)
-    content = b""
-    for quality in QUALITIES:
-        content = _to_webp(image, quality)
+    return Image.fromarray(sheet)
+
+
+def _encode(sheet: Image.Image, qualities: Sequence[int], most_bytes: int) -> tuple[bytes, int]:
+    """Return a sheet of the best of `qualities` that takes `most_bytes`, or else of the last one; and that quality."""
+    for quality in qualities:
+        content = _to_webp(sheet, quality)
         if len(content) <= most_bytes:
             break
-    return content
+    return content, quality
 
 
 def _to_webp(image: Image.Image, quality: int) -> bytes:

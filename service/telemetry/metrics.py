@@ -6,9 +6,10 @@ No value of a label comes from a client: this code or the bundle names every one
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter as Counts
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, get_args
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+FLUSH_SECONDS = 0.1
 CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -34,6 +36,7 @@ class Metrics(Hooks):
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         registry = registry or REGISTRY
+        self._amounts: dict[str, int] = {}  # in flight, and not written yet
         self._in_flight = {
             unit: Gauge(name, text, multiprocess_mode="livesum", registry=registry)
             for unit, name, text in (
@@ -106,12 +109,21 @@ class Metrics(Hooks):
             self._stage_seconds.labels(stage)
         for kind in _list_kinds(InvalidInput):
             self._item_errors.labels(kind.code)
-        self.report_drift()
+        self._report_drift()
 
-    def report_in_flight(self, amounts: Mapping[str, int]) -> None:
-        """Report the images or bytes in flight, by unit."""
-        for unit, amount in amounts.items():
+    def report_in_flight(self, amounts: dict[str, int]) -> None:
+        """Report the images or bytes in flight, by unit. Within FLUSH_SECONDS only the last amounts are written."""
+        is_first, self._amounts = not self._amounts, self._amounts | amounts
+        if is_first:
+            try:
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._write_in_flight)
+            except RuntimeError:  # before the service has started
+                self._write_in_flight()
+
+    def _write_in_flight(self) -> None:
+        for unit, amount in self._amounts.items():
             self._in_flight[unit].set(amount)
+        self._amounts.clear()
 
     def count_grpc_call(self, method: str, code: str, seconds: float) -> None:
         """Count a gRPC call that has ended with the status `code`, and its duration."""
@@ -146,8 +158,12 @@ class Metrics(Hooks):
         if context.size:  # the population has none
             self._context_size.observe(context.size)
 
-    def report_drift(self) -> None:
-        """Report how far recent requests are from the population. Call this before the metrics are read."""
+    def refresh(self) -> None:
+        """Write what is not written at each request. Call this before the metrics are read."""
+        self._write_in_flight()
+        self._report_drift()
+
+    def _report_drift(self) -> None:
         self._drift_distance.set(self._drift.distance)
         self._drift_requests.set(self._drift.requests)
         for gauge, shift in zip(self._drift_shift, self._drift.shift, strict=True):

@@ -7,7 +7,7 @@ Bytes are those of a body while it comes, and then also those of the work and it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Overloaded, TooLarge
@@ -25,7 +25,7 @@ class Admission:
         self,
         max_rows: int,
         max_bytes: int,
-        observe: Callable[[Mapping[str, int]], None] = lambda in_flight: None,
+        observe: Callable[[dict[str, int]], None] = lambda in_flight: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make an empty count. `observe` gets each count that changes, by its unit; `clock` returns seconds."""

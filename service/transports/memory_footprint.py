@@ -6,10 +6,9 @@ answer that are resident at one time. An answer's records and JSON exist in piec
 
 from __future__ import annotations
 
+import math
 from math import comb
 from typing import Any, Literal
-
-import numpy as np
 
 from service.api.options import (
     SHEET_IMAGES,
@@ -230,7 +229,7 @@ def _sheet_rows(columns: int, bundle: Bundle) -> int:
 
 
 def _image_bytes(bundle: Bundle) -> int:
-    return int(np.prod(bundle.manifest.image.shape))
+    return math.prod(bundle.manifest.image.shape)
 
 
 def answer_bytes(request: ImagesRequest[Any], bundle: Bundle) -> int:

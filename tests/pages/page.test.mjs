@@ -8,7 +8,8 @@ import { after, before, test } from "node:test";
 import { listZip, writeZip } from "../../service/transports/http/page/archives.js";
 import { makeDistance } from "../../service/transports/http/page/distance.js";
 import { flagByRate, flagByThreshold } from "../../service/transports/http/page/flags.js";
-import { cut, sample } from "../../service/transports/http/page/scoring.js";
+import { Scorer, cut, sample } from "../../service/transports/http/page/scoring.js";
+import { ServiceError } from "../../service/transports/http/page/service.js";
 import { DARK, PHONE, checkAccessible, checkWidth, keepPicture, launch, openPage } from "./chromium.mjs";
 
 const { SERVICE, GUARDED, TOKEN, CASES, BATCH } = process.env;
@@ -163,7 +164,9 @@ test("a folder that is dropped is read with its folders, and its reference set i
     await writeFile(`${folder}/${place}/${entry.name}`, Buffer.from(await (await entry.read()).arrayBuffer()));
   }
   await writeFile(`${folder}/notes.txt`, "no image");
-  await page.setInputFiles("#folder", folder);
+  const devtools = await page.context().newCDPSession(page);
+  const data = { items: [], files: [folder], dragOperationsMask: 1 };
+  for (const type of ["dragEnter", "dragOver", "drop"]) await devtools.send("Input.dispatchDragEvent", { type, x: 300, y: 200, data });
   await page.waitForSelector("#gallery .card");
   await rm(folder, { recursive: true });
   assert.match(await page.locator("#reference").textContent(), /38 images that belong/);
@@ -185,6 +188,25 @@ test("a distance is that of the inverse covariance", () => {
   const distance = makeDistance({ location: [1, 5, 0], covariance }, [0, 2]);
   // The inverse of [[2, 1], [1, 1]] is [[1, -1], [-1, 2]].
   assert.ok(Math.abs(distance([2, 99, 3]) - (1 - 2 * 3 + 2 * 9)) < 1e-9);
+});
+
+test("where a body is too much for the service, smaller ones are sent", async () => {
+  const images = Array.from({ length: 8 }, (_, at) => ({ name: `${at}`, size: 2 ** 20, read: async () => new Blob(["."]) }));
+  const context = { source: "reference", warnings: [] };
+  const asked = [];
+  const service = {
+    async call(endpoint, { body }) {
+      const names = body.getAll("images").map((file) => file.name);
+      asked.push([endpoint, names.length]);
+      if (names.length > 2) throw new ServiceError(408, "too slow");
+      return endpoint === "fit" ? { context: {} } : { context, items: names.map((id, index) => ({ id, index })) };
+    },
+  };
+  const limits = { max_images: 100, max_body_bytes: 10 * 2 ** 20 };
+  const run = { signal: new AbortController().signal, progress: () => {} };
+  const { answer } = await new Scorer(service, { limits, latents: [] }).score(images, null, run);
+  assert.deepEqual(asked, [["score", 8], ["fit", 2], ["score", 2], ["score", 2], ["score", 2], ["score", 2]]);
+  assert.deepEqual(answer.items.map((item) => item.index), [0, 1, 2, 3, 4, 5, 6, 7]);
 });
 
 test("a batch is cut into what one request holds, and a sample is one of them", () => {

@@ -62,6 +62,10 @@ _OVERLAP_POWER = np.repeat(OVERLAP_POWER, len(SHARES))
 _STANDARD = stats.f.ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
 _MEDIAN = stats.f.median(SHAPE, _TAIL)[:, None]
 _SPREAD = np.diff(stats.f.ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
+# What the log density of F(SHAPE, tail) has beside its argument, and the logarithms of the shares: (pairs, 1)
+_LOG_RATIO, _LOG_BETA = SHAPE / 2 * np.log(SHAPE / _TAIL[:, None]), betaln(SHAPE / 2, _TAIL[:, None] / 2)
+_SHARE_ODDS, _LOG_SHARE, _LOG_REST = logit(_SHARE)[:, None], np.log(_SHARE)[:, None], np.log1p(-_SHARE)[:, None]
+_ROWS = np.arange(len(_TAIL), dtype=np.intp)[:, None] * len(GRID)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: fl
         location, scale = _fit_location_scale(ordered, normal, smallest_scale)
         distance = np.maximum((np.median(population) - location) / scale - _MEDIAN, 0) / _SPREAD
         log_normal, log_ratio = _densities(ordered, outliers, distance, location, scale)
-        odds = log_ratio + logit(_SHARE)[:, None]
+        odds = log_ratio + _SHARE_ODDS
         updated = 1 / (1 + np.exp(np.clip(odds, -LARGEST_RATIO, LARGEST_RATIO)))
         moved = np.abs(updated - normal).max()
         normal = updated
@@ -112,8 +116,8 @@ def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: fl
     knots = _choose_knots(everything, population)
     log_normal, log_ratio = _densities(knots, outliers, distance, location, scale)
     likely = np.log(weights + 1e-300)[:, None] + log_normal
-    abnormal = np.logaddexp.reduce(likely + np.log(_SHARE)[:, None] + log_ratio, axis=0)
-    usual = np.logaddexp.reduce(likely + np.log1p(-_SHARE)[:, None], axis=0)
+    abnormal = np.logaddexp.reduce(likely + _LOG_SHARE + log_ratio, axis=0)
+    usual = np.logaddexp.reduce(likely + _LOG_REST, axis=0)
     share = float(weights @ _SHARE)
     return Calibration(knots, np.maximum.accumulate(abnormal - usual) - logit(share), share)
 
@@ -139,25 +143,25 @@ def _densities(
     """
     standard = np.maximum((scores - location) / scale, LOWEST)
     half, tail = SHAPE / 2, _TAIL[:, None]
+    height, log_scale = np.log(standard), np.log(scale)
     log_normal = (
-        half * np.log(SHAPE / tail)
-        + (half - 1) * np.log(standard)
-        - (half + tail / 2) * np.log1p(SHAPE * standard / tail)
-        - betaln(half, tail / 2)
-        - np.log(scale)
+        _LOG_RATIO + (half - 1) * height - (half + tail / 2) * np.log1p(SHAPE * standard / tail) - _LOG_BETA - log_scale
     )
-    height = np.log(standard)
     place = (np.log(np.maximum((outliers - location) / scale, LOWEST)) - GRID[0]) / _STEP
     bin_ = np.minimum(place.astype(np.intp), len(GRID) - 2)
     near = np.clip(place - bin_, 0, 1)
+    # The bins of all pairs in one count.
+    bins, size = (bin_ + _ROWS).ravel(), _ROWS.size * len(GRID)
+    counts = np.bincount(bins, (1 - near).ravel(), size) + np.bincount(bins + 1, near.ravel(), size)
+    shares = (counts / max(len(outliers), 1)).reshape(len(_ROWS), len(GRID))
     density = np.empty_like(height)
     for pair in range(len(density)):
-        counts = np.bincount(bin_[pair], 1 - near[pair], len(GRID)) + np.bincount(bin_[pair] + 1, near[pair], len(GRID))
-        density[pair] = np.interp(height[pair], GRID, np.convolve(counts / max(len(outliers), 1), _BUMP, "same"))
+        density[pair] = np.interp(height[pair], GRID, np.convolve(shares[pair], _BUMP, "same"))
     centre = np.maximum(BROAD_CENTRE, 0.5 * np.log(np.maximum(_MEDIAN + _SPREAD * distance, LOWEST)))
-    broad = stats.cauchy.pdf(height, centre, BROAD_WIDTH)
+    # A Cauchy density, as scipy.stats computes it.
+    broad = 1 / np.pi / (1 + ((height - centre) / BROAD_WIDTH) ** 2) / BROAD_WIDTH
     measured = (1 - BROAD_SHARE) * distance**2 / (distance**2 + SEPARATE**2)
-    log_outlier = np.log(measured * density + (1 - measured) * broad) - height - np.log(scale)
+    log_outlier = np.log(measured * density + (1 - measured) * broad) - height - log_scale
     ratio = log_outlier - log_normal
     # Below the mode both densities vanish: a low score is as normal as one at the scale.
     low = standard < 1
@@ -176,7 +180,7 @@ def _weigh(
     distance: Float64Array,
 ) -> Float64Array:
     """Return the posterior weight (c,) of every pair of tail and share, given the scores (n,)."""
-    fits = log_normal + np.logaddexp(np.log(_SHARE)[:, None] + log_ratio, np.log1p(-_SHARE)[:, None])
+    fits = log_normal + np.logaddexp(_LOG_SHARE + log_ratio, _LOG_REST)
     censored = int(CENSORED * len(ordered))
     limit = ordered[censored]
     below = stats.f.cdf((limit - location[:, 0]) / scale[:, 0], SHAPE, _TAIL)

@@ -2,6 +2,9 @@
 
 Points are live latents in population units, float64. `floor`, the encoder's noise, is added to the diagonal: a factor
 that is constant in the context stays informative and finite. No estimator depends on the order of the points.
+
+scikit-learn is imported where it is needed, by three estimators that are no default: it takes 100 MiB, and half a
+second of every start.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.covariance import MinCovDet, ledoit_wolf, oas
 
 from service.core.detect.gaussian import Fit, mahalanobis_squared
 from service.core.detect.moments import Moments
@@ -48,16 +50,22 @@ def is_degenerate(points: Float64Array) -> bool:
 
 def shrunk_ledoit_wolf(points: Float64Array, floor: Float64Array) -> Fit:
     """Fit the covariance of Ledoit & Wolf (2004), shrunk towards a scaled identity."""
+    from sklearn.covariance import ledoit_wolf
+
     return Fit(points.mean(axis=0), ledoit_wolf(points)[0] + np.diag(floor))
 
 
 def shrunk_oas(points: Float64Array, floor: Float64Array) -> Fit:
     """Fit the oracle approximating shrinkage of Chen et al. (2010), towards a scaled identity."""
+    from sklearn.covariance import oas
+
     return Fit(points.mean(axis=0), oas(points)[0] + np.diag(floor))
 
 
 def minimum_covariance_determinant(points: Float64Array, floor: Float64Array) -> Fit:
     """Fit the reweighted FAST-MCD of Rousseeuw & Van Driessen (1999). Degenerate points get the plain moments."""
+    from sklearn.covariance import MinCovDet
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

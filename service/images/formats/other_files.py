@@ -66,6 +66,9 @@ OTHERS = _compile(
     (rb"....ftyp(qt  |iso|mp4|avc1|M4V|3g|dash)|\x1aE\xdf\xa3|RIFF....AVI ", "a film", FRAMES_HINT),
     (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound", "Send images."),
 )
+OTHER_KINDS = (*ARCHIVES, *OTHERS)
+# What nearly all images begin with that are read: those need no other look.
+READ = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR|\xff\xd8\xff|GIF8|RIFF....WEBP|BM", re.DOTALL)
 # The images that are read, for where an archive or an array was to come.
 IMAGES = _compile(
     (rb"\x89PNG", "a PNG image", 'With curl send it as -F "images=@a.png".'),
@@ -85,12 +88,14 @@ IMAGE_WITHIN = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a
 
 def identify(content: bytes | memoryview) -> Kind | None:
     """Return what a file is, by its first bytes: an archive, an array, or an image or document that is not read."""
-    return _match(content, (*ARCHIVES, *OTHERS))
+    if READ.match(bytes(content[:16])):
+        return None
+    return _match(content, OTHER_KINDS)
 
 
 def identify_any(content: bytes | memoryview) -> Kind | None:
     """Return what a file is that is not the archive or the array that was to come."""
-    return _match(content, (*ARCHIVES, *OTHERS, *IMAGES, *TEXTS))
+    return _match(content, (*OTHER_KINDS, *IMAGES, *TEXTS))
 
 
 def explain_damage(content: bytes | memoryview) -> Kind | None:

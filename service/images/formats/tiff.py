@@ -197,6 +197,17 @@ def _read(page: Any, count: int, is_palette: bool, missing: float | None) -> Sam
         colours = np.where(is_palette_of_bytes(page.colormap), 257, 1).astype(np.uint16) * page.colormap
         return np.moveaxis(colours[:, samples[..., 0]], 0, -1)
     samples = samples[..., :count]
-    if missing is not None and samples.dtype.kind == "f":
-        samples = np.where(samples == missing, np.nan, samples)
-    return samples
+    return samples if missing is None else _fill_missing(samples, missing)
+
+
+def _fill_missing(samples: Samples, missing: float) -> Samples:
+    """Return samples in which those that are missing are nan, or of whole numbers the lowest of the others.
+
+    They come out dark, and count for no range. Where 0 says that a sample is missing, it is black already.
+    """
+    is_missing = samples == missing
+    if samples.dtype.kind == "f":
+        return np.where(is_missing, np.nan, samples)
+    if missing == 0 or samples.dtype.kind == "b" or is_missing.all():
+        return samples
+    return np.where(is_missing, samples.min(where=~is_missing, initial=np.iinfo(samples.dtype).max), samples)

@@ -5,6 +5,8 @@ import { statusOf } from "./items.js";
 
 /** @typedef {import("./items.js").Item} Item */
 
+const MOST_BARS = 24;
+
 export class Details {
   /**
    * @param {HTMLDialogElement} dialog  an empty one
@@ -118,7 +120,7 @@ export function drawBars(item) {
   const lowest = Math.min(0, ...shares.map(([, share]) => share)) / largest; // between -1 and 0
   const highest = Math.max(0, ...shares.map(([, share]) => share)) / largest;
   const width = highest - lowest || 1;
-  const rows = shares.slice(0, 24).map(([latent, share]) => {
+  const rows = shares.slice(0, MOST_BARS).map(([latent, share]) => {
     const size = Math.abs(share) / largest;
     const bar = create("span", { class: share < 0 ? "bar against" : "bar" });
     bar.style.width = `${(100 * size) / width}%`;
@@ -130,7 +132,7 @@ export function drawBars(item) {
       create("td", { class: "number" }, formatNumber(share)),
     );
   });
-  const left = shares.length - rows.length;
+  const left = shares.length - rows.length + (item.attributions_left_out ?? 0);
   return create(
     "section", {},
     create("h3", {}, "Why: share of each latent in the score"),

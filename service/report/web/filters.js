@@ -8,6 +8,8 @@ import { create } from "./elements.js";
 /** @type {[Show, string][]} */
 const CHOICES = [["all", "All"], ["flagged", "Flagged"], ["unflagged", "Not flagged"], ["foreign", "Foreign"], ["unreadable", "Unreadable"]];
 
+const MOST_GROUPS = 1000; // of more, the search finds one
+
 /**
  * Return the controls, which call `changed` with the filter that they say.
  * @param {readonly string[]} groups  names; a choice of groups is there where there are several
@@ -51,7 +53,7 @@ export function drawFilters(groups, changed) {
   return create(
     "form", { class: "filters", submit: (/** @type {Event} */ event) => event.preventDefault() },
     create("fieldset", { class: "choices" }, create("legend", { class: "hidden" }, "Show"), ...choices),
-    groups.length > 1 && create("label", {}, "Group ", group),
+    groups.length > 1 && groups.length <= MOST_GROUPS && create("label", {}, "Group ", group),
     create("label", {}, "Search ", words),
   );
 }

@@ -15,6 +15,7 @@
  * @property {string} error  "" where it was scored
  * @property {{id: string, distance: number, index?: number}[]} nearest
  * @property {Record<string, number>} attributions  by latent, its share of the score
+ * @property {number} [attributions_left_out]  how many more latents have smaller shares
  */
 
 /** @typedef {"all" | "flagged" | "foreign" | "unreadable" | "unflagged"} Show */
@@ -56,7 +57,7 @@ export function sortItems(items) {
 }
 
 /**
- * Return the items that a filter shows, in their order. The words are looked for in id, path and reason.
+ * Return the items that a filter shows, in their order. The words are looked for in id, path, group and reason.
  * @param {readonly Item[]} items
  * @param {Filter} filter
  * @returns {Item[]}
@@ -69,7 +70,7 @@ export function filterItems(items, filter) {
     if (filter.show === "unflagged" && (item.error || item.is_outlier)) return false;
     if (filter.show === "foreign" && !item.is_foreign) return false;
     if (filter.show === "unreadable" && !item.error) return false;
-    return !words || [item.id, item.path, item.reason, item.error].some((text) => text.toLowerCase().includes(words));
+    return !words || [item.id, item.path, item.group, item.reason, item.error].some((text) => text.toLowerCase().includes(words));
   });
 }
 

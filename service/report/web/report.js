@@ -67,6 +67,7 @@ function readItems(report) {
     error: columns.error[place],
     nearest: columns.nearest[place],
     attributions: columns.attributions[place],
+    attributions_left_out: columns.attributions_left_out[place],
   }));
 }
 

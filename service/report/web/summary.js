@@ -46,8 +46,10 @@ export function describeDrift(drift) {
   return `${formatNumber(drift)} (1: as the images that the model was trained on)`;
 }
 
+const MOST_GROUPS = 500;
+
 /**
- * Return a table with a row for each group.
+ * Return a table with a row for each group, or for those with the most flagged images.
  * @param {readonly Group[]} groups
  * @returns {HTMLElement}
  */
@@ -55,7 +57,9 @@ export function drawGroups(groups) {
   const hasDrift = groups.some((group) => group.drift !== null);
   const names = ["group", "images", "flagged", "foreign", "unreadable", "contamination", "reliability"];
   if (hasDrift) names.push("drift");
-  const rows = groups.map((group) => {
+  const most = [...groups].sort((a, b) => b.flagged - a.flagged).slice(0, MOST_GROUPS);
+  const shown = groups.length > most.length ? most : groups;
+  const rows = shown.map((group) => {
     const cells = [
       formatNumber(group.images), formatNumber(group.flagged), formatNumber(group.foreign), formatNumber(group.unreadable),
       formatShare(group.contamination), group.reliability ?? "–",
@@ -65,8 +69,10 @@ export function drawGroups(groups) {
       "tr", {}, create("th", { scope: "row" }, group.name || "(none)"), ...cells.map((cell) => create("td", {}, cell)),
     );
   });
+  const note = `The ${shown.length} of ${groups.length.toLocaleString("en")} groups with the most flagged images.`;
   return create(
     "div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Groups" },
+    groups.length > shown.length && create("p", { class: "note" }, note),
     create(
       "table", { class: "groups" },
       create("thead", {}, create("tr", {}, ...names.map((name) => create("th", { scope: "col" }, name)))),

@@ -186,9 +186,12 @@ def _from_base64(text: str) -> bytes:
 
 
 def _query_options(query: Mapping[str, str | Sequence[str]]) -> dict[str, object]:
-    """Return the options of a query. A name that comes several times has a list, which is an error but for lists."""
-    content: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
-    texts = query.get("options", ())
+    """Return the options of a query. A name that comes several times has a list, which is an error but for lists.
+
+    A name without a value counts as absent: forms and Swagger UI send them.
+    """
+    content: dict[str, object] = {name: value for name, value in query.items() if name != "options" and value}
+    texts = query.get("options") or ()
     for text in [texts] if isinstance(texts, str) else texts:
         content |= read_object(read_json(text.encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
     return content

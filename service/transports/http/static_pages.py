@@ -18,7 +18,7 @@ from starlette.routing import Route
 from service.report.document import WEB
 
 PAGE = Path(__file__).parent / "page"
-MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # A browser asks whether a file has changed before it uses the one that it has kept.
 HEADERS = {"cache-control": "no-cache"}
 

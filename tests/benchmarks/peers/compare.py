@@ -1,10 +1,11 @@
 """Servers side by side: CPU seconds of the server, images a second and waits, over the workloads of `workloads.py`.
 
     python tests/benchmarks/peers/compare.py --server new=. --server old=../other-worktree
+    python tests/benchmarks/peers/compare.py --peers fastapi litserve
 
 All servers run at the same time, each on ports of its own; every round measures each of them once, in turn, so that
 whatever else the machine does weighs on all of them alike. A server NAME=DIRECTORY is misfit as in that worktree. The
-table has medians over the rounds.
+peers run from environments of their own, which `make peers` makes. The table has medians over the rounds.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
+import grpc
+import psutil
+
 sys.path.append(str(Path(__file__).parents[2] / "support"))
 sys.path.append(str(Path(__file__).parent))
 from measurements import save
+from peers import PEERS, ROOT
 from serving import free_ports
 from ways import MISFIT, Way
 from workloads import WORKLOADS, Measurement, Workload, measure, resident_mib, sample_images
@@ -32,7 +37,7 @@ from workloads import WORKLOADS, Measurement, Workload, measure, resident_mib, s
 BOOT_SECONDS, STOP_SECONDS = 120, 30
 WARM_UP_SECONDS = 2.0
 LINE = "| {workload} | {server} {way} | {cpu_seconds:.3f} | {images_a_second:.0f} | {p50:.0f} | {p99:.0f} |"
-LIMITS = {"MISFIT_GRPC_HOST": "127.0.0.1", "BENTOML_DO_NOT_TRACK": "true"}
+LIMITS = {"MISFIT_GRPC_HOST": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
@@ -49,22 +54,47 @@ class Server:
 @contextmanager
 def serve_misfit(name: str, directory: Path, scratch: Path, ports: tuple[int, int]) -> Iterator[Server]:
     """Run misfit as it is in a worktree, until the block ends; `ports` are those of HTTP and gRPC."""
-    settings = {**LIMITS, "MISFIT_GRPC_PORT": str(ports[1]), "BENTOML_HOME": str(scratch / f"{name}.home")}
+    settings = {**LIMITS, "MISFIT_GRPC_PORT": str(ports[1]), "PYTHONPATH": str(directory.resolve())}
     command = [str(directory / ".venv/bin/bentoml"), "serve", "service.app:Misfit", "--host", "127.0.0.1"]
+    with run_server(
+        name, [*command, "--port", str(ports[0])], directory, settings, scratch, ports[0], "/readyz"
+    ) as process:
+        yield Server(name, *ports, process, MISFIT)
+
+
+@contextmanager
+def serve_peer(name: str, scratch: Path, ports: tuple[int, int]) -> Iterator[Server]:
+    """Run a peer from its environment, until the block ends."""
+    peer, own = PEERS[name], scratch / name
+    own.mkdir()
+    program, *arguments = peer.command(*ports, own)
+    settings = {"ENCODER": str(ROOT / "service/bundles/shapes3d/encoder.onnx")}
+    command = [str(ROOT / ".venv-peers" / name / "bin" / program), *arguments]
+    with run_server(name, command, own, settings, scratch, ports[0], peer.ready) as process:
+        yield Server(name, *ports, process, peer.ways)
+
+
+@contextmanager
+def run_server(
+    name: str, command: list[str], directory: Path, settings: dict[str, str], scratch: Path, port: int, ready: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in a directory, with `settings` as environment variables, until the block ends."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    settings = {"BENTOML_HOME": str(scratch / f"{name}.home"), "BENTOML_DO_NOT_TRACK": "true", **settings}
     with (scratch / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(ports[0])],
-            cwd=directory,
-            env={**os.environ, **settings, "PYTHONPATH": str(directory.resolve())},
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            command, cwd=directory, env={**environment, **settings}, stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        wait_until_ready(process, ports[0], "/readyz", scratch / f"{name}.log")
-        yield Server(name, *ports, process, MISFIT)
+        wait_until_ready(process, port, ready, scratch / f"{name}.log")
+        yield process
     finally:
-        process.terminate()
-        process.wait(STOP_SECONDS)
+        if process.poll() is None:
+            members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.terminate()
+            for member in psutil.wait_procs(members, STOP_SECONDS)[1]:
+                member.kill()
+        process.wait()
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
@@ -98,8 +128,12 @@ def run(servers: list[Server], arguments: argparse.Namespace) -> list[dict[str, 
             if not arguments.ways or way in arguments.ways
         }
         measured: dict[tuple[str, str], list[Measurement]] = {cell: [] for cell in cells}
-        for server, connect in cells.values():
-            measure(workload, connect, server.process.pid, WARM_UP_SECONDS)
+        for cell, (server, connect) in list(cells.items()):
+            try:
+                measure(workload, connect, server.process.pid, WARM_UP_SECONDS)
+            except (RuntimeError, OSError, grpc.RpcError) as error:
+                print(f"| {name} | {' '.join(cell)} | failed: {str(error)[:100]} |")
+                del cells[cell], measured[cell]
         for _ in range(arguments.rounds):
             for cell, (server, connect) in cells.items():
                 measured[cell].append(measure(workload, connect, server.process.pid, arguments.seconds))
@@ -113,6 +147,7 @@ def run(servers: list[Server], arguments: argparse.Namespace) -> list[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", action="append", metavar="NAME=DIRECTORY", help="default: misfit=.")
+    parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="other servers, of `make peers`")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), help="names, or CxN: C clients of N images")
     parser.add_argument("--ways", nargs="+", help="default: all of each server")
     parser.add_argument("--rounds", type=int, default=3)
@@ -121,12 +156,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     arguments = parser.parse_args()
     named = [each.partition("=")[::2] for each in arguments.server or ["misfit=."]]
-    count = 2 * len(named)
+    count = 2 * (len(named) + len(arguments.peers))
     ports = iter(free_ports(count) if arguments.port is None else range(arguments.port, arguments.port + count))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         servers = [
             stack.enter_context(serve_misfit(name, Path(directory), Path(scratch), (next(ports), next(ports))))
             for name, directory in named
+        ]
+        servers += [
+            stack.enter_context(serve_peer(name, Path(scratch), (next(ports), next(ports)))) for name in arguments.peers
         ]
         print("| workload | server | CPU s per 1,000 | images/s | p50, ms | p99, ms |\n" + "| --- " * 6 + "|")
         rows = run(servers, arguments)

@@ -21,7 +21,8 @@ import calls
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
 # Makes a request of images, uint8 (n, 64, 64, 3), for a server on a port (of HTTP, of gRPC): what connects a client.
-Way = Callable[[Workload, NDArray[np.uint8], int, int], Callable[[], AbstractContextManager[Send]]]
+Connect = Callable[[], AbstractContextManager[Send]]
+Way = Callable[[Workload, NDArray[np.uint8], int, int], Connect]
 TIMEOUT_SECONDS = 120
 
 
@@ -53,7 +54,7 @@ def grpc_client(port: int, method: str, message: bytes) -> Iterator[Send]:
         yield lambda: call(message, timeout=TIMEOUT_SECONDS)
 
 
-def misfit_http(path: str, workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int):
+def misfit_http(path: str, workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int) -> Connect:
     if workload.form == "png":
         content_type, content = bodies.as_form(bodies.form_of(bodies.image_files(images)))
     else:
@@ -61,7 +62,7 @@ def misfit_http(path: str, workload: Workload, images: NDArray[np.uint8], port: 
     return partial(http_client, port, path, {"Content-Type": content_type}, content)
 
 
-def misfit_grpc(method: str, workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int):
+def misfit_grpc(method: str, workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int) -> Connect:
     files = list(bodies.image_files(images).values())
     message = getattr(pb, f"{method}Request")(
         images=calls.files(files) if workload.form == "png" else calls.tensor(images)

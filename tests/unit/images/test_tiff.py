@@ -149,6 +149,15 @@ def test_samples_that_are_missing_are_black(grey):
         assert np.array_equal(pixels_of(content)[..., 0], np.where(grey > 200, 0, grey))
 
 
+@pytest.mark.parametrize(("dtype", "missing"), [(np.int16, -32768), (np.int16, -9999), (np.uint16, 65535)])
+def test_whole_numbers_that_stand_for_missing_samples_have_no_part_in_the_range(grey, dtype, missing):
+    heights = (grey.astype(dtype) << 4) + 5
+    content = tiff(np.where(grey > 200, dtype(missing), heights), extratags=[(42113, "s", 0, str(missing), True)])
+    expected = pixels_of(tiff(np.where(grey > 200, dtype(5), heights)))
+    assert np.array_equal(pixels_of(content), expected)
+    assert expected.max() > 150
+
+
 def test_cmyk_and_palettes_of_16_bits(rgb):
     cmyk = Image.fromarray(rgb).convert("CMYK")
     content = tiff(wide(np.asarray(cmyk)), photometric="separated")

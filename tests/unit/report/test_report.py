@@ -169,6 +169,13 @@ def test_a_large_table_lists_the_most_outlying_and_draws_a_sample(tmp_path, monk
     assert "10 most outlying of 100 images" in data["warnings"][-1]
 
 
+def test_of_many_latents_the_largest_shares_are_shown(tmp_path):
+    shares = {f"content {n}": (-1) ** n * float(n) for n in range(100)}
+    _, data = written(tmp_path / "r.html", table([scored(0, attributions=json.dumps(shares))]))
+    (shown,), (left_out,) = data["columns"]["attributions"], data["columns"]["attributions_left_out"]
+    assert (list(shown)[:2], len(shown), left_out) == (["content 99", "content 98"], 24, 76)
+
+
 def test_numbers_that_json_cannot_hold_are_left_out(tmp_path):
     row = scored(0, outlier_score=float("inf"), mahalanobis_squared=float("nan"), attributions='{"scale": NaN, "a": 1}')
     _, data = written(tmp_path / "r.html", table([row]))

@@ -123,7 +123,7 @@ async def test_drift_is_told_latent_by_latent(pipeline, registry, served_bundle)
     assert (value("misfit_drift_distance"), value("misfit_drift_requests")) == (1, 0)
     await pipeline.score(request_of(ScoreOptions(foreign="off"), count=100))
     population = served_bundle.population
-    pipeline.hooks.report_drift()
+    pipeline.hooks.refresh()
     assert value("misfit_drift_requests") == 1
     assert 0.5 < value("misfit_drift_distance") < 1.5
     for latent in served_bundle.manifest.latents:

@@ -546,6 +546,11 @@ def test_a_name_that_comes_twice_is_refused(text):
     parsed(("application/json", ('{"options": {}, "images": ["' + "A" * 80_000 + '"]}').encode()))
 
 
+def test_an_option_of_the_query_without_a_value_is_absent(files):
+    options = parsed(bodies.as_zip(files), fdr="", estimator="", options="", top="2").options
+    assert (options.fdr, options.estimator, options.top) == (None, None, 2)
+
+
 def test_options_of_several_parts_may_not_differ(files):
     def request_of(*options):
         return parsed(bodies.as_form([*bodies.form_of(files), *(("options", None, each) for each in options)]))

@@ -22,6 +22,9 @@ import { drawTiles, drawWarnings } from "./summary.js";
 /** @typedef {import("./service.js").Service} Service */
 /** @typedef {Item & {entry: Entry}} PageItem */
 
+// Of so many images the context is asked for before anybody clicks, so that a click is answered sooner.
+const FETCHED_EARLY = 2000;
+
 export class Page {
   /** @param {Service} service @param {Description} description */
   constructor(service, description) {
@@ -142,7 +145,7 @@ export class Page {
     this.show();
     const open = this.details.item;
     if (open) this.details.open(this.items[this.images.indexOf(/** @type {PageItem} */ (open).entry)]);
-    else if (!this.context) this.findContext().catch(() => {}); // what a click asks for is there sooner
+    else if (!this.context && this.images.length <= FETCHED_EARLY) this.findContext().catch(() => {});
   }
 
   /** Show the images by the rule and the filter that are set. */

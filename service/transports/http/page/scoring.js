@@ -16,6 +16,10 @@ import { ServiceError } from "./service.js";
  */
 
 const BODY_SHARE = 0.9; // of the largest body: boundaries and names need room
+const READ_AT_A_TIME = 64; // files of a zip are unpacked beside each other
+const TOO_MUCH = [0, 408, 413]; // 0: the service closed the connection
+const SHRINK = 4;
+const LEAST_BYTES = 2 ** 20;
 const NEAREST = 5;
 const MOST_LATENTS = 32; // with more, each item names its top ones only
 const TOP = 8;
@@ -44,8 +48,27 @@ export class Scorer {
    * @returns {Promise<{answer: ScoreAnswer, context: Context | null}>}
    */
   async score(images, context, run) {
-    const pieces = cut(images, this.mostImages, this.mostBytes);
-    if (pieces.length > 1 && !context) context = await this.fit(sample(images, this.mostImages, this.mostBytes), run);
+    for (let mostBytes = this.mostBytes; ; mostBytes /= SHRINK) {
+      try {
+        return await this.#scoreInPieces(images, context, run, mostBytes);
+      } catch (error) {
+        // On a slow way, a body takes longer than the service waits for it. Smaller ones do not.
+        const isTooMuch = error instanceof ServiceError && TOO_MUCH.includes(error.status);
+        if (!isTooMuch || mostBytes / SHRINK < LEAST_BYTES) throw error;
+      }
+    }
+  }
+
+  /**
+   * @param {readonly Entry[]} images
+   * @param {Context | null} context
+   * @param {Run} run
+   * @param {number} mostBytes  of one request's images
+   * @returns {Promise<{answer: ScoreAnswer, context: Context | null}>}
+   */
+  async #scoreInPieces(images, context, run, mostBytes) {
+    const pieces = cut(images, this.mostImages, mostBytes);
+    if (pieces.length > 1 && !context) context = await this.fit(sample(images, this.mostImages, mostBytes), run);
     const options = { ...this.attributions, nearest: pieces.length > 1 ? 0 : NEAREST };
     /** @type {ScoredItem[]} */
     const items = [];
@@ -105,9 +128,12 @@ export class Scorer {
    */
   async #send(endpoint, images, context, options, run) {
     const form = new FormData();
-    for (const image of images) {
-      form.append("images", await readEntry(image), image.name);
+    for (let start = 0; start < images.length; start += READ_AT_A_TIME) {
+      const some = images.slice(start, start + READ_AT_A_TIME);
+      const contents = await Promise.all(some.map(readEntry));
+      some.forEach((image, at) => form.append("images", contents[at], image.name));
       run.signal.throwIfAborted();
+      run.progress(0, `reading: ${start + some.length} of ${images.length.toLocaleString("en")} images`);
     }
     if (context) form.append("context", JSON.stringify(context));
     const sent = (/** @type {number} */ share) =>
