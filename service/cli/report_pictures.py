@@ -18,7 +18,7 @@ from service.core.drift import Drift
 from service.errors import BundleError, InvalidInput
 from service.images.decode import Content
 from service.offline.in_process import LocalClient, load_bundle
-from service.offline.scores_table import ScoresTable, TableInfo
+from service.offline.score_records import ScoresTable, TableInfo
 from service.report.report import Pictures, select_outlying
 from service.report.stored_images import StoredImages
 from service.settings import BUNDLES

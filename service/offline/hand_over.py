@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from PIL import Image, UnidentifiedImageError
 
 from service.errors import InvalidInput
-from service.offline.scores_table import ScoreRow, ScoresTable
+from service.offline.score_records import ScoreRow, ScoresTable
 
 # The names that a labelling configuration of Label Studio must have: <Choices name="misfit" toName="image">.
 FROM_NAME, TO_NAME = "misfit", "image"

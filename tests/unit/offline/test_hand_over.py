@@ -11,7 +11,8 @@ from PIL import Image
 from service.cli.main import cli
 from service.errors import InvalidInput
 from service.offline.hand_over import to_cvat, to_label_studio
-from service.offline.scores_table import ScoreRow, ScoresTable, TableInfo, write_scores
+from service.offline.score_records import ScoreRow, ScoresTable, TableInfo
+from service.offline.scores_table import write_scores
 
 
 @pytest.fixture
