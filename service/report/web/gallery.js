@@ -126,6 +126,7 @@ export class Gallery {
       create("span", { class: "name", title: item.id }, item.id.split("/").pop() || item.id),
       create("span", { class: "facts" }, [rank, probability].filter(Boolean).join(" · ")),
       status && create("span", { class: `badge ${status}` }, status),
+      item.note && create("span", { class: "badge note" }, item.note),
       create("span", { class: "reason" }, item.error || item.reason),
     );
     return create("li", { "aria-setsize": this.items.length, "aria-posinset": place + 1 }, button);
