@@ -9,6 +9,7 @@ const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
 ];
+const TIMEOUT = 120_000; // of one step, on a machine that has other work as well
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 };
 export const DARK = { colorScheme: "dark" };
 
@@ -23,6 +24,7 @@ export function launch() {
  */
 export async function openPage(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(TIMEOUT);
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
