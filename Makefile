@@ -6,7 +6,7 @@ RUN ?= runs/shapes3d_beta_tcvae
 DISTILLED ?= runs/shapes3d_distilled
 SEEDS ?= 1 2 3
 PEERS ?= fastapi litserve mlserver pytriton ray bentoml
-PROTO := service/protos/misfit/v1/misfit.proto
+PROTO := service/protos/misfit/v1/misfit.proto service/protos/inference/open_inference.proto
 
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
 MISFIT_BUNDLE ?= shapes3d
@@ -30,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test clients faults overload soak fuzz benchmark record train-benchmark peers grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,7 +49,7 @@ check: .venv-train/installed  ## ruff, mypy --strict, import rules
 
 docs: .venv-docs/installed  ## this documentation as a site in build/docs; broken links end the build
 	rm -rf build/pages build/docs && mkdir -p build/pages
-	git ls-files --cached --others --exclude-standard '*.md' '*.png' '*.proto' 'service/*.py' 'tests/faults/*.py' 'k8s/*.yaml' 'train/results/*.json' LICENSE | \
+	git ls-files --cached --others --exclude-standard '*.md' '*.png' '*.proto' 'service/*.py' 'tests/faults/*.py' 'tests/clients/open_inference/*.py' 'k8s/*.yaml' 'train/results/*.json' LICENSE | \
 		tar --create --files-from - | tar --extract --directory build/pages
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
@@ -101,12 +101,26 @@ bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (V
 
 image: bento  ## an image of it, by docker or, where there is no docker, buildah (IMAGE=... names it)
 	$(ENGINE_ENV) $(SERVE)/bentoml containerize $(BENTO):latest --backend $(ENGINE) --image-tag $(IMAGE) $(ENGINE_OPTIONS)
+	@echo "$(IMAGE) is in the store of $(ENGINE), and published nowhere: docs/deployment.md says how."
 
 image-test: image  ## run the image as the pods do - not root, read-only - and score the sample batch by HTTP and gRPC
 	$(ENGINE_ENV) PYTHONPATH=tests/support $(SERVE)/python tests/tools/container_image.py $(ENGINE) $(IMAGE) $(if $(OUT),--out $(OUT))
 
+gpu-check: .venv-train/installed  ## does a GPU compute what the CPU does, and how fast: networks, a training step (under six minutes)
+	$(TRAIN)/python tests/benchmarks/gpu_check.py $(GPU_CHECK)
+
+client: .venv/tools  ## the Python client's own wheel in dist/, installed by itself and tried in another project
+	PYTHONPATH=tests/support $(SERVE)/python tests/tools/client_distribution.py
+
 clients: .venv/tools .venv-clients/installed  ## generate TypeScript, Python and Go clients, compile them, call the service with each
 	PYTHONPATH=tests/support $(SERVE)/python tests/tools/clients.py $(CLIENTS)
+
+pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page and reports in headless Chromium, and their JavaScript type-checked (SHOTS=FOLDER keeps pictures)
+	tests/pages/node_modules/.bin/tsc --project tests/pages
+	PYTHONPATH=. $(SERVE)/python tests/tools/pages.py
+
+open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
+	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
 
 faults: .venv/tools .venv-schemathesis/installed  ## processes killed, bad clients, spoiled inputs, schemathesis, overload: attacks: a table (some 20 minutes)
 	$(SERVE)/pytest -q tests/faults --ignore=tests/faults/test_soak.py
@@ -119,7 +133,8 @@ soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
 	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
-		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py
+		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py \
+		tests/properties/test_open_inference_fuzz.py
 
 sizing: .venv/tools  ## CPU and memory that an image takes, for the size of pods
 	$(SERVE)/python tests/benchmarks/sizing.py $(if $(OUT),--out $(OUT))
@@ -177,7 +192,7 @@ distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmente
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-peers .venv-schemathesis build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -211,6 +226,14 @@ clean:  ## remove all environments and every cache
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
 	mkdir -p build/clients && cp tests/clients/package.json tests/clients/package-lock.json build/clients
 	npm ci --silent --no-audit --no-fund --prefix build/clients
+	touch $@
+
+tests/pages/node_modules/.package-lock.json: tests/pages/package.json tests/pages/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/pages
+
+.venv-mlserver/installed .venv-kserve/installed: .venv-%/installed: tests/clients/open_inference/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .venv-peers/%/installed: tests/benchmarks/peers/apps/%/requirements.txt

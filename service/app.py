@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.bundle import store
+from service.bundle.store import Bundle
 from service.decoding.pool import DecodePool
 from service.errors import BundleError
 from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_protocol
@@ -53,9 +54,9 @@ NO_ACCESS_LOG = {"access": {"enabled": False}}
 TRACING = {"excluded_urls": list(NOT_TRACED)}
 
 
-def open_networks(settings: Settings) -> LocalNetworks:
-    """Return the networks of the bundle, run in this process, and measured by its metrics."""
-    bundle, metrics = store.load(settings.bundle_directory), BatchMetrics()
+def open_networks(bundle: Bundle, settings: Settings, name: str = "") -> LocalNetworks:
+    """Return the networks of a bundle, run in this process, and measured by its metrics. `name` is the bundle's."""
+    metrics = BatchMetrics(name=name)
     networks = LocalNetworks(bundle, require_gpu=settings.require_gpu, hooks=metrics)
     metrics.report_bundle(bundle, networks.provider)
     return networks
@@ -74,7 +75,8 @@ class Inference:
     """The networks of one bundle, for all API workers."""
 
     def __init__(self) -> None:
-        self.networks = open_networks(Settings())
+        settings = Settings()
+        self.networks = open_networks(store.load(settings.bundle_directory), settings)
 
     @bentoml.on_startup
     async def outlive_api(self) -> None:
@@ -126,11 +128,17 @@ class Misfit(Routes):
         try:
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
-            memory_footprint.check_full_request(settings, store.load(settings.bundle_directory))
+            for directory in (settings.bundle_directory, *settings.more_bundles.values()):
+                memory_footprint.check_full_request(settings, store.load(directory))
         except ValidationError as error:
             raise SystemExit(f"misfit cannot start: {describe_problems(error)}") from None
         except (BundleError, ValueError) as error:
             raise SystemExit(f"misfit cannot start: {error}") from None
+        if settings.bundles and Misfit.dependencies:  # type: ignore[attr-defined]
+            raise SystemExit(
+                "misfit cannot start: MISFIT_BUNDLES needs the networks in the API's process. Serve one API worker, "
+                "and leave MISFIT_INFERENCE_PROCESS out."
+            )
         if settings.require_gpu and not has_gpu():
             raise SystemExit("misfit cannot start: MISFIT_REQUIRE_GPU is set, and there is no GPU (/dev/nvidiactl).")
         if settings.grpc_port:
@@ -153,20 +161,30 @@ class Misfit(Routes):
         if "Inference" in get_addresses():
             self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
         else:
-            self.networks = open_networks(self.settings)
-        self.metrics = Metrics(loaded)
+            self.networks = open_networks(loaded, self.settings)
+        self.metrics = {"": Metrics(loaded)}
         self.decoder = DecodePool(self.settings)
-        self.pipeline = Pipeline(loaded, self.networks, self.settings, self.metrics, self.decoder)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
-        admission = Admission(*limits, self.metrics.report_in_flight)
-        self.dispatcher = Dispatcher(self.pipeline, admission, self.metrics, self.networks.get_provider)
+        self.admission = Admission(*limits, self.metrics[""].report_in_flight)  # of all bundles together
+        self.dispatchers = {"": self._make_dispatcher(loaded, self.networks, "")}
+        for name, directory in self.settings.more_bundles.items():
+            bundle = store.load(directory)
+            self.metrics[name] = Metrics(bundle, name=name)
+            networks = open_networks(bundle, self.settings, name)
+            self.dispatchers[name] = self._make_dispatcher(bundle, networks, name)
+
+    def _make_dispatcher(self, bundle: Bundle, networks: LocalNetworks | RemoteNetworks, name: str) -> Dispatcher:
+        """Return the dispatcher of one bundle: its pipeline and metrics, and the room and decoders of all."""
+        metrics = self.metrics[name]
+        pipeline = Pipeline(bundle, networks, self.settings, metrics, self.decoder)
+        return Dispatcher(pipeline, self.admission, metrics, networks.get_provider)
 
     @bentoml.on_startup
     async def start(self) -> None:
         self.decoder.start()
         self.grpc: Server | None = None
         if self.settings.grpc_port:
-            self.grpc = Server(self.dispatcher, self._is_ready, self.settings)
+            self.grpc = Server(self.dispatchers, self._is_ready, self.settings)
             await self.grpc.start()
 
     @bentoml.on_shutdown

@@ -10,6 +10,7 @@
     |  +- TooLarge              body or image over the limit
     |  +- UnknownLatent         no latent of that name or index
     |  +- InvalidOption         an option is unknown or out of its range
+    |  +- UnknownModel          no model of that name or version is served
     +- ContextTooSmall          too few usable images to form a context
     +- Overloaded               too much work in flight: come again
     +- InferenceUnavailable     the process that runs the networks does not answer
@@ -102,6 +103,10 @@ class UnknownLatent(InvalidInput):
 
 class InvalidOption(InvalidInput):
     code = "invalid_option"
+
+
+class UnknownModel(InvalidInput):
+    code = "unknown_model"
 
 
 class ContextTooSmall(MisfitError):

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "MISFIT_"
 BUNDLES = Path(__file__).parent / "bundles"
 MIB = 1024 * 1024
+# Names of bundles stand in paths, and in labels of metrics, of which there are only so many.
+BUNDLE_NAME, MOST_BUNDLES = re.compile("[a-z0-9][a-z0-9_-]{0,39}"), 16
 # What a browser sends as Origin (RFC 6454): no path, and the host in ASCII.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
@@ -25,6 +27,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     bundle: str = Field(default="shapes3d", description="a bundle shipped in service/bundles, or a path to one")
+    bundles: Annotated[dict[str, str], NoDecode] = Field(
+        default={},
+        description="more bundles beside that one, with commas between: NAME of a shipped one, or NAME=PATH; each is "
+        "at /models/NAME/score and so on",
+    )
     require_gpu: bool = Field(default=False, description="refuse to start unless the networks run on a GPU")
     inference_process: Literal["auto", "api", "own"] = Field(
         default="auto",
@@ -68,6 +75,31 @@ class Settings(BaseSettings):
     )
     log_format: Literal["plain", "json"] = Field(default="plain", description="how lines of the log are written")
     tracing: bool = Field(default=False, description="export OpenTelemetry traces, to where OTEL_ variables say")
+
+    @field_validator("bundles", mode="before")
+    @classmethod
+    def _split_bundles(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        bundles: dict[str, str] = {}
+        for text in filter(None, map(str.strip, value.split(","))):
+            name, _, path = (part.strip() for part in text.partition("="))
+            if name in bundles:
+                raise ValueError(f"{name!r} names two bundles: give each a name of its own")
+            bundles[name] = path or name
+        return bundles
+
+    @field_validator("bundles")
+    @classmethod
+    def _have_plain_names(cls, bundles: dict[str, str]) -> dict[str, str]:
+        for name in bundles:
+            if not BUNDLE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no name: write small letters, digits, - and _, at most 40, as in mine=/bundles/mine"
+                )
+        if len(bundles) > MOST_BUNDLES:
+            raise ValueError(f"{len(bundles)} bundles: at most {MOST_BUNDLES} are served beside the first")
+        return bundles
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -117,8 +149,18 @@ class Settings(BaseSettings):
     @property
     def bundle_directory(self) -> Path:
         """Return the directory of `bundle`: a shipped bundle of that name, else the path itself."""
-        shipped = BUNDLES / self.bundle
-        return shipped if Path(self.bundle).name == self.bundle and shipped.is_dir() else Path(self.bundle)
+        return find_bundle(self.bundle)
+
+    @property
+    def more_bundles(self) -> dict[str, Path]:
+        """Return the directories of `bundles` by their names."""
+        return {name: find_bundle(path) for name, path in self.bundles.items()}
+
+
+def find_bundle(bundle: str) -> Path:
+    """Return the directory of a bundle: a shipped one of that name, else the path itself."""
+    shipped = BUNDLES / bundle
+    return shipped if Path(bundle).name == bundle and shipped.is_dir() else Path(bundle)
 
 
 def warn_of_unknown_variables() -> None:

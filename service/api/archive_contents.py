@@ -7,10 +7,12 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from service.images.archive_names import is_no_image
+from service.images.archived_arrays import is_array, read_shape
 from service.images.archives import Archive, Member
 
 REFERENCE = ("reference", "references")
 REFERENCE_ARRAYS = tuple(f"{name}.npy" for name in REFERENCE)
+IMAGES_ARRAY = "images.npy"
 CONTEXT = "context.json"
 # How many names a warning lists.
 MOST_LISTED = 5
@@ -37,25 +39,75 @@ def sort_members(archive: Archive) -> Contents:
     """
     contexts, files, left_out = [], [], list(archive.left_out)
     for member in archive.members:
-        if member.name.rpartition("/")[2].casefold() == CONTEXT:
+        if _file_name(member) == CONTEXT:
             contexts.append(member)
         elif is_no_image(member.name):
             left_out.append(member.name)
         else:
             files.append(member)
-    folders = [member.name.casefold().split("/")[:-1] for member in files]
-    shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
-    outer = sum(1 for _ in shared)
-    is_inside = [_names_reference(parts[outer:]) for parts in folders]
-    if not any(is_inside):
-        is_inside = [_names_reference(parts) for parts in folders]
+    is_inside = find_reference([member.name for member in files])
     in_reference = [inside or is_reference_array(member.name) for member, inside in zip(files, is_inside, strict=True)]
     return Contents(contexts, list(zip(files, in_reference, strict=True)), left_out)
+
+
+def find_reference(names: Sequence[str]) -> list[bool]:
+    """Return which files, by their paths with /, lie in a folder called reference.
+
+    A folder that holds all of them counts only where no folder within it is called so.
+    """
+    own_folders = [name.rpartition("/")[0].casefold() for name in names]
+    parts = {folder: folder.split("/") if folder else [] for folder in own_folders}
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*parts.values(), strict=False))
+    outer = sum(1 for _ in shared)
+    is_inside = {folder: _names_reference(each[outer:]) for folder, each in parts.items()}
+    if not any(is_inside.values()):
+        is_inside = {folder: _names_reference(each) for folder, each in parts.items()}
+    return [is_inside[folder] for folder in own_folders]
+
+
+def leave_out_arrays(files: Sequence[tuple[Member, bool]]) -> tuple[list[tuple[Member, bool]], list[str], list[str]]:
+    """Return the files but for arrays that are no images, the names of these, and warnings of what was taken.
+
+    Where all files are such arrays they stay, and reading them says what is wrong. Raises InvalidInput where a file is
+    called npy and is none.
+    """
+    others = _list_other_arrays(files)
+    if len(others) == len(files):
+        return list(files), [], []
+    left_out = set(others)
+    images = [each for each in files if each[0] not in left_out]
+    return images, [member.name for member in others], _note_arrays(images)
+
+
+def _list_other_arrays(files: Sequence[tuple[Member, bool]]) -> list[Member]:
+    """Return the arrays that are no images: labels and the like, of fewer than three axes or of objects; and where an
+    array is called images, all others, as masks, but for those of the reference set.
+    """
+    arrays = [(member, is_reference) for member, is_reference in files if is_array(member)]
+    tables = {m for m, _ in arrays if not is_reference_array(m.name) and len(read_shape(m)) < 3}
+    named = {m for m, is_reference in arrays if not is_reference and m not in tables and _file_name(m) == IMAGES_ARRAY}
+    return [m for m, is_reference in arrays if m in tables or (named and not is_reference and m not in named)]
+
+
+def _note_arrays(files: Sequence[tuple[Member, bool]]) -> list[str]:
+    """Return a warning where the images come from several arrays, which may be something else, as masks are."""
+    arrays = [member for member, is_reference in files if is_array(member) and not is_reference]
+    if len(arrays) < 2:
+        return []
+    listed = ", ".join(f"{member.name[:80]} {read_shape(member)}" for member in arrays[:MOST_LISTED])
+    more = f" and {len(arrays) - MOST_LISTED} more" if len(arrays) > MOST_LISTED else ""
+    return [
+        f"The images of {len(arrays)} arrays were taken: {listed}{more}. Call one of them images to leave out the rest."
+    ]
 
 
 def is_reference_array(name: str) -> bool:
     """Return whether a file is the array of a reference set by its own name. An image of that name is an image."""
     return name.rpartition("/")[2].casefold() in REFERENCE_ARRAYS
+
+
+def _file_name(member: Member) -> str:
+    return member.name.rpartition("/")[2].casefold()
 
 
 def _names_reference(folders: Sequence[str]) -> bool:

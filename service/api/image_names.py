@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -45,7 +46,8 @@ class ImageNames:
         if by_id:
             return self._require_one(by_id, choice)
         if not name.isdecimal():
-            return self._require_one(self._by_file_name.get(name, []), choice)
+            composed = _compose(name)
+            return self._require_one(self._by_composed_id.get(composed) or self._by_file_name.get(composed, []), choice)
         number = _parse_number(name)
         if self._by_number:
             return self._require_one(self._by_number.get(number, []), choice)
@@ -76,8 +78,12 @@ class ImageNames:
         return _group((id_, at) for at, id_ in enumerate(self._ids))
 
     @cached_property
+    def _by_composed_id(self) -> dict[str, list[int]]:
+        return _group((_compose(id_), at) for at, id_ in enumerate(self._ids))
+
+    @cached_property
     def _by_file_name(self) -> dict[str, list[int]]:
-        return _group((_file_name(id_), at) for at, id_ in enumerate(self._ids))
+        return _group((_compose(_file_name(id_)), at) for at, id_ in enumerate(self._ids))
 
     @cached_property
     def _by_number(self) -> dict[int, list[int]]:
@@ -107,6 +113,11 @@ def warn_of_doubles(ids: Sequence[str]) -> tuple[str, ...]:
 
 def _file_name(id_: str) -> str:
     return id_.rpartition("/")[2]
+
+
+def _compose(name: str) -> str:
+    """Return a name with its accents in the letters, as people type it. Files of macOS have them beside the letters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _stem(id_: str) -> str:

@@ -1,4 +1,7 @@
-"""What comes in place of an image file by mistake: nothing, a name, a page, base64, an archive. Each has its hint."""
+"""What comes in place of an image file by mistake: nothing, a name, a page, base64, an archive. Each has its hint.
+
+`service.images.formats.other_files` knows files by their first bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,13 @@ from collections.abc import Callable
 
 from service.errors import UndecodableImage, quoted
 from service.images.decode import Content
+from service.images.formats import other_files
 
 # An image file that begins with so many printable characters is none of those that are read.
 HEAD_BYTES = 256
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # What PNG, JPEG, GIF, WebP, BMP and TIFF begin with in base64.
 BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "Qk1", "SUkqA", "TU0AK")
-# What other files begin with, what they are, and how they are sent.
-ARCHIVE_HINT = "Send its files in a zip, or in an uncompressed tar (tar -cf)."
-OTHER_FILES = {
-    b"\x1f\x8b": ("compressed by gzip", ARCHIVE_HINT),
-    b"BZh": ("compressed by bzip2", ARCHIVE_HINT),
-    b"\xfd7zXZ\x00": ("compressed by xz", ARCHIVE_HINT),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", ARCHIVE_HINT),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", ARCHIVE_HINT),
-    b"Rar!\x1a\x07": ("a rar archive", ARCHIVE_HINT),
-    b"PK\x03\x04": ("a zip", "Send it as application/zip, or as a file of a form."),
-    b"\x93NUMPY": ("an npy array", "Send it as application/x-npy, or as a file of a form."),
-    b"%PDF-": ("a PDF", "Send its pages as images."),
-    b"\x89HDF": ("an HDF5 file", "Send its images as an npy array or as image files."),
-}
 LFS_POINTER = "version https://git-lfs"
 # The longest text that may be a path.
 LONGEST_PATH = 300
@@ -48,9 +38,8 @@ def read_image(read: Callable[[], Content]) -> Content:
         if not len(content):
             raise UndecodableImage("The file has 0 bytes.", EMPTY_HINT)
         head = bytes(content[:HEAD_BYTES])
-        if head.startswith(tuple(OTHER_FILES)):
-            kind, hint = next(told for magic, told in OTHER_FILES.items() if head.startswith(magic))
-            raise UndecodableImage(f"The file is {kind}, expected an image.", hint)
+        if kind := other_files.identify(head):
+            raise UndecodableImage(f"The file is {kind.name}, expected an image.", kind.hint)
         if (text := _decode_head(head)) is not None:
             raise UndecodableImage(
                 f"{len(content)} bytes of text, which begin with {quoted(text[:40])}, came in place of an image file.",
@@ -85,6 +74,8 @@ def explain_no_base64(text: str) -> str:
         return "Send only what follows the comma of the data: URI."
     if ADDRESS.match(text):
         return "Send the base64 of the file's bytes. URLs are never fetched."
+    if " " in text:
+        return "A + in it became a space on the way, as in a form: send it as JSON, or write %2B for +."
     if len(text) <= LONGEST_PATH and PATH.match(text):
         return "It looks like a path, which the service cannot follow: send the base64 of the file's bytes."
     return "Send the base64 of the file's bytes and nothing else. URLs are never fetched."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
@@ -23,8 +24,13 @@ ImagesNeeded = Literal["always", "unless context"]
 
 
 def _split_list(text: Any) -> Any:
-    """Split a query's text: "floor hue, scale" is a list of two."""
-    return [word.strip() for word in text.split(",")] if isinstance(text, str) else text
+    """Split a query's text: "floor hue, scale" is a list of two, and so is its JSON."""
+    if not isinstance(text, str):
+        return text
+    if text.startswith("["):
+        with suppress(ValueError):
+            return from_json(text)
+    return [word.strip() for word in text.split(",")]
 
 
 def _parse_object(text: Any) -> Any:
@@ -65,6 +71,15 @@ class Options(BaseModel):
     pages: Pages = Field(
         default="first", description='of files of several pages or frames "first" reads one, "all" each as an image'
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_no_truth_values(cls, values: Any) -> Any:
+        """Refuse true as a number: pydantic would take it for 1."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name} is {str(value).lower()}, expected a number or a word")
+        return values
 
     @property
     def pictures(self) -> int:

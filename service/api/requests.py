@@ -5,27 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
-from service.api.archive_contents import is_reference_array, sort_members, warn_of_left_out
+from service.api.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
 from service.api.json_texts import read_json, read_object
 from service.api.mistaken_uploads import read_image
 from service.api.options import Options
 from service.api.schemas import PortableContext
+from service.api.validation import cut_name, read_contexts, read_options
 from service.errors import (
-    LONGEST_QUOTE,
     InvalidInput,
     InvalidOption,
     TooManyImages,
-    quoted,
     readable,
 )
-from service.images import archives, arrays
+from service.images import archived_arrays, archives, arrays
 from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
@@ -33,8 +30,6 @@ from service.images.page_uploads import split_pages
 from service.images.reading import Reading
 from service.images.sample_range import Samples
 from service.settings import MIB, Settings
-
-LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
 
 # What archives may unpack to: so much in any case, and so many bytes more for each byte of the body.
 FREE_UNPACKED_BYTES, UNPACKED_PER_BYTE = 64 * MIB, 64
@@ -167,7 +162,14 @@ class RequestBuilder:
         return value
 
     def add_options(self, text: bytes | memoryview) -> None:
-        self.options |= read_object(self.parse_json(text, "options", InvalidOption))
+        """Add options to those that came before. Raises InvalidOption where both have one with different values."""
+        options = read_object(self.parse_json(text, "options", InvalidOption))
+        if doubles := [name for name in options.keys() & self.options.keys() if options[name] != self.options[name]]:
+            raise InvalidOption(
+                f"Options came several times and differ in {', '.join(sorted(map(cut_name, doubles)))}.",
+                "Give each option once.",
+            )
+        self.options |= options
 
     def add_contexts(self, text: bytes | memoryview, what: str) -> None:
         self.contexts += read_contexts(self.parse_json(text, what))
@@ -209,29 +211,26 @@ class RequestBuilder:
         archive = archives.read_archive(content, self.max_images, self._bytes_left)
         self._bytes_left -= sum(member.size for member in archive.members)
         # Arrays stay unpacked, other files only while they are decoded.
-        files = [member.size for member in archive.members if not member.name.endswith(".npy")]
-        self._unpacked_bytes += sum(sorted(files)[-UNPACKED_AT_A_TIME:])
-        contents, tables = sort_members(archive), []
-        self._left_out += contents.left_out
+        sizes = [member.size for member in archive.members if not archived_arrays.is_array(member)]
+        self._unpacked_bytes += sum(sorted(sizes)[-UNPACKED_AT_A_TIME:])
+        contents = sort_members(archive)
+        files, other_arrays, notes = leave_out_arrays(contents.files)
+        self._left_out += contents.left_out + other_arrays
+        self._notes += notes
         for member in contents.contexts:
             self.add_contexts(member.read(), member.name)
-        for member, is_reference in contents.files:
+        for member, is_reference in files:
             own_field = "reference" if is_reference else field
-            if not member.name.casefold().endswith(".npy"):
-                self.add(own_field, member.name, member.read)
-            elif len(archives.npy_shape(member)) < 3 and not is_reference_array(member.name):
-                tables.append(member)  # labels, for example
-            else:
+            if archived_arrays.is_array(member):
                 self.add_member_rows(own_field, member)
-        if tables and len(tables) == len(contents.files):
-            self.add_member_rows(field, tables[0])  # which raises that it holds no images
-        self._left_out += [member.name for member in tables]
+            else:
+                self.add(own_field, member.name, member.read)
 
     def add_member_rows(self, field: str, member: archives.Member) -> None:
-        """Add the images of an npy file in an archive. Raises what `archives.npy_rows` raises."""
+        """Add the images of an npy file in an archive. Raises what `archived_arrays.list_rows` raises."""
         self._unpacked_bytes += member.size
-        self.shapes.append(archives.npy_shape(member))
-        for row, read in enumerate(archives.npy_rows(member)):
+        self.shapes.append(archived_arrays.read_shape(member))
+        for row, read in enumerate(archived_arrays.list_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
     def add(
@@ -247,58 +246,3 @@ class RequestBuilder:
 def no_images(what: str = "images", notes: Sequence[str] = ()) -> InvalidInput:
     """Return the error of a request without any; `notes` say what it has instead."""
     return InvalidInput(" ".join((f"The request has 0 {what}.", *notes)), "Send at least one.")
-
-
-def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
-    """Return the options. Raises InvalidOption that names what is wrong, and what the options are."""
-    if unknown := values.keys() - options_type.model_fields.keys():
-        raise InvalidOption(
-            f"Unknown option: {', '.join(map(_cut_name, sorted(unknown)[:3]))}.",
-            f"Known options are {', '.join(options_type.model_fields)}.",
-        )
-    try:
-        return options_type.model_validate(values)
-    except ValidationError as error:
-        raise InvalidOption(_describe_problems(error), "GET /docs.json describes every option.") from error
-
-
-def read_contexts(value: object) -> list[PortableContext]:
-    """Return one context, or a list of them, as /fit answered them: `context` of an answer, or the whole answer.
-
-    Raises InvalidInput that names what is wrong.
-    """
-    try:
-        contexts = value if isinstance(value, list) else [value]
-        return [PortableContext.model_validate(_take_from_answer(context)) for context in contexts]
-    except ValidationError as error:
-        raise InvalidInput(
-            f"The context cannot be used: {_describe_problems(error)}",
-            "Send what `context` was in the answer of POST /fit.",
-        ) from error
-
-
-def _take_from_answer(value: object) -> object:
-    """Return the context in a whole answer of /fit; anything else as it is."""
-    if isinstance(value, dict) and isinstance(value.get("context"), dict) and "bundle_id" not in value:
-        return value["context"]
-    return value
-
-
-def _describe_problems(error: ValidationError) -> str:
-    """Return the first three problems in words: where, what was expected and, of a single value, what came."""
-    problems = []
-    for fault in error.errors(include_url=False)[:3]:
-        where, value = ".".join(map(str, fault["loc"])), fault["input"]
-        text = f"{_cut_name(where)}: {fault['msg']}".removeprefix(": ")
-        if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
-            value = int(value)  # protobuf makes 2.0 of 2, and both are told alike
-        # Words travel as numbers over gRPC: which one came is not known there.
-        is_told = fault["type"] not in ("missing", "literal_error")
-        is_told &= value is None or isinstance(value, bool | int | float | str)
-        problems.append(f"{text}, {quoted(value)} came" if is_told else text)
-    return f"{'; '.join(problems)}."
-
-
-def _cut_name(name: str) -> str:
-    """Return a name that a client made up, without quotes and no longer than usual."""
-    return name if len(name) <= LONGEST_QUOTE else f"{name[:LONGEST_QUOTE]}..."

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.notebook import ScoredItems, ShownPictures
 from service.bundle.manifest import Capabilities, ImageSpec
 from service.core.latent import Latent
 from service.core.types import LARGEST_OOD_LIMIT, ContextEstimatorName, EstimatorName, Reliability, Source
@@ -212,7 +213,7 @@ class ImageGroup(_Record):
     )
 
 
-class ScoreResponse(_Record):
+class ScoreResponse(ScoredItems, _Record):
     bundle_id: str
     model: str
     context: ScoredContext
@@ -249,7 +250,7 @@ class Picture(_Record):
     image: str | None = Field(default=None, description="base64 of a PNG")
 
 
-class PicturesResponse(_Record):
+class PicturesResponse(ShownPictures, _Record):
     bundle_id: str
     model: str
     context: ScoredContext | None

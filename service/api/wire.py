@@ -7,3 +7,7 @@ REQUEST_ID = "x-request-id"
 RETRY_AFTER = "retry-after"
 
 ERROR_DETAIL = "misfit-error-bin"  # gRPC's trailing metadata
+
+INFERENCE_HEADER_LENGTH = "inference-header-content-length"
+
+BUNDLE = "misfit-bundle"  # gRPC's metadata: which of several bundles a call is for

@@ -100,7 +100,7 @@ def extend(
     """
     directory = bundle.directory
     own_names = directory / NAMES
-    manifest = describe(_read_manifest(directory))  # as it was written, without own names
+    manifest = describe(read_manifest(directory))  # as it was written, without own names
     kept = {name: _read(directory / name) for name in manifest.files if name != POPULATION}
     names = {NAMES: own_names.read_bytes()} if own_names.exists() else {}
     card = write_card(manifest, bundle.population)
@@ -124,7 +124,7 @@ def load(directory: Path) -> Bundle:
     Raises BundleMissing, BundleCorrupt or BundleIncompatible, with what is wrong and where. The graphs' tensors are
     checked when the graphs are opened, in `service/inference/onnx_runtime.py`.
     """
-    manifest = _read_manifest(directory)
+    manifest = read_manifest(directory)
     required = (*REQUIRED_FILES, PROJECTION) if manifest.kind == "backbone" else REQUIRED_FILES
     for name in required:
         if name not in manifest.files:
@@ -192,7 +192,8 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path) -> Manifest:
+    """Return the manifest of the bundle at `directory`; no other file of it is read. Raises what `load` raises."""
     content = _read(directory / MANIFEST)
     try:
         version = Version.model_validate_json(content).format_version

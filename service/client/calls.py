@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AnswerT_co = TypeVar("AnswerT_co", bound=BaseModel, covariant=True)
-AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+AnImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | Samples | NamedImage"
 # An array (N, H, W) or (N, H, W, C), or images one by one, by id or not.
 Images: TypeAlias = "Samples | Iterable[AnImage] | Mapping[str, AnImage]"
 Contexts = FitResponse | PortableContext | Iterable[FitResponse | PortableContext]
@@ -60,6 +61,14 @@ class CallError(Exception):
         status = self.grpc_status.name if self.grpc_status else f"HTTP {self.http_status}" if self.http_status else ""
         about = ", ".join(word for word in (self.code, status, self.request_id) if word)
         return f"{self.message} {self.hint}".strip() + f" [{about}]"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """An image that is read when it is needed: the bytes of a file, or pixels (H, W, C). Two may have one id."""
+
+    id: str
+    read: Callable[[], bytes | memoryview | Samples]
 
 
 @dataclass(frozen=True)
@@ -145,23 +154,46 @@ def read_images(images: Images, first: int = 0, names: PathNames | None = None) 
     Raises CallError for an array of the wrong shape or type, and TypeError for a single image.
     """
     if isinstance(images, np.ndarray):
-        try:
-            arrays.check_images(images.shape, images.dtype)
-        except ShapeMismatch as error:
-            raise CallError(code=error.code, message=error.message, hint=error.hint) from None
-        return images
-    if isinstance(images, (str, bytes, os.PathLike)) or _is_pillow(images):
+        return check_array(images)
+    named = name_images(images, first, names)
+    contents = [image.read() for image in named]
+    kinds = {(each.shape, each.dtype) if isinstance(each, np.ndarray) else None for each in contents}
+    if len(kinds) == 1 and None not in kinds:
+        return np.stack(contents)  # one array is sent as it is; it has no ids
+    return Files([image.id for image in named], [_encode(content) for content in contents])
+
+
+def check_array(images: Samples) -> Samples:
+    """Return an array of images. Raises CallError where its shape or type is wrong."""
+    try:
+        arrays.check_images(images.shape, images.dtype)
+    except ShapeMismatch as error:
+        raise CallError(code=error.code, message=error.message, hint=error.hint) from None
+    return images
+
+
+def name_images(
+    images: Iterable[AnImage] | Mapping[str, AnImage], first: int = 0, names: PathNames | None = None
+) -> list[NamedImage]:
+    """Return images one by one with their ids, as `read_images` gives them. None is read yet.
+
+    Raises TypeError for a single image.
+    """
+    if isinstance(images, (str, bytes, os.PathLike, NamedImage)) or _is_pillow(images):
         raise TypeError(f"images is one {type(images).__name__}, expected several: a batch of one is [image].")
     if isinstance(images, Mapping):
-        return Files([str(id_) for id_ in images], [_read_content(image) for image in images.values()])
+        return [NamedImage(str(id_), partial(_read_content, image)) for id_, image in images.items()]
     files = list(images)
     paths = [image for image in files if isinstance(image, (str, os.PathLike))]
     path_ids = iter((names or PathNames()).of(paths))
-    ids = [
-        next(path_ids) if isinstance(image, (str, os.PathLike)) else str(first + position)
-        for position, image in enumerate(files)
-    ]
-    return Files(ids, [_read_content(image) for image in files])
+    named = []
+    for position, image in enumerate(files, start=first):
+        if isinstance(image, NamedImage):
+            named.append(image)
+        else:
+            id_ = next(path_ids) if isinstance(image, (str, os.PathLike)) else str(position)
+            named.append(NamedImage(id_, partial(_read_content, image)))
+    return named
 
 
 def _is_pillow(image: object) -> TypeGuard[Image.Image]:
@@ -172,10 +204,22 @@ def _is_pillow(image: object) -> TypeGuard[Image.Image]:
     return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
 
 
+def _encode(content: bytes | memoryview | Samples) -> bytes:
+    """Return what a NamedImage reads as the bytes of an image file."""
+    return _read_content(content) if isinstance(content, np.ndarray) else bytes(content)
+
+
 def _read_content(image: AnImage) -> bytes:
-    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it."""
+    """Return the bytes of an image file; an image of Pillow is encoded as PNG, or as TIFF where PNG cannot hold it.
+
+    An array (H, W) or (H, W, C) becomes an image of Pillow first. Raises TypeError for what is none of these.
+    """
     if isinstance(image, bytes):
         return image
+    if isinstance(image, NamedImage):
+        return _encode(image.read())
+    if isinstance(image, np.ndarray):
+        image = _to_pillow(image)
     if _is_pillow(image):
         from PIL import ImageOps
 
@@ -186,4 +230,21 @@ def _read_content(image: AnImage) -> bytes:
         else:
             (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG", compress_level=1)
         return file.getvalue()
-    return Path(image).read_bytes()  # type: ignore[arg-type]  # a TypeGuard narrows one way only
+    if not isinstance(image, (str, os.PathLike)):
+        raise TypeError(
+            f"An image is {type(image).__name__}, expected a path, a file's bytes, an array or an image of Pillow."
+        )
+    return Path(image).read_bytes()
+
+
+def _to_pillow(pixels: Samples) -> Image.Image:
+    """Return one array of a list as an image. Raises TypeError for a shape or a type that Pillow has no image of."""
+    from PIL import Image
+
+    try:
+        return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"An array has shape {pixels.shape} and dtype {pixels.dtype}: {error}. In a list each is one image, (H, W) "
+            "or (H, W, C) of uint8; send arrays of other types as one, numpy.stack(images)."
+        ) from error

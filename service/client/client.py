@@ -19,9 +19,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import threading
 import uuid
+import weakref
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from contextlib import ExitStack
+from contextlib import suppress
 from functools import cached_property, wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -46,6 +48,8 @@ __all__ = ["AsyncClient", "CallError", "Client", "Contexts", "Images", "Retries"
 Parameters = ParamSpec("Parameters")
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 TIMEOUT, RETRIES = 300.0, Retries()
+# What closing a client may take, of each of its two parts.
+CLOSING_SECONDS = 5.0
 HTTP, GRPC = ("http", "https"), ("grpc", "grpcs")
 
 
@@ -203,6 +207,11 @@ class AsyncClient(_Methods):
 
         return GrpcTransport(self._url, self._token, self._ca_file)
 
+    @property
+    def has_streams(self) -> bool:
+        """Return whether `score_stream` can be called: gRPC can."""
+        return urlsplit(self._url).scheme in GRPC
+
     async def _run(self, call: Call[AnswerT]) -> AnswerT:
         """Return the answer of `call`. Raises CallError."""
         request_id = uuid.uuid4().hex
@@ -262,19 +271,35 @@ class Client(_Methods):
         timeout: float = TIMEOUT,
         retries: Retries = RETRIES,
     ) -> None:
-        from anyio.from_thread import start_blocking_portal
+        self._start(AsyncClient(url, token=token, ca_file=ca_file, timeout=timeout, retries=retries))
 
-        self._client = AsyncClient(url, token=token, ca_file=ca_file, timeout=timeout, retries=retries)
-        with ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal())
-            stack.callback(self._portal.call, self._client.close)
-            self._exit = stack.pop_all()
+    def _start(self, client: AsyncClient) -> None:
+        """Run the calls of `client` from now on, in a thread of its own."""
+        self._client = client
+        self._loop = asyncio.new_event_loop()
+        # A daemon, so that a client that nobody closes does not keep Python from ending.
+        self._thread = threading.Thread(target=self._loop.run_forever, name="misfit client", daemon=True)
+        self._thread.start()
+        self._close = weakref.finalize(self, _close_client, self._client, self._loop, self._thread)
 
     def _run(self, call: Call[AnswerT]) -> AnswerT:
-        return self._portal.call(self._client._run, call)
+        if not self._close.alive:
+            raise RuntimeError("This client is closed. Make another one.")
+        future = asyncio.run_coroutine_threadsafe(self._client._run(call), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # of Ctrl-C, the call is still under way
+            raise
+
+    @property
+    def has_streams(self) -> bool:
+        """Return whether `score_stream` can be called: gRPC can."""
+        return self._client.has_streams
 
     def close(self) -> None:
-        self._exit.close()
+        """Close the connections. Without this they are closed when the client is collected, or when Python ends."""
+        self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +307,21 @@ class Client(_Methods):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exit.__exit__(kind, error, trace)
+        self.close()
+
+
+def _close_client(client: AsyncClient, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Close `client` and end its event loop, which runs in `thread`."""
+    closing = asyncio.run_coroutine_threadsafe(client.close(), loop)
+    if threading.current_thread() is thread:  # collected there: the loop cannot wait for itself
+        closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        return
+    with suppress(Exception):  # at the end of Python much is gone already
+        closing.result(CLOSING_SECONDS)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(CLOSING_SECONDS)
+    if not thread.is_alive():
+        loop.close()
 
 
 def png(picture: Picture | HeatMap) -> bytes:

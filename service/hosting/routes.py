@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import bentoml
@@ -33,21 +33,25 @@ logger = logging.getLogger(__name__)
 
 
 class Routes:
-    """The base of a BentoML service with a method for each endpoint. It needs a `dispatcher` and `metrics`."""
+    """The base of a BentoML service with a method for each endpoint. It needs dispatchers and metrics of its bundles.
 
-    dispatcher: Dispatcher
-    metrics: Metrics
+    Both are by the bundles' names; "" is the default one.
+    """
+
+    dispatchers: Mapping[str, Dispatcher]
+    metrics: Mapping[str, Metrics]
 
 
-def list_routes(get_service: Callable[[], Routes]) -> list[Route]:
+def list_routes(get_service: Callable[[], Routes], bundles: Iterable[str] = ()) -> list[Route]:
     """Return the routes to the endpoints and the metrics of the service that `get_service` returns.
 
-    It has to exist only once there are requests.
+    It has to exist only once there are requests. `bundles` are the names of those beside the default one.
     """
 
     async def read_metrics(request: Request) -> Response:
         client = BentoMLContainer.metrics_client.get()
-        get_service().metrics.refresh()
+        for metrics in get_service().metrics.values():
+            metrics.refresh()
         try:
             content = await asyncio.to_thread(client.generate_latest)
         except Exception as error:  # noqa: BLE001 - a trace for each scrape would say no more
@@ -55,22 +59,23 @@ def list_routes(get_service: Callable[[], Routes]) -> list[Route]:
             return build_metrics_unavailable(request.scope)
         return Response(content, media_type=client.CONTENT_TYPE_LATEST)
 
-    endpoints = [_make_route(endpoint, get_service) for endpoint in ENDPOINTS.values()]
+    endpoints = [_make_route(each, get_service, bundle) for bundle in ("", *bundles) for each in ENDPOINTS.values()]
     return [*endpoints, Route("/metrics", read_metrics)]
 
 
-def _make_route(endpoint: Endpoint, get_service: Callable[[], Routes]) -> Route:
+def _make_route(endpoint: Endpoint, get_service: Callable[[], Routes], bundle: str) -> Route:
     async def handler(request: Request) -> Response:
-        return await handle(request, endpoint, get_service().dispatcher)
+        return await handle(request, endpoint, get_service().dispatchers[bundle])
 
-    return Route(f"/{endpoint.name}", handler, methods=["POST"])
+    prefix = f"/models/{bundle}" if bundle else ""
+    return Route(f"{prefix}/{endpoint.name}", handler, methods=["POST"])
 
 
 def _make_method(endpoint: Endpoint) -> Any:
     """Return the BentoML API method of an endpoint. It shows in BentoML's schema, for BentoML's own clients."""
 
     async def handler(self: Routes, request: Request) -> Response:
-        return await handle(request, endpoint, self.dispatcher)
+        return await handle(request, endpoint, self.dispatchers[""])
 
     handler.__name__ = endpoint.name
     handler.__doc__ = endpoint.summary

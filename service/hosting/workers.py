@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from service.bundle import store
 from service.hosting import metric_files, shutdown
 from service.hosting.path_allowlist import PathAllowlist
 from service.hosting.private_names import private_names, require, require_in_code
@@ -20,6 +21,8 @@ from service.settings import Settings
 from service.telemetry import logs, tracing
 from service.transports.http import openapi, static_pages
 from service.transports.http.cors import Cors
+from service.transports.open_inference import http as open_inference
+from service.transports.open_inference.models import list_models
 
 with private_names(__name__):
     from _bentoml_impl.server.app import ServiceAppFactory
@@ -111,8 +114,16 @@ class Api(Worker):
 
     def build_app(self, factory: ServiceAppFactory) -> ASGIApp:
         server = super().build_app(factory)
+        settings = Settings()
+        directories = {"": settings.bundle_directory, **settings.more_bundles}
+        manifests = {name: store.read_manifest(directory) for name, directory in directories.items()}
+        models = [model for name, each in manifests.items() for model in list_models(each, name).values()]
         # In front of BentoML's own page at /, and of its own routes.
-        server.router.routes[:0] = [*static_pages.ROUTES, *list_routes(lambda: self.instance)]
+        server.router.routes[:0] = [
+            *static_pages.ROUTES,
+            *list_routes(lambda: self.instance, settings.more_bundles),
+            *open_inference.make_routes(models, lambda: self.instance),
+        ]
         app = PathAllowlist(server)
-        origins = Settings().cors_origins
+        origins = settings.cors_origins
         return Cors(app, origins) if origins else app

@@ -15,19 +15,31 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+import chardet
+
 UTF8_FLAG = 0x800
 # The field of a zip's entry with its name in UTF-8 (Info-ZIP): version 1, and the CRC-32 of the name that it replaces.
 UNICODE_PATH, UNICODE_PATH_VERSION = 0x7075, 1
-JAPANESE = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef"
+# What names are in where nothing says so, the likeliest first; it knows all bytes. In a zip these are the code pages of
+# DOS and Windows: American, western, central European, Cyrillic, Japanese, Chinese (simplified, traditional), Korean.
+ASIAN_ENCODINGS = ("cp932", "gb18030", "big5hkscs", "cp949")
+LATIN_CODE_PAGES = ("cp437", "cp850", "cp852")
+ZIP_ENCODINGS = (*LATIN_CODE_PAGES, "cp866", *ASIAN_ENCODINGS)
+UNIX_ENCODINGS = ("latin-1", *ASIAN_ENCODINGS)
+# Of a guess by a few letters. Guesses by a word of two have .005 and more.
+LEAST_CONFIDENCE = 0.003
+MOST_EXAMINED = 10_000  # bytes
 
 # Folders that systems and file managers keep for themselves, and files that macOS adds for each of the user's.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
 UNTOLD = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$)")
 # Beside what the table of media types knows.
 NO_IMAGE_SUFFIXES = {
-    ".bak", ".cfg", ".conf", ".db", ".docx", ".ini", ".ipynb", ".jsonl", ".lnk", ".log", ".mat", ".md", ".md5",
-    ".names", ".nfo", ".odt", ".parquet", ".pkl", ".pptx", ".rst", ".rtf", ".sha1", ".sha256", ".tmp", ".toml", ".url",
-    ".xlsx", ".yaml", ".yml",
+    ".aae", ".bak", ".cache", ".cfg", ".ckpt", ".cls", ".conf", ".db", ".dbf", ".dll", ".docx", ".exe", ".geojson",
+    ".hdf5", ".id", ".idx", ".ini", ".ipynb", ".jgw", ".joblib", ".jsonl", ".lnk", ".log", ".lst", ".mat", ".md",
+    ".md5", ".names", ".nfo", ".odt", ".onnx", ".ovr", ".parquet", ".pgw", ".pickle", ".pkl", ".pp3", ".pptx", ".prj",
+    ".pt", ".pth", ".pyd", ".rec", ".rst", ".rtf", ".safetensors", ".sha1", ".sha256", ".shp", ".shx", ".sqlite",
+    ".tfrecord", ".tfw", ".thm", ".tmp", ".toml", ".url", ".wld", ".xlsx", ".xmp", ".yaml", ".yml",
 }  # fmt: skip
 NO_IMAGE_NAMES = {
     "authors", "changelog", "copying", "icon\r", "licence", "license", "makefile", "md5sums", "notice", "readme",
@@ -45,8 +57,8 @@ MEDIA_TYPES = mimetypes.MimeTypes()
 def decode_zip_names(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
     """Return the name of each entry of a zip.
 
-    It is UTF-8 where the entry's flag or its extra field 0x7075 says so, or where it is valid UTF-8; else code page
-    932 where it reads as Japanese; else code page 437, as the format says.
+    It is UTF-8 where the entry's flag or its extra field 0x7075 says so, or where it is valid UTF-8; else in the
+    likeliest code page for all such names; else in code page 437, as the format says.
     """
     # The bytes of the name, which zipfile has decoded.
     raw = [b"" if entry.flag_bits & UTF8_FLAG else entry.orig_filename.encode("cp437") for entry in entries]
@@ -54,18 +66,42 @@ def decode_zip_names(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
         entry.filename if entry.flag_bits & UTF8_FLAG else _find_unicode_path(entry.extra, name)
         for entry, name in zip(entries, raw, strict=True)
     ]
-    unstated = iter(decode_names([name for name, text in zip(raw, stated, strict=True) if text is None], "cp437"))
+    unstated = iter(decode_names([name for name, text in zip(raw, stated, strict=True) if text is None], ZIP_ENCODINGS))
     return [next(unstated) if text is None else text for text in stated]
 
 
-def decode_names(names: Sequence[bytes], other: str) -> list[str]:
-    """Return names of one archive as text: UTF-8 where valid, else code page 932 if all of the rest read as Japanese,
-    else the encoding `other`, which must know all bytes.
+def decode_names(names: Sequence[bytes], encodings: Sequence[str]) -> list[str]:
+    """Return names of one archive as text: UTF-8 where valid, the rest in the likeliest of `encodings` for all of them.
+
+    Where none is likely they are in the first, which must know all bytes.
     """
     texts = [_try_decode(name, "utf-8") for name in names]
     rest = [name for name, text in zip(names, texts, strict=True) if text is None]
-    encoding = "cp932" if all(map(_reads_as_japanese, rest)) else other
-    return [name.decode(encoding) if text is None else text for name, text in zip(names, texts, strict=True)]
+    if not rest:
+        return [text for text in texts if text is not None]
+    encoding = _detect_encoding(rest, encodings)
+    if encoding in ASIAN_ENCODINGS:  # a short name is valid UTF-8 by chance, of letters that no such archive has
+        texts = [text if text and (text.isascii() or max(text) >= "\u0800") else None for text in texts]
+    return [
+        (_try_decode(name, encoding) or name.decode(encodings[0])) if text is None else text
+        for name, text in zip(names, texts, strict=True)
+    ]
+
+
+def _detect_encoding(names: Sequence[bytes], encodings: Sequence[str]) -> str:
+    # Suffixes are no words. Names of one archive are of one language as a rule, so that many tell more than one.
+    stems = b"\n".join(posixpath.splitext(name)[0] for name in names)
+    detected = chardet.detect(
+        stems, max_bytes=MOST_EXAMINED, compat_names=False, include_encodings=encodings, no_match_encoding=encodings[0]
+    )
+    encoding = detected["encoding"]
+    if encoding is None or detected["confidence"] < LEAST_CONFIDENCE:
+        return encodings[0]
+    if encoding in LATIN_CODE_PAGES:  # they share most letters; where one has a letter another has a line or a sign
+        encoding = next(
+            (page for page in LATIN_CODE_PAGES if not re.search(r"[^\x00-\x7f\w]", stems.decode(page))), encoding
+        )
+    return encoding if all(_try_decode(name, encoding) is not None for name in names) else encodings[0]
 
 
 def _find_unicode_path(extra: bytes, name: bytes) -> str | None:
@@ -85,18 +121,6 @@ def _try_decode(name: bytes, encoding: str) -> str | None:
         return name.decode(encoding)
     except UnicodeDecodeError:
         return None
-
-
-def _reads_as_japanese(name: bytes) -> bool:
-    """Return whether a name in code page 932 is kana and kanji.
-
-    Nearly all bytes are valid in it. In a western name an accented letter stands alone and takes the next letter with
-    it, so that one character of two bytes, the second of them ASCII, is no sign of Japanese.
-    """
-    text = _try_decode(name, "cp932")
-    if text is None or re.search(rf"[^\x00-\x7f{JAPANESE}]", text):
-        return False
-    return bool(re.search(f"[{JAPANESE}]{{2}}", text) or re.search(rb"[\x80-\xff]{2}", name))
 
 
 def normalise(name: str) -> str:

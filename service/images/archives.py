@@ -1,4 +1,4 @@
-"""Zip and uncompressed tar archives in memory, and the npy files in them.
+"""Zip and uncompressed tar archives in memory.
 
 Nothing that a header or a directory claims is trusted: sizes and counts are checked before anything is unpacked.
 """
@@ -8,22 +8,27 @@ from __future__ import annotations
 import posixpath
 import stat
 import tarfile
-import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
 from service.images import archive_names
-from service.images.arrays import HEADER_BYTES, check_images, read_header, read_npy
-from service.images.sample_range import Samples
+from service.images.arrays import CURL_HINT
+from service.images.formats import other_files
 
 TAR_BLOCK = 512
 # A zip holds the path that a symbolic link leads to as the link's content.
 MOST_LINK_BYTES = 4096
+# As many links in a row are followed, as by Linux: a circle has no end.
+MOST_LINKS = 40
 DOS_FOLDER = 0x10
+ENCRYPTED = 1  # a flag of a zip's entry
+# Ways to compress a zip's entry that are not read.
+METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd"}
 UNPACK = "Unpack it, or send it by itself."
 NO_LINK = "Archive the files themselves: tar -h follows links, and so does zip without -y."
 
@@ -105,13 +110,12 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
 def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
     _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
+    if not content:
+        raise InvalidInput("The archive has 0 bytes.", "Was it written to its end?")
     try:
         archive = zipfile.ZipFile(BytesIO(content))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise InvalidInput(
-            f"{len(content)} bytes are not a complete zip, nor an uncompressed tar: {error}.",
-            "Send it uncompressed (tar -cf, not -czf) if it is a tar.",
-        ) from error
+        raise _no_archive(content, error) from error
     entries: list[Member | Link] = []
     folders: set[str] = set()
     infos = archive.infolist()
@@ -127,6 +131,21 @@ def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
     return entries, folders | _folders_of(entries), []
 
 
+def _no_archive(content: bytes | memoryview, error: Exception) -> InvalidInput:
+    """Return the error of a file that is neither a zip nor a tar, and says what it is instead."""
+    if is_zip(content):
+        return InvalidInput(
+            f"{len(content)} bytes are not a complete zip: {error}.",
+            f"It may have been cut short: send it again. {CURL_HINT}",
+        )
+    kind = other_files.identify_any(content)
+    what = f"it is {kind.name}" if kind else str(error)
+    return InvalidInput(
+        f"{len(content)} bytes are not a complete zip, nor an uncompressed tar: {what}.",
+        kind.hint if kind else other_files.ARCHIVE_HINT,
+    )
+
+
 def _read_zip_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> Member | Link:
     try:
         target = bytes(_unzip(archive, info, path, info.file_size)).decode("utf-8", "replace")
@@ -137,10 +156,12 @@ def _read_zip_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -
 
 def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, max_bytes: int) -> bytes:
     """Return the first `max_bytes` bytes of a member. Raises UndecodableImage if it cannot be unpacked."""
-    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if info.flag_bits & ENCRYPTED:
+        raise UndecodableImage(f"{quoted(path)} is encrypted.", "Zip it without a password.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = METHODS.get(info.compress_type, "a method")
         raise UndecodableImage(
-            f"{quoted(path)} is encrypted, or compressed by method {info.compress_type}.",
-            "Zip it without a password, stored or deflated.",
+            f"{quoted(path)} is compressed by {method} ({info.compress_type}).", "Zip it stored or deflated."
         )
     try:
         with archive.open(info) as file:
@@ -153,10 +174,9 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
     view = memoryview(content)
     infos = []
     try:
-        with tarfile.open(fileobj=BytesIO(content), mode="r:", encoding="utf-8") as archive:
-            for number, info in enumerate(archive, start=1):
-                _check_count(number, 2 * max_members)
-                infos.append(info)
+        for info in _read_tar_headers(content):
+            infos.append(info)
+            _check_count(len(infos), 2 * max_members)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise InvalidInput(
             f"{len(content)} bytes are not a complete tar: {error}.", "It may have been cut short: send it again."
@@ -185,8 +205,23 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
     return entries, folders | _folders_of(entries), others
 
 
+def _read_tar_headers(content: bytes | memoryview) -> Iterator[tarfile.TarInfo]:
+    """Yield the entries of a tar, and of tars that are written behind it, as by cat. Raises what tarfile does."""
+    file = BytesIO(content)
+    while True:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
+            yield from archive
+            end = archive.offset
+        rest = bytes(content[end:]).lstrip(b"\0")
+        if not is_tar(rest):
+            return
+        file.seek(len(content) - len(rest))
+
+
 def _decode_tar_names(names: Sequence[str]) -> list[str]:
-    return archive_names.decode_names([name.encode("utf-8", "surrogateescape") for name in names], "latin-1")
+    return archive_names.decode_names(
+        [name.encode("utf-8", "surrogateescape") for name in names], archive_names.UNIX_ENCODINGS
+    )
 
 
 def _take_first(data: memoryview, max_bytes: int) -> memoryview:
@@ -220,15 +255,22 @@ def _join(folder: str, target: str) -> str:
 
 def _follow(link: Link, files: dict[str, Member | Link]) -> Member:
     """Return the file that a link leads to, under the link's name; one that cannot be read where it leads to none."""
-    entry: Member | Link | None = link
-    seen = set()
-    while isinstance(entry, Link) and entry.name not in seen:
-        seen.add(entry.name)
-        entry = files.get(entry.target)
-    if isinstance(entry, Member):
-        return entry._replace(name=link.name)
+    target = link.target
+    for _ in range(MOST_LINKS):
+        entry = files.get(target)
+        if isinstance(entry, Member):
+            return entry._replace(name=link.name)
+        target = entry.target if isinstance(entry, Link) else _through_folder(target, files)
     problem = f"{quoted(link.name)} is a link to {quoted(link.target)}, which is no file of the archive."
     return _failing(link.name, problem, NO_LINK)
+
+
+def _through_folder(path: str, files: dict[str, Member | Link]) -> str:
+    """Return where a path leads whose folder is a link to another one; the path itself where none is."""
+    for folder in PurePosixPath(path).parents:
+        if isinstance(entry := files.get(str(folder)), Link):
+            return posixpath.normpath(posixpath.join(entry.target, PurePosixPath(path).relative_to(folder)))
+    return path
 
 
 def _failing(name: str, message: str, hint: str) -> Member:
@@ -246,45 +288,3 @@ def _check_count(count: int, limit: int) -> None:
         raise TooManyImages(
             f"The archive has {count} members or more; at most {limit} are taken.", "Send it in several requests."
         )
-
-
-def npy_shape(member: Member) -> tuple[int, ...]:
-    """Return the shape of the array in an npy file. Raises InvalidInput where it is none."""
-    return read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape
-
-
-def npy_rows(member: Member) -> list[Callable[[], Samples]]:
-    """Return one function for each image of an npy file in an archive, which reads that image's pixels.
-
-    The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells, with
-    the file's name.
-    """
-    try:
-        shape = read_header(member.head(HEADER_BYTES), member.size, check_images).shape
-    except InvalidInput as error:
-        raise type(error)(f"{quoted(member.name)}: {error.message}", error.hint) from error
-    images = _LazyArray(lambda: read_npy(member.read()))
-    return [partial(images.row, row) for row in range(shape[0])]
-
-
-class _LazyArray:
-    """An array that is read on the first call of `row`, in any thread.
-
-    Where reading fails, every call raises the same error.
-    """
-
-    def __init__(self, read: Callable[[], Samples]) -> None:
-        self._read, self._lock = read, threading.Lock()
-        self._result: Samples | InvalidInput | None = None
-
-    def row(self, row: int) -> Samples:
-        with self._lock:
-            if self._result is None:
-                try:
-                    self._result = self._read()
-                except InvalidInput as error:
-                    self._result = error
-        if isinstance(self._result, InvalidInput):
-            raise type(self._result)(self._result.message, self._result.hint)
-        pixels: Samples = self._result[row]
-        return pixels

@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput, ShapeMismatch, quoted
+from service.images.formats import other_files
 from service.images.sample_range import Samples
+from service.images.spec import Spec
 
 # The header of an npy file lies within its first bytes, as many as these.
 HEADER_BYTES = 64 * 1024
+CURL_HINT = "With curl send it by --data-binary: -d takes line ends out."
 
 # The types of samples, as numpy names them.
 SAMPLE_TYPES = (
@@ -95,13 +98,18 @@ def read_header(
     try:
         fields = _parse_header(bytes(head[: start + int.from_bytes(head[8:start], "little")]))
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage
-        raise InvalidInput(f"{length} bytes are not an npy file: {error}.", "Write it with numpy.save.") from error
+        kind = None if bytes(head[:1]) == b"\x93" else other_files.identify_any(head)
+        raise InvalidInput(
+            f"{length} bytes are not an npy file: {f'it is {kind.name}' if kind else error}.",
+            kind.hint if kind else f"Write it with numpy.save. {CURL_HINT}",
+        ) from error
     shape = fields.shape
     if any(type(axis) is not int for axis in shape):  # numpy accepts True as 1 in a header, but not in reshape
         raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
     check(shape, fields.dtype)
     hint = "It was cut short, or the header was changed: write it again with numpy.save."
-    _check_length(shape, fields.dtype, length - fields.length, "npy file", hint)
+    if not fields.dtype.hasobject:  # objects are pickled, and never read
+        _check_length(shape, fields.dtype, length - fields.length, "npy file", hint)
     return fields
 
 
@@ -123,7 +131,7 @@ def _parse_header(head: bytes) -> Header:
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:
     expected = math.prod(shape) * dtype.itemsize
-    if length != expected or min(shape) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
+    if length != expected or min(shape, default=0) < 0 or (length == 0 and max(shape) > LONGEST_EMPTY_AXIS):
         raise InvalidInput(
             f"The {what} announces shape {quoted(shape)}, which takes {quoted(expected)} bytes, but holds {length}.",
             hint,
@@ -138,12 +146,9 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
             "Send grey levels 0..255: images.astype(numpy.uint8).",
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
-        channels_first = len(shape) == 4 and shape[1] in (1, 3, 4)
         raise ShapeMismatch(
             f"The array has shape {quoted(shape)}, expected (N, H, W) or (N, H, W, C) with 1 to 4 channels.",
-            "Move the channels last: images.transpose(0, 2, 3, 1)."
-            if channels_first
-            else "Stack the images along a first axis; a single one takes image[None].",
+            _explain_order(shape),
         )
     if len(shape) == 3 and shape[2] <= 4:
         raise ShapeMismatch(
@@ -154,9 +159,28 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         raise ShapeMismatch(f"The array has shape {quoted(shape)}: images without a pixel.")
 
 
-def check_axes(shape: tuple[int, ...], channels: int) -> None:
-    """Raise ShapeMismatch where an array for a model of `channels` may be one colour image with its channels first."""
-    if len(shape) == 3 and shape[0] in (3, 4) and channels == 3:
+def _explain_order(shape: tuple[int, ...]) -> str:
+    """Return how to bring the axes of an array of another shape in order."""
+    if len(shape) == 4 and shape[1] in (1, 3, 4):
+        return "Move the channels last: images.transpose(0, 2, 3, 1)."
+    if len(shape) == 4 and shape[2] in (1, 3, 4):
+        return "Move the images first: images.transpose(3, 0, 1, 2)."
+    return "Stack the images along a first axis; a single one takes image[None]."
+
+
+def check_axes(shape: tuple[int, ...], spec: Spec) -> None:
+    """Raise ShapeMismatch where an array for a model of `spec` may have its axes in another order.
+
+    That is one colour image with its channels first, or grey images one behind the other along the last axis.
+    """
+    size = (spec.height, spec.width)
+    if len(shape) == 3 and shape[:2] == size != shape[1:]:
+        raise ShapeMismatch(
+            f"The array has shape {quoted(shape)}: {shape[0]} images of {shape[1]} x {shape[2]} pixels, or {shape[2]} "
+            "of the model's size along the last axis?",
+            "Send the latter as images.transpose(2, 0, 1), and the former as images[..., None].",
+        )
+    if len(shape) == 3 and shape[0] in (3, 4) and spec.channels == 3:
         raise ShapeMismatch(
             f"The array has shape {quoted(shape)}: {shape[0]} grey images, or one of colour, channels first?",
             "Send one colour image as image.transpose(1, 2, 0)[None], and grey images as images[..., None].",

@@ -235,7 +235,7 @@ def _open_without_damage(
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length = len(content)
     content, compressed_texts = png_chunks.drop_unused_texts(content)
-    file = files.open_file(content, page or 0)
+    file = files.open_file(content, page)
     try:
         limits.check_pixels(file.size)
         size = file.size

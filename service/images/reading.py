@@ -90,6 +90,17 @@ class Reading:
             for kind in kinds:
                 self._ids.setdefault(kind, []).append(ids[position])
 
+    @property
+    def noted(self) -> tuple[dict[Note, list[str]], int]:
+        """Return the ids of the images of each note, and how many images were read."""
+        return self._ids, self._count
+
+    def note_all(self, ids: Mapping[Note, Sequence[str]], count: int) -> None:
+        """Keep what another object, of other images of the same request, has `noted`."""
+        self._count += count
+        for kind, names in ids.items():
+            self._ids.setdefault(kind, []).extend(names)
+
     def list_warnings(self) -> list[str]:
         """Return the warnings, one of a kind."""
         return [*self._warn_of_ranges(), *self._warn_of_darkness(), *self._warn_of_notes()]

@@ -5,6 +5,7 @@ Samples are deep where they are anything but 8 bits without sign: 16-bit grey, 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -185,7 +186,7 @@ def _scale(samples: Samples, extent: Extent) -> Uint8Array:
     if samples.dtype.kind == "f":
         values[~(np.abs(values) < LARGEST_FLOAT)] = low
     count = high - low + 1
-    if samples.dtype.kind in "iu" and count >= 256 and np.log2(count).is_integer():
+    if samples.dtype.kind in "iu" and count >= 256 and math.log2(count).is_integer():
         levels = np.floor((values - low) * (256 / count))
     else:
         levels = np.rint((values - low) * (255 / (high - low)))

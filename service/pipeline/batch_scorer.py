@@ -116,7 +116,7 @@ class BatchScorer:
     ) -> EncodedImages:
         """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
         for shape in request.shapes:
-            check_axes(shape, self.bundle.manifest.image.channels)
+            check_axes(shape, self.bundle.manifest.image)
         images = await self.encode_uploads(uploads, request.options, request.budget, request.reading, keep_pixels)
         self.hooks.encoded(images)
         refuse_if_none_is_usable(images, what)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.bundle.store import Bundle
 from service.inference.adaptive_batches import BatchHooks
+from service.telemetry.bundle_label import MetricMaker
 from service.telemetry.metrics import STAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -23,14 +24,13 @@ FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 class BatchMetrics(BatchHooks):
-    """The metrics of the networks. The process that runs them makes one object."""
+    """The metrics of the networks. The process that runs them makes one object for each bundle."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import REGISTRY, Gauge, Histogram
-
-        registry = registry or REGISTRY
+    def __init__(self, registry: CollectorRegistry | None = None, name: str = "") -> None:
+        """Make the metrics of a bundle's networks. `name` is the bundle's, "" for the default one."""
+        make = MetricMaker(name, registry)
         self._rows, self._fill, self._seconds, self._queue_age = (
-            Histogram(f"misfit_{name}", text, ("network",), buckets=buckets, registry=registry)
+            make.histogram(f"misfit_{name}", text, ("network",), buckets=buckets)
             for name, text, buckets in (
                 ("adaptive_batch_rows", "Rows of an adaptive batch, of all requests merged in it.", BATCH_ROWS),
                 ("adaptive_batch_fill", "Share of the rows computed for it that are not padding.", FILL),
@@ -38,12 +38,11 @@ class BatchMetrics(BatchHooks):
                 ("queue_age_seconds", "Seconds that rows waited until their adaptive batch began.", STAGE_SECONDS),
             )
         )
-        self._info = Gauge(
+        self._info = make.gauge(
             "misfit_info",
             "1, with what runs: the bundle, its model, and ONNX Runtime's execution provider.",
             ("bundle_id", "model", "provider"),
             multiprocess_mode="livemax",
-            registry=registry,
         )
 
     def report_bundle(self, bundle: Bundle, provider: str) -> None:

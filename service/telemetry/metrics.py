@@ -19,6 +19,7 @@ from service.errors import InvalidInput, MisfitError
 from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.hooks import Hooks, Stage
 from service.telemetry import spans
+from service.telemetry.bundle_label import MetricMaker
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -30,15 +31,17 @@ CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class Metrics(Hooks):
-    """The metrics of one API worker. Make one object in each worker, after BentoML has set the files for the counts."""
+    """The metrics of one API worker. Make one object in each worker, after BentoML has set the files for the counts.
 
-    def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+    Where several bundles are served, every further one has an object of its own, whose metrics have the label `bundle`.
+    """
 
-        registry = registry or REGISTRY
+    def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None, name: str = "") -> None:
+        """Make the metrics of `bundle`. `name` is the bundle's, "" for that which is served by default."""
+        make = MetricMaker(name, registry)
         self._amounts: dict[str, int] = {}  # in flight, and not written yet
         self._in_flight = {
-            unit: Gauge(name, text, multiprocess_mode="livesum", registry=registry)
+            unit: make.gauge(name, text, multiprocess_mode="livesum")
             for unit, name, text in (
                 ("images", "misfit_rows_in_flight", "Images being worked on in all requests."),
                 (
@@ -48,47 +51,42 @@ class Metrics(Hooks):
                 ),
             )
         }
-        self._grpc_calls = Counter(
-            "misfit_grpc_calls", "gRPC calls that have ended.", ("method", "code"), registry=registry
-        )
-        self._grpc_seconds = Histogram(
+        self._grpc_calls = make.counter("misfit_grpc_calls", "gRPC calls that have ended.", ("method", "code"))
+        self._grpc_seconds = make.histogram(
             "misfit_grpc_call_seconds",
             "Seconds from a gRPC call's arrival to its end.",
             ("method",),
             buckets=CALL_SECONDS,
-            registry=registry,
         )
-        self._stage_seconds = Histogram(
+        self._stage_seconds = make.histogram(
             "misfit_stage_seconds",
             "Seconds in one stage of a request, or of a chunk of it, waiting included.",
             ("stage",),
             buckets=STAGE_SECONDS,
-            registry=registry,
         )
         self._scored, self._flagged, self._foreign = (
-            Counter(f"misfit_images_{name}", text, registry=registry)
+            make.counter(f"misfit_images_{name}", text)
             for name, text in (
                 ("scored", "Images that were scored."),
                 ("flagged", "Images among them that were flagged as outliers, foreign ones included."),
                 ("foreign", "Images among them that are unlike anything that the model has seen."),
             )
         )
-        self._item_errors = Counter(
-            "misfit_item_errors", "Images that could not be used, by the error they got.", ("code",), registry=registry
+        self._item_errors = make.counter(
+            "misfit_item_errors", "Images that could not be used, by the error they got.", ("code",)
         )
-        self._contexts = Counter(
+        self._contexts = make.counter(
             "misfit_contexts",
             "Contexts that images were compared with.",
             ("source", "estimator", "reliability"),
-            registry=registry,
         )
-        self._context_size = Histogram(
-            "misfit_context_size", "Images that such a context was fitted to.", buckets=CONTEXT_SIZES, registry=registry
+        self._context_size = make.histogram(
+            "misfit_context_size", "Images that such a context was fitted to.", buckets=CONTEXT_SIZES
         )
         self._drift = Drift(bundle.population)
         latents = bundle.manifest.latents
         self._drift_distance, self._drift_requests = (
-            Gauge(name, text, multiprocess_mode="livemostrecent", registry=registry)
+            make.gauge(name, text, multiprocess_mode="livemostrecent")
             for name, text in (
                 (
                     "misfit_drift_distance",
@@ -97,12 +95,11 @@ class Metrics(Hooks):
                 ("misfit_drift_requests", "Recent requests that the figures of drift rest on."),
             )
         )
-        shift = Gauge(
+        shift = make.gauge(
             "misfit_drift_latent_shift",
             "Mean of a latent over recent images, from the population's, in its standard deviations.",
             ("latent",),
             multiprocess_mode="livemostrecent",
-            registry=registry,
         )
         self._drift_shift = [shift.labels(latents[index].name) for index in self._drift.live]
         for stage in get_args(Stage):

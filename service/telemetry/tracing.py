@@ -18,7 +18,7 @@ from service.telemetry import spans
 
 ASGI = "opentelemetry.instrumentation.asgi"
 # Probes and scrapes come every few seconds, and no request waits for them.
-NOT_TRACED = ("livez", "readyz", "healthz", "metrics")
+NOT_TRACED = ("livez", "readyz", "healthz", "metrics", "v2/health/")
 
 
 class Spans(BatchSpanProcessor):

@@ -42,7 +42,8 @@ class PictureAnswer(Protocol):
 Answer = BaseModel | ChunkedResponse[BaseModel] | PictureAnswer | ScoreSheet
 
 
-async def _finish(work: Coroutine[Any, Any, T]) -> T:
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns, whether its client still waits or not."""
     return await work
 
 
@@ -67,7 +68,7 @@ class Dispatcher:
         form: memory_footprint.Form,
         *,
         kept_bytes: int = 0,
-        wait: Wait = _finish,
+        wait: Wait = finish,
     ) -> Answer:
         """Return the pipeline's answer to one request. Its room stays taken on `ticket` until the answer is sent.
 

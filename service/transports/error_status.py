@@ -24,6 +24,7 @@ STATUS: dict[type[errors.MisfitError], Status] = {
     errors.TooLarge: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
     errors.UnknownLatent: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_ARGUMENT"),
     errors.InvalidOption: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
+    errors.UnknownModel: Status(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
     errors.ContextTooSmall: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "FAILED_PRECONDITION"),
     errors.Overloaded: Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
     errors.InferenceUnavailable: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"),

@@ -26,7 +26,12 @@ def test_the_service_is_there_and_nothing_else(included):
     shipped = ROOT / "service" / "bundles" / Settings.model_fields["bundle"].default
     bundle = {str(path.relative_to(ROOT)) for path in shipped.iterdir()}
     assert {f"{shipped.relative_to(ROOT)}/{name}" for name in ("manifest.json", "encoder.onnx")} <= bundle
-    assert included == modules | bundle
+    pages = {
+        str(path.relative_to(ROOT))
+        for folder in ("report/web", "transports/http/page")
+        for path in (ROOT / "service" / folder).iterdir()
+    }
+    assert included == modules | bundle | pages
 
 
 def test_its_variables_are_known_and_it_serves_the_bundle_that_it_has():

@@ -7,6 +7,7 @@ from service.transports.error_status import STATUS
 
 GRPC_STATUS_NAMES = {
     "INVALID_ARGUMENT",
+    "NOT_FOUND",
     "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED",
     "UNAVAILABLE",

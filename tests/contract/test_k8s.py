@@ -18,15 +18,21 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from service.bundle.store import Bundle
-from service.settings import PREFIX, Settings
+from service.settings import MIB, PREFIX, Settings
 from service.telemetry.batch_metrics import BatchMetrics
 from service.telemetry.metrics import Metrics
 from service.transports.http import openapi
+from service.transports.http.middleware import OPEN_PATHS
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 CRD_SCHEMAS = ROOT / "tests" / "data" / "crd_schemas"
-OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+ALL_OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+# KServe makes the Deployment of one itself, and kind's has what a laptop has.
+OVERLAYS = [name for name in ALL_OVERLAYS if name not in ("kserve", "kind")]
+# Ways in from outside, which need hosts and a certificate of the cluster's own, and ways to bundles of one's own.
+WAYS_IN = {"ingress", "gateway"}
+BUNDLES = {"bundle-volume", "bundle-image"}
 COMPONENTS = sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 # The oldest and the newest that the manifests are for: the preStop sleep needs 1.30.
 VERSIONS = ["1.30", "1.37"]
@@ -89,29 +95,41 @@ def test_every_manifest_is_valid(overlay):
         validate(manifest)
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "ServiceMonitor", "PrometheusRule"])
-def test_a_misspelt_field_is_not_valid(kind):
-    manifest = one(render(K8S / "overlays" / "cpu"), kind)
+@pytest.mark.parametrize(
+    ("overlay_name", "kind"),
+    [
+        ("cpu", "Deployment"),
+        ("cpu", "ServiceMonitor"),
+        ("cpu", "PrometheusRule"),
+        ("kserve", "ServingRuntime"),
+        ("kserve", "InferenceService"),
+    ],
+)
+def test_a_misspelt_field_is_not_valid(overlay_name, kind):
+    manifest = one(render(K8S / "overlays" / overlay_name), kind)
     manifest["spec"]["replicsa"] = 2
     with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError), match="replicsa"):
         validate(manifest)
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", [name for name in COMPONENTS if name not in WAYS_IN | BUNDLES])
 def test_every_component_is_in_an_overlay(component):
-    used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in OVERLAYS)
-    assert any(f"../../components/{component}" in overlay["components"] for overlay in used)
+    used = (yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text()) for name in ALL_OVERLAYS)
+    assert any(f"../../components/{component}" in overlay.get("components", ()) for overlay in used)
+
+
+def render_with(directory: Path, components: list[str]) -> list[Manifest]:
+    """The base with these components, by a kustomization in `directory`."""
+    there = os.path.relpath(K8S, directory.resolve())
+    content = {"resources": [f"{there}/base"], "components": [f"{there}/components/{name}" for name in components]}
+    (directory / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return render(directory)
 
 
 @pytest.mark.parametrize("component", [[name] for name in COMPONENTS if name != "gpu-mig"] + [["gpu", "gpu-mig"], []])
 def test_any_component_may_be_left_out(component, tmp_path):
     """The base alone is whole, and so is every component on it."""
-    there = os.path.relpath(K8S, tmp_path.resolve())
-    components = [f"{there}/components/{name}" for name in component]
-    (tmp_path / "kustomization.yaml").write_text(
-        yaml.safe_dump({"resources": [f"{there}/base"], "components": components})
-    )
-    manifests = render(tmp_path)
+    manifests = render_with(tmp_path, component)
     for manifest in manifests:
         validate(manifest)
     assert one(manifests, "Deployment")["spec"]["selector"]
@@ -138,7 +156,7 @@ def test_only_gpu_pods_ask_for_a_gpu_and_they_refuse_to_do_without():
 
 
 def test_nothing_is_left_outside_the_namespace_or_its_selector(overlay):
-    labels = {"app.kubernetes.io/name": "misfit"}
+    labels = {"app.kubernetes.io/name": "misfit", "app.kubernetes.io/instance": "misfit"}
     for manifest in overlay:
         assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "misfit", manifest["kind"]
     for kind in ("Service", "PodDisruptionBudget", "Deployment"):
@@ -305,3 +323,164 @@ def test_the_scrape_asks_a_port_that_there_is(overlay):
     (endpoint,) = one(overlay, "ServiceMonitor")["spec"]["endpoints"]
     assert endpoint["path"] in openapi.document()["paths"]
     assert endpoint["port"] in [port["name"] for port in one(overlay, "Service")["spec"]["ports"]]
+
+
+def test_kserve_runs_the_container_of_the_base():
+    """The same limits, probes, pauses and rights, but for what KServe names itself."""
+    manifests = render(K8S / "overlays" / "kserve")
+    for manifest in manifests:
+        validate(manifest)
+        assert manifest["metadata"]["namespace"] == "misfit"
+    runtime, base = one(manifests, "ServingRuntime")["spec"], container_of(render(K8S / "base"))
+    (container,) = runtime["containers"]
+    for field in ("resources", "lifecycle", "volumeMounts"):
+        assert container[field] == base[field], field
+    for probe, path in {"startup": "ready", "readiness": "ready", "liveness": "live"}.items():
+        own = {"path": f"/v2/health/{path}", "port": 3000}
+        assert container[f"{probe}Probe"] == {**base[f"{probe}Probe"], "httpGet": own}
+    assert [each["containerPort"] for each in container["ports"]] == [3000, 3001]
+    pod = pod_of(render(K8S / "base"))
+    rights = {name: pod["securityContext"][name] for name in ("runAsNonRoot", "runAsUser", "runAsGroup")}
+    rights["seccompProfile"] = pod["securityContext"]["seccompProfile"]
+    assert container["securityContext"] == base["securityContext"] | rights
+    assert runtime["volumes"] == pod["volumes"]
+    settings = settings_of(render(K8S / "base"))
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert {name: value for name, value in variables.items() if name.startswith(PREFIX)} == settings
+    predictor = one(manifests, "InferenceService")["spec"]["predictor"]
+    assert predictor["model"]["runtime"] == one(manifests, "ServingRuntime")["metadata"]["name"]
+    assert predictor["model"]["modelFormat"]["name"] in [each["name"] for each in runtime["supportedModelFormats"]]
+    for field in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks"):
+        assert predictor[field] == pod[field]
+    assert {f"/v2/health/{path}" for path in ("live", "ready")} <= set(OPEN_PATHS)
+
+
+@pytest.mark.parametrize("component", sorted(WAYS_IN))
+def test_every_way_in_ends_at_a_port_of_the_service_has_tls_and_outlasts_a_request(component, tmp_path):
+    manifests = render_with(tmp_path, [component])
+    ports = one(manifests, "Service")["spec"]["ports"]
+    longest = float(settings_of(manifests)["MISFIT_TIMEOUT_SECONDS"])
+    if component == "ingress":
+        entries = [each for each in manifests if each["kind"] == "Ingress"]
+        for entry in entries:
+            spec, annotations = entry["spec"], entry["metadata"]["annotations"]
+            assert [host for tls in spec["tls"] for host in tls["hosts"]] == [rule["host"] for rule in spec["rules"]]
+            assert float(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > longest
+            assert int(annotations["nginx.ingress.kubernetes.io/proxy-body-size"].removesuffix("m")) * MIB == (
+                Settings().max_body_bytes
+            )
+        backends = [
+            path["backend"]["service"] for each in entries for path in each["spec"]["rules"][0]["http"]["paths"]
+        ]
+        assert {(each["name"], each["port"]["name"]) for each in backends} == {
+            ("misfit", port["name"]) for port in ports
+        }
+        return
+    gateway = one(manifests, "Gateway")["spec"]
+    hosts = {each["name"]: each["hostname"] for each in gateway["listeners"]}
+    assert all(each["tls"]["mode"] == "Terminate" for each in gateway["listeners"])
+    routes = [one(manifests, kind)["spec"] for kind in ("HTTPRoute", "GRPCRoute")]
+    for route in routes:
+        assert route["hostnames"] == [hosts[parent["sectionName"]] for parent in route["parentRefs"]]
+    assert [route["rules"][0]["backendRefs"][0]["port"] for route in routes] == [port["port"] for port in ports]
+    assert float(routes[0]["rules"][0]["timeouts"]["request"].removesuffix("s")) > longest
+
+
+def test_the_first_hour_needs_nothing_but_the_image():
+    """No registry, Secret, custom resource or adapter, and the rights of every other overlay."""
+    manifests = render(K8S / "overlays" / "kind")
+    for manifest in manifests:
+        validate(manifest)
+    assert {each["kind"] for each in manifests} == {
+        "Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget"
+    }  # fmt: skip
+    container, base = container_of(manifests), container_of(render(K8S / "base"))
+    assert (container["image"], container["imagePullPolicy"]) == ("misfit:0.1.0", "IfNotPresent")
+    assert container["securityContext"] == base["securityContext"]
+    assert container["resources"]["limits"] == base["resources"]["limits"]
+    service = one(manifests, "Service")["spec"]
+    assert service["type"] == "NodePort"
+    assert all(30000 <= port["nodePort"] <= 32767 for port in service["ports"])
+    assert f"IMAGE ?= $(BENTO):{container['image'].partition(':')[2]}" in (ROOT / "Makefile").read_text()
+
+
+def selects(manifest: Manifest) -> list[dict[str, str]]:
+    """Every selector of labels in a manifest, but for those of namespaces."""
+    found = []
+    stack: list[Any] = [manifest]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack += node
+        elif isinstance(node, dict):
+            for name, child in node.items():
+                if name in ("selector", "podSelector", "labelSelector") and child:
+                    found.append(child.get("matchLabels", child))
+                elif name != "namespaceSelector":
+                    stack.append(child)
+    return found
+
+
+SECOND = """
+nameSuffix: -second
+labels:
+  - pairs: {app.kubernetes.io/instance: second}
+    includeSelectors: true
+    fields:
+      - {kind: ServiceMonitor, path: spec/selector/matchLabels}
+# What no selector says, of KEDA's autoscaler: its Deployment, and in its query the namespace and the Service.
+replacements:
+  - source: {kind: Deployment, name: misfit, fieldPath: metadata.name}
+    targets:
+      - select: {kind: ScaledObject}
+        fieldPaths: [spec.scaleTargetRef.name]
+  - source: {kind: Service, name: misfit, fieldPath: metadata.name}
+    targets:
+      - select: {kind: ScaledObject}
+        fieldPaths: [spec.triggers.0.metadata.query]
+        options: {delimiter: '"', index: 3}
+"""
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "kind"])
+def test_two_releases_in_one_namespace_do_not_mix(name, tmp_path):
+    """The kustomization of the runbook makes a second release, whose selectors find only its own pods."""
+    assert SECOND.strip() in (K8S / "runbook.md").read_text()
+    there = os.path.relpath(K8S, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{there}/overlays/{name}]\n{SECOND}")
+    first, second = render(K8S / "overlays" / name), render(tmp_path)
+    for manifests, instance in ((first, "misfit"), (second, "second")):
+        for manifest in manifests:
+            for selector in selects(manifest):
+                assert selector["app.kubernetes.io/instance"] == instance, manifest["kind"]
+    names = [{(each["kind"], each["metadata"]["name"]) for each in each_release} for each_release in (first, second)]
+    assert not {each for each in names[0] & names[1] if each[0] != "Namespace"}
+    for manifest in second:
+        validate(manifest)
+        if (target := manifest.get("spec", {}).get("scaleTargetRef")) is not None:
+            assert target["name"] == "misfit-second"
+        for trigger in manifest.get("spec", {}).get("triggers", ()):
+            assert 'namespace="misfit",job="misfit-second"' in trigger["metadata"]["query"]
+
+
+def test_no_query_names_a_namespace(overlay):
+    for where, expression in expressions(overlay).items():
+        assert where == "scaler" or 'namespace="' not in expression, where
+    for scaler in (each["spec"] for each in overlay if each["kind"] == "ScaledObject"):
+        (trigger,) = scaler["triggers"]
+        assert 'namespace="misfit",job="misfit"' in trigger["metadata"]["query"]
+
+
+@pytest.mark.parametrize("component", sorted(BUNDLES))
+def test_a_bundle_from_elsewhere_is_mounted_where_the_service_looks_for_it(component, tmp_path):
+    manifests = render_with(tmp_path, [component])
+    path = Path(settings_of(manifests)["MISFIT_BUNDLE"])
+    (mount,) = (each for each in container_of(manifests)["volumeMounts"] if each["name"] == "bundles")
+    assert path.is_relative_to(mount["mountPath"])
+    assert mount["readOnly"] is True
+    assert "bundles" in [volume["name"] for volume in pod_of(manifests)["volumes"]]
+    for container in pod_of(manifests).get("initContainers", ()):
+        assert container["securityContext"] == container_of(manifests)["securityContext"]
+        assert container["command"][-1] == str(path)
+    # A change of the bundle's name or image is a change of the pods, which roll one by one, none of them missing.
+    assert one(manifests, "Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

@@ -20,6 +20,7 @@ from service.protos.misfit.v1 import misfit_pb2 as pb
 
 ROOT = Path(__file__).parents[2]
 PROTO = Path("service/protos/misfit/v1/misfit.proto")
+OPEN_INFERENCE = Path("service/protos/inference/open_inference.proto")
 OPTIONS = [
     "ScoreOptions", "ExplainOptions", "FitOptions", "EditOptions",
     "TraverseOptions", "InterpolateOptions", "SampleOptions", "EncodeOptions",
@@ -49,10 +50,11 @@ ANSWERS = {
 }
 
 
-def test_the_stubs_are_what_the_proto_generates(tmp_path):
+@pytest.mark.parametrize("proto", [PROTO, OPEN_INFERENCE], ids=lambda path: path.stem)
+def test_the_stubs_are_what_the_proto_generates(tmp_path, proto):
     flags = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I.", *flags, str(PROTO)], cwd=ROOT, check=True)
-    generated = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("misfit_pb2*"))
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I.", *flags, str(proto)], cwd=ROOT, check=True)
+    generated = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*_pb2*"))
     assert len(generated) == 3
     for path in generated:
         assert (ROOT / path).read_text() == (tmp_path / path).read_text(), f"{path} is old: run make protos"

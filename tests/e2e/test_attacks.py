@@ -104,13 +104,14 @@ def test_nothing_listens_but_the_two_ports(guarded):
     assert listening == {guarded.port, guarded.grpc_port}
 
 
-def test_only_its_own_user_reaches_the_networks(guarded):
+def test_only_its_own_user_reaches_networks_in_a_process_of_their_own(tmp_path):
     """They are called by pickle."""
-    addresses = {each.laddr for process in processes(guarded) for each in process.net_connections("unix")}
-    (path,) = (Path(name) for name in addresses if name.endswith(".sock"))
-    directory = path.parent.stat()
-    assert stat.S_IMODE(directory.st_mode) == 0o700
-    assert directory.st_uid == psutil.Process(guarded.process.pid).uids().real
+    with serve(tmp_path / "log", {"MISFIT_INFERENCE_PROCESS": "own"}) as running:
+        addresses = {each.laddr for process in processes(running) for each in process.net_connections("unix")}
+        (path,) = (Path(name) for name in addresses if name.endswith(".sock"))
+        directory = path.parent.stat()
+        assert stat.S_IMODE(directory.st_mode) == 0o700
+        assert directory.st_uid == psutil.Process(running.process.pid).uids().real
 
 
 @pytest.mark.parametrize(
@@ -123,17 +124,33 @@ def test_only_its_own_user_reaches_the_networks(guarded):
         ],
         *[
             ("GET", path)
-            for path in ("/", "/docs", "/docs.json", "/schema.json", "/metrics/", "/static_content/../app.py")
+            for path in (
+                "/docs",
+                "/docs.json",
+                "/schema.json",
+                "/metrics/",
+                "/static_content/../app.py",
+                "/page/../docs",
+            )
         ],
         ("OPTIONS", "/score"),
     ],
 )
-def test_nothing_but_probes_and_metrics_is_answered_without_a_token(guarded, method, path):
+def test_nothing_but_probes_metrics_and_the_page_is_answered_without_a_token(guarded, method, path):
     for headers in ({}, {"Authorization": f"Basic {TOKEN}"}, {"X-Forwarded-Prefix": "/livez"}):
         with closing(http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=60)) as connection:
             connection.request(method, path, headers=headers)
             # That there is no such path may be told to anybody.
             assert connection.getresponse().status in (400, 401, *([] if path in ENDPOINTS else [404])), path
+
+
+def test_the_page_is_there_without_a_token_and_says_nothing_of_the_model(guarded):
+    """A browser sends no token before a person has given it to the page."""
+    for path in ("/", "/page/start.js", "/page/style.css"):
+        answer = httpx.get(f"{guarded.url}{path}", timeout=60)
+        assert answer.status_code == 200
+        assert "shapes3d" not in answer.text
+    assert httpx.get(f"{guarded.url}/page/index.html", timeout=60).status_code in (401, 404)
 
 
 def test_preflight_requests_need_no_token_and_pages_may_read_refusals(guarded):

@@ -40,6 +40,9 @@ def test_the_pages_say_what_misfit_is_and_show_the_document(client):
     assert index.status_code == docs.status_code == 200
     assert "do not belong" in index.text
     assert 'href="./docs"' in index.text
+    script = client.get("/page/start.js")
+    assert (script.status_code, script.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert client.get("/page/no-such.js").status_code == 404
     assert "swagger-ui" in docs.text
     assert "./docs.json" in client.get("/static_content/swagger-initializer.js").text
 

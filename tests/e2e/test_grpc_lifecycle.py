@@ -17,6 +17,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import OWN_PROCESS, free_ports, serve
 
+from service.protos.inference import open_inference_pb2 as v2
+from service.protos.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.protos.misfit.v1 import misfit_pb2 as pb
 
 WAIT_SECONDS = 120
@@ -161,6 +163,15 @@ def test_tls_and_tokens(tmp_path, images):
         assert len(stub.Score(request, metadata=let_in).items) == len(images)
         assert httpx.post(f"{served.url}/describe", headers=dict(let_in), timeout=60).status_code == 200
         assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+        inference = GRPCInferenceServiceStub(channel)
+        assert inference.ServerLive(v2.ServerLiveRequest()).live
+        assert inference.ServerReady(v2.ServerReadyRequest()).ready
+        with pytest.raises(grpc.RpcError, match="no bearer token"):
+            inference.ModelInfer(v2.ModelInferRequest(model_name="misfit"))
+        for path in ("live", "ready"):
+            assert httpx.get(f"{served.url}/v2/health/{path}", timeout=60).status_code == 200
+        refused = httpx.get(f"{served.url}/v2/models/misfit", timeout=60)
+        assert (refused.status_code, "no bearer token" in refused.json()["error"]) == (401, True)
         tokens.write_text(f"{hashlib.sha256(b'next').hexdigest()}\n")  # rotated without a restart
         with pytest.raises(grpc.RpcError):
             stub.Score(request, metadata=let_in)

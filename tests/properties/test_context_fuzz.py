@@ -28,8 +28,8 @@ from service.api.options import (
     ScoreOptions,
     TraverseOptions,
 )
-from service.api.requests import read_contexts
 from service.api.schemas import FitResponse
+from service.api.validation import read_contexts
 from service.bundle.store import Bundle, load
 from service.core.detect import fit, scoring
 from service.core.detect.context import Context

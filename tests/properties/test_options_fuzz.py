@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.api.options import Options
-from service.api.requests import read_options
+from service.api.validation import read_options
 from service.bundle.store import load
 from service.core.detect import scoring
 from service.errors import LONGEST_MESSAGE, ContextTooSmall, InvalidInput, UndecodableImage

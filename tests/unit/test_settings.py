@@ -1,6 +1,7 @@
 """Settings from the environment."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -89,3 +90,25 @@ def test_problems_are_told_in_one_line_with_the_variables_names(monkeypatch):
     with pytest.raises(ValidationError) as caught:
         Settings(max_images=10, max_rows_in_flight=9)
     assert describe_problems(caught.value).startswith("what may be in flight is less than")
+
+
+def test_bundles_are_read_with_their_names(monkeypatch):
+    monkeypatch.setenv("MISFIT_BUNDLES", "dsprites, mine = /bundles/mine,")
+    assert Settings().more_bundles == {"dsprites": BUNDLES / "dsprites", "mine": Path("/bundles/mine")}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("A=shapes3d", "'A' is no name"),
+        ("/bundles/mine", "is no name: write small letters"),
+        ("=shapes3d", "'' is no name"),
+        ("dsprites,dsprites=shapes3d", "'dsprites' names two bundles"),
+        (",".join(f"b{number}=shapes3d" for number in range(17)), "at most 16"),
+    ],
+)
+def test_names_that_bundles_cannot_have_are_refused(monkeypatch, value, text):
+    monkeypatch.setenv("MISFIT_BUNDLES", value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert text in describe_problems(refused.value)

@@ -34,6 +34,8 @@ class Context:
     kernel              the images themselves, as far as `density_ratio` and `ensemble` compare others with them
     robust              of `ensemble`: the moments of the nearest 75%, in population units over the live latents
     calibration         what scores in this context say; None where too few images tell
+    population_scores   (p,)    what a sample of the population scores in this context, where `calibration` was made
+                        here; they do not travel with the context
     ood_limit           the limit of the foreign check in this context: see `ood.contextual_limit`
     """
 
@@ -50,6 +52,7 @@ class Context:
     kernel: Kernel | None = None
     robust: Fit | None = None
     calibration: Calibration | None = None
+    population_scores: Float64Array | None = None
     ood_limit: float = 1.0
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,10 @@ from service.errors import ContextTooSmall, InvalidInput, ShapeMismatch
 
 # Share of the normal images that lie within a context's radius.
 INSIDE = 0.99
+# Estimators whose location and covariance are those of all images, outliers included.
+COUNTS_ALL: frozenset[str] = frozenset({"leave_one_out", "ledoit_wolf", "oas"})
+# From this share of outliers on, nobody knows which images are normal.
+HEAVY_CONTAMINATION = 0.4
 
 
 def fit(
@@ -71,8 +76,7 @@ def fit(
     )
     context = estimator_named(estimator).with_images(context, points, units)
     if len(points) >= FEWEST and units.live.size and source != "population":
-        calibration = calibrate_context(context, points, units)
-        context = replace(context, calibration=calibration, contamination=calibration.share)
+        context = calibrate_context(context, points, units)
     if len(points) <= 2 * units.live.size or source == "population":
         return context
     # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.
@@ -86,10 +90,11 @@ def fit(
 
 
 def merge(contexts: Sequence[Context], population: Population) -> Context:
-    """Return one context for the images of all contexts, as if their moments had been taken together.
+    """Return one context for the images of all contexts.
 
-    The moments and the mean posterior variance are exactly those of all images. Location and covariance follow from
-    them, with the noise floor: no image is left to tell outliers by. A single context is returned as it is.
+    The moments and the mean posterior variance are exactly those of all images. Location and covariance are those of
+    all images, or where a context holds outliers those of the images that each estimator found normal: misfits that
+    each context left out stay out. A single context is returned as it is.
     Raises ContextTooSmall where one of several was fitted to no images.
     """
     if len(contexts) == 1:
@@ -104,36 +109,77 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
     sizes = np.array([context.size for context in contexts], dtype=np.float64)
     posterior_variance = sizes @ [context.posterior_variance for context in contexts] / sizes.sum()
     units = PopulationUnits.of(population)
-    location = (moments.mean - population.location)[units.live] / units.unit
-    scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
-    covariance = scatter / max(moments.size - 1, 1) + np.diag(noise_floor(posterior_variance, units))
-    warnings = _warn_of_merged_outliers(contexts)
-    if moments.size <= 2 * units.live.size:
-        warnings.append(_few(moments.size, units.live.size))
+    moments_of = _normal_moments if any(map(_has_outliers, contexts)) else _all_moments
+    normal = reduce(Moments.merge, (moments_of(context, units) for context in contexts))
+    covariance = normal.scatter / max(normal.size - 1, 1) + np.diag(noise_floor(posterior_variance, units))
+    contamination, warnings, is_doubtful = _merge_contamination(contexts)
+    if normal.size <= 2 * units.live.size:
+        warnings.append(_few(normal.size, units.live.size))
+        is_doubtful = True
     return Context(
-        location=units.location_in_latents(location),
+        location=units.location_in_latents(normal.mean),
         covariance=units.covariance_in_latents(covariance),
         moments=moments,
         posterior_variance=posterior_variance,
         radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
         source="reference",
         estimator="moments",
-        contamination=None,
-        reliability="low" if warnings else "high",
+        contamination=contamination,
+        reliability="low" if is_doubtful else "high",
         warnings=tuple(warnings),
         ood_limit=max(context.ood_limit for context in contexts),
     )
 
 
-def _warn_of_merged_outliers(contexts: Sequence[Context]) -> list[str]:
-    """Return one warning of all contexts that were fitted to outliers as well, none where there are none."""
-    doubtful = [context for context in contexts if (context.contamination or 0) * context.size >= 1]
-    if not doubtful:
-        return []
-    size = sum(context.size for context in doubtful)
-    share = sum((context.contamination or 0) * context.size for context in doubtful) / size
-    which = "one context" if len(doubtful) == 1 else f"{len(doubtful)} of {len(contexts)} contexts"
-    return [f"{share:.0%} of the {size} images of {which} look like outliers; merged, they count as normal."]
+def _all_moments(context: Context, units: PopulationUnits) -> Moments:
+    """Return the moments of all images of a context, in population units over the live latents."""
+    moments = context.moments
+    assert moments is not None, "a context without images is refused before"
+    location = (moments.mean - units.population.location)[units.live] / units.unit
+    scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
+    return Moments(moments.size, location, scatter)
+
+
+def _normal_moments(context: Context, units: PopulationUnits) -> Moments:
+    """Return the moments of a context's normal images, in population units over the live latents.
+
+    They are made of its location and covariance, with as many images as are normal. An estimator that counts every
+    image as normal, and few images, whose covariance is regularised, tell no more than the moments of all.
+    """
+    if context.estimator in COUNTS_ALL or (context.size <= 2 * units.live.size and context.estimator != "moments"):
+        return _all_moments(context, units)
+    size = max(context.size * (1 - (context.contamination or 0)), 1.0)
+    location, covariance = units.in_units(context)
+    covariance = covariance - np.diag(noise_floor(context.posterior_variance, units))
+    return Moments(size, location, covariance * max(size - 1, 0))
+
+
+def _has_outliers(context: Context) -> bool:
+    """Return whether at least one of a context's images looks like an outlier."""
+    return (context.contamination or 0) * context.size >= 1
+
+
+def _merge_contamination(contexts: Sequence[Context]) -> tuple[float | None, list[str], bool]:
+    """Return the share of outliers of all contexts, one warning of them, and whether they make the merged one doubtful.
+
+    It is doubtful where they are HEAVY_CONTAMINATION of the images or more, and where an estimator that counts every
+    image as normal has fitted a context with outliers.
+    """
+    with_outliers = [context for context in contexts if _has_outliers(context)]
+    if not with_outliers:
+        return None, [], False
+    size = sum(context.size for context in contexts)
+    share = sum((context.contamination or 0) * context.size for context in contexts) / size
+    count = sum(context.size for context in with_outliers)
+    own_share = sum((context.contamination or 0) * context.size for context in with_outliers) / count
+    which = "one context" if len(with_outliers) == 1 else f"{len(with_outliers)} of {len(contexts)} contexts"
+    counted = sum(context.estimator in COUNTS_ALL for context in with_outliers)
+    became = "they were left out of what is normal."
+    if counted:
+        became = "merged, they count as normal"
+        became += "." if counted == len(with_outliers) else f" in {counted} of them."
+    warning = f"{own_share:.0%} of the {count} images of {which} look like outliers; {became}"
+    return share, [warning], bool(counted) or share >= HEAVY_CONTAMINATION
 
 
 def fit_context(

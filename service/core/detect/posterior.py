@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from service.core.decide.calibration import Calibration, calibrate
+from service.core.decide.calibration import calibrate
 from service.core.decide.graded_calibration import calibrate_graded
 from service.core.detect.context import Context
 from service.core.detect.estimators import Estimator, estimator_of
@@ -56,6 +58,16 @@ def share_of_outliers(context: Context) -> float:
     return PRIOR_CONTAMINATION
 
 
+def recognised_share(context: Context) -> float:
+    """Return the share of the population's sample that a calibrated `context` of a batch flags: its flags' power.
+
+    What the batch varies in hides misfits: of images that are no part of it, so many are told from those that are.
+    """
+    assert context.calibration is not None
+    assert context.population_scores is not None
+    return float((context.calibration.log_odds(context.population_scores, share_of_outliers(context)) > 0).mean())
+
+
 def ranking_scores(
     estimator: Estimator, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray
 ) -> Float64Array:
@@ -68,11 +80,16 @@ def ranking_scores(
     return estimator.distances(points, context, units, members)
 
 
-def calibrate_context(context: Context, points: Float64Array, units: PopulationUnits) -> Calibration:
-    """Calibrate the scores of the points (n, d) that `context` was fitted to, n >= `calibration.FEWEST`, d >= 1."""
+def calibrate_context(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+    """Return `context` with a calibration of the scores of the points (n, d) that it was fitted to.
+
+    n >= `calibration.FEWEST` and d >= 1.
+    """
     estimator = estimator_of(context)
     method = calibrate_graded if units.population.graded and estimator.saturates else calibrate
-    return method(*scores_to_calibrate(context, points, units), estimator.smallest_scale)
+    scores, population = scores_to_calibrate(context, points, units)
+    calibration = method(scores, population, estimator.smallest_scale)
+    return replace(context, calibration=calibration, contamination=calibration.share, population_scores=population)
 
 
 def scores_to_calibrate(

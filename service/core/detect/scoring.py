@@ -12,13 +12,14 @@ from scipy.special import expit
 from service.core.decide.groups import Group, find_groups, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
-from service.core.detect.fit import check_latents, fit
+from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
     posterior_log_odds,
     ranking_scores,
+    recognised_share,
     share_of_outliers,
 )
 from service.core.detect.standardize import PopulationUnits
@@ -26,9 +27,10 @@ from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
 
-HEAVY_CONTAMINATION = 0.4
 # Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
 DOUBTFUL_SHARE = 0.5
+# Flags miss misfits where they recognise a smaller share of the population's images.
+FEWEST_RECOGNISED = 0.7
 # Images of a graded batch that are outliers with this probability take no part in its context.
 PROBABLE = 0.25
 # A group that is more surely misfits than this is not called one of two kinds.
@@ -247,6 +249,11 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
         warnings.append(
             f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are expected "
             "to be wrong. Trust the ranks, or send a reference set of normal images."
+        )
+    elif context.calibration is not None and (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
+        warnings.append(
+            f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
+            "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
         )
     reliability: Reliability = "low" if warnings else "high"
     return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 from io import BytesIO
 
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, pages, png_chunks, tiff
+from service.images.formats import deep, heif, other_files, pages, png_chunks, tiff
 from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
@@ -21,9 +20,6 @@ ENDINGS = (
     ".heif",
 )  # fmt: skip
 HEAD_BYTES = 64
-# Brands of HEIF files whose pictures are HEVC, and of those that may hold pictures of any codec.
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
-ANY_BRANDS = (b"mif1", b"msf1", b"mif2")
 
 # These log what they cannot read, or make up for: the error says the same.
 for library in ("PIL", "imagecodecs", "tifffile"):
@@ -32,33 +28,37 @@ for library in ("PIL", "imagecodecs", "tifffile"):
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def open_file(content: bytes | memoryview, page: int) -> ImageFile.ImageFile | DeepImage:
-    """Read the header of an image file, or of one of its pages. Raises UndecodableImage."""
+def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageFile | DeepImage:
+    """Read the header of an image file, or of one of its pages; of the first by default. Raises UndecodableImage."""
     head = bytes(content[:HEAD_BYTES])
     is_tiff = tiff.is_tiff(head)
+    if is_tiff and page is None:
+        page = pages.find_first_page(content)
     try:
-        image = Image.open(BytesIO(content), formats=("HEIF",) if _is_heic(head) else FORMATS)
-        if page:
+        image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
+        if page is not None:
             image.seek(page)
     except UnidentifiedImageError as error:
         if is_tiff:
-            return tiff.open_page(content, page)
+            return tiff.open_page(content, page or 0)
+        what = f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image"
+        if damage := other_files.explain_damage(content):
+            raise UndecodableImage(f"{what}. {damage.name}", damage.hint) from error
         raise UndecodableImage(
-            f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image; "
-            f"expected {', '.join(READ)}.",
-            "Send the image file's own bytes. URLs are never fetched.",
+            f"{what}; expected {', '.join(READ)}.", "Send the image file's own bytes. URLs are never fetched."
         ) from error
     except MisfitError:
         raise
     except Exception as error:
         if is_tiff:
-            return tiff.open_page(content, page)
+            return tiff.open_page(content, page or 0)
         raise build_error(error) from error
     if is_tiff and not tiff.is_plain(image):
         image.close()
-        return tiff.open_page(content, page)
+        return tiff.open_page(content, page or 0)
     if deep.is_deep_png(head):
         return deep.of_png(bytes(content), image)
+    png_chunks.scale_key(head, image.info)
     return image
 
 
@@ -66,7 +66,7 @@ def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryvie
     """Return whether a file has several pages or frames."""
     if isinstance(image, DeepImage) or image.format == "TIFF":
         return len(pages.find_pages(content, 1)) > 1
-    if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
+    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "HEIF"):
         return False
     try:
         return bool(getattr(image, "is_animated", False))
@@ -101,31 +101,3 @@ def build_error(error: Exception) -> UndecodableImage:
         f"The image cannot be decoded: {error or type(error).__name__}.",
         "It may be damaged or cut short: send it again.",
     )
-
-
-def _is_heic(head: bytes) -> bool:
-    """Return whether a file that begins so holds pictures in HEVC, which pi-heif reads.
-
-    Raises UndecodableImage where it does and the library is missing.
-    """
-    if head[4:8] != b"ftyp":
-        return False
-    brands = head[8 : int.from_bytes(head[:4], "big")]
-    is_heic = brands[:4] in HEIC_BRANDS or (brands[:4] in ANY_BRANDS and b"avif" not in brands)
-    if is_heic and not _register_heif():
-        raise UndecodableImage(
-            "The image is HEIC, which this installation does not read.",
-            "Install pi-heif where the service runs, or save the image as JPEG.",
-        )
-    return is_heic
-
-
-@cache
-def _register_heif() -> bool:
-    """Teach Pillow to read HEIC; return whether the library for it is there."""
-    try:
-        import pi_heif  # here, because few images need it
-    except ImportError:
-        return False
-    pi_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
-    return True

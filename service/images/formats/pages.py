@@ -1,14 +1,26 @@
-"""The pages of a file: those of a TIFF, and the frames of GIF, WebP and PNG, counted without decoding them."""
+"""The pages of a file: those of a TIFF, the frames of GIF, WebP, PNG and AVIF, and the images of a HEIC.
+
+They are counted without decoding them.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
+from typing import NamedTuple
 
-from service.images.formats import tiff
+from PIL import Image
 
-# TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask.
-SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
+from service.errors import UndecodableImage
+from service.images.formats import heif, tiff
+
+# TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask. The tag of pages within a page.
+SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
+HEAD_BYTES = 64
+# What reading beyond a damaged place raises.
+DAMAGE = (struct.error, IndexError, OverflowError)
 GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
 
 
@@ -22,6 +34,8 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
         pages = _webp_frames(content)
     elif content[:8] == b"\x89PNG\r\n\x1a\n":
         pages = _png_frames(content)
+    elif content[4:8] == b"ftyp":
+        pages = _heif_images(content)
     else:
         return []
     found: list[int] = []
@@ -30,12 +44,41 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
             found.append(page)
             if len(found) > most:
                 break
-    except (struct.error, IndexError, OverflowError):  # a damaged rest
+    except DAMAGE:  # in the rest
         pass
     return found
 
 
+def find_first_page(content: bytes | memoryview) -> int:
+    """Return the number of the page of a TIFF that is read where one is: not a smaller copy that comes before it.
+
+    Raises UndecodableImage where the file has nothing but a smaller copy, as raw files of cameras have beside the raw
+    data.
+    """
+    own = find_pages(content, 0)
+    if own:
+        return own[0]
+    with suppress(*DAMAGE):
+        if any(page.has_sub_pages for page in _list_tiff_pages(content)):
+            raise UndecodableImage(
+                "The TIFF holds a preview, and the image itself as raw data of a camera (DNG, NEF, ARW, ...).",
+                "Develop it, and send it as PNG, TIFF or JPEG.",
+            )
+    return 0
+
+
+class _TiffPage(NamedTuple):
+    """What the tags of a page of a TIFF say: whether it is a smaller copy or a mask, and whether it has pages in it."""
+
+    is_copy: bool
+    has_sub_pages: bool
+
+
 def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
+    return (number for number, page in enumerate(_list_tiff_pages(content)) if not page.is_copy)
+
+
+def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
     order = "<" if bytes(content[:2]) == b"II" else ">"
     is_big = content[2 if order == "<" else 3] == 43
     count_format, offset_format, entry_length = ("Q", "Q", 20) if is_big else ("H", "I", 12)
@@ -48,15 +91,15 @@ def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
         entries = offset + count_size
         end = entries + count * entry_length
         (next_offset,) = struct.unpack_from(order + offset_format, content, end)
-        kind = 0
+        kind, has_sub_pages = 0, False
         for entry in range(entries, end, entry_length):
             (tag,) = struct.unpack_from(order + "H", content, entry)
             if tag == SUBFILE_TYPE:
                 (kind,) = struct.unpack_from(order + "I", content, entry + (12 if is_big else 8))
-            if tag >= SUBFILE_TYPE:
+            has_sub_pages |= tag == SUB_PAGES
+            if tag >= SUB_PAGES:
                 break  # they are sorted
-        if not kind & (REDUCED | MASK):
-            yield len(seen) - 1
+        yield _TiffPage(bool(kind & (REDUCED | MASK)), has_sub_pages)
         offset = next_offset
 
 
@@ -99,3 +142,11 @@ def _png_frames(content: bytes | memoryview) -> Iterator[int]:
         if kind in (b"acTL", b"IDAT"):
             return
         at += 12 + length
+
+
+def _heif_images(content: bytes | memoryview) -> Iterator[int]:
+    head = bytes(content[:HEAD_BYTES])
+    with suppress(Exception):  # a damaged file has no pages: its error comes when it is decoded
+        with Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else ("AVIF",)) as image:
+            count = getattr(image, "n_frames", 1)
+        yield from range(count)

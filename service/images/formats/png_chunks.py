@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
@@ -19,6 +20,8 @@ LONGEST_KEYWORD = 79
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 COLOUR = (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
 LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
+# Places in the header of the number of bits and of the kind of colours, of which 0 is grey.
+BITS_AT, COLOUR_AT, GREY = 24, 25, 0
 # What Pillow takes of a profile, unpacked.
 LONGEST_PROFILE = 1024 * 1024
 # cICP comes before the pixels, mostly as one of the first chunks.
@@ -65,6 +68,17 @@ def drop_damaged(content: bytes | memoryview) -> bytes | None:
             break
     kept = b"".join(pieces)
     return None if kept == whole else kept
+
+
+def scale_key(head: bytes, info: dict[Any, Any]) -> None:
+    """Bring the transparent level of a grey PNG of 2 or 4 bits to the 8 bits that Pillow makes of its pixels.
+
+    Pillow leaves the level in `info` as the file has it. `head` is the file's beginning.
+    """
+    if head[: len(SIGNATURE)] == SIGNATURE and head[BITS_AT] in (2, 4) and head[COLOUR_AT] == GREY:
+        key = info.get("transparency")
+        if isinstance(key, int):
+            info["transparency"] = key * 255 // (2 ** head[BITS_AT] - 1)
 
 
 def has_profile(content: bytes | memoryview) -> bool:

@@ -21,7 +21,16 @@ from service.images.sample_range import Extent, Samples
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF 6.0, of Adobe and of GDAL.
-BITS, COMPRESSION, ORIENTATION, MAX_SAMPLE, SAMPLE_FORMAT, S_MIN, S_MAX = 258, 259, 274, 281, 339, 340, 341
+BITS, COMPRESSION, ORIENTATION, COLOUR_MAP, MAX_SAMPLE, SAMPLE_FORMAT, S_MIN, S_MAX = (
+    258,
+    259,
+    274,
+    320,
+    281,
+    339,
+    340,
+    341,
+)
 ICC_PROFILE, GDAL_NODATA = 34675, 42113
 # Compressions that Pillow's libtiff has: none, CCITT, LZW, JPEG, deflate, packbits, LZMA, Zstandard.
 PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
@@ -63,7 +72,13 @@ def is_plain(image: Image.Image) -> bool:
         and max(tags.get(BITS, (1,))) <= 8
         and set(tags.get(SAMPLE_FORMAT, (WHOLE,))) <= {WHOLE}
         and tags.get(COMPRESSION, 1) in PILLOW_COMPRESSIONS
+        and not is_palette_of_bytes(tags.get(COLOUR_MAP, ()))
     )
+
+
+def is_palette_of_bytes(colours: Any) -> bool:
+    """Return whether a palette has levels from 0 to 255 where TIFF wants 0 to 65535, as some programs write it."""
+    return 0 < int(np.max(colours, initial=0)) < 256
 
 
 def open_page(content: bytes | memoryview, number: int) -> DeepImage:
@@ -179,8 +194,20 @@ def _read(page: Any, count: int, is_palette: bool, missing: float | None) -> Sam
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
     if is_palette:
-        return np.moveaxis(page.colormap[:, samples[..., 0]], 0, -1)
+        colours = np.where(is_palette_of_bytes(page.colormap), 257, 1).astype(np.uint16) * page.colormap
+        return np.moveaxis(colours[:, samples[..., 0]], 0, -1)
     samples = samples[..., :count]
-    if missing is not None and samples.dtype.kind == "f":
-        samples = np.where(samples == missing, np.nan, samples)
-    return samples
+    return samples if missing is None else _fill_missing(samples, missing)
+
+
+def _fill_missing(samples: Samples, missing: float) -> Samples:
+    """Return samples in which those that are missing are nan, or of whole numbers the lowest of the others.
+
+    They come out dark, and count for no range. Where 0 says that a sample is missing, it is black already.
+    """
+    is_missing = samples == missing
+    if samples.dtype.kind == "f":
+        return np.where(is_missing, np.nan, samples)
+    if missing == 0 or samples.dtype.kind == "b" or is_missing.all():
+        return samples
+    return np.where(is_missing, samples.min(where=~is_missing, initial=np.iinfo(samples.dtype).max), samples)

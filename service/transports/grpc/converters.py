@@ -18,7 +18,8 @@ from service.api import payload_limits
 from service.api.endpoints import ENDPOINTS, Endpoint
 from service.api.latents import check_latents
 from service.api.options import ScoreOptions
-from service.api.requests import ImagesRequest, OptionsT, RequestBuilder, read_contexts
+from service.api.requests import ImagesRequest, OptionsT, RequestBuilder
+from service.api.validation import read_contexts
 from service.errors import InvalidInput
 from service.images import arrays
 from service.pipeline.chunked_response import ChunkedResponse

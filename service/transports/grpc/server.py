@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -13,11 +13,12 @@ from grpc_reflection.v1alpha import reflection
 from service.settings import Settings
 from service.transports.auth import Tokens
 from service.transports.dispatch import Dispatcher
-from service.transports.grpc.converters import SERVICE
+from service.transports.grpc.bundle_handlers import BundleHandlers
 from service.transports.grpc.health import HEALTH, Health
 from service.transports.grpc.interceptors import RECEIVED, AdmissionInterceptor
 from service.transports.grpc.port import bracket_host
-from service.transports.grpc.servicer import Servicer
+from service.transports.grpc.servicer import SERVICES
+from service.transports.open_inference.grpc import InferenceServicer
 
 HEALTH_SECONDS = 1.0
 MOST_INT32 = 2**31 - 1
@@ -38,10 +39,14 @@ DESCRIPTOR_SHARE = 0.2
 class Server:
     """The gRPC server of one API worker. All of its methods belong to one event loop."""
 
-    def __init__(self, dispatcher: Dispatcher, is_ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
+    def __init__(
+        self, dispatchers: Mapping[str, Dispatcher], is_ready: Callable[[], Awaitable[bool]], settings: Settings
+    ) -> None:
+        """Make the server of some bundles by name; "" is that of calls which name none."""
+        dispatcher = dispatchers[""]
         self._is_ready = is_ready
         self._grace = settings.timeout_seconds
-        self._health = Health(("", SERVICE.full_name))
+        self._health = Health(("", *SERVICES))
         self._server = grpc.aio.server(
             interceptors=(
                 AdmissionInterceptor(Tokens(settings.tokens_file), dispatcher.admission, dispatcher.metrics),
@@ -62,8 +67,11 @@ class Server:
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             ),
         )
-        self._server.add_generic_rpc_handlers((Servicer(dispatcher).handlers(), self._health.handler()))
-        reflection.enable_server_reflection((SERVICE.full_name, HEALTH, reflection.SERVICE_NAME), self._server)
+        inference = InferenceServicer(dispatchers, is_ready)
+        self._server.add_generic_rpc_handlers(
+            (BundleHandlers(dispatchers), inference.handlers(), self._health.handler())
+        )
+        reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), self._server)
         address = f"{bracket_host(settings.grpc_host)}:{settings.grpc_port}"
         if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
             self._server.add_insecure_port(address)

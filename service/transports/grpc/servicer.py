@@ -22,6 +22,7 @@ from service.api.requests import ImagesRequest
 from service.api.wire import ERROR_DETAIL, REQUEST_ID, RETRY_AFTER
 from service.errors import InvalidInput, MisfitError, Overloaded, TooManyImages, TooSlow
 from service.pipeline.chunked_response import ChunkedResponse
+from service.protos.inference import open_inference_pb2
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.telemetry import logs, spans
@@ -49,8 +50,13 @@ from service.transports.grpc.converters import (
 )
 
 STREAM = "ScoreStream"
+# The other service on this port, whose methods are in `service.transports.open_inference.grpc`. No name is in both.
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICES = {service.full_name: service for service in (SERVICE, OPEN_INFERENCE)}
 # Methods that take room: the others say what there is.
-ADMITTED = frozenset({STREAM, *(name for name, method in METHODS.items() if method.endpoint.takes != "nothing")})
+ADMITTED = frozenset(
+    {STREAM, "ModelInfer", *(name for name, method in METHODS.items() if method.endpoint.takes != "nothing")}
+)
 # An error travels in headers, of which a client takes 8 KiB by default.
 MOST_MESSAGE_BYTES, MOST_HINT_BYTES = 1000, 500
 
@@ -161,10 +167,11 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
     """Count, log and trace a call of the method `name`; an error inside becomes the call's status."""
     metadata = dict(call.invocation_metadata() or ())
     started, number, code = time.perf_counter(), request_id_of_call(metadata), grpc.StatusCode.OK
+    service = OPEN_INFERENCE.full_name if name in OPEN_INFERENCE.methods_by_name else SERVICE.full_name
     call.set_trailing_metadata(((REQUEST_ID, number),))
     with (
-        spans.grpc_span(SERVICE.full_name, name, metadata) as span,
-        logs.call(number, "gRPC", f"/{SERVICE.full_name}/{name}", call.peer()) as logged,
+        spans.grpc_span(service, name, metadata) as span,
+        logs.call(number, "gRPC", f"/{service}/{name}", call.peer()) as logged,
     ):
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -187,9 +194,9 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
 
 
 def method_name(path: str) -> str:
-    """Return which of this service's methods a call's path names, or "unknown"."""
+    """Return which method of `SERVICES` a call's path names, or "unknown"."""
     service, _, name = path.removeprefix("/").rpartition("/")
-    return name if service == SERVICE.full_name and name in SERVICE.methods_by_name else "unknown"
+    return name if service in SERVICES and name in SERVICES[service].methods_by_name else "unknown"
 
 
 def request_id_of_call(metadata: Mapping[str, str | bytes]) -> str:

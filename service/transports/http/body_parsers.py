@@ -27,11 +27,12 @@ from service.api.requests import (
     ImagesRequest,
     OptionsT,
     RequestBuilder,
-    read_contexts,
 )
+from service.api.validation import read_contexts
 from service.core.types import Float64Array
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted
 from service.images import arrays
+from service.images.formats import other_files
 from service.settings import Settings
 from service.transports.http import multipart
 
@@ -45,6 +46,8 @@ ALIASES = {
     "application/x-gtar": "application/x-tar",
 }
 MOST_FIELD_BYTES = 1_000_000
+URL_ALPHABET = str.maketrans("-_", "+/")
+JSON_IMAGES_HINT = f"{JSON_EXAMPLE} Send pixels as an npy array, application/x-npy: numpy.save."
 # Options, and contexts to be merged.
 MOST_JSON_PARTS = 1001
 # The query's options: what an HTTP server takes as a URL is no longer.
@@ -126,7 +129,7 @@ def _read_json(builder: RequestBuilder, body: bytes, content_type: str) -> None:
         if files is None:
             continue
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-            raise InvalidInput(f"{field} is not a list of base64 strings.", JSON_EXAMPLE)
+            raise InvalidInput(f"{field} is {_describe(files)}, expected a list of base64 strings.", JSON_IMAGES_HINT)
         builder.get_uploads(field)
         for file in files:
             builder.add(field, "", partial(_from_base64, file))
@@ -151,16 +154,31 @@ def _read_urlencoded(builder: RequestBuilder, body: bytes, content_type: str) ->
 
 
 def _refuse(builder: RequestBuilder, body: bytes, content_type: str) -> NoReturn:
+    kind = other_files.identify_any(body)
     raise UnsupportedMediaType(
         f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
-        'With curl send files as -F "images=@a.png", or an array as '
+        f"The body is {kind.name}. {kind.hint}"
+        if kind
+        else 'With curl send files as -F "images=@a.png", or an array as '
         '-H "Content-Type: application/x-npy" --data-binary @images.npy.',
     )
 
 
+def _describe(files: object) -> str:
+    """Return what came in place of a list of texts."""
+    if not isinstance(files, list):
+        return type(files).__name__
+    return f"a list with {next(type(file).__name__ for file in files if not isinstance(file, str))} in it"
+
+
 def _from_base64(text: str) -> bytes:
+    """Return the bytes of base64, in lines or in one, in the alphabet of URLs as well, with or without padding."""
+    # A space within a line was a + that a form or a query has decoded: to drop it would give other bytes.
+    compact = "".join(line.strip() for line in text.splitlines())
+    if "-" in compact or "_" in compact:
+        compact = compact.translate(URL_ALPHABET)
     try:
-        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        return binascii.a2b_base64(compact + "=" * (-len(compact) % 4), strict_mode=True)
     except ValueError as error:
         raise UndecodableImage(
             f"{text[:24]!r}{'...' if len(text) > 24 else ''} is not base64: {error}.", explain_no_base64(text.strip())
@@ -168,9 +186,12 @@ def _from_base64(text: str) -> bytes:
 
 
 def _query_options(query: Mapping[str, str | Sequence[str]]) -> dict[str, object]:
-    """Return the options of a query. A name that comes several times has a list, which is an error but for lists."""
-    content: dict[str, object] = {name: value for name, value in query.items() if name != "options"}
-    texts = query.get("options", ())
+    """Return the options of a query. A name that comes several times has a list, which is an error but for lists.
+
+    A name without a value counts as absent: forms and Swagger UI send them.
+    """
+    content: dict[str, object] = {name: value for name, value in query.items() if name != "options" and value}
+    texts = query.get("options") or ()
     for text in [texts] if isinstance(texts, str) else texts:
         content |= read_object(read_json(text.encode(), "options", MOST_QUERY_VALUES, InvalidOption)[0])
     return content

@@ -9,7 +9,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.wire import REQUEST_ID, RETRY_AFTER
+from service.api.wire import INFERENCE_HEADER_LENGTH, REQUEST_ID, RETRY_AFTER
+from service.transports.http.middleware import AccessLog
 from service.transports.http.responses import build_error_body
 
 
@@ -28,13 +29,13 @@ class Cors(CORSMiddleware):
             allow_headers=["*"],
             # A page of a public site may call a service in its visitor's own network.
             allow_private_network=True,
-            expose_headers=[REQUEST_ID, RETRY_AFTER, "www-authenticate"],
+            expose_headers=[REQUEST_ID, RETRY_AFTER, INFERENCE_HEADER_LENGTH, "www-authenticate"],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         if scope.get("method") == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
-            await self._answer_preflight(headers, scope)(scope, receive, send)
+            await AccessLog(self._answer_preflight(headers, scope))(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

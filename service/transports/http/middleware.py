@@ -17,9 +17,15 @@ from service.errors import Unauthenticated
 from service.settings import Settings
 from service.telemetry import logs
 from service.transports.auth import Tokens
+from service.transports.http import static_pages
 from service.transports.http.responses import build_error_body, build_error_response, request_id
+from service.transports.open_inference import error_body
 
 MOST_PATH = 100
+MODELS = (
+    "The models are misfit, encoder and, where the bundle can draw, decoder, at /v2/models/NAME; their only version is "
+    "the bundle_id of POST /describe."
+)
 
 
 class AccessLog:
@@ -43,7 +49,7 @@ class AccessLog:
             return await self._app(scope, receive, watched_send)
 
 
-OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
+OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 UNTIL_SENT = "until_sent"
 
@@ -68,14 +74,14 @@ def until_sent(request: Request) -> ExitStack:
 
 
 class Authentication:
-    """Refuses requests without a valid token. Probes and metrics need none."""
+    """Refuses requests without a valid token. Probes, metrics and the files of the page at `/` need none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tokens = Tokens(Settings().tokens_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
             try:
                 self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
@@ -152,9 +158,10 @@ class ContentSecurityPolicy:
 
 def build_framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
     method_and_path = f"{scope['method']} {scope['path']}"
+    known = MODELS if error_body.is_path(scope["path"]) else "GET /docs.json lists what there is."
     message, hint = {
-        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
-        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", "GET /docs.json lists what there is."),
+        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", known),
+        HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", known),
         HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))
     return build_error_body(status, status.name.lower(), message, hint, scope, headers)

@@ -6,20 +6,27 @@ python-multipart parses; Starlette's form reader around it would spool every par
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
-from service.errors import InvalidInput, TooManyImages
-from service.images.archive_names import decode_names
+from service.errors import InvalidInput, TooManyImages, quoted
+from service.images.archive_names import UNIX_ENCODINGS, decode_names
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 # What it warns of is told to the client, who could fill the log with it.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+# The parameter filename*=UTF-8''Gr%C3%B6%C3%9Fe.png: encoding, language, name.
+EXTENDED_NAME = re.compile(rb""";\s*filename\*\s*=\s*"?([A-Za-z0-9_-]+)'[^']*'([^";\s]+)""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,28 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
 
 
 def _skip_preamble(body: bytes, boundary: bytes) -> bytes:
-    """Return `body` from its first boundary on. Text before it means nothing (RFC 2046, section 5.1.1)."""
+    """Return `body` from its first boundary on. Text before it means nothing (RFC 2046, section 5.1.1).
+
+    Raises InvalidInput where there is none.
+    """
     if body.startswith(b"--" + boundary):
         return body
     start = body.find(b"\n--" + boundary)
-    return body if start < 0 else body[start + 1 :]
+    if start < 0:
+        raise InvalidInput(
+            f"The multipart body of {len(body)} bytes has no boundary {quoted(boundary.decode('latin-1'))}, which its "
+            f"Content-Type names; it begins with {quoted(body[:40].decode('latin-1'))}.",
+            "Let the client set Content-Type by itself: curl -F does, and so do HTTP libraries given files.",
+        )
+    return body[start + 1 :]
+
+
+def _find_file_name(header: bytes, plain: bytes | None) -> str | None:
+    """Return the name of a part's file: what `filename*` says (RFC 8187), else `filename`, which is `plain`."""
+    if match := EXTENDED_NAME.search(header):
+        with suppress(LookupError):  # of an encoding that is none
+            return unquote_to_bytes(match[2]).decode(match[1].decode(), errors="replace")
+    return None if plain is None else decode_names([plain], UNIX_ENCODINGS)[0]
 
 
 @dataclass
@@ -116,11 +140,10 @@ class _Collector:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
         if b"name" not in options:
             raise InvalidInput("A part of the multipart body has no Content-Disposition with a name.")
-        filename = options.get(b"filename")
         self.parts.append(
             Part(
                 options[b"name"].decode(errors="replace"),
-                None if filename is None else decode_names([filename], "latin-1")[0],
+                _find_file_name(self._headers.get(b"content-disposition", b""), options.get(b"filename")),
                 # Nearly always one view: the parser pauses only where the data looks like a boundary.
                 self._views[0] if len(self._views) == 1 else memoryview(b"".join(self._views)),
             )

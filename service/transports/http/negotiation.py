@@ -60,7 +60,7 @@ def select_media_type(endpoint: Endpoint, accept: str) -> str:
 def _parse_range(text: str) -> _Range:
     """Return a media range. Its parameters but for the weight are left out; a weight that is none counts as 1."""
     media_range, *parameters = (part.strip().lower() for part in text.split(";"))
-    type_, _, subtype = media_range.partition("/")
+    type_, _, subtype = ("*/*" if media_range == "*" else media_range).partition("/")  # as Java wrote it
     weights = [value.strip() for name, _, value in (each.partition("=") for each in parameters) if name.strip() == "q"]
     weight = float(weights[0]) if weights and WEIGHT.fullmatch(weights[0]) else 1.0
     return _Range(type_, subtype, weight)

@@ -1,4 +1,6 @@
-"""The OpenAPI 3.1 document of all that the service answers, published as /docs.json.
+"""The OpenAPI 3.1 document of all that the service answers, published as /docs.json, but for /v2.
+
+The Open Inference Protocol has a document of its own, and clients that are written already.
 
 BentoML derives one from the endpoints' types, but with a type "file" that OpenAPI does not know, its own error bodies,
 and one media type of the five. Clients are generated from this one (`make clients`): a generator takes the first media

@@ -28,6 +28,7 @@ from service.transports.error_status import STATUS
 from service.transports.http.negotiation import CSV, JSON, PNG, ZIP
 from service.transports.http.request_body import while_connected
 from service.transports.http.score_table import ScoreTable
+from service.transports.open_inference import error_body
 
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
 # Answers of up to so many bytes are sent whole, with their length; larger ones while they are made.
@@ -51,17 +52,26 @@ async def respond(
     headers = {REQUEST_ID: request_id(request.scope)}
     if (file := FILES.get(media_type)) is not None:
         headers |= {"content-disposition": f'attachment; filename="{file}"'}
-    try:
-        async with asyncio.timeout_at(deadline):
-            answer = await work
-            with hooks.stage("serialise"):
-                is_short = isinstance(answer, ChunkedResponse) and answer.is_short
-                beginning, rest = await short_work.run(is_short, _make_beginning, answer, media_type)
+
+    async def make_response() -> Response:
+        answer = await work
+        with hooks.stage("serialise"):
+            is_short = isinstance(answer, ChunkedResponse) and answer.is_short
+            beginning, rest = await short_work.run(is_short, _make_beginning, answer, media_type)
         if rest is None:
             return Response(beginning, media_type=media_type, headers=headers)
         return StreamedResponse(beginning, rest, deadline, hooks, media_type, headers)
+
+    return await answer_errors(request, make_response(), timeout_seconds)
+
+
+async def answer_errors(request: Request, response: Awaitable[Response], timeout_seconds: float) -> Response:
+    """Return the response, or that to the error which it raises or to its not being there in `timeout_seconds`."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await response
     except ClientDisconnect:
-        return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: headers[REQUEST_ID]})
+        return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
     except TimeoutError:
         return build_error_response(build_timeout_error(timeout_seconds), request.scope)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the trace
@@ -146,8 +156,10 @@ def build_error_body(
     status: HTTPStatus, code: str, message: str, hint: str, scope: Scope, headers: dict[str, str] | None = None
 ) -> Response:
     number = request_id(scope)
-    body = ErrorResponse(error=ErrorDetail(code=code, message=message, hint=hint), request_id=number)
     headers = {REQUEST_ID: number, **(headers or {})}
+    if error_body.is_path(scope["path"]):
+        return Response(error_body.write(message, hint), error_body.choose_status(status), headers, media_type=JSON)
+    body = ErrorResponse(error=ErrorDetail(code=code, message=message, hint=hint), request_id=number)
     return Response(body.model_dump_json(), status, headers, media_type=JSON)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from service.api.context_codec import from_portable, merge, to_portable
-from service.api.requests import read_contexts
 from service.api.schemas import FitResponse
+from service.api.validation import read_contexts
 from service.core.detect import fit, scoring
 from service.errors import ContextTooSmall, InvalidInput
 
@@ -95,13 +95,48 @@ def test_merged_contexts_have_the_moments_of_all_their_images(latents, served_bu
 
 
 def test_outliers_in_many_merged_contexts_are_one_warning(latents, served_bundle):
+    population = served_bundle.population
     contexts = [
-        replace(fit.fit(part, served_bundle.population), contamination=share)
+        replace(fit.fit(part, population), contamination=share)
         for part, share in zip(np.array_split(latents, 10), [0.5] * 7 + [0.0] * 3, strict=True)
     ]
-    text = "50% of the 280 images of 7 of 10 contexts look like outliers; merged, they count as normal."
-    assert fit.merge(contexts, served_bundle.population).warnings == (text,)
-    assert "images of one context look like" in fit.merge(contexts[6:], served_bundle.population).warnings[0]
+    text = "50% of the 280 images of 7 of 10 contexts look like outliers; they were left out of what is normal."
+    merged = fit.merge(contexts, population)
+    assert merged.warnings == (text,)
+    assert merged.contamination == pytest.approx(0.35)
+    assert merged.reliability == "high"
+    assert "images of one context look like" in fit.merge(contexts[6:], population).warnings[0]
+    heavy = [replace(context, contamination=0.5) for context in contexts]
+    assert fit.merge(heavy, population).reliability == "low"
+    counted = [replace(fit.fit(latents, population, estimator="oas"), contamination=0.1) for _ in range(2)]
+    both = fit.merge([*counted, contexts[0]], population)
+    assert both.warnings[0].endswith("merged, they count as normal in 2 of them.")
+    assert both.reliability == "low"
+
+
+@pytest.mark.parametrize("estimator", ["robust", "mixture"])
+def test_misfits_that_each_context_left_out_stay_out_however_contexts_are_merged(latents, served_bundle, estimator):
+    population, random = served_bundle.population, np.random.default_rng(0)
+    narrow = latents.copy()
+    narrow[:, 0] = population.location + 0.3 * (narrow[:, 0] - population.location)
+    contexts = []
+    for part in np.array_split(narrow, 4):
+        misfits = part[:5].copy()
+        misfits[:, 0] = random.multivariate_normal(population.location + 3, population.covariance, 5)
+        contexts.append(fit.fit(np.concatenate([part, misfits]), population, estimator=estimator))
+    merged, clean = fit.merge(contexts, population), fit.fit(narrow, population, estimator=estimator)
+    live = population.live_dims
+
+    def width(covariance):
+        return np.linalg.slogdet(covariance[np.ix_(live, live)])[1] / len(live)
+
+    assert abs(width(merged.covariance) - width(clean.covariance)) < 0.1
+    assert width(merged.moments.scatter / merged.size) - width(clean.covariance) > 0.5
+    assert merged.contamination == pytest.approx(np.mean([context.contamination for context in contexts]))
+    in_steps = fit.merge([fit.merge(contexts[:2], population), fit.merge(contexts[2:], population)], population)
+    np.testing.assert_allclose(in_steps.location, merged.location, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(in_steps.covariance, merged.covariance, rtol=1e-6, atol=1e-6)
+    assert in_steps.contamination == pytest.approx(merged.contamination)
 
 
 def test_a_whole_answer_of_fit_is_a_context(latents, served_bundle):

@@ -77,3 +77,9 @@ def test_doubles_are_told_once():
     assert warn_of_doubles(["a", "b"]) == ()
     (warning,) = warn_of_doubles(["b", "a", "b", "a", "c"])
     assert warning.startswith("2 images have the id 'b' (index 0, 2), and 1 more ids stand for several images")
+
+
+def test_accents_are_found_however_they_are_written():
+    names = ImageNames(["a/e\u0301.png", "\u00fc.png", "u\u0308.png"])
+    assert names.find("a/\u00e9.png") == names.find("\u00e9.png") == 0
+    assert (names.find("\u00fc.png"), names.find("u\u0308.png")) == (1, 2)

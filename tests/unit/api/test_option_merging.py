@@ -4,7 +4,7 @@ import pytest
 
 from service.api.option_merging import merge_options
 from service.api.options import EditOptions, ScoreOptions, ScoreSheetOptions
-from service.api.requests import read_options
+from service.api.validation import read_options
 from service.errors import InvalidOption
 from service.transports.http import openapi
 

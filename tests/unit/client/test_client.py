@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from serving import ROOT, free_ports
 
 from service.api import schemas
-from service.api.requests import read_options
+from service.api.validation import read_options
 from service.api.wire import ERROR_DETAIL
 from service.client.calls import Call, Files, PathNames, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
@@ -361,6 +361,22 @@ def test_pillow_s_images_are_turned_as_their_file_would_be(tmp_path, served_bund
     with Image.open(tmp_path / "turned.jpg") as opened:
         by_pillow, by_path = (read_images([each]).contents[0] for each in (opened, tmp_path / "turned.jpg"))
     assert np.array_equal(*(to_row(each, spec, "reject", Limits(10**6)) for each in (by_pillow, by_path)))
+
+
+def test_arrays_in_a_list_are_images(served_bundle):
+    spec = served_bundle.manifest.image
+    for pixels in (PIXELS[0], PIXELS[0][..., 0], PIXELS[0][..., :1], PIXELS[0][..., 0].astype(np.uint16) * 257):
+        (content,) = read_images([pixels]).contents
+        expected = to_row(pixels, spec, "fit", Limits(10**6))
+        assert np.array_equal(to_row(content, spec, "fit", Limits(10**6)), expected)
+    for wrong, told in (
+        (np.zeros((3, 8, 8), np.uint8), r"numpy\.stack"),
+        (np.zeros((8, 8, 3)), r"numpy\.stack"),
+        (BytesIO(b"x"), "BytesIO"),
+        (3, "int"),
+    ):
+        with pytest.raises(TypeError, match=told):
+            read_images([wrong])
 
 
 @pytest.mark.parametrize("one", ["a.png", b"bytes", Image.new("L", (2, 2))])

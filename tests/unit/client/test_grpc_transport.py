@@ -69,7 +69,7 @@ async def running(served_bundle, certificate, tmp_path):
 
     metrics = Metrics(served_bundle, CollectorRegistry())
     dispatcher = Dispatcher(Pipeline(served_bundle, networks, settings), admission, metrics, provider)
-    server = Server(dispatcher, provider, settings)
+    server = Server({"": dispatcher}, provider, settings)
     await server.start()
     yield f"grpcs://localhost:{port}", admission
     await server.stop()

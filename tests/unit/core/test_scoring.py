@@ -1,3 +1,4 @@
+import re
 from typing import get_args
 
 import numpy as np
@@ -490,3 +491,21 @@ def test_images_that_leave_no_batch_are_counted(population):
         assert [warning.startswith(text) for warning in context.warnings] == [True]
     (warning,) = score(latents[:1], population).context.warnings
     assert warning.startswith("One usable image has no batch")
+
+
+def test_it_says_what_share_of_misfits_the_variation_of_a_batch_hides(population):
+    """What the flags miss is known: so many images of the population pass for normal."""
+    random = np.random.default_rng(3)
+    varied = 0.45 * random.standard_normal((200, LIVE + DEAD))
+    context = score(as_latents(varied), population).context
+    assert context.reliability == "low"
+    (warning,) = (text for text in context.warnings if text.startswith("Misfits may be missed"))
+    said = float(re.search(r"(\d+)%", warning)[1]) / 100
+    strangers = random.standard_normal((40, 1, LIVE + DEAD))
+    passed = [not score(as_latents(np.concatenate([varied, each])), population).is_outlier[-1] for each in strangers]
+    assert np.mean(passed) == pytest.approx(said, abs=0.2)
+
+    narrow = varied.copy()
+    narrow[:, :3] = 0.02 * random.standard_normal((200, 3))
+    context = score(as_latents(narrow), population).context
+    assert (context.reliability, context.warnings) == ("high", ())

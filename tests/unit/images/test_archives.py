@@ -11,7 +11,14 @@ import bodies
 import pytest
 
 from service.errors import InvalidInput, UndecodableImage
-from service.images.archive_names import decode_names, is_no_image, is_system_file, normalise
+from service.images.archive_names import (
+    UNIX_ENCODINGS,
+    ZIP_ENCODINGS,
+    decode_names,
+    is_no_image,
+    is_system_file,
+    normalise,
+)
 from service.images.archives import is_tar, read_archive
 
 FILES = {"a.png": b"image a", "folder/b.png": b"image b"}
@@ -122,6 +129,12 @@ def test_sparse_files_are_whole(tmp_path):
         assert bytes(member.head(4)) == b"head"
 
 
+def test_tars_that_follow_one_another_are_all_read():
+    first, second = bodies.tarred({"a.png": b"a"}), bodies.tarred({"b.png": b"b", "c.png": b"c"})
+    expected = {"a.png": b"a", "b.png": b"b", "c.png": b"c"}
+    assert members_of(first + second) == members_of(first + bytes(512) + second + b"not a tar") == expected
+
+
 def test_a_tar_without_files_is_one():
     assert is_tar(bytes(10240))
     assert members_of(bytes(10240)) == {}
@@ -147,12 +160,37 @@ def zip_of_raw_names(*names: bytes, extra: bytes = b"") -> bytes:
     return content
 
 
+def test_a_link_through_a_linked_folder_is_followed():
+    links = [("latest", "runs/2", SYMBOLIC), ("best.png", "latest/x.png", SYMBOLIC), ("loop", "loop/a", SYMBOLIC)]
+    content = tar_of(("runs/2/x.png", b"x", REGULAR), *links, ("endless.png", "loop/x.png", SYMBOLIC))
+    members = {member.name: member for member in read_archive(content, 100, 10**6).members}
+    assert bytes(members["best.png"].read()) == b"x"
+    with pytest.raises(UndecodableImage, match="no file of the archive"):
+        members["endless.png"].read()
+
+
+def test_an_empty_archive_says_so():
+    with pytest.raises(InvalidInput, match="has 0 bytes"):
+        read_archive(b"", 100, 10**6)
+
+
 @pytest.mark.parametrize(
     ("encoding", "names"),
     [
         ("utf-8", ["éè_00.png", "画像.png", "naïve.png"]),
         ("cp932", ["画像_01.png", "ソース.png", "犬.png", "テスト/ねこ.png", "ascii.png"]),
+        ("cp932", ["写真.png"]),
+        ("gbk", ["新建文件夹/截图001.png", "图片.png"]),
+        ("gbk", ["正常.jpg", "异常.jpg"]),
+        ("big5", ["圖片.png", "瑕疵/刮痕.png"]),
+        ("cp949", ["새 폴더/이미지1.jpg", "정상.jpg"]),
+        ("cp949", ["사진.png"]),
+        ("cp866", ["Новая папка/изображение1.png", "кошка.png"]),
+        ("cp852", ["Łódź.jpg", "zdjęcie.png", "příliš.png"]),
+        ("cp850", ["São Paulo.jpg", "coração.jpg", "Øresund.jpg"]),
         ("cp437", ["café.png", "größe.png", "Müller.png", "fördern.png", "niño.png", "naïve été.png"]),
+        ("cp437", ["Müller.png"]),
+        ("cp437", ["crème brûlée.jpg"]),
     ],
 )
 def test_names_of_a_zip_without_the_flag(encoding, names):
@@ -170,8 +208,13 @@ def test_the_unicode_path_field_of_a_zip_wins_where_it_belongs_to_the_name():
 
 def test_names_that_differ_stay_different():
     names = [bytes([byte]) + b".png" for byte in range(128, 256)]
-    for other in ("cp437", "latin-1"):
-        assert len(set(decode_names(names, other))) == len(names)
+    for encodings in (ZIP_ENCODINGS, UNIX_ENCODINGS):
+        assert len(set(decode_names(names, encodings))) == len(names)
+
+
+@pytest.mark.parametrize("name", ["été.png", "Müller.png", "éè.png", "ß.png", "naïve façade.png", "Ålesund.jpg"])
+def test_western_names_outside_zips(name):
+    assert decode_names([name.encode("latin-1")], UNIX_ENCODINGS) == [name]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +240,8 @@ def test_folders_written_by_windows_are_folders():
 # ---- Beside the images --------------------------------------------------------------------------
 
 
-NO_IMAGES = """labels.csv a/README README.txt readme.md Thumbs.db desktop.ini x.json x.XML x.pdf a.mp4 data.yaml LICENSE
+NO_IMAGES = """labels.csv a/README README.txt readme.md 000001.cls a.aae a.tfw labels.cache model.pt
+Thumbs.db desktop.ini x.json x.XML x.pdf a.mp4 data.yaml LICENSE
 sums.sha256 Thumbs.db:encryptable a.docx run.log a.html x.tsv"""
 IMAGES = "a.png 1 photo README.png license.webp x.heic x.jfif a.dat x.bin a.b.001 x.npy"
 SYSTEM = "__MACOSX/._a.png .DS_Store a/.hidden.png @eaDir/a.png $RECYCLE.BIN/a.png"

@@ -277,7 +277,7 @@ def test_avif_and_heic_are_read():
 def test_heic_says_what_is_missing(monkeypatch, images):
     pillow_heif.register_heif_opener()
     file = saved(Image.fromarray(images[0]), "HEIF")
-    monkeypatch.setattr("service.images.formats.files._register_heif", lambda: False)
+    monkeypatch.setattr("service.images.formats.heif._register_heif", lambda: False)
     with pytest.raises(UndecodableImage, match="HEIC") as caught:
         row(file)
     assert "pi-heif" in caught.value.hint

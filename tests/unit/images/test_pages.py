@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import Image
@@ -32,6 +33,21 @@ def stack(pages, **options):
     return file.getvalue()
 
 
+def heic():
+    file = io.BytesIO()
+    images = pillow_heif.from_pillow(FRAMES[0].convert("RGB"))
+    for frame in FRAMES[1:]:
+        images.add_from_pillow(frame.convert("RGB"))
+    images.save(file, quality=100, primary_index=1)
+    return file.getvalue()
+
+
+def test_of_several_images_the_primary_one_is_read():
+    rows = read_rows([Upload("a.heic", heic)], SPEC, "fit", Limits(1000))
+    assert abs(int(rows.pixels[0, 4, 4, 0]) - LEVELS[1]) <= 3
+    assert rows.notes == {0: ("pages",)}
+
+
 PAGES = [(np.full((8, 8), level, np.uint8), 0) for level in LEVELS]
 
 
@@ -41,6 +57,8 @@ PAGES = [(np.full((8, 8), level, np.uint8), 0) for level in LEVELS]
         animation("GIF"),
         animation("WEBP", lossless=True),
         animation("PNG"),
+        animation("AVIF"),
+        heic(),
         animation("TIFF"),
         stack(PAGES, byteorder=">"),
         stack(PAGES, bigtiff=True),
@@ -60,7 +78,7 @@ def test_one_page_stays_as_it_is():
     def fail():
         raise UndecodableImage("gone")
 
-    files = [animation(format, count=1) for format in ("GIF", "WEBP", "PNG", "TIFF")]
+    files = [animation(format, count=1) for format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF")]
     uploads = [Upload(str(at), lambda file=file: file) for at, file in enumerate([*files, b"", b"II*\0"])]
     uploads += [Upload("array", lambda: np.zeros((8, 8), np.uint8)), Upload("gone", fail)]
     assert split_pages(uploads, 100) == uploads
@@ -96,3 +114,21 @@ def test_damage_ends_the_count(format):
         damaged = np.frombuffer(whole, np.uint8).copy()
         damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
         assert len(find_pages(damaged.tobytes(), 10)) <= 11
+
+
+def test_a_smaller_copy_before_the_image_is_not_read():
+    reduced, page = 1, 0
+    content = stack([(samples, kind) for (samples, _), kind in zip(PAGES, (reduced, page, page), strict=True)])
+    rows = read_rows([Upload("a.tif", lambda: content)], SPEC, "fit", Limits(1000))
+    assert (rows.pixels[0, 4, 4, 0], rows.notes) == (LEVELS[1], {0: ("pages",)})
+    alone = stack([(PAGES[2][0], reduced)])
+    assert read_rows([Upload("a.tif", lambda: alone)], SPEC, "fit", Limits(1000)).pixels[0, 4, 4, 0] == LEVELS[2]
+
+
+def test_a_preview_of_raw_data_is_refused():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(PAGES[0][0], subfiletype=1, subifds=1)
+        writer.write(np.zeros((16, 16), np.uint16), photometric="cfa", subfiletype=0)
+    rows = read_rows([Upload("a.dng", file.getvalue)], SPEC, "fit", Limits(1000))
+    assert "raw data of a camera" in rows.errors[0].message

@@ -149,6 +149,15 @@ def test_samples_that_are_missing_are_black(grey):
         assert np.array_equal(pixels_of(content)[..., 0], np.where(grey > 200, 0, grey))
 
 
+@pytest.mark.parametrize(("dtype", "missing"), [(np.int16, -32768), (np.int16, -9999), (np.uint16, 65535)])
+def test_whole_numbers_that_stand_for_missing_samples_have_no_part_in_the_range(grey, dtype, missing):
+    heights = (grey.astype(dtype) << 4) + 5
+    content = tiff(np.where(grey > 200, dtype(missing), heights), extratags=[(42113, "s", 0, str(missing), True)])
+    expected = pixels_of(tiff(np.where(grey > 200, dtype(5), heights)))
+    assert np.array_equal(pixels_of(content), expected)
+    assert expected.max() > 150
+
+
 def test_cmyk_and_palettes_of_16_bits(rgb):
     cmyk = Image.fromarray(rgb).convert("CMYK")
     content = tiff(wide(np.asarray(cmyk)), photometric="separated")
@@ -189,3 +198,20 @@ def test_arrays_of_every_type_are_read_like_files(rgb):
     assert np.array_equal(pixels_of(rgb.astype(np.int64)), rgb)
     assert np.array_equal(pixels_of(rgb[..., 0] > 100)[..., 0], np.where(rgb[..., 0] > 100, 255, 0))
     assert np.array_equal(pixels_of(np.repeat(wide(rgb), 2, axis=1)), pixels_of(bodies.encoded(np.repeat(rgb, 2, 1))))
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd", "tile": (16, 16)}])
+def test_a_palette_of_levels_up_to_255_is_one_of_bytes(rgb, options):
+    image = Image.fromarray(rgb).quantize(200)
+    palette = np.zeros((3, 256), np.uint16)
+    colours = np.array(image.getpalette(), np.uint16).reshape(-1, 3).T
+    palette[:, : colours.shape[1]] = colours
+    for scale in (1, 257):
+        content = tiff(np.asarray(image), photometric="palette", colormap=palette * np.uint16(scale), **options)
+        assert np.array_equal(pixels_of(content), np.asarray(image.convert("RGB")))
+
+
+def test_the_widest_range_of_64_bits(grey):
+    content = tiff(grey.astype(np.uint64) * 0x0101010101010101, photometric="minisblack")
+    assert np.array_equal(pixels_of(content)[..., 0], grey)
+    assert np.array_equal(pixels_of(grey.astype(np.uint64) * 0x0101010101010101)[..., 0], grey)

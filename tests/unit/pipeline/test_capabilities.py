@@ -17,7 +17,8 @@ from service.api.options import (
     ScoreOptions,
     TraverseOptions,
 )
-from service.api.requests import ImagesRequest, read_contexts
+from service.api.requests import ImagesRequest
+from service.api.validation import read_contexts
 from service.bundle import store
 from service.core.detect.standardize import PopulationUnits
 from service.errors import InvalidInput

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from service.api.options import FitOptions, ScoreOptions
-from service.api.requests import ImagesRequest, read_contexts
+from service.api.requests import ImagesRequest
+from service.api.validation import read_contexts
 from service.bundle import store
 from service.errors import InvalidInput
 from service.images.decode import Upload

@@ -27,7 +27,8 @@ from service.api.options import (
     TraverseOptions,
     most_pictures,
 )
-from service.api.requests import ImagesRequest, read_contexts
+from service.api.requests import ImagesRequest
+from service.api.validation import read_contexts
 from service.core.detect import scoring
 from service.core.types import EstimatorName
 from service.errors import (

@@ -128,6 +128,24 @@ def test_labels_beside_arrays_of_images_are_left_out(images):
             parsed(("application/zip", buffer.getvalue()))
 
 
+def test_arrays_beside_the_images_are_told_or_left_out(images):
+    def request_of(**files):
+        buffer = io.BytesIO()
+        np.savez(buffer, **files)
+        return parsed(("application/zip", buffer.getvalue()))
+
+    masks, scalar, objects = np.zeros((3, 64, 64), bool), np.float64(3), np.array([{}, None], dtype=object)
+    request = request_of(images=images[:3], masks=masks, scalar=scalar, objects=objects, reference=images[:1])
+    assert (len(request.images), len(request.reference)) == (3, 1)
+    assert request.notes == ("3 files are no images and were left out: 'masks.npy', 'scalar.npy', 'objects.npy'.",)
+    request = request_of(train=images[:3], test=images[:2])
+    assert len(request.images) == 5
+    assert request.notes[0].startswith("The images of 2 arrays were taken: train.npy (3, 64, 64, 3), test.npy (2, ")
+    assert request_of(train=images[:3], labels=np.arange(3)).notes[0].startswith("1 file is no image")
+    with pytest.raises(ShapeMismatch, match=r"'scalar\.npy'"):
+        request_of(scalar=scalar)
+
+
 def test_a_folder_called_reference_without_other_images_is_the_batch(files):
     inside = {f"Reference/{name}": content for name, content in files.items()}
     for body in (bodies.as_zip(inside), bodies.as_form([("images", "r.zip", bodies.zipped(inside))])):
@@ -437,7 +455,7 @@ def test_a_member_without_a_name_is_called_by_its_place(files):
 
 def test_exotic_compression_is_refused(files):
     (upload, *_) = parsed(("application/zip", bodies.zipped(files, zipfile.ZIP_BZIP2))).images
-    with pytest.raises(UndecodableImage, match="method 12"):
+    with pytest.raises(UndecodableImage, match="bzip2"):
         upload.read()
 
 
@@ -480,6 +498,91 @@ def test_what_is_no_base64_fails_alone(text, files):
     assert bytes(uploads[0].read()) == files["0000.png"]
     with pytest.raises(UndecodableImage, match="not base64"):
         uploads[1].read()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: text.translate(str.maketrans("+/", "-_")),
+        lambda text: text.rstrip("="),
+        lambda text: "\r\n".join(f"  {text[at : at + 76]} " for at in range(0, len(text), 76)),
+    ],
+)
+def test_base64_of_every_spelling_is_taken(write):
+    for content in (b"\xfb\xff\xfe" * 99, b"\xfb\xff\xfe" * 99 + b"a", b"\xfb\xff\xfe" * 99 + b"ab"):
+        body = json.dumps({"images": [write(base64.b64encode(content).decode())]}).encode()
+        (upload,) = parsed(("application/json", body)).images
+        assert upload.read() == content
+
+
+def test_a_plus_that_became_a_space_is_told():
+    text = base64.b64encode(b"\xfb\xef\xbe a" * 99).decode().replace("+", " ")
+    (upload,) = parsed(("application/json", json.dumps({"images": [text]}).encode())).images
+    with pytest.raises(UndecodableImage, match="not base64") as caught:
+        upload.read()
+    assert "%2B" in caught.value.hint
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_as_powershell_writes_it(encoding, files):
+    body = json.dumps({"images": [base64.b64encode(files["0000.png"]).decode()], "options": {"fdr": 0.1}})
+    request = parsed(("application/json", body.encode(encoding)))
+    assert (len(request.images), request.options.fdr) == (1, 0.1)
+    form = [*bodies.form_of(files), ("options", "options.json", '{"fdr": 0.1}'.encode(encoding))]
+    assert parsed(bodies.as_form(form)).options.fdr == 0.1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"images": ["AAAA"], "images": ["AAAA", "AAAA"]}',
+        '{"images": ["AAAA"], "options": {"fdr": 0.1, "fdr": 0.2}}',
+        '{"images": ["' + "A" * 80_000 + '"], "images": []}',
+    ],
+)
+def test_a_name_that_comes_twice_is_refused(text):
+    with pytest.raises(InvalidInput, match=r"'(images|fdr)' twice"):
+        parsed(("application/json", text.encode()))
+    parsed(("application/json", ('{"options": {}, "images": ["' + "A" * 80_000 + '"]}').encode()))
+
+
+def test_an_option_of_the_query_without_a_value_is_absent(files):
+    options = parsed(bodies.as_zip(files), fdr="", estimator="", options="", top="2").options
+    assert (options.fdr, options.estimator, options.top) == (None, None, 2)
+
+
+def test_options_of_several_parts_may_not_differ(files):
+    def request_of(*options):
+        return parsed(bodies.as_form([*bodies.form_of(files), *(("options", None, each) for each in options)]))
+
+    assert request_of(b'{"fdr": 0.1}', b'{"top": 2, "fdr": 0.1}').options.top == 2
+    with pytest.raises(InvalidOption, match="several times and differ in fdr"):
+        request_of(b'{"fdr": 0.1}', b'{"fdr": 0.2}')
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "hint"),
+    [
+        ('{"images": [[[0.5, 0.1]]]}', "a list with list in it", "application/x-npy"),
+        ('{"images": "AAAA"}', "images is str", "base64 of a file"),
+        ('{"images": ["AAAA"], "options": {"fdr": NaN}}', "not JSON", "no NaN"),
+        ("images=a.png", "begins with 'images=a.png'", "base64 of a file"),
+        ('{"images": ["AAAA"], "options": {"threshold": true}}', "threshold is true", "docs.json"),
+        ('{"images": ["AAAA"], "options": {"fdr": [0.1, 0.2]}}', "2 values came", "docs.json"),
+    ],
+)
+def test_json_that_cannot_be_used_says_what_came(body, message, hint):
+    with pytest.raises(InvalidInput) as caught:
+        parsed(("application/json", body.encode()))
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_body_of_another_type_is_named(files):
+    for content, told in ((bodies.zipped(files), "application/zip"), (files["0000.png"], "PNG image")):
+        with pytest.raises(UnsupportedMediaType) as caught:
+            parsed(("application/octet-stream", content))
+        assert told in caught.value.hint
 
 
 def test_wrapped_base64_is_taken(files):

@@ -1,5 +1,7 @@
 """Cross-origin requests, over ASGI, in front of an application that refuses whatever has no token."""
 
+import logging
+
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
@@ -32,6 +34,15 @@ async def test_preflight_requests_need_no_token(origins, allowed):
     assert answer.headers["access-control-allow-headers"] == "authorization,x-request-id"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_preflight_requests_are_in_the_access_log(caplog):
+    with caplog.at_level(logging.INFO):
+        async with client_of(PAGE) as client:
+            await client.options("/score", headers={"Origin": PAGE, **PREFLIGHT})
+            await client.options("/score", headers={"Origin": "https://evil.example", **PREFLIGHT})
+    statuses = [record.status for record in caplog.records if record.getMessage().startswith("OPTIONS /score")]
+    assert statuses == [200, 403]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer a"}])

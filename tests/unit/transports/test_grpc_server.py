@@ -68,7 +68,7 @@ async def serving(served_bundle):
         return "CPUExecutionProvider"
 
     dispatcher = Dispatcher(pipeline, admission, Metrics(served_bundle, CollectorRegistry()), provider)
-    server = Server(dispatcher, ready, settings)
+    server = Server({"": dispatcher}, ready, settings)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel, networks, admission, server

@@ -81,3 +81,25 @@ def test_more_parts_than_allowed_are_refused():
     assert len(split(body, BOUNDARY, len(PARTS))) == len(PARTS)
     with pytest.raises(TooManyImages):
         split(body, BOUNDARY, len(PARTS) - 1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        (b"filename*=UTF-8''Gr%C3%B6%C3%9Fe.png", "Größe.png"),
+        (b"filename=\"Gr__e.png\"; FileName*=utf-8'de'Gr%C3%B6%C3%9Fe.png", "Größe.png"),
+        (b"filename*=iso-8859-1''%E9.png; filename=a.png", "é.png"),
+        (b"filename*=none''%E9.png; filename=a.png", "a.png"),
+        (b'filename="a; filename*=b.png"', "a; filename*=b.png"),
+    ],
+)
+def test_the_extended_name_of_a_file_goes_first(parameters, name):
+    _, body = bodies.as_form([("images", "NAME", b"x")])
+    (part,) = split(body.replace(b'filename="NAME"', parameters), BOUNDARY, 10)
+    assert part.filename == name
+
+
+def test_a_boundary_that_the_body_does_not_have_is_told():
+    _, body = bodies.as_form(PARTS)
+    with pytest.raises(InvalidInput, match=r"no boundary '--.*begins with '--misfit-test-boundary"):
+        split(body, b"--" + BOUNDARY, 10)

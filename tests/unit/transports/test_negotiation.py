@@ -16,6 +16,7 @@ BROWSER_IMAGE = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.
         ("", JSON),
         (" , ", JSON),
         ("*/*", JSON),
+        ("*", JSON),
         ("application/*", JSON),
         ("application/json; charset=utf-8", JSON),
         (BROWSER_PAGE, JSON),

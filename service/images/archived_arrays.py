@@ -1,0 +1,59 @@
+"""Arrays of images in the npy files of an archive. A file is unpacked when the first of its images is read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from service.errors import InvalidInput, quoted
+from service.images.archives import Member
+from service.images.arrays import HEADER_BYTES, check_images, read_header, read_npy
+from service.images.sample_range import Samples
+
+
+def is_array(member: Member) -> bool:
+    """Return whether a file is an npy file, by its name."""
+    return member.name.casefold().endswith(".npy")
+
+
+def read_shape(member: Member) -> tuple[int, ...]:
+    """Return the shape of the array in an npy file. Raises InvalidInput where it is none."""
+    return read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape
+
+
+def list_rows(member: Member) -> list[Callable[[], Samples]]:
+    """Return one function for each image of an npy file in an archive, which reads that image's pixels.
+
+    The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells, with
+    the file's name.
+    """
+    try:
+        shape = read_header(member.head(HEADER_BYTES), member.size, check_images).shape
+    except InvalidInput as error:
+        raise type(error)(f"{quoted(member.name)}: {error.message}", error.hint) from error
+    images = _LazyArray(lambda: read_npy(member.read()))
+    return [partial(images.row, row) for row in range(shape[0])]
+
+
+class _LazyArray:
+    """An array that is read on the first call of `row`, in any thread.
+
+    Where reading fails, every call raises the same error.
+    """
+
+    def __init__(self, read: Callable[[], Samples]) -> None:
+        self._read, self._lock = read, threading.Lock()
+        self._result: Samples | InvalidInput | None = None
+
+    def row(self, row: int) -> Samples:
+        with self._lock:
+            if self._result is None:
+                try:
+                    self._result = self._read()
+                except InvalidInput as error:
+                    self._result = error
+        if isinstance(self._result, InvalidInput):
+            raise type(self._result)(self._result.message, self._result.hint)
+        pixels: Samples = self._result[row]
+        return pixels

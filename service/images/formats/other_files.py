@@ -1,0 +1,135 @@
+"""Files that are no images, or images that are not read: what they are by their first bytes, and how to send them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# Of a file, as many bytes as the patterns below look at.
+HEAD_BYTES = 256
+
+ARCHIVE_HINT = "Send its files in a zip, or in an uncompressed tar (tar -cf)."
+SAVE_HINT = "Save it as PNG or JPEG."
+RAW_HINT = "Develop it, and send it as PNG, TIFF or JPEG."
+ARRAY_HINT = "Send its images as an npy array or as image files."
+FRAMES_HINT = "Send its frames as images."
+BYTES_HINT = "Read, keep and send the file as bytes: open(path, 'rb') in Python, responseType 'arraybuffer' in axios."
+
+
+class Kind(NamedTuple):
+    """A kind of file, and what to do with one."""
+
+    name: str
+    hint: str
+
+
+def _compile(*kinds: tuple[bytes, str, str]) -> tuple[tuple[re.Pattern[bytes], Kind], ...]:
+    return tuple((re.compile(pattern, re.DOTALL), Kind(name, hint)) for pattern, name, hint in kinds)
+
+
+ARCHIVES = _compile(
+    (rb"\x1f\x8b", "compressed by gzip", ARCHIVE_HINT),
+    (rb"BZh", "compressed by bzip2", ARCHIVE_HINT),
+    (rb"\xfd7zXZ\0", "compressed by xz", ARCHIVE_HINT),
+    (rb"\x28\xb5\x2f\xfd", "compressed by zstd", ARCHIVE_HINT),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", ARCHIVE_HINT),
+    (rb"Rar!\x1a\x07", "a rar archive", ARCHIVE_HINT),
+    (rb"PK(\x03\x04|\x05\x06)", "a zip", "Send it as application/zip, or as a file of a form."),
+    (rb"\x93NUMPY", "an npy array", "Send it as application/x-npy, or as a file of a form."),
+)
+OTHERS = _compile(
+    (rb"%PDF-", "a PDF", "Send its pages as images."),
+    (rb"\x89HDF", "an HDF5 file", ARRAY_HINT),
+    (rb"MATLAB 5\.0", "a MATLAB file", ARRAY_HINT),
+    (rb"PAR1", "a Parquet file", ARRAY_HINT),
+    (rb"\x80[\x02-\x05][\x8a\x95c}\](]", "a pickle", ARRAY_HINT),
+    (rb"SIMPLE  =", "a FITS file", ARRAY_HINT),
+    (rb"\0\0[\x08-\x0e][\x01-\x04]", "an IDX file, as of MNIST", ARRAY_HINT),
+    (rb".{128}DICM", "a DICOM file", "Send its pixels as an npy array, 16-bit PNG or TIFF."),
+    (rb"(II\*\0|MM\0\*).{4}CR|II(RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|....ftypcrx ", "a camera's raw file", RAW_HINT),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", SAVE_HINT),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL", SAVE_HINT),
+    (rb"P[1-7fF]\s", "a PNM or PFM image", SAVE_HINT),
+    (rb"\0\0\x01\0[\x01-\xff]\0", "an icon (ICO)", SAVE_HINT),
+    (rb"\0\0[\x02\x0a]\0{6}", "a TGA image", SAVE_HINT),
+    (rb"DDS ", "a DDS texture", SAVE_HINT),
+    (rb"v/1\x01", "an OpenEXR image", "Save it as a TIFF of floats, or as PNG."),
+    (rb"#\?R(ADIANCE|GBE)", "a Radiance HDR image", "Save it as a TIFF of floats, or as PNG."),
+    (rb"8BPS", "a Photoshop document", SAVE_HINT),
+    (rb"gimp xcf", "a GIMP document", SAVE_HINT),
+    (rb"qoif", "a QOI image", SAVE_HINT),
+    (
+        rb"\x89PNG\r\n\x1a\n....CgBI",
+        "a PNG in Apple's own form for apps",
+        "Save it as PNG (pngcrush -revert-iphone-optimizations).",
+    ),
+    (rb"....ftyp(qt  |iso|mp4|avc1|M4V|3g|dash)|\x1aE\xdf\xa3|RIFF....AVI ", "a film", FRAMES_HINT),
+    (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound", "Send images."),
+)
+OTHER_KINDS = (*ARCHIVES, *OTHERS)
+# What nearly all images begin with that are read: those need no other look.
+READ = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR|\xff\xd8\xff|GIF8|RIFF....WEBP|BM", re.DOTALL)
+# The images that are read, for where an archive or an array was to come.
+IMAGES = _compile(
+    (rb"\x89PNG", "a PNG image", 'With curl send it as -F "images=@a.png".'),
+    (rb"\xff\xd8\xff", "a JPEG image", 'With curl send it as -F "images=@a.jpg".'),
+    (
+        rb"GIF8|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|....ftyp",
+        "an image",
+        'With curl send it as -F "images=@a.tif".',
+    ),
+)
+TEXTS = _compile((rb"\s*<", "a page or a drawing in XML", "A download may have failed, or have asked for a log-in."))
+# What PNG and JPEG begin with after a program has read them as text and written that again.
+AS_TEXT = re.compile(rb"(\xef\xbf\xbd|\xc2\x89)PNG|(\xef\xbf\xbd){3}|\xc3\xbf\xc3\x98\xc3\xbf")
+NEW_LINES = re.compile(rb"\x89PNG(\n|\r\r\n|\r|)\x1a")
+IMAGE_WITHIN = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a")
+
+
+def identify(content: bytes | memoryview) -> Kind | None:
+    """Return what a file is, by its first bytes: an archive, an array, or an image or document that is not read."""
+    if READ.match(bytes(content[:16])):
+        return None
+    return _match(content, OTHER_KINDS)
+
+
+def identify_any(content: bytes | memoryview) -> Kind | None:
+    """Return what a file is that is not the archive or the array that was to come."""
+    return _match(content, (*OTHER_KINDS, *IMAGES, *TEXTS))
+
+
+def explain_damage(content: bytes | memoryview) -> Kind | None:
+    """Return what has happened to an image file that no library recognises, and how to mend it; None if unknown."""
+    head = bytes(content[:HEAD_BYTES])
+    if AS_TEXT.match(head):
+        return Kind("It was read as text and written again, which has changed its bytes.", BYTES_HINT)
+    if NEW_LINES.match(head):
+        return Kind(
+            "Its line ends were changed, as by FTP's text mode or by curl -d.",
+            "Copy it in binary mode, or --data-binary.",
+        )
+    if precision := _jpeg_precision(content):
+        return Kind(
+            f"It is a JPEG of {precision} bits a channel; those of 8 are read.", "Save it as 16-bit PNG or TIFF."
+        )
+    if _match(head, IMAGES) is None and (within := IMAGE_WITHIN.search(head)):
+        return Kind(f"Something has written {within.start()} bytes before it.", "Send the image file's own bytes.")
+    return None
+
+
+def _jpeg_precision(content: bytes | memoryview) -> int:
+    """Return the bits of a JPEG's samples where they are not 8, else 0."""
+    if content[:2] != b"\xff\xd8":
+        return 0
+    at = 2
+    while at + 4 < len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, not a table
+            return 0 if content[at + 4] == 8 else int(content[at + 4])
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return 0
+
+
+def _match(content: bytes | memoryview, kinds: tuple[tuple[re.Pattern[bytes], Kind], ...]) -> Kind | None:
+    head = bytes(content[:HEAD_BYTES])
+    return next((kind for pattern, kind in kinds if pattern.match(head)), None)

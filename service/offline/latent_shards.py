@@ -1,0 +1,129 @@
+"""Shards of latents as Parquet: what pass one leaves for pass two. A file is complete, or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service import errors
+from service.core.detect.ood import OodCheck
+from service.core.types import Float32Array
+from service.errors import MisfitError
+from service.images.conform import Note
+from service.images.reading import Reading
+from service.images.sample_range import Extent
+from service.pipeline.batch import EncodedImages
+
+READING = b"misfit_reading"
+# Error types by their codes.
+TYPES: dict[str, type[MisfitError]] = {
+    each.code: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, MisfitError)
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive images of one group, encoded, and what was noted while they were read."""
+
+    images: EncodedImages
+    reading: Reading
+
+
+def write_shard(path: Path, segments: Mapping[str, Segment]) -> None:
+    """Write the segments of one shard by their groups, in order. Raises OSError, after which no file is there."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns: dict[str, list[Any]] = {"group": [], "error": []}
+    latents: list[Float32Array] = []
+    checks: list[Any] = []
+    for group, segment in segments.items():
+        images = segment.images
+        whole = np.zeros((len(images.ids), *images.latents.shape[1:]), dtype=np.float32)
+        whole[images.positions] = images.latents
+        check = np.full((len(images.ids), 2), np.nan)
+        if images.check is not None:
+            check[images.positions] = np.stack([images.check.error_ratio, images.check.times_median], axis=1)
+        latents.append(whole)
+        checks.append(check)
+        columns["group"] += [group] * len(images.ids)
+        columns["error"] += [_error_to_json(images.errors.get(at)) for at in range(len(images.ids))]
+    flat = np.concatenate(latents).reshape(len(columns["group"]), -1)
+    ratios = np.concatenate(checks)
+    table = pa.table(
+        {
+            "group": pa.array(columns["group"], pa.string()),
+            "error": pa.array(columns["error"], pa.string()),
+            "latents": pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1]),
+            "error_ratio": ratios[:, 0],
+            "times_median": ratios[:, 1],
+        }
+    )
+    notes = {group: _reading_to_json(segment.reading) for group, segment in segments.items()}
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            parquet.write_table(table.replace_schema_metadata({READING: json.dumps(notes)}), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_group(paths: Sequence[Path], group: str, ids: Sequence[str], error: str, reading: Reading) -> EncodedImages:
+    """Return the images of one group, with these ids, from the shards that hold them.
+
+    error    what the check of the bundle measures, in words
+    reading  learns what was noted of them
+    """
+    from pyarrow import parquet
+
+    latents, ratios = [], []
+    errors_by_position: dict[int, MisfitError] = {}
+    first = 0
+    for path in paths:
+        table = parquet.read_table(path)
+        _restore_reading(json.loads(table.schema.metadata[READING]).get(group), reading)
+        rows = np.flatnonzero(np.array([name == group for name in table["group"].to_pylist()], dtype=bool))
+        part = table.slice(int(rows[0]), len(rows))
+        values = np.asarray(part["latents"].combine_chunks().flatten()).reshape(len(rows), 2, -1)
+        failed = {at: text for at, text in enumerate(part["error"].to_pylist()) if text is not None}
+        usable = np.ones(len(rows), dtype=bool)
+        usable[list(failed)] = False
+        errors_by_position |= {first + at: _error_from_json(text) for at, text in failed.items()}
+        latents.append(values[usable])
+        ratios.append(np.stack([part["error_ratio"].to_numpy(), part["times_median"].to_numpy()], axis=1)[usable])
+        first += len(rows)
+    whole = np.concatenate(ratios)
+    check = None if np.isnan(whole).any() or not len(whole) else OodCheck(whole[:, 0], whole[:, 1], error)
+    return EncodedImages(ids, np.concatenate(latents), np.empty((0, 0, 0, 0), np.uint8), check, errors_by_position)
+
+
+def _error_to_json(error: MisfitError | None) -> str | None:
+    return None if error is None else json.dumps([error.code, error.message, error.hint])
+
+
+def _error_from_json(text: str) -> MisfitError:
+    code, message, hint = json.loads(text)
+    return TYPES[code](message, hint)
+
+
+def _reading_to_json(reading: Reading) -> dict[str, Any]:
+    notes, count = reading.noted
+    measured = {name: [each.low, each.high] for name, each in reading.samples.measured.items()}
+    return {"notes": notes, "count": count, "measured": measured}
+
+
+def _restore_reading(content: dict[str, Any] | None, reading: Reading) -> None:
+    if content is None:
+        return
+    notes: dict[Note, list[str]] = content["notes"]
+    reading.note_all(notes, content["count"])
+    reading.set_measured({name: Extent(*bounds) for name, bounds in content["measured"].items()})

@@ -1,0 +1,271 @@
+"""Where images come from: files, folders, patterns, archives, arrays, lists and tables of paths. None is decoded here.
+
+A folder or an archive is read as the service reads a zip: a folder within it that is called reference is the reference
+set, and what is no image by its name is left out, contexts included.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
+from typing import BinaryIO
+
+from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
+from service.errors import InvalidInput, quoted, readable
+from service.images import archive_names, archived_arrays, archives, arrays
+from service.images.decode import Content
+from service.images.spec import Spec
+from service.offline import path_tables, remote_files
+from service.offline.local_files import map_file, open_file, read_file, walk
+from service.offline.remote_files import is_uri
+
+STDIN = "-"
+FOLDER = "folder"
+# An archive may unpack to what it likes: it is the user's own, and files are unpacked one by one.
+NO_LIMIT = sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image, which `read` reads; it raises UndecodableImage.
+
+    id     its path, relative to the folder that holds all files
+    path   absolute, or a URI; `archive.zip!/member` within an archive, `array.npy[3]` within an array
+    group  the request batch that it belongs to
+    """
+
+    id: str
+    path: str
+    read: Callable[[], Content]
+    group: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Return whether it is a file of its own, on this machine."""
+        return isinstance(self.read, partial) and self.read.func is read_file
+
+
+@dataclass
+class Inputs:
+    """What was found: images, those of a reference set, what is to be told, and the shapes of arrays of images."""
+
+    images: list[Source] = field(default_factory=list)
+    reference: list[Source] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    def check_axes(self, spec: Spec) -> None:
+        """Raise ShapeMismatch where an array for a model of `spec` may have its axes in another order."""
+        for shape in self.shapes:
+            arrays.check_axes(shape, spec)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image before it has an id. `name` is its path within `folder`; an image of a table may have its group."""
+
+    folder: str
+    name: str
+    path: str
+    read: Callable[[], Content]
+    group: str | None = None
+    is_reference: bool = False
+
+
+def find_sources(
+    inputs: Sequence[str], *, by: str = "", path_column: str = "", stdin: BinaryIO | None = None
+) -> Inputs:
+    """Return the images that `inputs` name, in order: the files of a folder by their paths.
+
+    inputs       paths of files and folders, patterns such as "a/**/*.png", URIs, or "-" for a list on `stdin`
+    by           "folder": the group of an image is the folder that it lies in; or a column of the tables
+    path_column  of the tables; by default the one whose name says so
+
+    Raises InvalidInput where an input does not exist, or cannot be read, or holds no image.
+    """
+    finder = _Finder(by, path_column, stdin)
+    for text in inputs:
+        finder.add(text)
+    return finder.result()
+
+
+class _Finder:
+    """Gathers images, and gives them ids once all are there."""
+
+    def __init__(self, by: str, path_column: str, stdin: BinaryIO | None) -> None:
+        self._by, self._path_column, self._stdin = by, path_column, stdin
+        self._found: list[_Found] = []
+        self._left_out: list[str] = []
+        self._notes: list[str] = []
+        self._shapes: list[tuple[int, ...]] = []
+
+    def add(self, text: str) -> None:
+        if text == STDIN:
+            self._add_list(path_tables.split_list((self._stdin or sys.stdin.buffer).read()), "")
+        elif is_uri(text):
+            self._add_uri(text)
+        elif os.path.exists(text):
+            self._add_path(text)
+        elif glob.has_magic(text):
+            matches = sorted(glob.glob(text, recursive=True))
+            if not matches:
+                raise InvalidInput(f"No file matches {text}.", "Quote the pattern; ** stands for any folders.")
+            for match in matches:
+                self._add_path(match, named=False)
+        else:
+            raise InvalidInput(f"{text} does not exist.", "Name a file, a folder, a pattern, or - for a list.")
+
+    def result(self) -> Inputs:
+        """Return what was found. Raises InvalidInput where it is no image."""
+        notes = [*warn_of_left_out([readable(name) for name in self._left_out]), *self._notes]
+        if not self._found:
+            raise InvalidInput(" ".join(("The input holds no image.", *notes)), "Name image files, or their folder.")
+        base = len(_common_folder({found.folder for found in self._found}))
+        images: list[Source] = []
+        reference: list[Source] = []
+        for found in self._found:
+            id_ = f"{found.folder[base:]}/{found.name}".replace(os.sep, "/").lstrip("/")
+            source = Source(readable(id_), found.path, found.read, self._group_of(found, id_))
+            (reference if found.is_reference else images).append(source)
+        if reference and not images:
+            notes.append(
+                f"All {len(reference)} images are in a folder called reference: they were taken as the images."
+            )
+            images, reference = reference, []
+        return Inputs(images, reference, notes, self._shapes)
+
+    def _group_of(self, found: _Found, id_: str) -> str:
+        if not self._by:
+            return ""
+        if found.group is not None:
+            return readable(found.group)
+        if self._by != FOLDER:
+            raise InvalidInput(
+                f"{readable(found.path)} comes from no table, so it has no column {self._by}.",
+                "Group by folder, or name all images in a table.",
+            )
+        return readable(id_.rpartition("/")[0])
+
+    def _add_path(self, text: str, *, named: bool = True) -> None:
+        """Add what lies at a path. What a pattern matches is left out where it is no image."""
+        path = os.path.abspath(text)
+        if os.path.isdir(path):
+            self._add_folder(path)
+        elif path_tables.is_table(path):
+            if named:
+                self._add_table(path)
+            else:
+                self._left_out.append(os.path.basename(path))
+        elif not os.path.isfile(path):
+            raise InvalidInput(f"{text} is neither a file nor a folder.")
+        else:
+            self._add_file(path, named=named)
+
+    def _add_file(self, path: str, *, named: bool) -> None:
+        folder, name = os.path.split(path)
+        with open_file(path) as file:
+            head = file.read(archives.TAR_BLOCK)
+        if head[:6] == b"\x93NUMPY":
+            self._add_array(path)
+        elif archives.is_zip(head) or archives.is_tar(head):
+            self._add_archive(path)
+        elif not named and (archive_names.is_no_image(name) or archive_names.is_system_file(name)):
+            self._left_out.append(name)
+        else:
+            self._found.append(_Found(folder, name, path, partial(read_file, path)))
+
+    def _add_folder(self, folder: str) -> None:
+        names = list(walk(folder))
+        left_out = [name for name in names if _is_left_out(name)]
+        self._left_out += [name for name in left_out if archive_names.is_told(name)]
+        kept = [name for name in names if not _is_left_out(name)]
+        is_reference = find_reference([name.replace(os.sep, "/") for name in kept])
+        for name, inside in zip(kept, is_reference, strict=True):
+            path = os.path.join(folder, name)
+            self._found.append(_Found(folder, name, path, partial(read_file, path), None, inside))
+
+    def _add_archive(self, path: str) -> None:
+        contents = sort_members(archives.read_archive(map_file(path), NO_LIMIT, NO_LIMIT))
+        files, other_arrays, notes = leave_out_arrays(contents.files)
+        self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
+        self._notes += notes
+        for member, is_reference in files:
+            where = f"{path}!/{member.name}"
+            if archived_arrays.is_array(member):
+                self._shapes.append(archived_arrays.read_shape(member))
+                for row, read in enumerate(archived_arrays.list_rows(member)):
+                    self._found.append(
+                        _Found(path, f"{member.name}[{row}]", f"{where}[{row}]", read, None, is_reference)
+                    )
+            else:
+                self._found.append(_Found(path, member.name, where, member.read, None, is_reference))
+
+    def _add_array(self, path: str) -> None:
+        folder, name = os.path.split(path)
+        rows = arrays.read_npy(map_file(path))
+        self._shapes.append(rows.shape)
+        for row in range(len(rows)):
+            self._found.append(_Found(folder, f"{name}[{row}]", f"{path}[{row}]", partial(rows.__getitem__, row)))
+
+    def _add_table(self, path: str) -> None:
+        table = path_tables.read_table(path, self._path_column, "" if self._by == FOLDER else self._by)
+        folder = os.path.dirname(path)
+        exists = (
+            is_uri(each) or os.path.exists(os.path.join(folder, each)) or os.path.exists(each) for each in table.paths
+        )
+        if table.paths and not any(exists):
+            raise InvalidInput(
+                f"{readable(path)} was read as a list of paths, and none of its {len(table.paths)} files exists; the "
+                f"first is {quoted(table.paths[0])}.",
+                "Relative paths start at the folder of the list, or at the current one.",
+            )
+        self._add_list(table.paths, folder, table.groups)
+
+    def _add_list(self, paths: Iterable[str], beside: str, groups: Sequence[str] | None = None) -> None:
+        """Add the files of a list. A relative path starts at the folder `beside`, if it is there, or at this one."""
+        for position, text in enumerate(paths):
+            group = None if groups is None else groups[position]
+            if is_uri(text):
+                folder, _, name = text.rpartition("/")
+                self._found.append(_Found(folder, name, text, partial(remote_files.read, text), group))
+                continue
+            path = os.path.join(beside, text)
+            path = os.path.abspath(path if os.path.exists(path) else text)
+            if os.path.isdir(path):
+                raise InvalidInput(f"The list names {text}, which is a folder.", "Lists name files.")
+            folder, name = os.path.split(path)
+            self._found.append(_Found(folder, name, path, partial(read_file, path), group))
+
+    def _add_uri(self, uri: str) -> None:
+        for path in remote_files.expand(uri):
+            folder, _, name = path.rpartition("/")
+            if _is_left_out(name) and path != uri:
+                self._left_out.append(name)
+            else:
+                self._found.append(_Found(folder, name, path, partial(remote_files.read, path)))
+
+
+def _is_left_out(name: str) -> bool:
+    """Return whether a file of a folder is no image by its name."""
+    return archive_names.is_system_file(name) or archive_names.is_no_image(name) or archive_names.is_archive(name)
+
+
+def _common_folder(folders: Collection[str]) -> str:
+    """Return the folder, or the beginning of the URI, that all folders lie in; "" where they share nothing."""
+    parts = [folder.split(os.sep) for folder in folders]
+    first, last = min(parts), max(parts)  # all others lie between the two
+    shared = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
+    return os.sep.join(shared)
+
+
+def by_group(sources: Iterable[Source]) -> dict[str, list[Source]]:
+    """Return images by their groups, in the order in which the groups first come."""
+    groups: dict[str, list[Source]] = {}
+    for source in sources:
+        groups.setdefault(source.group, []).append(source)
+    return groups

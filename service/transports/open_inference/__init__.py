@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: tensors to requests, answers to tensors, over HTTP and gRPC."""

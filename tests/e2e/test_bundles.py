@@ -1,0 +1,143 @@
+"""Several bundles in one service: each answers as it does alone, under its own name, over every transport."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import calls
+import grpc
+import httpx
+import numpy as np
+import pytest
+from bodies import as_npy
+from serving import serve
+
+from service.api.options import ScoreOptions
+from service.api.requests import RequestBuilder
+from service.bundle import store
+from service.inference.local import LocalNetworks
+from service.pipeline.pipeline import Pipeline
+from service.protos.inference import open_inference_pb2 as v2
+from service.protos.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from service.protos.misfit.v1 import misfit_pb2 as pb
+from service.settings import Settings, find_bundle
+
+OTHER, CLIENTS = "dsprites", 32
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("bundles") / "log", {"MISFIT_BUNDLES": f"{OTHER},again=shapes3d"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    with httpx.Client(base_url=served.url, timeout=120, limits=httpx.Limits(max_connections=None)) as client:
+        yield client
+
+
+def batch(bundle: str, seed: int) -> np.ndarray:
+    """A batch of images that the bundle decodes from its population, uint8 (n, H, W, C)."""
+    loaded = store.load(find_bundle(bundle))
+    rng = np.random.default_rng(seed)
+    latents = rng.normal(size=(12 + seed, loaded.manifest.latent_dim)).astype(np.float32)
+    return asyncio.run(LocalNetworks(loaded).decode(latents))
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return {bundle: [batch(bundle, seed) for seed in range(4)] for bundle in ("shapes3d", OTHER)}
+
+
+def alone(bundle: str, images: np.ndarray) -> dict:
+    """The answer of /score from a pipeline that has only this bundle."""
+    loaded, settings = store.load(find_bundle(bundle)), Settings()
+    builder = RequestBuilder(settings, images.nbytes)
+    for place, pixels in enumerate(images):
+        builder.add_image("images", pixels, str(place))
+    answer = asyncio.run(Pipeline(loaded, LocalNetworks(loaded), settings).score(builder.build(ScoreOptions)))
+    return json.loads(answer.whole().model_dump_json(exclude_unset=True))
+
+
+def score(client: httpx.Client, path: str, images: np.ndarray) -> dict:
+    content_type, body = as_npy(images)
+    response = client.post(f"{path}/score", content=body, headers={"Content-Type": content_type})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_mixed_clients_are_answered_as_each_bundle_alone_does(client, batches):
+    expected = {
+        (path, place): alone(bundle, images)
+        for path, bundle in (("", "shapes3d"), (f"/models/{OTHER}", OTHER))
+        for place, images in enumerate(batches[bundle])
+    }
+    jobs = [("", "shapes3d", place % 4) for place in range(CLIENTS // 2)]
+    jobs += [(f"/models/{OTHER}", OTHER, place % 4) for place in range(CLIENTS // 2)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(lambda job: score(client, job[0], batches[job[1]][job[2]]), jobs))
+    for (path, _, place), answer in zip(jobs, answers, strict=True):
+        assert answer == expected[path, place]
+
+
+def test_the_name_chooses_over_every_transport(served, client, batches):
+    ids = {name: store.load(find_bundle(name)).manifest.bundle_id for name in ("shapes3d", OTHER)}
+    assert client.post("/describe").json()["bundle_id"] == ids["shapes3d"]
+    assert client.post("/models/again/describe").json()["bundle_id"] == ids["shapes3d"]
+    assert client.post(f"/models/{OTHER}/describe").json()["bundle_id"] == ids[OTHER]
+    images = batches[OTHER][0]
+    by_http = score(client, f"/models/{OTHER}", images)
+    with calls.stub(served.grpc_target) as stub:
+        assert stub.Describe(pb.DescribeRequest()).bundle_id == ids["shapes3d"]
+        request, chosen = pb.ScoreRequest(images=calls.tensor(images)), (("misfit-bundle", OTHER),)
+        by_grpc = stub.Score(request, metadata=chosen)
+        assert [item.outlier_score for item in by_grpc.items] == [each["outlier_score"] for each in by_http["items"]]
+        with pytest.raises(grpc.RpcError, match="which is no bundle of this service") as refused:
+            stub.Score(request, metadata=(("misfit-bundle", "nothing"),))
+        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    described = client.get(f"/v2/models/misfit-{OTHER}").json()
+    assert described["versions"] == [ids[OTHER]]
+    tensor = {"name": "images", "datatype": "UINT8", "shape": images.shape}
+    with grpc.insecure_channel(served.grpc_target) as channel:
+        message = v2.ModelInferRequest(model_name=f"misfit-{OTHER}", inputs=[tensor])
+        message.raw_input_contents.append(images.tobytes())
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(message)
+    scores = np.frombuffer(answer.raw_output_contents[0], dtype="<f8")
+    assert scores.tolist() == [each["outlier_score"] for each in by_http["items"]]
+    assert client.post("/models/nothing/score").status_code == 404
+
+
+def test_a_context_is_of_one_bundle(client, batches):
+    content_type, body = as_npy(batches[OTHER][1])
+    headers = {"Content-Type": content_type}
+    context = client.post(f"/models/{OTHER}/fit", content=body, headers=headers).json()["context"]
+    files = [base64.b64encode(b"nothing").decode()]
+    refused = client.post("/score", json={"images": files, "context": context})
+    assert refused.status_code == 400
+    assert "bundle" in refused.json()["error"]["message"]
+
+
+def test_metrics_of_further_bundles_have_its_name(client):
+    lines = client.get("/metrics").text.splitlines()
+    scored = dict(line.split() for line in lines if line.startswith("misfit_images_scored_total"))
+    assert float(scored["misfit_images_scored_total"]) > 0
+    assert float(scored[f'misfit_images_scored_total{{bundle="{OTHER}"}}']) > 0
+    assert any(line.startswith(f'misfit_drift_requests{{bundle="{OTHER}"') for line in lines)
+    assert sum(line.startswith("misfit_info{") for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"MISFIT_BUNDLES": "nothing"}, "nothing/manifest.json cannot be read"),
+        ({"MISFIT_BUNDLES": "dsprites", "MISFIT_INFERENCE_PROCESS": "own"}, "needs the networks in the API's process"),
+    ],
+)
+def test_what_cannot_be_served_is_told_at_start(tmp_path, settings, text):
+    with pytest.raises((TimeoutError, subprocess.SubprocessError), match=text), serve(tmp_path / "log", settings):
+        pass
