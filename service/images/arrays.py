@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
@@ -28,6 +29,10 @@ SAMPLE_TYPES = (
 # The longest axis of an array without content. numpy requires that the axes multiply to less than 2**63, even where
 # one of them is 0; four axes of this length do.
 LONGEST_EMPTY_AXIS = 2**15
+
+
+# Python 3.11's parser counts its depth for all threads together: two texts at a time may end in a SystemError.
+_parsing = threading.Lock()
 
 
 def read_npy(content: bytes | memoryview) -> Samples:
@@ -120,7 +125,8 @@ def _parse_header(head: bytes) -> Header:
         (2, 0): np.lib.format.read_array_header_2_0,
         (3, 0): np.lib.format.read_array_header_2_0,  # the same for arrays without named fields
     }[np.lib.format.read_magic(file)]
-    return Header(*read_fields(file), file.tell())
+    with _parsing:
+        return Header(*read_fields(file), file.tell())
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: int, what: str, hint: str) -> None:

@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import serve
+from serving import OWN_PROCESS, serve
 
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.transports.grpc.health import MOST_WATCHES
@@ -51,9 +51,8 @@ def guarded(tmp_path_factory):
     tokens.write_text(hashlib.sha256(TOKEN.encode()).hexdigest())
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
-    with serve(
-        directory / "log", {"MISFIT_TOKENS_FILE": str(tokens), "MISFIT_CORS_ORIGINS": "https://app.example.com"}
-    ) as running:
+    settings = {"MISFIT_TOKENS_FILE": str(tokens), "MISFIT_CORS_ORIGINS": "https://app.example.com"}
+    with serve(directory / "log", settings | OWN_PROCESS) as running:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         yield running
 
