@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+
 
 def command() -> str:
     """Return the running command.
@@ -13,7 +15,9 @@ def command() -> str:
     Absolute paths are shortened to their names, since they mean nothing on another machine.
     """
     arguments = (Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:])
-    return " ".join(["python -m train", *arguments])
+    program = Path(sys.argv[0]).resolve()
+    is_script = program.is_relative_to(ROOT / "tests")
+    return " ".join([f"python {program.relative_to(ROOT)}" if is_script else "python -m train", *arguments])
 
 
 def commit() -> str:

@@ -15,7 +15,7 @@ from service.cli.endings import WrongUsage
 from service.errors import MisfitError
 from service.images.pictures import png
 from service.images.sample_range import Samples
-from service.offline.scores_table import ScoreRow
+from service.offline.score_records import ScoreRow
 from service.offline.sources import Source
 
 Action = Literal["copy", "link", "move"]

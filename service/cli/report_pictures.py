@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
+from service.api.options import most_pictures
+from service.api.schemas import PortableContext
 from service.client.calls import CallError, NamedImage
 from service.core.drift import Drift
 from service.errors import BundleError, InvalidInput
 from service.images.decode import Content
 from service.offline.in_process import LocalClient, load_bundle
-from service.offline.scores_table import ScoresTable, TableInfo
+from service.offline.score_records import ScoresTable, TableInfo
 from service.report.report import Pictures, select_outlying
 from service.report.stored_images import StoredImages
 from service.settings import BUNDLES
@@ -139,28 +142,45 @@ def _draw_group(
         findings.notes.append(f"No pictures{where}: its image files are not there, or fewer than {FEWEST_NORMAL} fit.")
         return
     context = client.fit(_name(context_images)).context
-    named = _name(images)
-    explained = client.explain(named, context=context, heat_maps="all", top=HEAT_MAPS)
     # A model that cannot draw shows images of the request that fit.
-    exemplars = [] if client.bundle.manifest.capabilities.can_decode else _name(context_images)
-    which = [f"index:{number}" for number in range(len(named))]
-    edited = client.edit([*named, *exemplars], context=context, which=which)
+    exemplars = {} if client.bundle.manifest.capabilities.can_decode else context_images
+    at_a_time = max(1, most_pictures(client.bundle.manifest.image) // HEAT_MAPS)
+    for start in range(0, len(images), at_a_time):
+        some = dict(islice(images.items(), start, start + at_a_time))
+        findings.pictures |= _draw_images(client, table, some, exemplars, context)
+
+
+def _draw_images(
+    client: LocalClient,
+    table: ScoresTable,
+    images: Mapping[int, Content],
+    exemplars: Mapping[int, Content],
+    context: PortableContext,
+) -> dict[int, Pictures]:
+    """Return heat maps and counterfactuals of images, by position. Raises CallError."""
+    named = _name(images)
+    explained = client.explain(named, context=context, heat_maps="all", top=HEAT_MAPS).items
+    which = [f"index:{item.index}" for item in explained if item.status == "ok"]
+    if not which:
+        return {}
+    edited = client.edit([*named, *_name(exemplars)], context=context, which=which)
     changes = {int(picture.id): picture for picture in edited.pictures}
-    for item in explained.items:
+    pictures: dict[int, Pictures] = {}
+    for item in explained:
         if item.status == "error":
             continue
-        position = int(item.id)
-        changed = changes.get(position)
+        changed = changes.get(int(item.id))
         caption = "as it would look if it belonged"
         if changed is not None and changed.exemplar is not None:
             caption = f"an image that fits: {table.rows[int(changed.exemplar)].id}"
         elif changed is not None and changed.changed:
             caption = f"{caption}: {', '.join(changed.changed)} changed"
-        findings.pictures[position] = Pictures(
+        pictures[int(item.id)] = Pictures(
             heat_maps={each.latent: base64.b64decode(each.image) for each in (item.heat_maps or ())[:HEAT_MAPS]},
             counterfactual=base64.b64decode(changed.image) if changed is not None and changed.image else None,
             caption=caption,
         )
+    return pictures
 
 
 def _read(table: ScoresTable, stored: StoredImages, positions: Sequence[int]) -> dict[int, Content]:

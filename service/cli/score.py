@@ -25,8 +25,9 @@ from service.client.calls import CallError, NamedImage
 from service.client.client import Client
 from service.errors import InvalidInput
 from service.images.decode import Content
+from service.offline.score_records import GroupSummary, ScoreRow, TableInfo
 from service.offline.score_rows import build_failed_rows, build_rows, summarise
-from service.offline.scores_table import GroupSummary, ScoreRow, TableInfo, check_format, write_scores
+from service.offline.scores_table import check_format, write_scores
 from service.offline.sources import Inputs, Source, by_group
 
 # The command line says why; the endpoint does so where it is asked.

@@ -19,7 +19,8 @@ from service.cli.endings import WrongUsage
 from service.cli.progress import show_progress
 from service.cli.request import Comparison, Computing
 from service.errors import readable
-from service.offline.scores_table import ScoreRow, ScoresWriter, TableInfo
+from service.offline.score_records import ScoreRow, TableInfo
+from service.offline.scores_table import ScoresWriter
 from service.offline.sources import Inputs, Source, by_group
 from service.offline.work_folder import describe_work, open_work_folder, remove_work
 

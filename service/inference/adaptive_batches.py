@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
@@ -104,14 +104,22 @@ class AdaptiveBatches:
 
     def _work(self) -> None:
         """Run tiles until no row waits."""
-        while pieces := self._take():
-            network, count = pieces[0][0].network, sum(rows.stop - rows.start for _, rows in pieces)
-            try:
-                with self._hooks.adaptive_batch(network, count, self._computed_rows(network, count)):
-                    outputs: Outputs | Exception = self._run_tile(network, _join(pieces))
-            except Exception as error:  # noqa: BLE001 - whatever it is, those that wait get it
-                outputs = error
-            _hand_out(pieces, outputs)
+        try:
+            while pieces := self._take():
+                _hand_out(pieces, self._run(pieces))
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                self._start_threads()  # rows may have come since the last look, or this thread ends in an error
+
+    def _run(self, pieces: Sequence[Piece]) -> Outputs | Exception:
+        """Return the outputs of one tile, or the error in which it ended: whatever it is, those that wait get it."""
+        network, count = pieces[0][0].network, sum(rows.stop - rows.start for _, rows in pieces)
+        try:
+            with self._hooks.adaptive_batch(network, count, self._computed_rows(network, count)):
+                return self._run_tile(network, _join(pieces))
+        except Exception as error:  # noqa: BLE001
+            return error
 
     def _take(self) -> Sequence[Piece]:
         """Return the next rows: those that have waited longest, and others of their network, up to one tile."""
@@ -134,7 +142,6 @@ class AdaptiveBatches:
                 if stop < len(job.rows):
                     passed.append(job)
             self._waiting = deque(chain(passed, self._waiting))
-            self._at_work -= not pieces
             return pieces
 
 
@@ -147,7 +154,7 @@ def _hand_out(pieces: Sequence[Piece], outputs: Outputs | Exception) -> None:
     """Give each job its rows, in its own event loop."""
     for loop in {job.loop for job, _ in pieces}:
         results = [result for result in _split(pieces, outputs) if result[0].loop is loop]
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits
             loop.call_soon_threadsafe(_finish_all, results)
 
 

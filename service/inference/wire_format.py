@@ -1,8 +1,4 @@
-"""How `CheckedLatents` travels through a batchable endpoint of BentoML, which returns one array and cuts it into rows.
-
-BentoML 1.4 splits a result by its type (`bentoml._internal.runner.container`): numpy arrays along one axis, pandas
-frames, or lists of objects row by row. A structured array keeps both outputs, by name, in one array.
-"""
+"""How `CheckedLatents` travels from the networks' process: both outputs, by name, in one structured array."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ from service.images.sample_range import SampleRange
 from service.inference.local import LocalNetworks
 from service.offline.in_process import local_settings
 from service.offline.latent_shards import Segment, read_group, write_shard
+from service.offline.score_records import GroupSummary, ScoreRow
 from service.offline.score_rows import RowBuilder, build_failed_rows, summarise_items
-from service.offline.scores_table import GroupSummary, ScoreRow
 from service.offline.sources import Source
 from service.offline.work_folder import SHARD_IMAGES, WorkFolder
 from service.pipeline import responses

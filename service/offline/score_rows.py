@@ -9,7 +9,7 @@ from typing import Any
 from service.api.schemas import ScoredItem, ScoreResponse
 from service.core.detect.estimators import ESTIMATORS, MERGED, Estimator
 from service.errors import readable
-from service.offline.scores_table import GroupSummary, ScoreRow
+from service.offline.score_records import GroupSummary, ScoreRow
 from service.offline.sources import Source
 
 

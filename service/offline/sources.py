@@ -9,19 +9,19 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
-from mmap import ACCESS_READ, mmap
 from typing import BinaryIO
 
 from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
-from service.errors import InvalidInput, UndecodableImage, quoted, readable
+from service.errors import InvalidInput, quoted, readable
 from service.images import archive_names, archived_arrays, archives, arrays
 from service.images.decode import Content
 from service.images.spec import Spec
 from service.offline import path_tables, remote_files
+from service.offline.local_files import map_file, open_file, read_file, walk
 from service.offline.remote_files import is_uri
 
 STDIN = "-"
@@ -92,15 +92,6 @@ def find_sources(
     for text in inputs:
         finder.add(text)
     return finder.result()
-
-
-def read_file(path: str) -> bytes:
-    """Return the bytes of a file. Raises UndecodableImage."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UndecodableImage(f"The file cannot be read: {error.strerror}.") from error
 
 
 class _Finder:
@@ -177,7 +168,7 @@ class _Finder:
 
     def _add_file(self, path: str, *, named: bool) -> None:
         folder, name = os.path.split(path)
-        with _open(path) as file:
+        with open_file(path) as file:
             head = file.read(archives.TAR_BLOCK)
         if head[:6] == b"\x93NUMPY":
             self._add_array(path)
@@ -189,7 +180,7 @@ class _Finder:
             self._found.append(_Found(folder, name, path, partial(read_file, path)))
 
     def _add_folder(self, folder: str) -> None:
-        names = list(_walk(folder))
+        names = list(walk(folder))
         left_out = [name for name in names if _is_left_out(name)]
         self._left_out += [name for name in left_out if archive_names.is_told(name)]
         kept = [name for name in names if not _is_left_out(name)]
@@ -199,7 +190,7 @@ class _Finder:
             self._found.append(_Found(folder, name, path, partial(read_file, path), None, inside))
 
     def _add_archive(self, path: str) -> None:
-        contents = sort_members(archives.read_archive(_map(path), NO_LIMIT, NO_LIMIT))
+        contents = sort_members(archives.read_archive(map_file(path), NO_LIMIT, NO_LIMIT))
         files, other_arrays, notes = leave_out_arrays(contents.files)
         self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
         self._notes += notes
@@ -216,7 +207,7 @@ class _Finder:
 
     def _add_array(self, path: str) -> None:
         folder, name = os.path.split(path)
-        rows = arrays.read_npy(_map(path))
+        rows = arrays.read_npy(map_file(path))
         self._shapes.append(rows.shape)
         for row in range(len(rows)):
             self._found.append(_Found(folder, f"{name}[{row}]", f"{path}[{row}]", partial(rows.__getitem__, row)))
@@ -259,24 +250,6 @@ class _Finder:
                 self._found.append(_Found(folder, name, path, partial(remote_files.read, path)))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Yield the paths of the regular files of the tree below `folder`, relative to it, sorted; hidden ones left out.
-
-    Raises InvalidInput where the folder itself cannot be listed.
-    """
-
-    def fail(error: OSError) -> None:
-        raise InvalidInput(f"{readable(str(error.filename))} cannot be listed: {error.strerror}.") from error
-
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not archive_names.is_system_file(name)]
-        relative = os.path.relpath(parent, folder)
-        prefix = "" if relative == os.curdir else relative + os.sep
-        found += [prefix + name for name in files if os.path.isfile(os.path.join(parent, name))]
-    yield from sorted(found)
-
-
 def _is_left_out(name: str) -> bool:
     """Return whether a file of a folder is no image by its name."""
     return archive_names.is_system_file(name) or archive_names.is_no_image(name) or archive_names.is_archive(name)
@@ -288,21 +261,6 @@ def _common_folder(folders: Collection[str]) -> str:
     first, last = min(parts), max(parts)  # all others lie between the two
     shared = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
     return os.sep.join(shared)
-
-
-def _open(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InvalidInput(f"{readable(path)} cannot be read: {error.strerror}.") from error
-
-
-def _map(path: str) -> memoryview:
-    """Return the bytes of a file, which the system reads when they are used."""
-    with _open(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
 
 
 def by_group(sources: Iterable[Source]) -> dict[str, list[Source]]:

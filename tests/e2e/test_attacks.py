@@ -105,13 +105,14 @@ def test_nothing_listens_but_the_two_ports(guarded):
     assert listening == {guarded.port, guarded.grpc_port}
 
 
-def test_only_its_own_user_reaches_the_networks(guarded):
+def test_only_its_own_user_reaches_networks_in_a_process_of_their_own(tmp_path):
     """They are called by pickle."""
-    addresses = {each.laddr for process in processes(guarded) for each in process.net_connections("unix")}
-    (path,) = (Path(name) for name in addresses if name.endswith(".sock"))
-    directory = path.parent.stat()
-    assert stat.S_IMODE(directory.st_mode) == 0o700
-    assert directory.st_uid == psutil.Process(guarded.process.pid).uids().real
+    with serve(tmp_path / "log", {"MISFIT_INFERENCE_PROCESS": "own"}) as running:
+        addresses = {each.laddr for process in processes(running) for each in process.net_connections("unix")}
+        (path,) = (Path(name) for name in addresses if name.endswith(".sock"))
+        directory = path.parent.stat()
+        assert stat.S_IMODE(directory.st_mode) == 0o700
+        assert directory.st_uid == psutil.Process(running.process.pid).uids().real
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ test("what a person says belongs becomes the reference set, and can be taken bac
   await page.getByText("This one belongs").click();
   await page.waitForSelector("#reference:not([hidden])");
   assert.match(await page.locator("#reference").textContent(), /57 images that belong/);
+  assert.match(await page.locator("#gallery .card .badge.note").first().textContent(), /reference/);
   assert.equal(await page.getByText("This one belongs").getAttribute("aria-pressed"), "true");
   await page.getByText("This one does not").click();
   await page.waitForFunction(() => document.getElementById('reference').textContent.includes('56 images'));

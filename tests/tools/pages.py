@@ -25,7 +25,8 @@ from serving import ROOT, serve
 from service.core.detect.scoring import false_discovery_flags
 from service.images.decode import Content
 from service.offline.in_process import LocalClient
-from service.offline.scores_table import GroupSummary, ScoreRow, ScoresTable, TableInfo, write_scores
+from service.offline.score_records import GroupSummary, ScoreRow, ScoresTable, TableInfo
+from service.offline.scores_table import write_scores
 from service.report.report import write_report
 from service.report.table import Row
 

@@ -252,8 +252,8 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
         )
     elif context.calibration is not None and (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
         warnings.append(
-            f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would pass for normal "
-            "among images as varied as these. Trust the ranks, or send one kind of images at a time."
+            f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
+            "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
         )
     reliability: Reliability = "low" if warnings else "high"
     return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))

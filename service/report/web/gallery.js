@@ -8,6 +8,7 @@ import { statusOf } from "./items.js";
 const LEAST_CARD_WIDTH = 10.5; // in rem, as the two below
 const CARD_HEIGHT = 16.5;
 const GAP = 0.75;
+const PRINTED = 200; // cards
 const ROWS_BEYOND = 2; // rows above and below the screen that are drawn as well
 
 export class Gallery {
@@ -31,6 +32,8 @@ export class Gallery {
     addEventListener("scroll", ask, { passive: true });
     new ResizeObserver(ask).observe(list);
     list.addEventListener("keydown", (event) => this.#move(event));
+    addEventListener("beforeprint", () => this.#drawForPrint());
+    addEventListener("afterprint", () => this.show(this.items));
   }
 
   /**
@@ -40,7 +43,7 @@ export class Gallery {
   show(items) {
     this.items = items;
     this.active = Math.min(this.active, Math.max(0, items.length - 1));
-    for (const card of this.cards.values()) card.remove();
+    this.list.replaceChildren();
     this.cards.clear();
     this.#draw();
   }
@@ -98,6 +101,12 @@ export class Gallery {
     }
   }
 
+  /** Draw the first cards one after the other: on paper nothing scrolls. */
+  #drawForPrint() {
+    this.list.replaceChildren(...this.items.slice(0, PRINTED).map((_, place) => this.#drawCard(place)));
+    this.list.style.height = "auto";
+  }
+
   /** @param {number} place */
   #drawCard(place) {
     const item = this.items[place];
@@ -117,6 +126,7 @@ export class Gallery {
       create("span", { class: "name", title: item.id }, item.id.split("/").pop() || item.id),
       create("span", { class: "facts" }, [rank, probability].filter(Boolean).join(" · ")),
       status && create("span", { class: `badge ${status}` }, status),
+      item.note && create("span", { class: "badge note" }, item.note),
       create("span", { class: "reason" }, item.error || item.reason),
     );
     return create("li", { "aria-setsize": this.items.length, "aria-posinset": place + 1 }, button);

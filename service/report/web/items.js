@@ -14,6 +14,7 @@
  * @property {string} reason
  * @property {string} error  "" where it was scored
  * @property {{id: string, distance: number, index?: number}[]} nearest
+ * @property {string} [note]  what else a card says of it in a word
  * @property {Record<string, number>} attributions  by latent, its share of the score
  * @property {number} [attributions_left_out]  how many more latents have smaller shares
  */

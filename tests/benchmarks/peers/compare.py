@@ -128,15 +128,17 @@ def run(servers: list[Server], arguments: argparse.Namespace) -> list[dict[str, 
             if not arguments.ways or way in arguments.ways
         }
         measured: dict[tuple[str, str], list[Measurement]] = {cell: [] for cell in cells}
-        for cell, (server, connect) in list(cells.items()):
-            try:
-                measure(workload, connect, server.process.pid, WARM_UP_SECONDS)
-            except (RuntimeError, OSError, grpc.RpcError) as error:
-                print(f"| {name} | {' '.join(cell)} | failed: {str(error)[:100]} |")
-                del cells[cell], measured[cell]
-        for _ in range(arguments.rounds):
-            for cell, (server, connect) in cells.items():
-                measured[cell].append(measure(workload, connect, server.process.pid, arguments.seconds))
+        for number in range(1 + arguments.rounds):  # the first one warms up
+            for cell, (server, connect) in list(cells.items()):
+                try:
+                    seconds = arguments.seconds if number else WARM_UP_SECONDS
+                    result = measure(workload, connect, server.process.pid, seconds)
+                except (RuntimeError, OSError, grpc.RpcError) as error:
+                    print(f"| {name} | {' '.join(cell)} | failed: {str(error)[:100]} |", flush=True)
+                    rows.append({"workload": name, "server": cell[0], "way": cell[1], "failed": str(error)[:100]})
+                    del cells[cell], measured[cell]
+                else:
+                    measured[cell] += [result] if number else []
         for (server_name, way), results in measured.items():
             figures = {field: median(asdict(each)[field] for each in results) for field in asdict(results[0])}
             rows.append({"workload": name, "server": server_name, "way": way, **figures})

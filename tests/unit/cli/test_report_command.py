@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from service.bundle import store
 from service.cli.main import cli
-from service.offline.scores_table import GroupSummary, ScoreRow, TableInfo, write_scores
+from service.offline.score_records import GroupSummary, ScoreRow, TableInfo
+from service.offline.scores_table import write_scores
 from service.settings import BUNDLES
 
 BATCH = Path(__file__).parents[2] / "data" / "shapes3d_batch.zip"

@@ -19,7 +19,7 @@ BATCH = ROOT / "tests/data/shapes3d_batch.zip"
 # The command with shards of 8 images. It ends itself by SIGKILL at a moment that its first argument names.
 PROGRAM = """
 import os, signal, sys
-from service.offline import latent_shards, local, scores_table, work_folder
+from service.offline import latent_shards, local, table_formats, work_folder
 local.SHARD_IMAGES = 8
 moment, calls = sys.argv.pop(1), 0
 def end(at):
@@ -27,7 +27,7 @@ def end(at):
     calls += 1
     if calls == at:
         os.kill(os.getpid(), signal.SIGKILL)
-replace, write = os.replace, scores_table._Parquet.write
+replace, write = os.replace, table_formats.Parquet.write
 if moment == "before a shard has its name":
     def before(source, target):
         if str(target).endswith(".parquet"):
@@ -38,7 +38,7 @@ elif moment == "while scores are written":
     def writing(self, rows):
         write(self, rows)
         end(2)
-    scores_table._Parquet.write = writing
+    table_formats.Parquet.write = writing
 from service.cli.main import cli
 cli()
 """

@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import InvalidInput
-from service.offline.scores_table import (
-    COLUMNS,
-    GroupSummary,
-    ScoreRow,
-    ScoresWriter,
-    TableInfo,
-    read_scores,
-    write_scores,
-)
+from service.offline.score_records import COLUMNS, GroupSummary, ScoreRow, TableInfo
+from service.offline.scores_table import ScoresWriter, read_scores, write_scores
 
 ROWS = [
     ScoreRow("a", "1.png", "/x/1.png", 1, 3.25, 0.1 + 0.2, True, False, 12.5, 'too "red", ünlike', "", '[{"id": "2"}]'),

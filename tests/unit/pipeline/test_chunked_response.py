@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ def pieced(count: int, size: int, head: Answer | None = None) -> ChunkedResponse
     head = head or Answer(before='"records":[]', records=[], after={"x": '"records":[]'})
     every = records(count)
     return ChunkedResponse(head, "records", lambda: (every[at : at + size] for at in range(0, count, size)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_short_answer_is_the_same_in_one_piece(count):
+    long = pieced(count, 3)
+    short = replace(long, is_short=True)
+    assert list(short.json()) == [b"".join(long.json())]
+    ((whole, fields),) = short.parts()
+    assert (whole, fields) == (long.whole(), set(Answer.model_fields))
 
 
 @pytest.mark.parametrize("indent", [None, 1, 2])

@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import InvalidInput
 from service.images.pictures import png
-from service.offline.scores_table import GroupSummary, ScoreRow, ScoresTable, TableInfo
+from service.offline.score_records import GroupSummary, ScoreRow, ScoresTable, TableInfo
 from service.report import report
 from service.report.document import WEB, join_modules
 from service.report.report import Pictures, select_outlying, write_report

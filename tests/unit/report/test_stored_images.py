@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.errors import InvalidInput
-from service.offline.scores_table import ScoreRow
+from service.offline.score_records import ScoreRow
 from service.report.stored_images import StoredImages
 
 

@@ -152,15 +152,18 @@ export class Page {
   show() {
     if (!this.scored) return;
     const flags = this.rule(this.items);
-    this.items.forEach((item, at) => (item.is_outlier = flags[at]));
+    this.items.forEach((item, at) => {
+      item.is_outlier = flags[at];
+      item.note = this.reference?.has(item.entry) ? "reference" : "";
+    });
     this.shown = /** @type {PageItem[]} */ (sortItems(filterItems(this.items, this.filter)));
-    const { contamination, reliability, warnings } = this.scored;
+    const { contamination, reliability, source, warnings } = this.scored;
     const flagged = this.items.filter((item) => item.is_outlier).length;
     const tiles = drawTiles([
       ["Images", formatNumber(this.items.length)], ["Flagged", formatNumber(flagged)],
       ["Foreign", formatNumber(this.items.filter((item) => item.is_foreign).length)],
       ["Unreadable", formatNumber(this.items.filter((item) => item.error).length)],
-      ["Estimated share of outliers", formatShare(contamination)], ["Reliability", reliability],
+      [source === "batch" ? "Estimated share of outliers" : "Outliers in the reference", formatShare(contamination)], ["Reliability", reliability],
     ]);
     find("summary").replaceChildren(tiles, drawWarnings([...this.notes, ...warnings]) ?? "");
     this.gallery.show(this.shown);
