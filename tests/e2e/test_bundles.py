@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import queue
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 
 import calls
 import grpc
@@ -141,3 +144,45 @@ def test_metrics_of_further_bundles_have_its_name(client):
 def test_what_cannot_be_served_is_told_at_start(tmp_path, settings, text):
     with pytest.raises((TimeoutError, subprocess.SubprocessError), match=text), serve(tmp_path / "log", settings):
         pass
+
+
+def test_a_bundle_is_changed_with_no_request_lost(tmp_path, batches):
+    """As a rolling update does it: the new pod gets ready, requests go there, and the old one finishes what it has."""
+    content_type, body = as_npy(batches["shapes3d"][0])
+    headers = {"Content-Type": content_type, "Content-Length": str(len(body))}
+    answers: queue.Queue[tuple[int, str]] = queue.Queue()
+    with serve(tmp_path / "old", {"MISFIT_BUNDLE": "shapes3d"}) as old:
+        address, is_over = [old.url], threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(timeout=120) as client:
+                while not is_over.is_set():
+                    response = client.post(f"{address[0]}/score", content=body, headers=headers)
+                    answers.put((response.status_code, response.json().get("bundle_id", "")))
+
+        with ThreadPoolExecutor(4) as pool, serve(tmp_path / "new", {"MISFIT_BUNDLE": OTHER}) as new:
+            asking = [pool.submit(ask) for _ in range(4)]
+            seen = [answers.get(timeout=120) for _ in range(8)]
+            late = HTTPConnection("127.0.0.1", old.port, timeout=120)
+            late.putrequest("POST", "/score")
+            for name, value in headers.items():
+                late.putheader(name, value)
+            late.endheaders(body[:-1])
+            while old.in_flight("bytes") < len(body) - 1:
+                pass
+            address[0] = new.url
+            ids = store.load(find_bundle(OTHER)).manifest.bundle_id
+            while sum(id_ == ids for _, id_ in seen) < 20:  # the pause before the end of a pod
+                seen.append(answers.get(timeout=120))
+            old.process.terminate()
+            late.send(body[-1:])
+            response = late.getresponse()
+            assert (response.status, len(json.loads(response.read())["items"])) == (200, len(batches["shapes3d"][0]))
+            late.close()
+            assert old.process.wait(60) == 0
+            is_over.set()
+            for each in asking:
+                each.result()
+    assert {status for status, _ in seen} == {200}
+    assert all(status == 200 for status, _ in answers.queue)
+    assert len({id_ for _, id_ in seen}) == 2
