@@ -128,8 +128,8 @@ class Misfit(Routes):
         try:
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
-            for directory in (settings.bundle_directory, *settings.more_bundles.values()):
-                memory_footprint.check_full_request(settings, store.load(directory))
+            for name, directory in {"": settings.bundle_directory, **settings.more_bundles}.items():
+                memory_footprint.check_full_request(settings.of_bundle(name), store.load(directory))
         except ValidationError as error:
             raise SystemExit(f"misfit cannot start: {describe_problems(error)}") from None
         except (BundleError, ValueError) as error:
@@ -176,7 +176,7 @@ class Misfit(Routes):
     def _make_dispatcher(self, bundle: Bundle, networks: LocalNetworks | RemoteNetworks, name: str) -> Dispatcher:
         """Return the dispatcher of one bundle: its pipeline and metrics, and the room and decoders of all."""
         metrics = self.metrics[name]
-        pipeline = Pipeline(bundle, networks, self.settings, metrics, self.decoder)
+        pipeline = Pipeline(bundle, networks, self.settings.of_bundle(name), metrics, self.decoder)
         return Dispatcher(pipeline, self.admission, metrics, networks.get_provider)
 
     @bentoml.on_startup

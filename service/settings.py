@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MISFIT_"
@@ -23,6 +23,18 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{
 logger = logging.getLogger(__name__)
 
 
+class RequestLimits(BaseModel):
+    """Limits of the requests to one bundle: what is left out is as for all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_images: int | None = Field(default=None, gt=0)
+    max_body_bytes: int | None = Field(default=None, gt=0)
+    max_image_pixels: int | None = Field(default=None, gt=0)
+    max_stream_images: int | None = Field(default=None, gt=0)
+    timeout_seconds: float | None = Field(default=None, gt=0)
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
@@ -31,6 +43,11 @@ class Settings(BaseSettings):
         default={},
         description="more bundles beside that one, with commas between: NAME of a shipped one, or NAME=PATH; each is "
         "at /models/NAME/score and so on",
+    )
+    bundle_limits: dict[str, RequestLimits] = Field(
+        default={},
+        description='lower limits of the requests to some of these, as JSON: {"NAME": {"max_images": 500}}, or '
+        "max_body_bytes, max_image_pixels, max_stream_images, timeout_seconds",
     )
     require_gpu: bool = Field(default=False, description="refuse to start unless the networks run on a GPU")
     inference_process: Literal["auto", "api", "own"] = Field(
@@ -123,6 +140,19 @@ class Settings(BaseSettings):
         return origins
 
     @model_validator(mode="after")
+    def _limits_of_bundles_are_lower(self) -> Self:
+        for name, limits in self.bundle_limits.items():
+            if name not in self.bundles:
+                raise ValueError(f"MISFIT_BUNDLE_LIMITS names {name!r}, which is none of MISFIT_BUNDLES")
+            for limit, value in limits.model_dump(exclude_none=True).items():
+                if value > (of_all := getattr(self, limit)):
+                    raise ValueError(
+                        f"MISFIT_BUNDLE_LIMITS raises {limit} of {name!r} to {value} from {of_all}, which holds for "
+                        f"all: raise MISFIT_{limit.upper()}, and lower it for the other bundles"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _one_full_request_fits(self) -> Self:
         if self.max_rows_in_flight < self.max_images or self.max_bytes_in_flight < self.max_body_bytes:
             raise ValueError(
@@ -155,6 +185,11 @@ class Settings(BaseSettings):
     def more_bundles(self) -> dict[str, Path]:
         """Return the directories of `bundles` by their names."""
         return {name: find_bundle(path) for name, path in self.bundles.items()}
+
+    def of_bundle(self, name: str) -> Settings:
+        """Return the settings for requests to one of `bundles`, or to the first bundle, whose name is ""."""
+        limits = self.bundle_limits.get(name, RequestLimits())
+        return self.model_copy(update=limits.model_dump(exclude_none=True))
 
 
 def find_bundle(bundle: str) -> Path:

@@ -30,11 +30,12 @@ from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings, find_bundle
 
 OTHER, CLIENTS = "dsprites", 32
+SETTINGS = {"MISFIT_BUNDLES": f"{OTHER},again=shapes3d", "MISFIT_BUNDLE_LIMITS": '{"again": {"max_images": 30}}'}
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    with serve(tmp_path_factory.mktemp("bundles") / "log", {"MISFIT_BUNDLES": f"{OTHER},again=shapes3d"}) as running:
+    with serve(tmp_path_factory.mktemp("bundles") / "log", SETTINGS) as running:
         yield running
 
 
@@ -186,3 +187,19 @@ def test_a_bundle_is_changed_with_no_request_lost(tmp_path, batches):
     assert {status for status, _ in seen} == {200}
     assert all(status == 200 for status, _ in answers.queue)
     assert len({id_ for _, id_ in seen}) == 2
+
+
+def test_a_bundle_has_limits_of_its_own(client, served):
+    content_type, body = as_npy(np.zeros((31, 64, 64, 3), dtype=np.uint8))
+    answers = {
+        path: client.post(f"{path}/encode", content=body, headers={"Content-Type": content_type})
+        for path in ("", "/models/again")
+    }
+    assert answers[""].status_code == 200
+    error = answers["/models/again"].json()["error"]
+    assert (answers["/models/again"].status_code, error["code"]) == (413, "too_many_images")
+    assert "30" in error["message"]
+    assert client.post("/models/again/describe").json()["limits"]["max_images"] == 30
+    with calls.stub(served.grpc_target) as stub:
+        described = stub.Describe(pb.DescribeRequest(), metadata=[("misfit-bundle", "again")])
+    assert described.limits.max_images == 30

@@ -112,3 +112,27 @@ def test_names_that_bundles_cannot_have_are_refused(monkeypatch, value, text):
     with pytest.raises(ValidationError) as refused:
         Settings()
     assert text in describe_problems(refused.value)
+
+
+def test_a_bundle_may_have_lower_limits_of_its_own(monkeypatch):
+    monkeypatch.setenv("MISFIT_BUNDLES", "mnist,dsprites")
+    monkeypatch.setenv("MISFIT_BUNDLE_LIMITS", '{"mnist": {"max_images": 7, "timeout_seconds": 2.5}}')
+    settings = Settings()
+    assert (settings.of_bundle("mnist").max_images, settings.of_bundle("mnist").timeout_seconds) == (7, 2.5)
+    assert settings.of_bundle("dsprites") == settings.of_bundle("") == settings
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ('{"other": {"max_images": 7}}', "names 'other', which is none of MISFIT_BUNDLES"),
+        ('{"mnist": {"max_images": 100000}}', "raises max_images of 'mnist' to 100000 from 10000"),
+        ('{"mnist": {"max_imags": 7}}', "max_imags"),
+        ('{"mnist": {"max_images": 0}}', "greater than 0"),
+    ],
+)
+def test_limits_that_a_bundle_cannot_have_are_refused(monkeypatch, limits, text):
+    monkeypatch.setenv("MISFIT_BUNDLES", "mnist")
+    monkeypatch.setenv("MISFIT_BUNDLE_LIMITS", limits)
+    with pytest.raises(ValidationError, match=text):
+        Settings()
