@@ -33,7 +33,7 @@ class _HasPictures(Protocol):
 
 
 class ScoredItems:
-    """What an answer with scored items can do beside holding them."""
+    """Methods of an answer with scored items, for notebooks."""
 
     @property
     def ranked(self: _HasItems) -> list[ScoredItem]:
@@ -72,7 +72,7 @@ class ScoredItems:
 
 
 class ShownPictures:
-    """What an answer with pictures can do beside holding them."""
+    """Methods of an answer with pictures, for notebooks."""
 
     def _repr_html_(self: _HasPictures) -> str:
         shown = [picture for picture in self.pictures[:SHOWN_PICTURES] if picture.image is not None]

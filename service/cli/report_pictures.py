@@ -33,7 +33,7 @@ HEAT_MAPS = 2
 
 @dataclass
 class Findings:
-    """What a bundle says of a table's images beside their scores.
+    """The bundle's pictures and figures for the images of a table.
 
     pictures  by position among the table's rows
     drift     by group, of a sample of its images

@@ -68,7 +68,7 @@ class Computing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What images are compared with, if not with each other."""
+    """The reference images or contexts of a request."""
 
     reference: list[Source] | None
     contexts: list[PortableContext]

@@ -46,7 +46,7 @@ ACTIONS: tuple[Action, ...] = ("copy", "link", "move")
 
 @dataclass(frozen=True)
 class Output:
-    """Where the scores go.
+    """The outputs of the scores.
 
     out      files of scores, by their suffixes
     html     a report to write

@@ -40,7 +40,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """What is said of one group.
+    """The summary of one group.
 
     n              images that were scored
     failed         images that could not be
@@ -59,7 +59,7 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """What is said of the whole table.
+    """The metadata of the whole table.
 
     bundle   the name of the bundle, or the directory that it was loaded from
     options  the options that were set, by name

@@ -52,7 +52,7 @@ class Source:
 
 @dataclass
 class Inputs:
-    """What was found: images, those of a reference set, what is to be told, and the shapes of arrays of images."""
+    """The inputs: images, those of a reference set, notes for the user, and the shapes of arrays of images."""
 
     images: list[Source] = field(default_factory=list)
     reference: list[Source] = field(default_factory=list)

@@ -31,7 +31,7 @@ PICTURE_BUDGET = 2_000_000
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a report shows of one image beside its thumbnail, as PNG files.
+    """The pictures of one image in a report beside its thumbnail, as PNG files.
 
     heat_maps       by latent
     counterfactual  what it would look like if it belonged
@@ -46,7 +46,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Group:
-    """What a report says of one group: see `web/summary.js`."""
+    """The drift and the reference law of one group in a report: see `web/summary.js`."""
 
     name: str
     images: int

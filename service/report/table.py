@@ -1,4 +1,4 @@
-"""What a report reads of a table of scores. The classes of `service.offline.scores_table` keep these protocols."""
+"""The parts of a table of scores that a report reads: `service.offline.score_records` keeps these protocols."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Row(Protocol):
 
 
 class Summary(Protocol):
-    """What is said of the images that were compared with each other."""
+    """The summary of images that were compared with each other."""
 
     @property
     def contamination(self) -> float | None: ...
@@ -56,7 +56,7 @@ class Summary(Protocol):
 
 
 class Info(Protocol):
-    """What is said of the whole table."""
+    """The metadata of the whole table."""
 
     @property
     def bundle_id(self) -> str: ...

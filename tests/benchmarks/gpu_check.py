@@ -43,7 +43,7 @@ PRESETS = ("shapes3d_beta_tcvae_plain", "mnist_vae")
 
 @dataclass
 class Report:
-    """What was measured, what differed, and what could not be run."""
+    """The measurements, the differences, and the parts that could not be run."""
 
     device: str
     machine: dict[str, Any] = field(default_factory=dict)

@@ -49,7 +49,7 @@ def models(served_bundle):
 
 
 def work(models, name, request):
-    """What the transports do with a request that they have read."""
+    """The common way of a request that a transport has read."""
     model = models[name]
     codec.parse(model, request, codec.select_outputs(model, request), Settings(), 1_000_000, 6)
 

@@ -68,7 +68,7 @@ def find_first_page(content: bytes | memoryview) -> int:
 
 
 class _TiffPage(NamedTuple):
-    """What the tags of a page of a TIFF say: whether it is a smaller copy or a mask, and whether it has pages in it."""
+    """The tags of a page of a TIFF: whether it is a smaller copy or a mask, and whether it has pages in it."""
 
     is_copy: bool
     has_sub_pages: bool

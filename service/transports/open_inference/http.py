@@ -50,7 +50,7 @@ FIELDS = frozenset({"id", "parameters", "inputs", "outputs", "model_name", "mode
 
 
 class Service(Protocol):
-    """What the routes need of the service that they belong to."""
+    """The parts of the service that the routes use."""
 
     dispatchers: Mapping[str, Dispatcher]
 

@@ -120,7 +120,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Announced:
-    """What a request states of a tensor, checked in itself: its content is still to be read.
+    """The description of a tensor in a request, checked in itself. Its content is still to be read.
 
     count  of elements
     """

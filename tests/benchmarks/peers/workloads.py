@@ -60,7 +60,7 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one round of one workload measured at one server.
+    """The measurements of one round of one workload at one server.
 
     cpu_seconds      CPU seconds of all processes of the server for each 1,000 images
     images_a_second  by the clients' clock
