@@ -14,8 +14,10 @@ from PIL import Image
 from service.bundle import store
 from service.settings import Settings
 
-# `make fuzz`: --hypothesis-profile=fuzz
+# The same examples in every run, so that a change is judged by what it changed. `make fuzz` tries new and more ones.
+hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
+hypothesis.settings.load_profile("same")
 
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
 LATENT_DIM = store.load(Settings().bundle_directory).manifest.latent_dim

@@ -177,7 +177,7 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
         for info in _read_tar_headers(content):
             infos.append(info)
             _check_count(len(infos), 2 * max_members)
-    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, ValueError, IndexError, EOFError, OverflowError, RecursionError) as error:
         raise InvalidInput(
             f"{len(content)} bytes are not a complete tar: {error}.", "It may have been cut short: send it again."
         ) from error
@@ -207,15 +207,21 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
 
 def _read_tar_headers(content: bytes | memoryview) -> Iterator[tarfile.TarInfo]:
     """Yield the entries of a tar, and of tars that are written behind it, as by cat. Raises what tarfile does."""
-    file = BytesIO(content)
+    file, start = BytesIO(content), 0
     while True:
+        file.seek(start)
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
-            yield from archive
+            for info in archive:
+                if info.size < 0:  # it would lead back to headers that were read
+                    raise tarfile.ReadError(f"the size at byte {info.offset} is negative")
+                yield info
             end = archive.offset
+        if any(content[end : end + TAR_BLOCK]):  # tarfile stops in silence where a header is not one
+            raise tarfile.ReadError(f"the header at byte {end} is damaged")
         rest = bytes(content[end:]).lstrip(b"\0")
+        start = len(content) - len(rest)
         if not is_tar(rest):
             return
-        file.seek(len(content) - len(rest))
 
 
 def _decode_tar_names(names: Sequence[str]) -> list[str]:

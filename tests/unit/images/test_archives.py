@@ -135,6 +135,27 @@ def test_tars_that_follow_one_another_are_all_read():
     assert members_of(first + second) == members_of(first + bytes(512) + second + b"not a tar") == expected
 
 
+@pytest.mark.parametrize("magic", [b"ustar", b"xstar"])
+@pytest.mark.parametrize("before", [b"", bodies.tarred({"0.png": b"0"})])
+def test_a_tar_that_is_damaged_in_its_middle_is_refused(magic, before):
+    good = bodies.tarred({"a.png": b"a", "b.png": b"b", "c.png": b"c"})
+    second = good.index(b"b.png")
+    damaged = bytearray(good)
+    damaged[second : second + 262] = bytes(damaged[second : second + 257]).replace(b"b.png", b"B.png") + magic
+    with pytest.raises(InvalidInput, match=f"header at byte {len(before) + second} is damaged"):
+        members_of(before + damaged)
+
+
+def test_a_size_that_leads_backwards_is_refused():
+    good = bytearray(bodies.tarred({"a.png": b"a", "b.png": b"b"}))
+    header = good.index(b"b.png")
+    good[header + 124 : header + 136] = (-2048).to_bytes(12, "big", signed=True)
+    good[header + 148 : header + 156] = b" " * 8
+    good[header + 148 : header + 156] = b"%06o\0 " % sum(good[header : header + 512])
+    with pytest.raises(InvalidInput, match="negative"):
+        members_of(bytes(good))
+
+
 def test_a_tar_without_files_is_one():
     assert is_tar(bytes(10240))
     assert members_of(bytes(10240)) == {}
