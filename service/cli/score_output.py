@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
+from service.api.score_records import ScoreRow, ScoresTable, TableInfo
 from service.errors import readable
-from service.offline.score_records import ScoreRow, ScoresTable, TableInfo
 
 # Images in the table at a terminal, and files and warnings of one kind that are named.
 SHOWN_AT_TERMINAL, NAMED = 20, 5
