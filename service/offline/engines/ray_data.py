@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,8 @@ def start_ray(pool: ActorPool) -> Any:
     """Return Ray, connected to a cluster that has room for an actor. Raises InvalidInput."""
     if find_spec("ray") is None:
         raise InvalidInput("--engine ray takes Ray.", INSTALL)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call its makers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if not ray.is_initialized():
@@ -157,9 +159,8 @@ def start_ray(pool: ActorPool) -> Any:
             raise InvalidInput(f"Ray does not start: {first_line(error)}.", "Look at RAY_ADDRESS.") from error
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.verbose_progress = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     there = ray.cluster_resources()
     for name, asked in (("CPU", pool.cpus), ("GPU", pool.gpus)):
         if asked > there.get(name, 0):
