@@ -91,7 +91,7 @@ def test_numbers_are_those_of_a_request_whatever_actors_and_blocks(actors, image
     result = score(tree, tmp_path / "scores.parquet", tmp_path / "work", images, "nobody", "--actors", actors)
     assert result.returncode == 0, result.stderr
     assert "2 unreadable" in result.stderr
-    assert len(result.stderr.splitlines()) == 3, "the cluster's own messages are no part of the answer"
+    assert "executor" not in result.stderr, "the cluster's own messages are no part of the answer"
     assert read_scores(tmp_path / "scores.parquet") == expected
 
 
