@@ -86,15 +86,15 @@ def test_ended_at_any_moment_it_goes_on_with_equal_results(moment, at_least, tre
     ended = subprocess.run([sys.executable, "-c", PROGRAM, moment, *arguments], cwd=ROOT, capture_output=True)
     assert ended.returncode == -9, ended.stderr.decode()
     assert not out.exists()
-    done = {path.name: path.stat().st_ino for path in (work / "latents").glob("*.parquet")}
-    assert len(done) >= at_least
+    done = {path: path.stat().st_ino for path in work.glob("*/*.parquet")}
+    assert len(list((work / "latents").glob("*.parquet"))) >= at_least
+    assert len(list((work / "scores").glob("*.parquet"))) == (moment == "while scores are written")
     monkeypatch.setattr("service.offline.engines.work.SHARD_IMAGES", 8)
     result = score(tree, out, "--work", work)
     assert result.exit_code == 0, result.output
     assert read_scores(out) == expected
-    now = {path.name: path.stat().st_ino for path in (work / "latents").glob("*")}
-    assert len(now) == 8
-    assert {name: now[name] for name in done} == done
+    assert len(list((work / "latents").glob("*"))) == 8
+    assert {path: path.stat().st_ino for path in done} == done
 
 
 def test_other_work_is_refused_and_two_processes_do_not_share_it(tree, tmp_path):
