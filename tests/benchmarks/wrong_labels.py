@@ -81,7 +81,7 @@ def measure(
         began = time.monotonic()
         if bundle is None:
             bundle = str(Path(directory) / "bundle")
-            subprocess.run([*MISFIT, "learn", tree, "--out", bundle], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run([*MISFIT, "learn", tree, "--out", bundle], check=True, capture_output=True)
         learned = time.monotonic()
         command = [*MISFIT, "score", tree, "--by", "folder", "--bundle", bundle, "--out", out, "--quiet", *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
