@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
 from service.errors import InvalidInput, quoted, readable
-from service.images import archive_names, archived_arrays, archives, arrays
+from service.images import archive_names, archived_arrays, archives, arrays, tar_headers
 from service.images.decode import Content
 from service.images.spec import Spec
 from service.offline import path_tables, remote_files
@@ -169,10 +169,10 @@ class _Finder:
     def _add_file(self, path: str, *, named: bool) -> None:
         folder, name = os.path.split(path)
         with open_file(path) as file:
-            head = file.read(archives.TAR_BLOCK)
+            head = file.read(tar_headers.BLOCK)
         if head[:6] == b"\x93NUMPY":
             self._add_array(path)
-        elif archives.is_zip(head) or archives.is_tar(head):
+        elif archives.is_zip(head) or tar_headers.is_tar(head):
             self._add_archive(path)
         elif not named and (archive_names.is_no_image(name) or archive_names.is_system_file(name)):
             self._left_out.append(name)
@@ -198,7 +198,7 @@ class _Finder:
             where = f"{path}!/{member.name}"
             if archived_arrays.is_array(member):
                 self._shapes.append(archived_arrays.read_shape(member))
-                for row, read in enumerate(archived_arrays.list_rows(member)):
+                for row, read in enumerate(archived_arrays.iterate_rows(member)):
                     self._found.append(
                         _Found(path, f"{member.name}[{row}]", f"{where}[{row}]", read, None, is_reference)
                     )
