@@ -47,11 +47,11 @@ class Links:
         """Return a path with each link in it followed, its folders' links as well."""
         if len(path) > LONGEST_PATH or path.count("/") > MOST_FOLDERS:
             return None
-        resolved: str | None = ""
+        resolved = ""
         for part in path.split("/"):
             resolved = posixpath.join(resolved, part) if part else resolved or "/"
-            if resolved in self._targets:
-                resolved = self._follow(resolved, depth)
-            if resolved is None or len(resolved) > LONGEST_PATH:
+            end = self._follow(resolved, depth) if resolved in self._targets else resolved
+            if end is None or len(end) > LONGEST_PATH:
                 return None
+            resolved = end
         return resolved
