@@ -85,9 +85,11 @@ def _find_double(content: bytes) -> str | None:
         return None
 
     def check(pairs: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise _NameTwice(next(name for name in names if names.count(name) > 1))
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _NameTwice(name)
+            seen.add(name)
 
     try:
         json.loads(content, object_pairs_hook=check)

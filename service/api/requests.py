@@ -22,7 +22,7 @@ from service.errors import (
     TooManyImages,
     readable,
 )
-from service.images import archived_arrays, archives, arrays
+from service.images import archived_arrays, archives, arrays, tar_headers
 from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
@@ -192,7 +192,7 @@ class RequestBuilder:
             self._left_out.append(name)
         elif content[:6] == b"\x93NUMPY":
             self.add_rows(field, content, name)
-        elif archives.is_zip(content) or archives.is_tar(content):
+        elif archives.is_zip(content) or tar_headers.is_tar(content):
             self.add_archive(field, content)
         else:
             self.add_image(field, content, name)
@@ -227,10 +227,10 @@ class RequestBuilder:
                 self.add(own_field, member.name, member.read)
 
     def add_member_rows(self, field: str, member: archives.Member) -> None:
-        """Add the images of an npy file in an archive. Raises what `archived_arrays.list_rows` raises."""
+        """Add the images of an npy file in an archive. Raises what `archived_arrays.iterate_rows` raises."""
         self._unpacked_bytes += member.size
         self.shapes.append(archived_arrays.read_shape(member))
-        for row, read in enumerate(archived_arrays.list_rows(member)):
+        for row, read in enumerate(archived_arrays.iterate_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
     def add(

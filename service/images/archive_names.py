@@ -106,9 +106,11 @@ def _detect_encoding(names: Sequence[bytes], encodings: Sequence[str]) -> str:
 
 def _find_unicode_path(extra: bytes, name: bytes) -> str | None:
     """Return the name in an entry's extra field 0x7075, or None where there is none that belongs to `name`."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        content, extra = extra[4 : 4 + size], extra[4 + size :]
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, at)
+        content = extra[at + 4 : at + 4 + size]
+        at += 4 + size
         if kind == UNICODE_PATH and len(content) > 5:
             version, checksum = struct.unpack_from("<BL", content)
             if version == UNICODE_PATH_VERSION and checksum == zlib.crc32(name):

@@ -71,7 +71,7 @@ class Upload:
     """One image of a request: the client's id for it, and a function that reads its content.
 
     `read` returns an image file's bytes, or pixels (H, W) or (H, W, C) of any real type. It may raise MisfitError.
-    page          which of a file's pages it is, from 0; None for the first of a file that may have several
+    page          which page it is (`service.images.formats.pages`); None for the first of a file that may have several
     is_in_memory  whether the content is there already, so that `read` takes no time
     """
 

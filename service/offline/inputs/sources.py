@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
 from service.errors import InvalidInput, quoted, readable
-from service.images import archive_names, archived_arrays, archives, arrays
+from service.images import archive_names, archived_arrays, archives, arrays, tar_headers
 from service.images.spec import Spec
 from service.offline.inputs import hdf5_files, path_tables, remote_files
 from service.offline.inputs.local_files import open_file, walk
@@ -127,10 +127,10 @@ class _Finder:
     def _add_file(self, path: str, *, named: bool) -> None:
         folder, name = os.path.split(path)
         with open_file(path) as file:
-            head = file.read(archives.TAR_BLOCK)
+            head = file.read(tar_headers.BLOCK)
         if head[:6] == b"\x93NUMPY":
             self._add_rows(Kind.ARRAY_ROW, path, open_array(path).shape)
-        elif archives.is_zip(head) or archives.is_tar(head):
+        elif archives.is_zip(head) or tar_headers.is_tar(head):
             self._add_archive(path)
         elif head.startswith(hdf5_files.SIGNATURE):
             self._add_rows(Kind.HDF5_ROW, path, hdf5_files.read_shape(path))
@@ -159,7 +159,7 @@ class _Finder:
             number = numbers[id(member)]
             if archived_arrays.is_array(member):
                 self._shapes.append(archived_arrays.read_shape(member))
-                for row in range(len(archived_arrays.list_rows(member))):
+                for row, _ in enumerate(archived_arrays.iterate_rows(member)):
                     name = f"{member.name}[{row}]"
                     self._table.add(Kind.MEMBER_ROW, path, name, member=number, row=row, is_reference=is_reference)
             else:

@@ -92,7 +92,7 @@ def _open_array(path: str, stamp: Stamp) -> Samples:
 
 @lru_cache(OPEN_FILES)
 def _open_archived_array(archive: str, stamp: Stamp, member: int) -> list[Callable[[], Samples]]:
-    return archived_arrays.list_rows(open_archive(archive).members[member])
+    return list(archived_arrays.iterate_rows(open_archive(archive).members[member]))
 
 
 def _read_file(place: Place) -> Content:

@@ -19,7 +19,8 @@ from service.images.archive_names import (
     is_system_file,
     normalise,
 )
-from service.images.archives import is_tar, read_archive
+from service.images.archives import read_archive
+from service.images.tar_headers import is_tar
 
 FILES = {"a.png": b"image a", "folder/b.png": b"image b"}
 

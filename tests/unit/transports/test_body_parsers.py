@@ -9,6 +9,7 @@ import zipfile
 import bodies
 import numpy as np
 import pytest
+from starlette.datastructures import QueryParams
 
 from service.api import json_texts
 from service.api.options import EncodeOptions, FitOptions, ScoreOptions
@@ -23,6 +24,7 @@ from service.errors import (
 )
 from service.settings import Settings
 from service.transports.http.body_parsers import parse_images
+from service.transports.http.handler import read_query
 
 SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10, max_bytes_in_flight=1_000_000)
 
@@ -544,6 +546,19 @@ def test_a_name_that_comes_twice_is_refused(text):
     with pytest.raises(InvalidInput, match=r"'(images|fdr)' twice"):
         parsed(("application/json", text.encode()))
     parsed(("application/json", ('{"options": {}, "images": ["' + "A" * 80_000 + '"]}').encode()))
+
+
+def test_a_name_that_comes_twice_among_very_many():
+    options = ",".join(f'"{number}": 1' for number in [*range(100_000), 99_999])
+    text = f'{{"images": [], "images": [], "options": {{{options}}}}}'
+    with pytest.raises(InvalidInput, match=r"'99999' twice"):
+        parsed(("application/json", text.encode()))
+
+
+def test_a_query_of_very_many_names():
+    query = "&".join(f"{number}=1" for number in range(20_000))
+    values = read_query(QueryParams(f"top=1&top=2&{query}"))
+    assert (values["top"], values["7"], len(values)) == (["1", "2"], "1", 20_001)
 
 
 def test_an_option_of_the_query_without_a_value_is_absent(files):
