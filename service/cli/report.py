@@ -11,6 +11,7 @@ from service.api.score_records import ScoresTable
 from service.cli.endings import explain_errors
 from service.cli.report_pictures import draw_findings
 from service.errors import InvalidInput, readable
+from service.offline.inputs import hdf5_files
 from service.offline.scores_table import read_scores
 from service.report.report import write_report
 from service.report.stored_images import StoredImages
@@ -71,7 +72,7 @@ def write_html(
 
     Raises MisfitError and OSError.
     """
-    stored = StoredImages(images)
+    stored = StoredImages(images, hdf5_files.find_row)
     findings = draw_findings(table, stored, bundle, pictures)
     for note in findings.notes:
         click.echo(f"note: {readable(note)}", err=True)

@@ -20,9 +20,14 @@ ARRAY_ROW = re.compile(r"(?P<file>.+\.npy)\[(?P<row>[0-9]+)\]", re.IGNORECASE | 
 class StoredImages:
     """Reads images by their rows. Archives and arrays that were opened once stay open."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """Look for images where their paths say, and within `folder` by path, by id, or by the file's name alone."""
-        self._folder = folder
+    def __init__(
+        self, folder: Path | None = None, read_other: Callable[[str], Content | None] = lambda path: None
+    ) -> None:
+        """Look for images where their paths say, and within `folder` by path, by id, or by the file's name alone.
+
+        read_other  reads a path of another kind than files, archives and arrays; None where it is none
+        """
+        self._folder, self._read_other = folder, read_other
         self._members = cache(_list_members)
         self._array = cache(_read_array)
 
@@ -53,7 +58,7 @@ class StoredImages:
             return self._read_member(archive, member)
         if (match := ARRAY_ROW.fullmatch(path)) and Path(match["file"]).is_file():
             return _get_row(self._array(match["file"]), int(match["row"]))
-        return Path(path).read_bytes() if Path(path).is_file() else None
+        return Path(path).read_bytes() if Path(path).is_file() else self._read_other(path)
 
     def _read_member(self, archive: str, name: str) -> Content | None:
         members = self._members(archive)

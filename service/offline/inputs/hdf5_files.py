@@ -5,6 +5,8 @@ Only the command line reads them, with the extra `hdf5`. h5py is imported here a
 
 from __future__ import annotations
 
+import os
+import re
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +21,7 @@ from service.offline.inputs.local_files import Stamp, stamp
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # The dataset of images where a file has several that may be; the likelier first.
 NAMES = ("images", "imgs", "image", "x")
+ROW = re.compile(r"(?P<file>.+)\[(?P<row>[0-9]{1,18})\]", re.DOTALL)
 INSTALL = 'pip install "misfit[hdf5]"'
 OPEN_FILES = 16
 
@@ -32,6 +35,21 @@ def read_shape(path: str) -> tuple[int, ...]:
 def read_row(path: str, row: int) -> Samples:
     """Return the pixels of one image. Raises InvalidInput, and OSError where the file is damaged."""
     return np.asarray(_open(path, stamp(path))[row])
+
+
+def find_row(path: str) -> Samples | None:
+    """Return the pixels of an image by its path `file.h5[3]`; None where there is no such image.
+
+    Raises InvalidInput where the file cannot be read, and OSError.
+    """
+    match = ROW.fullmatch(path)
+    if match is None or not os.path.isfile(match["file"]):
+        return None
+    with open(match["file"], "rb") as file:
+        if file.read(len(SIGNATURE)) != SIGNATURE:
+            return None
+    row = int(match["row"])
+    return read_row(match["file"], row) if row < read_shape(match["file"])[0] else None
 
 
 @lru_cache(OPEN_FILES)

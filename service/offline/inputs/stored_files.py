@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
@@ -21,10 +22,12 @@ from service.images.sample_range import Samples
 from service.offline.inputs import hdf5_files, remote_files
 from service.offline.inputs.local_files import Stamp, map_file, read_file, stamp
 
-# Archives and arrays that are open at a time: images come in the order of their files.
-OPEN_FILES = 16
+# Archives and arrays that are open at a time. Images come in the order of their files, and an open zip is in memory.
+OPEN_FILES = 4
 # An archive may unpack to what it likes: files are unpacked one by one.
 NO_LIMIT = sys.maxsize
+# Two threads at once would both read the archive.
+_opening = threading.RLock()
 
 
 class Kind(IntEnum):
@@ -72,12 +75,14 @@ def read_place(place: Place) -> Content:
 
 def open_archive(path: str) -> Archive:
     """Return the files of a zip or a tar of any size: it is the user's own. Raises InvalidInput."""
-    return _open_archive(path, stamp(path))
+    with _opening:
+        return _open_archive(path, stamp(path))
 
 
 def open_array(path: str) -> Samples:
     """Return the images of an npy file. Raises InvalidInput."""
-    return _open_array(path, stamp(path))
+    with _opening:
+        return _open_array(path, stamp(path))
 
 
 @lru_cache(OPEN_FILES)
@@ -109,7 +114,9 @@ def _read_member(place: Place) -> Content:
 
 def _read_member_row(place: Place) -> Content:
     _find_member(place, _without_row(place))
-    return _open_archived_array(place.folder, stamp(place.folder), place.member)[place.row]()
+    with _opening:
+        rows = _open_archived_array(place.folder, stamp(place.folder), place.member)
+    return rows[place.row]()
 
 
 def _find_member(place: Place, name: str) -> Member:

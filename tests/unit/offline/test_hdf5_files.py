@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from service.errors import InvalidInput, UndecodableImage
+from service.offline.inputs import hdf5_files
 from service.offline.inputs.sources import find_sources
 
 h5py = pytest.importorskip("h5py")
@@ -34,6 +35,11 @@ def test_the_dataset_of_images_is_found(datasets, tmp_path):
     assert [each.id for each in found.images] == ["x.h5[0]", "x.h5[1]"]
     assert found.shapes == [IMAGES.shape]
     np.testing.assert_array_equal(found.images[1].read(), IMAGES[1])
+    np.testing.assert_array_equal(hdf5_files.find_row(found.images[1].path), IMAGES[1])
+    other = tmp_path / "other[0]"
+    other.write_bytes(b"no HDF5")
+    for path in (f"{tmp_path}/x.h5[2]", f"{tmp_path}/gone.h5[0]", str(tmp_path / "x.h5"), str(other), f"{other}[0]"):
+        assert hdf5_files.find_row(path) is None
 
 
 def test_what_is_none_is_explained(tmp_path):
