@@ -140,7 +140,9 @@ class RayEngine:
                 if row["error"]:
                     raise _to_error(json.loads(row["error"]))
                 progress(counts[row["number"]])
-        except ray.exceptions.RayError as error:
+        except (MisfitError, OSError):
+            raise
+        except Exception as error:  # of any type
             raise MisfitError(f"Ray failed: {first_line(error)}.") from error
 
 
@@ -166,8 +168,11 @@ def start_ray(pool: ActorPool) -> Any:
                 runtime_env={"env_vars": variables} if variables else None,
                 **cluster,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InvalidInput(f"Ray does not start: {first_line(error)}.", "Look at RAY_ADDRESS.") from error
+        except Exception as error:  # of any type: a time-out is a plain Exception
+            raise InvalidInput(
+                f"Ray does not start: {first_line(error)}.",
+                "Repeat the command where the machine was busy, or name a running cluster with RAY_ADDRESS.",
+            ) from error
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
