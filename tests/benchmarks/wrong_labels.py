@@ -23,8 +23,10 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from measurements import save
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from service.api.score_records import ScoreRow
+from service.core.types import BoolArray
 from service.offline.scores_table import read_scores
 
 MISFIT = [sys.executable, "-m", "service.cli"]
@@ -101,9 +103,22 @@ def measure(
         "recall": hits / len(wrong),
         "precision at k": float(is_wrong[order[: len(wrong)]].mean()),
         "average precision": float(average_precision_score(is_wrong, [row.outlier_probability for row in rows])),
+        "AUROC within classes": rank_within_classes(rows, is_wrong),
         "seconds to learn": round(learned - began, 1),
         "seconds to score": round(seconds, 1),
     }
+
+
+def rank_within_classes(rows: list[ScoreRow], is_wrong: BoolArray) -> float:
+    """Return the mean AUROC of the scores within each class that has wrong labels."""
+    classes = np.array([row.group for row in rows])
+    scores = np.array([row.outlier_score for row in rows], dtype=np.float64)
+    areas = [
+        roc_auc_score(is_wrong[classes == name], scores[classes == name])
+        for name in np.unique(classes)
+        if is_wrong[classes == name].any()
+    ]
+    return float(np.mean(areas))
 
 
 def main() -> None:
