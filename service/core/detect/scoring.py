@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from service.core.decide.calibration import Calibration
+from service.core.decide.doubt import chance_of_gap
 from service.core.decide.groups import Group, find_groups, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
@@ -29,6 +31,8 @@ from service.errors import InvalidInput, InvalidOption
 
 # Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
 DOUBTFUL_SHARE = 0.5
+# Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
+LARGEST_CHANCE = 0.05
 # Flags miss misfits where they recognise a smaller share of the population's images.
 FEWEST_RECOGNISED = 0.7
 # Images of a graded batch that are outliers with this probability take no part in its context.
@@ -130,7 +134,7 @@ def score(
     flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr, ~ood)
 
     if context.source == "batch":
-        context = _of_batch(context, probability, ood, groups)
+        context = _of_batch(context, scores, probability, ood, groups)
     return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
 
 
@@ -215,20 +219,25 @@ def _with_groups(
     return probability, groups
 
 
-def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_], groups: Sequence[Group]) -> Context:
+def _of_batch(
+    context: Context,
+    scores: Float64Array,
+    probability: Float64Array,
+    ood: NDArray[np.bool_],
+    groups: Sequence[Group],
+) -> Context:
     """Return the batch's context, with the share of outliers among its images and the warnings that follow from it."""
     contamination = float(probability[~ood].mean())
     warnings = list(context.warnings)
     for group in groups:
         count, size = len(group.members), int((~ood).sum())
-        if (probability[group.members] > 0.5).mean() > 0.5:
-            continue
         if group.are_misfits < CLEARLY_MISFITS:
+            kinds = "two" if group.kinds == 2 else "several"
             warnings.append(
-                f"The images are of two kinds, {count} and {size - count}: counting cannot tell which of them is "
+                f"The images are of {kinds} kinds, {count} and {size - count}: counting cannot tell which of them is "
                 "normal. Send a reference set of normal images."
             )
-        else:
+        elif (probability[group.members] > 0.5).mean() <= 0.5:
             warnings.append(
                 f"{count} of the images are alike and apart from the rest, and no outliers by their scores: look at "
                 "`groups`, or send a reference set of normal images."
@@ -238,25 +247,40 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
             f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
             "send a reference set of normal images."
         )
+    if context.calibration is not None:
+        warnings.extend(_doubts(context, context.calibration, scores[~ood], probability[~ood]))
+    reliability: Reliability = "low" if warnings else "high"
+    return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
+
+
+def _doubts(
+    context: Context, calibration: Calibration, scores: Float64Array, probability: Float64Array
+) -> Iterator[str]:
+    """Yield warnings of what flags may get wrong, from ranking scores (n,) and probabilities (n,) of native images."""
     # The probabilities say themselves how often a threshold of 1/2 errs.
-    expected_errors = float(np.minimum(probability, 1 - probability)[~ood].sum())
-    if context.calibration is not None and not np.ptp(context.calibration.evidence):
-        warnings.append(
+    expected_errors = float(np.minimum(probability, 1 - probability).sum())
+    if not np.ptp(calibration.evidence):
+        yield (
             "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
             "first. Send one kind at a time, or a reference set of normal images."
         )
-    elif expected_errors >= max(1.0, DOUBTFUL_SHARE * probability[~ood].sum()):
-        warnings.append(
+        return
+    if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability.sum()):
+        yield (
             f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are expected "
             "to be wrong. Trust the ranks, or send a reference set of normal images."
         )
-    elif context.calibration is not None and (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
-        warnings.append(
+        return
+    if chance_of_gap(scores, probability > 0.5, estimator_of(context).smallest_scale) > LARGEST_CHANCE:
+        yield (
+            "The scores fall off gradually from the usual images to the flagged ones: some of these may be rare normal "
+            "images. Trust the ranks, or send a reference set of normal images."
+        )
+    if (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
+        yield (
             f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
             "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
         )
-    reliability: Reliability = "low" if warnings else "high"
-    return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
 
 
 def _check_options(estimator: str, threshold: float = 0.5, fdr: float | None = None) -> None:
