@@ -83,7 +83,8 @@ def page(result: dict[str, Any]) -> str:
         "## Ranks in other families of contexts",
         "",
         "Mean AUROC over 2, 7 and 20% outliers. `train/benchmarks/families.py` says what the families are; all methods "
-        "see the same latents.",
+        "see the same latents. Reliable: the share of contexts of which `ensemble` calls itself reliable, and how far "
+        "`density_ratio` is ahead of it there; - where there is none.",
         "",
         *_families(result["families"]),
     ]
@@ -92,10 +93,13 @@ def page(result: dict[str, Any]) -> str:
 
 def _families(entries: list[Entry]) -> list[str]:
     methods = list(entries[0]["auroc"])
-    return table(
-        ("family", "contexts", *methods),
-        ([e["family"], str(e["contexts"]), *(f"{e['auroc'][name]:.3f}" for name in methods)] for e in entries),
-    )
+    rows = []
+    for entry in entries:
+        areas, reliable = entry["auroc"], entry["auroc_reliable"]
+        lead = "-" if reliable is None else f"{reliable['density_ratio'] - reliable['ensemble']:+.3f}"
+        shares = (f"{entry['reliable']:.2f}", lead)
+        rows.append([entry["family"], str(entry["contexts"]), *(f"{areas[name]:.3f}" for name in methods), *shares])
+    return table(("family", "contexts", *methods, "reliable", "lead of density_ratio where reliable"), rows)
 
 
 def _row(entry: Entry) -> list[str]:

@@ -37,7 +37,7 @@ LARGEST_CHANCE = 0.05
 FEWEST_RECOGNISED = 0.7
 # Images of a graded batch that are outliers with this probability take no part in its context.
 PROBABLE = 0.25
-# A group that is more surely misfits than this is not called one of two kinds.
+# A group that is more surely misfits than this is not called one of several kinds.
 CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
 OOD_SCORE = 1e6
@@ -204,7 +204,7 @@ def _with_groups(
 ) -> tuple[Float64Array, list[Group]]:
     """Return the probabilities (n,) once groups are known, and the groups.
 
-    A flagged group that is alike may be one of two kinds that are equally common: its images are outliers only if
+    A flagged group that is alike may be one of several kinds that are equally common: its images are outliers only if
     they are misfits after all.
     """
     native = np.flatnonzero(~ood)

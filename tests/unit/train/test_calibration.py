@@ -129,11 +129,16 @@ def test_the_page_and_the_figures_hold_every_kind(tmp_path):
     entries = report([outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells])
     result = {"estimator": "ensemble", "seed": 1, "batches": 1, "seconds": 1.0, "command": "c", "commit": "d00d"}
     outcomes = [outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells]
-    families = [{"family": "far", "contexts": 3, "auroc": {"ensemble": 0.9, "knn": 0.8}}]
+    areas = {"ensemble": 0.9, "density_ratio": 0.8}
+    families = [
+        {"family": "far", "contexts": 3, "auroc": areas, "reliable": 0.0, "auroc_reliable": None},
+        {"family": "sprites", "contexts": 3, "auroc": areas, "reliable": 0.5, "auroc_reliable": areas},
+    ]
     tables = {"by_share": report_by_share(outcomes), "by_reliability": report_by_reliability(outcomes)}
     text = page(result | {"entries": entries, "families": families} | tables)
-    assert text.count("\n| ") == 2 + len(entries) + 2 + 2 * len(SIZES) + 2 + len(KINDS) * len(SIZES) + 2 + 1
-    assert "| far | 3 | 0.900 | 0.800 |" in text
+    assert text.count("\n| ") == 2 + len(entries) + 2 + 2 * len(SIZES) + 2 + len(KINDS) * len(SIZES) + 2 + 2
+    assert "| far | 3 | 0.900 | 0.800 | 0.00 | - |" in text
+    assert "| sprites | 3 | 0.900 | 0.800 | 0.50 | -0.100 |" in text
     for draw_figure, name in ((draw_reliability, "a.png"), (draw_found, "b.png")):
         draw_figure(entries, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5_000
