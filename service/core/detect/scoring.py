@@ -19,6 +19,7 @@ from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
+    is_graded,
     posterior_log_odds,
     ranking_scores,
     recognised_share,
@@ -134,7 +135,7 @@ def score(
     flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr, ~ood)
 
     if context.source == "batch":
-        context = _of_batch(context, scores, probability, ood, groups)
+        context = _of_batch(context, scores, probability, ood, groups, units)
     return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
 
 
@@ -225,6 +226,7 @@ def _of_batch(
     probability: Float64Array,
     ood: NDArray[np.bool_],
     groups: Sequence[Group],
+    units: PopulationUnits,
 ) -> Context:
     """Return the batch's context, with the share of outliers among its images and the warnings that follow from it."""
     contamination = float(probability[~ood].mean())
@@ -248,13 +250,17 @@ def _of_batch(
             "send a reference set of normal images."
         )
     if context.calibration is not None:
-        warnings.extend(_doubts(context, context.calibration, scores[~ood], probability[~ood]))
+        warnings.extend(_doubts(context, context.calibration, scores[~ood], probability[~ood], units))
     reliability: Reliability = "low" if warnings else "high"
     return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
 
 
 def _doubts(
-    context: Context, calibration: Calibration, scores: Float64Array, probability: Float64Array
+    context: Context,
+    calibration: Calibration,
+    scores: Float64Array,
+    probability: Float64Array,
+    units: PopulationUnits,
 ) -> Iterator[str]:
     """Yield warnings of what flags may get wrong, from ranking scores (n,) and probabilities (n,) of native images."""
     # The probabilities say themselves how often a threshold of 1/2 errs.
@@ -271,7 +277,8 @@ def _doubts(
             "to be wrong. Trust the ranks, or send a reference set of normal images."
         )
         return
-    if chance_of_gap(scores, probability > 0.5, estimator_of(context).smallest_scale) > LARGEST_CHANCE:
+    estimator, flagged = estimator_of(context), probability > 0.5
+    if not is_graded(estimator, units) and chance_of_gap(scores, flagged, estimator.smallest_scale) > LARGEST_CHANCE:
         yield (
             "The scores fall off gradually from the usual images to the flagged ones: some of these may be rare normal "
             "images. Trust the ranks, or send a reference set of normal images."
