@@ -88,10 +88,12 @@ def _of_reliable(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     several = [each for each in reliable if each.cell.cause == "several"]
     alike = [each for each in reliable if each.cell.cause in ("one", "copies")]
     flagged = [each for each in outcomes if each.flagged.any()]
+    all_clean = [each for each in outcomes if not each.cell.outliers]
     return {
         "reliable": len(reliable) / len(outcomes),
         "flagged_reliable": len([each for each in flagged if each.is_reliable]) / len(flagged) if flagged else None,
         "clean_with_discoveries": _mean([float(each.discovered.any()) for each in clean]),
+        "discoveries_silently_false": _mean([float(each.discovered.any() and each.is_reliable) for each in all_clean]),
         "false_discoveries_several": _mean([_false_discoveries(each) for each in several]),
         "false_discoveries_alike": _mean([_false_discoveries(each) for each in alike]),
         "calibration_error": (

@@ -31,11 +31,11 @@ _COLUMNS = (
 )
 _RELIABLE_COLUMNS = (
     *("inliers", "images", "reliable", "reliable with flags", "clean batches with a discovery"),
-    *("false discoveries, several causes", "one cause", "calibration error"),
+    *("of all clean batches", "false discoveries, several causes", "one cause", "calibration error"),
 )
 _RELIABLE_VALUES = (
     *("reliable", "flagged_reliable", "clean_with_discoveries"),
-    *("false_discoveries_several", "false_discoveries_alike"),
+    *("discoveries_silently_false", "false_discoveries_several", "false_discoveries_alike"),
 )
 
 
@@ -62,7 +62,8 @@ def page(result: dict[str, Any]) -> str:
         "## What batches that call themselves reliable say",
         "",
         "Over batches whose `reliability` is high, clean ones and those of every share and cause. Reliable: their "
-        "share; reliable with flags: their share of the batches that have a flag. Discoveries are at a false discovery "
+        "share; reliable with flags: their share of the batches that have a flag. Of all clean batches: the share of "
+        "those that have a discovery and call themselves reliable. Discoveries are at a false discovery "
         f"rate of {FDR}; false ones: their mean proportion, where outliers have several causes, and where they share "
         "one or are copies. - where there is no such batch.",
         "",

@@ -106,7 +106,7 @@ def test_reliable_batches_are_reported_apart():
     )
     assert (entry["kind"], entry["size"], entry["reliable"]) == ("rule", 20, 0.75)
     assert entry["flagged_reliable"] == pytest.approx(2 / 3)
-    assert entry["clean_with_discoveries"] == 0
+    assert entry["clean_with_discoveries"] == entry["discoveries_silently_false"] == 0
     assert entry["false_discoveries_several"] == 0.5
     assert entry["false_discoveries_alike"] == 0
     assert entry["calibration_error"] == pytest.approx((8 + 1) / 12 * 0.1 + 3 / 12 * abs(0.9 - 2 / 3), abs=0.02)
