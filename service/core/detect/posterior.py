@@ -86,10 +86,15 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
     n >= `calibration.FEWEST` and d >= 1.
     """
     estimator = estimator_of(context)
-    method = calibrate_graded if units.population.graded and estimator.saturates else calibrate
+    method = calibrate_graded if is_graded(estimator, units) else calibrate
     scores, population = scores_to_calibrate(context, points, units)
     calibration = method(scores, population, estimator.smallest_scale)
     return replace(context, calibration=calibration, contamination=calibration.share, population_scores=population)
+
+
+def is_graded(estimator: Estimator, units: PopulationUnits) -> bool:
+    """Return whether scores are calibrated by their reach, whose distribution is known, rather than by their tail."""
+    return units.population.graded and estimator.saturates
 
 
 def scores_to_calibrate(
