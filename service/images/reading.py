@@ -23,6 +23,7 @@ from service.images.spec import RangeChoice, Spec
 # What a warning says of images by their notes, after their number: of one image, and of several.
 TEXTS: dict[Note, str] = {
     "pages": "{} of several pages or frames, of which only the first was read. pages=all reads every one.",
+    "stack": "{} a stack of ImageJ with one directory: only its first image was read. Save it as single images.",
     "unused_alpha": "{} an alpha channel that is 0 everywhere. It was taken as unused: the colours count without it.",
     "profile": "{} a colour profile that cannot be used. The colours were read as sRGB.",
     "cut": "{} samples beyond the range, which were cut off.",
@@ -30,6 +31,7 @@ TEXTS: dict[Note, str] = {
 }
 VERBS: dict[Note, tuple[str, str]] = {
     "pages": ("is a file", "are files"),
+    "stack": ("is", "are each"),
     "unused_alpha": ("has", "have"),
     "profile": ("has", "have"),
     "cut": ("has", "have"),
