@@ -136,7 +136,7 @@ soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and
 	$(SERVE)/pytest -q -s tests/faults/test_soak.py
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
-	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
+	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no -o faulthandler_timeout=7200 \
 		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py \
 		tests/properties/test_open_inference_fuzz.py
 

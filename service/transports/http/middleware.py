@@ -52,6 +52,7 @@ class AccessLog:
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
+GRPC_PATHS = ("/misfit.v1.", "/inference.", "/grpc.")
 # Beside /models/NAME/ and /v2.
 PLAIN_PATHS = {*OPEN_PATHS[:4], "/docs", "/docs.json", *(f"/{name}" for name in ENDPOINTS)}
 
@@ -162,6 +163,8 @@ class ContentSecurityPolicy:
 
 def _suggest_path(path: str) -> str:
     """Return a sentence with the path that was most likely meant: one in small letters, without slashes or a prefix."""
+    if path.startswith(GRPC_PATHS):
+        return "It is a method of gRPC, which has a port of its own (MISFIT_GRPC_PORT); gRPC-Web is not spoken. "
     *prefix, name = path.partition(";")[0].strip("/").split("/")
     if f"/{name.lower()}" not in PLAIN_PATHS or prefix[:1] == ["models"] or error_body.is_path(path):
         return ""
