@@ -6,7 +6,7 @@ import heapq
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -106,6 +106,7 @@ def score_large(
     if output.as_json or options.get("pages") == "all":
         raise WrongUsage("--json and --pages all are for up to 10,000 images.", "Write the scores with --out FILE.")
     bundle, contexts = load_bundle(computing.bundle), list(comparison.contexts)
+    bundle = replace(bundle, directory=bundle.directory.absolute())  # a process of a cluster starts elsewhere
     inputs.check_axes(bundle.manifest.image)
     if comparison.reference is not None:
         contexts = [_fit(LocalClient(computing.bundle), comparison.reference, options)]

@@ -129,4 +129,6 @@ def test_a_lost_driver_or_tree_goes_on_with_what_is_done(who, kind, tree, expect
 def test_what_no_actor_can_get_is_one_line(tree, tmp_path):
     result = score(tree, tmp_path / "scores.csv", tmp_path / "work", 16, "nobody", "--actor-gpus", 64)
     assert result.returncode == 4
-    assert result.stderr.splitlines()[-1].startswith("error: An actor takes 64 GPU, and the cluster has")
+    assert result.stderr.splitlines()[-1].startswith(
+        "error: An actor takes 64 GPU, and no machine of the cluster has more"
+    )

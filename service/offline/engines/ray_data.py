@@ -28,6 +28,11 @@ from service.settings import PREFIX
 
 # Does a step by its number.
 Steps = Callable[[int], Coroutine[Any, Any, None]]
+# How often an actor is started again, and a step begun again whose actor was lost. Ray itself has no limits: a group
+# that is too large for the memory of a machine would be begun for ever.
+RESTARTS, RETRIES = 100, 5
+# Settings of a server, whose files the machines of a cluster need not have.
+SERVER_FILES = ("_FILE", "_CERT", "_KEY")
 INSTALL = 'pip install "misfit[ray]"'
 
 
@@ -128,6 +133,8 @@ class RayEngine:
                 compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
+                max_restarts=RESTARTS,
+                max_task_retries=RETRIES,
             )
             for row in steps.iter_rows():
                 if row["error"]:
@@ -146,7 +153,11 @@ def start_ray(pool: ActorPool) -> Any:
     import ray
 
     if not ray.is_initialized():
-        variables = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+        variables = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(PREFIX) and not name.endswith(SERVER_FILES)
+        }
         cluster = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": _count_cpus(pool), "include_dashboard": False}
         try:
             ray.init(
@@ -161,11 +172,11 @@ def start_ray(pool: ActorPool) -> Any:
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    there = ray.cluster_resources()
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for name, asked in (("CPU", pool.cpus), ("GPU", pool.gpus)):
-        if asked > there.get(name, 0):
+        if asked > (most := max(machine.get(name, 0) for machine in machines)):
             raise InvalidInput(
-                f"An actor takes {asked:g} {name}, and the cluster has {there.get(name, 0):g}.",
+                f"An actor takes {asked:g} {name}, and no machine of the cluster has more than {most:g}.",
                 "Ask for less with --actor-cpus and --actor-gpus, or name another cluster with RAY_ADDRESS.",
             )
     return ray

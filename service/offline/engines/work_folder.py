@@ -87,7 +87,7 @@ def open_work_folder(path: Path, manifest: Mapping[str, Any]) -> Iterator[WorkFo
         _check_manifest(path, manifest)
         for scratch in (*(path / LATENTS).glob(".*"), *(path / SCORES).glob(".*")):
             scratch.unlink(missing_ok=True)  # of a process that was ended in the middle of a file
-        yield WorkFolder(path)
+        yield WorkFolder(path.absolute())
 
 
 def remove_work(path: Path) -> None:
