@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 from scipy.special import betaln, logit
 
+from service.core.distributions import f_cdf, f_ppf
 from service.core.types import Float64Array
 
 # Fewer scores than this tell nothing about their distribution. Of more than MOST, evenly spaced ones are used.
@@ -59,9 +59,9 @@ _BUMP /= _BUMP.sum() * _STEP
 _TAIL, _SHARE = (grid.ravel() for grid in np.meshgrid(TAILS, SHARES, indexing="ij"))
 _LOG_PRIOR = np.log(np.outer(TAIL_PRIOR, SHARE_PRIOR)).ravel()
 _OVERLAP_POWER = np.repeat(OVERLAP_POWER, len(SHARES))
-_STANDARD = stats.f.ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
-_MEDIAN = stats.f.median(SHAPE, _TAIL)[:, None]
-_SPREAD = np.diff(stats.f.ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
+_STANDARD = f_ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
+_MEDIAN = f_ppf(0.5, SHAPE, _TAIL)[:, None]
+_SPREAD = np.diff(f_ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
 # What the log density of F(SHAPE, tail) has beside its argument, and the logarithms of the shares: (pairs, 1)
 _LOG_RATIO, _LOG_BETA = SHAPE / 2 * np.log(SHAPE / _TAIL[:, None]), betaln(SHAPE / 2, _TAIL[:, None] / 2)
 _SHARE_ODDS, _LOG_SHARE, _LOG_REST = logit(_SHARE)[:, None], np.log(_SHARE)[:, None], np.log1p(-_SHARE)[:, None]
@@ -183,7 +183,7 @@ def _weigh(
     fits = log_normal + np.logaddexp(_LOG_SHARE + log_ratio, _LOG_REST)
     censored = int(CENSORED * len(ordered))
     limit = ordered[censored]
-    below = stats.f.cdf((limit - location[:, 0]) / scale[:, 0], SHAPE, _TAIL)
+    below = f_cdf((limit - location[:, 0]) / scale[:, 0], SHAPE, _TAIL)
     mass = (1 - _SHARE) * below
     log_weights = (
         fits[:, censored:].sum(axis=1)

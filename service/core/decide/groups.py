@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from service.core.distributions import beta_cdf, binomial_pmf, normal_deviation
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The odds that a group is alike are even if the rest's centre lies at this squared distance on one latent, in the
@@ -101,8 +101,8 @@ def probability_of_misfits(members: int, size: int) -> float:
 
     Misfits: their share is uniform up to LARGEST_SHARE. Two kinds: every image is of either with probability 1/2.
     """
-    misfits = stats.beta.cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
-    kinds = stats.binom.pmf(members, size, 0.5)
+    misfits = beta_cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
+    kinds = binomial_pmf(members, size, 0.5)
     return float(misfits / (misfits + kinds)) if misfits + kinds > 0 else 0.0
 
 
@@ -112,7 +112,7 @@ def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Arra
     Medians: an image that was flagged for another reason must not hide what the others have in common.
     """
     centre = np.median(group, axis=0)
-    deviation = stats.median_abs_deviation(group, axis=0, scale="normal")
+    deviation = normal_deviation(group)
     variance = np.square(deviation) + PRIOR_IMAGES / len(group) + floor
     return np.asarray(np.square(np.median(rest, axis=0) - centre) / variance)
 
