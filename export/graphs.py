@@ -114,6 +114,7 @@ def export(module: nn.Module, example: tuple[Tensor, ...], input_names: tuple[st
     """Return `module` as a serialised ONNX graph of one output, for any number of rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export warns about its own tree utilities
+        warnings.filterwarnings("ignore", "# The axis name")  # that all inputs have the same number of rows
         program = torch.onnx.export(
             module.eval(),
             example,
