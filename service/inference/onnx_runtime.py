@@ -64,7 +64,7 @@ class OnnxNetworks:
         self._head = None if bundle.projection is None else BackboneHead(bundle.projection)
         self._familiarity = bundle.population.familiarity
         with_gpu = require_gpu or has_gpu()
-        self._sessions = {name: open_session(bundle.directory / name, with_gpu) for name in names}
+        self._sessions = {name: open_session(bundle.directory / name, with_gpu, name == ENCODER) for name in names}
         self.provider: str = self._sessions[ENCODER].get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
@@ -217,12 +217,14 @@ def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArra
     return np.asarray(result)
 
 
-def open_session(path: Path, with_gpu: bool) -> ort.InferenceSession:
-    """Open a graph. Raises BundleCorrupt where ONNX Runtime cannot."""
+def open_session(path: Path, with_gpu: bool, keeps_buffers: bool = True) -> ort.InferenceSession:
+    """Open a graph, which `keeps_buffers` from one run to the next. Raises BundleCorrupt where ONNX Runtime cannot."""
     options = ort.SessionOptions()
     # One thread a tile, as many tiles at a time as there are CPUs. Several threads on one tile would meet after
     # every layer, and all wait, or spin, for the one whose CPU another process has.
     options.intra_op_num_threads = 1
+    # A pattern of buffers for every number of rows takes tens of MiB, and saves no time.
+    options.enable_mem_pattern, options.enable_cpu_mem_arena = False, keeps_buffers
     providers: list[object] = [CPU]
     if with_gpu and CUDA in ort.get_available_providers():
         ort.preload_dlls()
