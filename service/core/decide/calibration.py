@@ -13,6 +13,7 @@ A score is any number that ranks images: log odds, or half a squared distance.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from scipy.special import betaln, logit
@@ -55,6 +56,8 @@ _STEP = GRID[1] - GRID[0]
 _REACH = np.arange(-40, 41) * _STEP
 _BUMP = np.exp(-0.5 * np.square(_REACH / BANDWIDTH))
 _BUMP /= _BUMP.sum() * _STEP
+# shares (pairs, bins) @ _SMOOTHING is their convolution with the bump: (bins, bins)
+_SMOOTHING = np.stack([np.convolve(bin_, _BUMP, "same") for bin_ in np.eye(len(GRID))])
 # All pairs: (pairs,)
 _TAIL, _SHARE = (grid.ravel() for grid in np.meshgrid(TAILS, SHARES, indexing="ij"))
 _LOG_PRIOR = np.log(np.outer(TAIL_PRIOR, SHARE_PRIOR)).ravel()
@@ -154,9 +157,8 @@ def _densities(
     bins, size = (bin_ + _ROWS).ravel(), _ROWS.size * len(GRID)
     counts = np.bincount(bins, (1 - near).ravel(), size) + np.bincount(bins + 1, near.ravel(), size)
     shares = (counts / max(len(outliers), 1)).reshape(len(_ROWS), len(GRID))
-    density = np.empty_like(height)
-    for pair in range(len(density)):
-        density[pair] = np.interp(height[pair], GRID, np.convolve(shares[pair], _BUMP, "same"))
+    smooth = shares @ _SMOOTHING
+    density = np.stack([np.interp(*each) for each in zip(height, repeat(GRID), smooth)])
     centre = np.maximum(BROAD_CENTRE, 0.5 * np.log(np.maximum(_MEDIAN + _SPREAD * distance, LOWEST)))
     # A Cauchy density, as scipy.stats computes it.
     broad = 1 / np.pi / (1 + ((height - centre) / BROAD_WIDTH) ** 2) / BROAD_WIDTH
