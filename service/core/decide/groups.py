@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from service.core.distributions import beta_cdf, binomial_pmf, normal_deviation
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The odds that a group is alike are even if the rest's centre lies at this squared distance on one latent, in the
@@ -106,8 +106,8 @@ def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
 
     Misfits: their share is uniform up to LARGEST_SHARE. Kinds: every image is of each with probability 1 / kinds.
     """
-    misfits = stats.beta.cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
-    common = stats.binom.pmf(members, size, 1 / kinds)
+    misfits = beta_cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
+    common = binomial_pmf(members, size, 1 / kinds)
     return float(misfits / (misfits + common)) if misfits + common > 0 else 0.0
 
 
@@ -117,7 +117,7 @@ def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Arra
     Medians: an image that was flagged for another reason must not hide what the others have in common.
     """
     centre = np.median(group, axis=0)
-    deviation = stats.median_abs_deviation(group, axis=0, scale="normal")
+    deviation = normal_deviation(group)
     variance = np.square(deviation) + PRIOR_IMAGES / len(group) + floor
     return np.asarray(np.square(np.median(rest, axis=0) - centre) / variance)
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from service.core.decide.calibration import calibrate
-from service.core.decide.graded_calibration import calibrate_graded
 from service.core.detect.context import Context
 from service.core.detect.estimators import Estimator, estimator_of
 from service.core.detect.gaussian import mahalanobis_squared
@@ -85,8 +84,11 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
 
     n >= `calibration.FEWEST` and d >= 1.
     """
-    estimator = estimator_of(context)
-    method = calibrate_graded if is_graded(estimator, units) else calibrate
+    estimator, method = estimator_of(context), calibrate
+    if is_graded(estimator, units):
+        from service.core.decide.graded_calibration import calibrate_graded  # imports scipy.interpolate
+
+        method = calibrate_graded
     scores, population = scores_to_calibrate(context, points, units)
     calibration = method(scores, population, estimator.smallest_scale)
     return replace(context, calibration=calibration, contamination=calibration.share, population_scores=population)

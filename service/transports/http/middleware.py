@@ -86,7 +86,8 @@ class Authentication:
         self._tokens = Tokens(Settings().tokens_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
+        is_guarded = self._tokens.are_needed and scope["type"] == "http"
+        if is_guarded and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
             try:
                 self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
