@@ -17,6 +17,9 @@ from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
+    calibrate_context,
+    hidden_share,
+    is_graded,
     posterior_log_odds,
     ranking_scores,
     recognised_share,
@@ -103,7 +106,11 @@ def score(
             probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
             members, left_out = members & ~probable, left_out + float(first[probable].sum())
             context = fit(latents[members], population, estimator=estimator, source="batch")
-        context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
+        if context.calibration is not None and is_graded(context, units):
+            # Whether outliers are masked shows in the scores of all images, also of those that were left out.
+            context = calibrate_context(context, points[~ood], units)
+        else:
+            context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
         if context.source == "population" and units.live.size:
             context = _without_batch(context, int(ood.sum()), len(latents))
     fitted_by = estimator_of(context)
@@ -246,10 +253,17 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
             "first. Send one kind at a time, or a reference set of normal images."
         )
     elif expected_errors >= max(1.0, DOUBTFUL_SHARE * probability[~ood].sum()):
-        warnings.append(
-            f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are expected "
-            "to be wrong. Trust the ranks, or send a reference set of normal images."
-        )
+        hidden = 0.0 if context.calibration is None else hidden_share(context) * float((~ood).sum())
+        if hidden > expected_errors / 2:
+            warnings.append(
+                "Misfits may hide: where a fifth or more of the images are of one other kind, they can pass for normal "
+                "ones, and nothing here excludes it. Send a reference set of normal images to make sure."
+            )
+        else:
+            warnings.append(
+                f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are "
+                "expected to be wrong. Trust the ranks, or send a reference set of normal images."
+            )
     elif context.calibration is not None and (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
         warnings.append(
             f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
