@@ -19,6 +19,8 @@ from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
+    calibrate_context,
+    hidden_share,
     is_graded,
     posterior_log_odds,
     ranking_scores,
@@ -108,7 +110,11 @@ def score(
             probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
             members, left_out = members & ~probable, left_out + float(first[probable].sum())
             context = fit(latents[members], population, estimator=estimator, source="batch")
-        context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
+        if context.calibration is not None and is_graded(estimator_of(context), units):
+            # Whether outliers are masked shows in the scores of all images, also of those that were left out.
+            context = calibrate_context(context, points[~ood], units)
+        else:
+            context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
         if context.source == "population" and units.live.size:
             context = _without_batch(context, int(ood.sum()), len(latents))
     fitted_by = estimator_of(context)
@@ -272,10 +278,16 @@ def _doubts(
         )
         return
     if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability.sum()):
-        yield (
-            f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are expected "
-            "to be wrong. Trust the ranks, or send a reference set of normal images."
-        )
+        if hidden_share(context) * len(probability) > expected_errors / 2:
+            yield (
+                "Misfits may hide: where a fifth or more of the images are of one other kind, they can pass for normal "
+                "ones, and nothing here excludes it. Send a reference set of normal images to make sure."
+            )
+        else:
+            yield (
+                f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are "
+                "expected to be wrong. Trust the ranks, or send a reference set of normal images."
+            )
         return
     estimator, flagged = estimator_of(context), probability > 0.5
     if not is_graded(estimator, units) and chance_of_gap(scores, flagged, estimator.smallest_scale) > LARGEST_CHANCE:
