@@ -136,7 +136,7 @@ soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and
 	$(SERVE)/pytest -q -s tests/faults/test_soak.py
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
-	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
+	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no -o faulthandler_timeout=7200 \
 		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py \
 		tests/properties/test_open_inference_fuzz.py
 
@@ -189,11 +189,13 @@ results: .venv-train/installed  ## keep the measured results and figures of RUN 
 
 bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
+	$(TRAIN)/python -m export.screen service/bundles/shapes3d
 
 distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmented images (an hour), measure it, and export it in place of the bundle
 	$(TRAIN)/python -m train distill service/bundles/shapes3d --data $(DATA) --out $(DISTILLED) --resume
 	$(TRAIN)/python -m train evaluate $(DISTILLED) --data $(DATA)
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
+	$(TRAIN)/python -m export.screen service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
 	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-ray .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -27,7 +27,7 @@ from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.page_uploads import split_pages
-from service.images.reading import Reading
+from service.images.reading import FAINT, Reading
 from service.images.sample_range import Samples
 from service.settings import MIB, Settings
 
@@ -204,6 +204,9 @@ class RequestBuilder:
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         rows = arrays.read_npy(content)
         self.shapes.append(rows.shape)
+        # The first image tells it of nearly all arrays.
+        if rows.dtype == "uint8" and len(rows) and rows[0].max() <= 1 and rows.max() == 1:
+            self._notes.append(f"All {len(rows)} images of an array {FAINT}")
         for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 

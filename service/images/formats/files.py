@@ -67,7 +67,7 @@ def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageF
 
 
 def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryview) -> bool:
-    """Return whether a file has several pages or frames."""
+    """Return whether a file has several pages or frames that can be read."""
     if isinstance(image, DeepImage) or image.format == "TIFF":
         return len(pages.find_pages(content, 1)) > 1
     if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "HEIF"):

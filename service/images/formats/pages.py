@@ -6,6 +6,7 @@ directory in the file: each directory names the next one, so that to look for th
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,8 @@ SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
 HEAD_BYTES = 64
 # What reading beyond a damaged place raises.
 DAMAGE = (struct.error, IndexError, OverflowError)
+# The description that ImageJ writes, near the file's beginning.
+IMAGEJ_IMAGES, STACK_WITHIN = re.compile(rb"ImageJ=[^\0]{0,500}?\nimages=(\d{1,9})\n"), 64 * 1024
 GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
 
 
@@ -48,6 +51,15 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
     except DAMAGE:  # in the rest
         pass
     return found
+
+
+def has_stack_behind(content: bytes | memoryview) -> bool:
+    """Return whether a TIFF of one page has more images behind its pixels, of which no directory tells: ImageJ's stack.
+
+    Its description says how many.
+    """
+    match = IMAGEJ_IMAGES.search(bytes(content[:STACK_WITHIN])) if tiff.is_tiff(bytes(content[:4])) else None
+    return match is not None and int(match[1]) > 1 and len(find_pages(content, 1)) == 1
 
 
 def find_first_page(content: bytes | memoryview) -> int:

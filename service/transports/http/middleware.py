@@ -52,6 +52,7 @@ class AccessLog:
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
+GRPC_PATHS = ("/misfit.v1.", "/inference.", "/grpc.")
 # Beside /models/NAME/ and /v2.
 PLAIN_PATHS = {*OPEN_PATHS[:4], "/docs", "/docs.json", *(f"/{name}" for name in ENDPOINTS)}
 
@@ -85,7 +86,8 @@ class Authentication:
         self._tokens = Tokens(Settings().tokens_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
+        is_guarded = self._tokens.are_needed and scope["type"] == "http"
+        if is_guarded and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
             try:
                 self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
@@ -162,6 +164,8 @@ class ContentSecurityPolicy:
 
 def _suggest_path(path: str) -> str:
     """Return a sentence with the path that was most likely meant: one in small letters, without slashes or a prefix."""
+    if path.startswith(GRPC_PATHS):
+        return "It is a method of gRPC, which has a port of its own (MISFIT_GRPC_PORT); gRPC-Web is not spoken. "
     *prefix, name = path.partition(";")[0].strip("/").split("/")
     if f"/{name.lower()}" not in PLAIN_PATHS or prefix[:1] == ["models"] or error_body.is_path(path):
         return ""

@@ -158,3 +158,18 @@ def test_a_page_far_behind_is_read_at_its_place():
         100,
         101,
     ]
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_stack_of_imagej_with_one_directory_is_noted(images):
+    """ImageJ writes so beyond 4 GB, and some programs always."""
+    description = f"ImageJ=1.53t\nimages={images}\nslices={images}\nloop=false\n"
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(PAGES[0][0], description=description, metadata=None)
+    content = file.getvalue() + bytes(64 * (images - 1))
+    row = read_rows([Upload("a.tif", lambda: content)], SPEC, "fit", Limits(1000))
+    assert row.notes == ({0: ("stack",)} if images > 1 else {})
+    tifffile.imwrite(imagej := io.BytesIO(), np.stack([samples for samples, _ in PAGES]), imagej=True)
+    whole = imagej.getvalue()
+    assert read_rows([Upload("a.tif", lambda: whole)], SPEC, "fit", Limits(1000)).notes == {0: ("pages",)}

@@ -525,7 +525,7 @@ def test_a_plus_that_became_a_space_is_told():
     assert "%2B" in caught.value.hint
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 def test_json_as_powershell_writes_it(encoding, files):
     body = json.dumps({"images": [base64.b64encode(files["0000.png"]).decode()], "options": {"fdr": 0.1}})
     request = parsed(("application/json", body.encode(encoding)))
@@ -681,3 +681,25 @@ def test_large_json_with_odd_characters_is_refused_which_as_text_takes_four_time
     for size, word in ((100, odd), (1000, "plain")):
         with pytest.raises(InvalidOption, match="Unknown option"):
             parsed(body(size, word))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "told"),
+    [
+        ("text/plain", b' {"images": []}', "The body is JSON. Send it as application/json"),
+        ("application/grpc", bytes(5), "gRPC has a port of its own"),
+        ("application/grpc-web+proto", bytes(5), "gRPC-Web is not spoken"),
+    ],
+)
+def test_a_body_of_another_type_is_told(content_type, body, told):
+    with pytest.raises(UnsupportedMediaType) as caught:
+        parsed((content_type, body))
+    assert told in caught.value.hint
+
+
+def test_an_array_of_zeros_and_ones_is_told():
+    masks = np.eye(8, dtype=np.uint8)[None].repeat(3, 0)
+    assert "masks of 0 and 1" in parsed(bodies.as_npy(masks)).notes[0]
+    masks[2, 0, 0] = 2
+    assert parsed(bodies.as_npy(masks)).notes == ()
+    assert parsed(bodies.as_npy(np.zeros((2, 8, 8), np.uint8))).notes == ()
