@@ -77,7 +77,9 @@ def write(
     check_writable(directory)
     contents = {**files, POPULATION: to_npz(population)}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = manifest.model_copy(update={"files": hashes})
+    # A screen and an int8 encoder belong to one encoder: they are kept only where they come along.
+    left_out = {field: None for field, name in (("screen", SCREEN), ("int8", ENCODER_INT8)) if name not in unhashed}
+    manifest = manifest.model_copy(update={"files": hashes, **left_out})
     manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
     contents |= unhashed
     contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
