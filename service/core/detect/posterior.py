@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from service.core.decide.calibration import calibrate
 from service.core.detect.context import Context
@@ -67,6 +67,12 @@ def recognised_share(context: Context) -> float:
     return float((context.calibration.log_odds(context.population_scores, share_of_outliers(context)) > 0).mean())
 
 
+def hidden_share(context: Context) -> float:
+    """Return the share of outliers among the images of a calibrated `context` that score as the most normal ones do."""
+    assert context.calibration is not None
+    return float(expit(context.calibration.evidence[0] + logit(share_of_outliers(context))))
+
+
 def ranking_scores(
     estimator: Estimator, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray
 ) -> Float64Array:
@@ -80,18 +86,26 @@ def ranking_scores(
 
 
 def calibrate_context(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
-    """Return `context` with a calibration of the scores of the points (n, d) that it was fitted to.
+    """Return `context` with a calibration of the scores of points (n, d): those that it was fitted to, or all of its
+    batch.
 
     n >= `calibration.FEWEST` and d >= 1.
     """
-    estimator, method = estimator_of(context), calibrate
-    if units.population.graded and estimator.saturates:
+    estimator = estimator_of(context)
+    scores, population = scores_to_calibrate(context, points, units)
+    if is_graded(estimator, units):
         from service.core.decide.graded_calibration import calibrate_graded  # imports scipy.interpolate
 
-        method = calibrate_graded
-    scores, population = scores_to_calibrate(context, points, units)
-    calibration = method(scores, population, estimator.smallest_scale)
+        may_mask = context.source == "batch"
+        calibration = calibrate_graded(scores, population, estimator.smallest_scale, may_mask=may_mask)
+    else:
+        calibration = calibrate(scores, population, estimator.smallest_scale)
     return replace(context, calibration=calibration, contamination=calibration.share, population_scores=population)
+
+
+def is_graded(estimator: Estimator, units: PopulationUnits) -> bool:
+    """Return whether scores are calibrated by their reach, whose distribution is known, rather than by their tail."""
+    return units.population.graded and estimator.saturates
 
 
 def scores_to_calibrate(
