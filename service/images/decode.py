@@ -233,7 +233,7 @@ def _open_without_damage(
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length, (content, compressed_texts) = len(content), png_chunks.drop_unused_texts(content)
-    file = files.open_file(content, page)
+    file = files.open_file(content, page, limits.check_pixels)
     try:
         limits.check_pixels(file.size)
         size = file.size
