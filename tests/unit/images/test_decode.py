@@ -1,7 +1,7 @@
 """Image files and pixels of every kind, to rows as the encoder takes them."""
 
-import contextlib
 import base64
+import contextlib
 import io
 import struct
 import zlib
