@@ -290,7 +290,7 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
                 with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                     ImageOps.exif_transpose(image, in_place=True)
             pixels = conform(image, spec, resize, opened.cicp, notes)
-            if not isinstance(opened.image, DeepImage) and pixels.max() == 1:
+            if not isinstance(opened.image, DeepImage) and pixels.item(0) <= 1 == pixels.max():  # the cheap look first
                 notes.append("faint")
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
     except MisfitError:
