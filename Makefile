@@ -30,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers ray grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers scale ray grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -149,6 +149,9 @@ benchmark: .venv/tools  ## throughput of /score against the same pipeline in pro
 peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and waits beside other servers of the same encoder: a table (half an hour)
 	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --peers $(PEERS) $(if $(OUT),--out $(OUT))
 
+scale: .venv/tools  ## CPU, images/s and waits of one pod by its CPUs and its API workers: a table (some minutes, on an idle machine)
+	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/scale.py $(if $(OUT),--out $(OUT))
+
 train-benchmark: .venv-train/installed  ## images a second of the training loop against a plain eager float32 loop
 	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py
 
@@ -190,12 +193,14 @@ results: .venv-train/installed  ## keep the measured results and figures of RUN 
 bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
 	$(TRAIN)/python -m export.screen service/bundles/shapes3d
+	$(TRAIN)/python -m export.int8 service/bundles/shapes3d
 
 distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmented images (an hour), measure it, and export it in place of the bundle
 	$(TRAIN)/python -m train distill service/bundles/shapes3d --data $(DATA) --out $(DISTILLED) --resume
 	$(TRAIN)/python -m train evaluate $(DISTILLED) --data $(DATA)
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
 	$(TRAIN)/python -m export.screen service/bundles/shapes3d
+	$(TRAIN)/python -m export.int8 service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
 	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-ray .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -81,7 +81,7 @@ class Inference:
 
     def __init__(self) -> None:
         settings = Settings()
-        self.networks = open_networks(store.load(settings.bundle_directory), settings)
+        self.networks = open_networks(store.load(settings.bundle_directory, settings.precision), settings)
 
     @bentoml.on_startup
     async def outlive_api(self) -> None:
@@ -138,7 +138,7 @@ class Misfit(Routes):
             settings = Settings()
             logs.configure(settings.log_format, "supervisor")
             for name, directory in {"": settings.bundle_directory, **settings.more_bundles}.items():
-                memory_footprint.check_full_request(settings.of_bundle(name), store.load(directory))
+                memory_footprint.check_full_request(settings.of_bundle(name), store.load(directory, settings.precision))
         except ValidationError as error:
             raise SystemExit(f"misfit cannot start: {describe_problems(error)}") from None
         except (BundleError, ValueError) as error:
@@ -165,7 +165,7 @@ class Misfit(Routes):
             shutdown.hold_lock(lock)
             get_addresses().update(shutdown.name_by_descriptor(get_addresses()))
         self.settings = Settings()
-        loaded = store.load(self.settings.bundle_directory)
+        loaded = store.load(self.settings.bundle_directory, self.settings.precision)
         self.networks: LocalNetworks | RemoteNetworks
         if "Inference" in get_addresses():
             self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
@@ -177,7 +177,7 @@ class Misfit(Routes):
         self.admission = Admission(*limits, self.metrics[""].report_in_flight)  # of all bundles together
         self.dispatchers = {"": self._make_dispatcher(loaded, self.networks, "")}
         for name, directory in self.settings.more_bundles.items():
-            bundle = store.load(directory)
+            bundle = store.load(directory, self.settings.precision)
             self.metrics[name] = Metrics(bundle, name=name)
             networks = open_networks(bundle, self.settings, name)
             self.dispatchers[name] = self._make_dispatcher(bundle, networks, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from hypothesis import HealthCheck
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,7 +16,9 @@ from service.bundle import store
 from service.settings import Settings
 
 # The same examples in every run, so that a change is judged by what it changed. `make fuzz` tries new and more ones.
-hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 hypothesis.settings.load_profile("same")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
+from service.errors import InvalidInput
 from service.images.archive_names import is_no_image
 from service.images.archived_arrays import is_array, read_shape
 from service.images.archives import Archive, Member
@@ -35,8 +36,9 @@ def sort_members(archive: Archive) -> Contents:
     """Return what the files of an archive are.
 
     The reference set is what lies in a folder called reference, and an array reference.npy. A folder that holds all
-    files of the archive counts only where no folder within it is called so.
+    files of the archive counts only where no folder within it is called so. Raises InvalidInput for a file of PyTorch.
     """
+    _check_torch({member.name for member in archive.members})
     contexts, files, left_out = [], [], list(archive.left_out)
     for member in archive.members:
         if _file_name(member) == CONTEXT:
@@ -48,6 +50,16 @@ def sort_members(archive: Archive) -> Contents:
     is_inside = find_reference([member.name for member in files])
     in_reference = [inside or is_reference_array(member.name) for member, inside in zip(files, is_inside, strict=True)]
     return Contents(contexts, list(zip(files, in_reference, strict=True)), left_out)
+
+
+def _check_torch(names: Collection[str]) -> None:
+    """Raise InvalidInput where the files are those of a file that torch.save has written, which is a zip."""
+    folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
+    if any(f"{folder}version" in names for folder in folders):
+        raise InvalidInput(
+            "The zip is a file of PyTorch, expected a zip of images.",
+            "Send its images as an npy array: numpy.save('images.npy', tensor.numpy()).",
+        )
 
 
 def find_reference(names: Sequence[str]) -> list[bool]:

@@ -18,6 +18,8 @@ HEAD_BYTES = 256
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # What PNG, JPEG, GIF, WebP, BMP and TIFF begin with in base64.
 BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "Qk1", "SUkqA", "TU0AK")
+# What PNG, JPEG and GIF begin with in hexadecimal.
+HEX_HEADS = ("89504e47", "89504E47", "ffd8ff", "FFD8FF", "47494638")
 LFS_POINTER = "version https://git-lfs"
 # The longest text that may be a path.
 LONGEST_PATH = 300

@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 Kind = Literal["vae", "backbone"]
 
 ENCODER = "encoder.onnx"
+ENCODER_INT8 = "encoder.int8.onnx"  # optional: the same with most convolutions in int8, for MISFIT_PRECISION=int8
 DECODER = "decoder.onnx"  # optional: without it the service draws no pictures and checks nothing by reconstruction
 # What the data sets are called in sentences.
 KNOWN_DATA = {
@@ -84,7 +85,9 @@ class Manifest(FrozenModel):
     """What the model is, how it was trained and exported, and the hash of every other file."""
 
     format_version: int
-    bundle_id: str = ""  # sha256 of this manifest without this field and `screen`; it holds every other file's hash
+    bundle_id: str = (
+        ""  # sha256 of this manifest without this field, `screen` and `int8`; it holds every other file's hash
+    )
     model: str
     kind: Kind = Field(default="vae", exclude_if=lambda value: value == "vae")
     image: ImageSpec
@@ -95,6 +98,8 @@ class Manifest(FrozenModel):
     files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `store.write` fills it in
     # No answer depends on it, and so neither does `bundle_id`.
     screen: Screen | None = Field(default=None, exclude_if=lambda value: value is None)
+    # The sha256 of encoder.int8.onnx. Where it runs, `bundle_id` is another one: see `in_int8`.
+    int8: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
     parity: Parity
     metrics: dict[str, JsonValue]
     training: dict[str, JsonValue]
@@ -138,8 +143,14 @@ class Manifest(FrozenModel):
             has_uncertainty=self.kind == "vae",
         )
 
+    def in_int8(self) -> Self:
+        """Return the manifest of the same bundle with its int8 encoder, which has an id of its own."""
+        return self.model_copy(
+            update={"bundle_id": hashlib.sha256(f"{self.bundle_id}{self.int8}".encode()).hexdigest()}
+        )
+
     def content_hash(self) -> str:
-        """Return the sha256 of the manifest without `bundle_id` and `screen`, as canonical JSON."""
-        content = self.model_dump(mode="json", exclude={"bundle_id", "screen"})
+        """Return the sha256 of the manifest without `bundle_id`, `screen` and `int8`, as canonical JSON."""
+        content = self.model_dump(mode="json", exclude={"bundle_id", "screen", "int8"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

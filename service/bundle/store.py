@@ -2,6 +2,7 @@
 
     manifest.json    what the model is, and the sha256 of every other file
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
+    encoder.int8.onnx  the same, most of it in int8: optional
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): optional
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
     screen.onnx      `images` uint8 (N, H, W, C), `latents` float32 (N, L) -> `error` float32 (N,): optional
@@ -22,12 +23,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from service.bundle import projection_file
-from service.bundle.manifest import ENCODER, FORMAT_VERSION, SCREEN, Manifest, Screen, Version
+from service.bundle.manifest import ENCODER, ENCODER_INT8, FORMAT_VERSION, SCREEN, Manifest, Screen, Version
 from service.bundle.population_file import POPULATION, from_npz, to_npz
 from service.bundle.projection_file import PROJECTION, Projection
 from service.core.population import DEAD_VARIANCE, Population
@@ -38,17 +39,23 @@ CARD = "README.md"
 NAMES = "names.json"
 REQUIRED_FILES = (ENCODER, POPULATION)
 
+# What the encoder computes in. What it is in float32 and in int8 has ids of its own: latents differ.
+Precision = Literal["auto", "fp32", "int8"]
 OwnName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that passed every check of `load`. Only backbone bundles have a projection."""
+    """A bundle that passed every check of `load`. Only backbone bundles have a projection.
+
+    encoder  the file of the encoder that runs: of float32 or int8
+    """
 
     directory: Path
     manifest: Manifest
     population: Population
     projection: Projection | None = None
+    encoder: str = ENCODER
 
 
 def write(
@@ -70,7 +77,9 @@ def write(
     check_writable(directory)
     contents = {**files, POPULATION: to_npz(population)}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = manifest.model_copy(update={"files": hashes})
+    # A screen and an int8 encoder belong to one encoder: they are kept only where they come along.
+    left_out = {field: None for field, name in (("screen", SCREEN), ("int8", ENCODER_INT8)) if name not in unhashed}
+    manifest = manifest.model_copy(update={"files": hashes, **left_out})
     manifest = manifest.model_copy(update={"bundle_id": manifest.content_hash()})
     contents |= unhashed
     contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
@@ -110,11 +119,29 @@ def extend(
 
 def add_screen(bundle: Bundle, graph: bytes, cutoff: float) -> Bundle:
     """Write a bundle again with a screen, `graph`: the bundle_id stays. Raises what `write` raises."""
-    directory, sha256 = bundle.directory, hashlib.sha256(graph).hexdigest()
-    manifest = read_manifest(directory).model_copy(update={"screen": Screen(sha256=sha256, cutoff=cutoff)})
-    kept = {name: _read(directory / name) for name in manifest.files if name != POPULATION}
-    texts = {name: _read(directory / name) for name in (CARD, NAMES) if (directory / name).exists()}
-    return write(directory, manifest, kept, bundle.population, unhashed={SCREEN: graph, **texts})
+    screen = Screen(sha256=hashlib.sha256(graph).hexdigest(), cutoff=cutoff)
+    return _add_beside(bundle, SCREEN, graph, {"screen": screen})
+
+
+def add_int8(bundle: Bundle, graph: bytes) -> Bundle:
+    """Write a bundle again with an int8 encoder, `graph`: the bundle_id stays. Raises what `write` raises."""
+    return _add_beside(bundle, ENCODER_INT8, graph, {"int8": hashlib.sha256(graph).hexdigest()})
+
+
+def _add_beside(bundle: Bundle, name: str, graph: bytes, update: dict[str, object]) -> Bundle:
+    """Write a bundle again with a graph that its id does not cover; `update` tells of it in the manifest."""
+    directory = bundle.directory
+    manifest = read_manifest(directory)
+    kept = {file: _read(directory / file) for file in manifest.files if file != POPULATION}
+    beside = (*_beside(manifest), *(file for file in (CARD, NAMES) if (directory / file).exists()))
+    contents = {**{file: _read(directory / file) for file in beside}, name: graph}
+    return write(directory, manifest.model_copy(update=update), kept, bundle.population, unhashed=contents)
+
+
+def _beside(manifest: Manifest) -> dict[str, str]:
+    """Return the sha256 of the files that the bundle_id does not cover, by name."""
+    screens = {} if manifest.screen is None else {SCREEN: manifest.screen.sha256}
+    return screens if manifest.int8 is None else {**screens, ENCODER_INT8: manifest.int8}
 
 
 def check_writable(directory: Path) -> None:
@@ -128,8 +155,8 @@ def check_writable(directory: Path) -> None:
         )
 
 
-def load(directory: Path) -> Bundle:
-    """Read and verify the bundle at `directory`.
+def load(directory: Path, precision: Precision = "fp32") -> Bundle:
+    """Read and verify the bundle at `directory`, to be run in `precision`; "auto" is int8 where the bundle has it.
 
     Raises BundleMissing, BundleCorrupt or BundleIncompatible, with what is wrong and where. The graphs' tensors are
     checked when the graphs are opened, in `service/inference/onnx_runtime.py`.
@@ -142,8 +169,7 @@ def load(directory: Path) -> Bundle:
                 f"{directory / MANIFEST} does not list {name}.",
                 f"A bundle of version {FORMAT_VERSION} lists {', '.join(required)}: export it again.",
             )
-    screens = {} if manifest.screen is None else {SCREEN: manifest.screen.sha256}
-    for name, expected in (manifest.files | screens).items():
+    for name, expected in (manifest.files | _beside(manifest)).items():
         digest = hashlib.sha256(_read(directory / name)).hexdigest()
         if digest != expected:
             raise BundleCorrupt(
@@ -168,7 +194,15 @@ def load(directory: Path) -> Bundle:
     if manifest.kind == "backbone":
         measured = sum(latent.unit is not None for latent in manifest.latents)
         projection = projection_file.from_npz(_read(directory / PROJECTION), manifest.latent_dim, measured)
-    return Bundle(directory, _with_own_names(directory, manifest), population, projection)
+    bundle = Bundle(directory, _with_own_names(directory, manifest), population, projection)
+    if precision == "int8" and manifest.int8 is None:
+        raise BundleIncompatible(
+            f"MISFIT_PRECISION is int8, but {directory} has no {ENCODER_INT8}.",
+            "Add one with `python -m export.int8 BUNDLE`, or serve it with MISFIT_PRECISION=fp32.",
+        )
+    if precision == "fp32" or manifest.int8 is None:
+        return bundle
+    return replace(bundle, manifest=bundle.manifest.in_int8(), encoder=ENCODER_INT8)
 
 
 def _with_own_names(directory: Path, manifest: Manifest) -> Manifest:

@@ -21,6 +21,7 @@ from service.errors import InvalidInput, MisfitError, TooLarge
 from service.images import sample_range
 from service.images.conform import Note
 from service.images.decode import MIB, Content, Limits, Opened, decode, open_image
+from service.images.formats import frames
 from service.images.sample_range import Extent, SampleRange
 from service.images.spec import Resize, Spec, Uint8Array
 
@@ -108,6 +109,7 @@ def run(job: Job) -> Decoded:
     unknown: list[int] = []
 
     def finish(pixels: Uint8Array | None) -> Decoded:
+        frames.forget()
         seconds = time.process_time() - started
         merged = sample_range.merge(extents)
         return Decoded(pixels, sizes, errors_by_position, costs, seconds, unknown, merged, notes)

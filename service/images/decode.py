@@ -233,7 +233,7 @@ def _open_without_damage(
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length, (content, compressed_texts) = len(content), png_chunks.drop_unused_texts(content)
-    file = files.open_file(content, page)
+    file = files.open_file(content, page, limits.check_pixels)
     try:
         limits.check_pixels(file.size)
         size = file.size
@@ -290,7 +290,7 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
                 with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                     ImageOps.exif_transpose(image, in_place=True)
             pixels = conform(image, spec, resize, opened.cicp, notes)
-            if not isinstance(opened.image, DeepImage) and pixels.max() == 1:
+            if not isinstance(opened.image, DeepImage) and pixels.item(0) <= 1 == pixels.max():  # the cheap look first
                 notes.append("faint")
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
     except MisfitError:

@@ -80,7 +80,7 @@ class _CheckedInfo(tarfile.TarInfo):
         """Read what belongs to the entry: tarfile calls this for every header, and lets it be overridden."""
         if self.type in EXTENDED:
             start = archive.fileobj.tell()
-            _check_extended(archive.fileobj.read(max(self.size, 0)))
+            _check_extended(archive.fileobj.read(max(self.size, 0)).rstrip(b"\0"))
             archive.fileobj.seek(start)
         entry: Self = super()._proc_member(archive)  # type: ignore[misc]  # typeshed leaves it out
         if len(archive.pax_headers) > MOST_GLOBAL_RECORDS:

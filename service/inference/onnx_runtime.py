@@ -64,7 +64,8 @@ class OnnxNetworks:
         self._head = None if bundle.projection is None else BackboneHead(bundle.projection)
         self._familiarity = bundle.population.familiarity
         with_gpu = require_gpu or has_gpu()
-        self._sessions = {name: open_session(bundle.directory / name, with_gpu, name == ENCODER) for name in names}
+        files = {name: bundle.directory / (bundle.encoder if name == ENCODER else name) for name in names}
+        self._sessions = {name: open_session(file, with_gpu, name == ENCODER) for name, file in files.items()}
         self.provider: str = self._sessions[ENCODER].get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(

@@ -44,7 +44,7 @@ def load_bundle(bundle: str | PathLike[str] | None) -> Bundle:
     settings = Settings()
     if bundle is not None:
         settings = settings.model_copy(update={"bundle": str(bundle)})
-    return store.load(settings.bundle_directory)
+    return store.load(settings.bundle_directory, settings.precision)
 
 
 def local_settings() -> Settings:

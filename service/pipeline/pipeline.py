@@ -32,6 +32,7 @@ from service.api.options import (
 from service.api.requests import ImagesRequest, no_images
 from service.api.schemas import Description, EncodeResponse, FitResponse, Limits, ScoreResponse
 from service.bundle import quality
+from service.bundle.manifest import ENCODER_INT8
 from service.bundle.store import Bundle
 from service.core.detect.estimators import ESTIMATORS
 from service.core.types import Float64Array, IndexArray
@@ -55,6 +56,7 @@ from service.pipeline.hooks import Hooks
 from service.settings import Settings
 from service.short_work import SHORT_IMAGES
 
+IN_INT8 = "the encoder runs in int8 (MISFIT_PRECISION): contexts that were fitted in float32 are another bundle's"
 # Images in one part of a stream's answer: well below the 4 MiB that a gRPC client takes by default.
 STREAM_PIECE = 1000
 
@@ -271,7 +273,10 @@ class Pipeline:
             capabilities=manifest.capabilities,
             trained_on=manifest.trained_on,
             drawing=quality.describe_drawing(manifest),
-            remarks=quality.remarks(manifest.metrics, manifest.latent_dim),
+            remarks=[
+                *quality.remarks(manifest.metrics, manifest.latent_dim),
+                *([IN_INT8] if self.bundle.encoder == ENCODER_INT8 else []),
+            ],
         )
 
     def _build_part(self, part: Batch, options: ScoreOptions) -> ScoreResponse:

@@ -22,7 +22,7 @@ CANVAS_BYTES = {"WEBP": 12, "AVIF": 6, "HEIF": 6}
 COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
 
 
-def estimate(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes | memoryview) -> int:
+def estimate(image: Image.Image, size: tuple[int, int], content: bytes | memoryview) -> int:
     """Return the bytes that decoding an opened image takes. `size` is its full size; `image` may be scaled down."""
     pixel_bytes = BYTES_PER_PIXEL.get(image.mode, MOST_BYTES_PER_PIXEL)
     if image.mode == "RGB" and "transparency" in image.info:
@@ -34,7 +34,7 @@ def estimate(image: ImageFile.ImageFile, size: tuple[int, int], content: bytes |
             pixel_bytes += 4 if image.getexif().get(ORIENTATION, 1) != 1 else 0  # for the turned copy
     pixel_bytes += CANVAS_BYTES.get(image.format or "", 0)
     cost = image.width * image.height * pixel_bytes
-    if image.format in ("JPEG", "MPO"):
+    if isinstance(image, ImageFile.ImageFile) and image.format in ("JPEG", "MPO"):
         cost += _estimate_coefficients(image, size[0] * size[1], bytes(content))
     return cost
 

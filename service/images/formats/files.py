@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 
-from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, heif, other_files, pages, png_chunks, tiff
+from service.images.formats import deep, frames, heif, other_files, pages, png_chunks, tiff
 from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
@@ -30,17 +31,26 @@ for library in ("PIL", "imagecodecs", "tifffile"):
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageFile | DeepImage:
+def open_file(
+    content: bytes | memoryview, page: int | None, check_size: Callable[[tuple[int, int]], None]
+) -> Image.Image | DeepImage:
     """Read the header of an image file, or of one of its pages (`service.images.formats.pages`); of the first by
-    default. Raises UndecodableImage.
+    default.
+
+    `check_size` raises where a width and height are too large to be drawn. Raises UndecodableImage.
     """
     head = bytes(content[:HEAD_BYTES])
     is_tiff = tiff.is_tiff(head)
     if is_tiff:
         content, page = pages.begin_at(content, pages.find_first_page(content) if page is None else page), None
     try:
+        if page is not None and frames.is_animation(head):
+            if deep.is_deep_png(head):
+                raise UndecodableImage("Frames of a PNG of 16 bits are not read.", "Save the frames as images.")
+            return frames.read_frame(content, page, check_size)
         image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
         if page is not None:
+            check_size(image.size)
             image.seek(page)
     except UnidentifiedImageError as error:
         if is_tiff:
@@ -66,7 +76,7 @@ def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageF
     return image
 
 
-def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryview) -> bool:
+def has_pages(image: Image.Image | DeepImage, content: bytes | memoryview) -> bool:
     """Return whether a file has several pages or frames that can be read."""
     if isinstance(image, DeepImage) or image.format == "TIFF":
         return len(pages.find_pages(content, 1)) > 1
@@ -78,7 +88,7 @@ def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryvie
         return False
 
 
-def find_cicp(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryview) -> tuple[int, int] | None:
+def find_cicp(image: Image.Image | DeepImage, content: bytes | memoryview) -> tuple[int, int] | None:
     """Return the numbers of the primaries and of the transfer function that a PNG or HEIC names; None without."""
     if isinstance(image, DeepImage) or image.format == "PNG":
         return png_chunks.find_cicp(content)

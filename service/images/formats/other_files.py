@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# The markers of JPEG's frames that are coded in other ways than Huffman's.
-JPEG_LS, ARITHMETIC = 0xF7, (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+# The marker of the frame of a JPEG-LS.
+JPEG_LS = 0xF7
 # Of a file, as many bytes as the patterns below look at.
 HEAD_BYTES = 256
 
@@ -134,10 +134,6 @@ def explain_damage(content: bytes | memoryview) -> Kind | None:
     marker, precision = _find_jpeg_frame(content)
     if marker == JPEG_LS or head[4:12] == b"\0 SPIFF\0":
         return Kind("It is JPEG-LS.", SAVE_HINT)
-    if marker in ARITHMETIC:
-        return Kind(
-            "It is a JPEG with arithmetic coding, which few programs read.", "Save it with Huffman coding, as usual."
-        )
     if precision not in (0, 8):
         return Kind(
             f"It is a JPEG of {precision} bits a channel; those of 8 are read.", "Save it as 16-bit PNG or TIFF."

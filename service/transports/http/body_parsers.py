@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 
 from service.api.json_texts import JSON_EXAMPLE, read_json, read_object
 from service.api.latents import LATENTS_EXAMPLE, check_latents
-from service.api.mistaken_uploads import explain_no_base64
+from service.api.mistaken_uploads import HEX_HEADS, explain_no_base64
 from service.api.option_merging import merge_options
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
@@ -179,6 +179,8 @@ def _from_base64(text: str) -> bytes:
     compact = "".join(line.strip() for line in text.splitlines())
     if "-" in compact or "_" in compact:
         compact = compact.translate(URL_ALPHABET)
+    if compact.startswith(HEX_HEADS):  # no image begins so in base64
+        raise UndecodableImage(f"{text[:24]!r}... is hexadecimal, expected base64.", JSON_EXAMPLE)
     try:
         return binascii.a2b_base64(compact + "=" * (-len(compact) % 4), strict_mode=True)
     except ValueError as error:

@@ -65,6 +65,15 @@ def open_inference_http(workload: Workload, images: NDArray[np.uint8], port: int
     return partial(http_client, port, f"/v2/models/{model}/infer", headers, text + content)
 
 
+def open_inference_json(workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int) -> Connect:
+    """Send JSON of the Open Inference Protocol: an npy array, or PNG files, in base64."""
+    contents = list(bodies.image_files(images).values()) if workload.form == "png" else [bodies.npy(images)]
+    data = [base64.b64encode(each).decode() for each in contents]
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [len(data), 1], "data": data}
+    content = json.dumps({"inputs": [tensor]}).encode()
+    return partial(http_client, port, "/v2/models/encoder/infer", {"Content-Type": "application/json"}, content)
+
+
 def open_inference_grpc(
     is_raw: bool, workload: Workload, images: NDArray[np.uint8], port: int, grpc_port: int
 ) -> Connect:
@@ -131,7 +140,11 @@ def _bentoml(port: int, grpc_port: int, scratch: Path) -> list[str]:
 PEERS = {
     "fastapi": Peer(_fastapi, "/ready", {"HTTP": partial(http_way, "/encode", "/encode_files")}),
     "litserve": Peer(_python("litserve"), "/health", {"HTTP": partial(json_way, "/encode")}),
-    "mlserver": Peer(_python("mlserver"), "/v2/health/ready", {"gRPC": partial(open_inference_grpc, False)}),
+    "mlserver": Peer(
+        _python("mlserver"),
+        "/v2/health/ready",
+        {"HTTP": open_inference_json, "gRPC": partial(open_inference_grpc, False)},
+    ),
     "pytriton": Peer(
         _python("pytriton"),
         "/v2/models/encoder_files/ready",

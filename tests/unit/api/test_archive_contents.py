@@ -4,6 +4,7 @@ import bodies
 import pytest
 
 from service.api.archive_contents import sort_members, warn_of_left_out
+from service.errors import InvalidInput
 from service.images.archives import read_archive
 
 
@@ -55,3 +56,10 @@ def test_one_warning_tells_all_that_was_left_out():
     (warning,) = warn_of_left_out([f"{number}.csv" for number in range(7)])
     assert warning.startswith("7 files are no images and were left out: '0.csv', ")
     assert warning.endswith("'4.csv' and 2 more.")
+
+
+def test_a_file_of_pytorch_is_told():
+    with pytest.raises(InvalidInput, match="a file of PyTorch") as caught:
+        sort("archive/data.pkl", "archive/version", "archive/data/0")
+    assert "numpy.save" in caught.value.hint
+    assert sort("model/data.pkl", "a.png") == ([], ["a.png"])

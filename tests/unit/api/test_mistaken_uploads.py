@@ -59,6 +59,8 @@ def test_images_are_no_text(kind):
         ("C:\\images\\a", "path"),
         ("~/a", "path"),
         ("aGk", "nothing else"),
+        ("b'iVBORw0KGgo='", "Python's notation"),
+        ("iVBORw0KGgo%3D", "escaped"),
         ("/9j/4AAQ" * 99 + ".png", "nothing else"),
     ],
 )

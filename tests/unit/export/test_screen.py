@@ -50,7 +50,8 @@ def test_latents_are_drawn_around_the_populations_sample(served_bundle):
     np.testing.assert_allclose(np.corrcoef(drawn[:2000].T), np.corrcoef(sample.T), atol=0.2)
 
 
-def test_a_screen_that_has_not_learnt_hides_nothing_and_changes_no_id(served_bundle, tmp_path):
+def test_a_screen_that_has_not_learnt_hides_nothing_and_changes_no_id(served_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(screen, "VERIFIED", 20)
     copy = shutil.copytree(served_bundle.directory, tmp_path / "copy")
     written = add_screen(copy, steps=2, latents=100)
     assert written.manifest.bundle_id == served_bundle.manifest.bundle_id
@@ -61,6 +62,7 @@ def test_a_screen_that_has_not_learnt_hides_nothing_and_changes_no_id(served_bun
 
 def test_a_screen_that_hides_foreign_images_is_refused(served_bundle, tmp_path, monkeypatch):
     copy = shutil.copytree(served_bundle.directory, tmp_path / "copy")
+    monkeypatch.setattr(screen, "VERIFIED", 20)
     monkeypatch.setattr(screen, "CUTOFF", 1e6)
     with pytest.raises(ScreenError, match="foreign and pass"):
         add_screen(copy, steps=2, latents=100)

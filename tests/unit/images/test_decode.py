@@ -1,5 +1,6 @@
 """Image files and pixels of every kind, to rows as the encoder takes them."""
 
+import base64
 import contextlib
 import io
 import struct
@@ -314,3 +315,13 @@ def test_sizes_are_those_of_the_files_as_they_are_turned(format, orientation, sh
 def test_pixels_have_a_size_as_well():
     pixels = np.zeros((20, 30), np.uint8)
     assert read_rows([Upload("a", lambda: pixels)], COLOUR, "fit", LIMITS).sizes.tolist() == [[30, 20]]
+
+
+def test_a_jpeg_with_arithmetic_coding_is_read():
+    """Written by libjpeg-turbo, of the levels 0, 3, 6, ... row by row: few programs write such files."""
+    file = base64.b64decode(
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoKBggLDAsK"
+        "DAkKCgr/yQALCAAIAAgBAREA/8wABgAQEAX/2gAIAQEAAD8A/wDYzcj4E9CFnEQjJ6ZvPFDA/9k="
+    )
+    levels = to_row(file, ImageSpec(height=8, width=8, channels=1), "fit", LIMITS)[..., 0]
+    assert np.abs(levels.astype(int) - np.arange(64).reshape(8, 8) * 3).max() <= 2

@@ -10,8 +10,8 @@ import tifffile
 from PIL import Image
 
 from service.bundle.manifest import ImageSpec
-from service.errors import UndecodableImage
-from service.images.decode import Limits, Upload, read_rows
+from service.errors import TooLarge, UndecodableImage
+from service.images.decode import Limits, Upload, open_image, read_rows
 from service.images.formats.pages import find_pages
 from service.images.page_uploads import split_pages
 from service.images.sample_range import SampleRange
@@ -134,6 +134,28 @@ def test_a_preview_of_raw_data_is_refused():
         writer.write(np.zeros((16, 16), np.uint16), photometric="cfa", subfiletype=0)
     rows = read_rows([Upload("a.dng", file.getvalue)], SPEC, "fit", Limits(1000))
     assert "raw data of a camera" in rows.errors[0].message
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_frames_are_drawn_in_one_pass_and_in_any_order(format, monkeypatch):
+    """Each frame changes one square, so that it takes all those before it."""
+    canvas, images = Image.new("RGB", (16, 16), "white"), []
+    for level in range(40):
+        canvas.paste((level * 6, 0, 0), (level % 16, level // 16, level % 16 + 1, level // 16 + 1))
+        images.append(canvas.copy())
+    file = io.BytesIO()
+    images[0].save(
+        file, format, save_all=True, append_images=images[1:], **({"lossless": True} if format == "WEBP" else {})
+    )
+    content, opened = file.getvalue(), []
+    monkeypatch.setattr(Image, "open", lambda *args, open=Image.open, **more: opened.append(1) or open(*args, **more))
+    uploads = [Upload(str(page), lambda: content, page) for page in (*range(40), 7, 3, 39)]
+    rows = read_rows(uploads, ImageSpec(height=16, width=16, channels=3), "fit", Limits(1000))
+    expected = [np.asarray(images[upload.page]) for upload in uploads]
+    assert np.abs(rows.pixels.astype(int) - expected).max() <= (8 if format == "GIF" else 0)
+    assert len(opened) == 3
+    with pytest.raises(TooLarge, match="16 x 16 pixels"):
+        open_image(content, SPEC, "fit", Limits(100), 5)
 
 
 def test_directories_that_lie_on_one_another_end_the_count():

@@ -493,6 +493,12 @@ def test_json_of_another_form_is_refused(text):
         parsed(("application/json", text.encode()))
 
 
+def test_hexadecimal_is_no_base64(files):
+    request = parsed(("application/json", json.dumps({"images": [files["0000.png"].hex()]}).encode()))
+    with pytest.raises(UndecodableImage, match="is hexadecimal"):
+        request.images[0].read()
+
+
 @pytest.mark.parametrize("text", ["http://127.0.0.1/a.png", "data:image/png;base64,aGk=", "a", "é"])
 def test_what_is_no_base64_fails_alone(text, files):
     good = base64.b64encode(files["0000.png"]).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 from mlserver.codecs import NumpyCodec
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from encoder import Encoder, decode
+from encoder import Encoder, decode, read_npy
 
 
 class EncoderRuntime(mlserver.MLModel):
@@ -29,7 +30,10 @@ class EncoderRuntime(mlserver.MLModel):
 
     def _encode(self, given: mlserver.types.RequestInput) -> np.ndarray:
         if given.datatype == "BYTES":
-            return self.encoder(decode(list(given.data)))
+            # Over HTTP bytes are base64; a tensor comes as one npy array.
+            contents = [base64.b64decode(each) if isinstance(each, str) else each for each in given.data]
+            is_tensor = contents[0].startswith(b"\x93NUMPY")
+            return self.encoder(read_npy(contents[0]) if is_tensor else decode(contents))
         return self.encoder(NumpyCodec.decode_input(given))
 
 

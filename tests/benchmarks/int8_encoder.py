@@ -1,0 +1,85 @@
+"""The int8 encoder of the shipped bundle beside the float32 one: milliseconds an image, AUROC and flags.
+
+    python tests/benchmarks/int8_encoder.py --out FILE
+
+Contexts are of rendered 3D Shapes with misfits one level off. Speed is CPU time of one thread, in turns within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from service.bundle import store
+from service.core.detect.scoring import score
+from service.inference.onnx_runtime import OnnxNetworks
+from train.benchmarks.contexts import sample, summarize
+from train.benchmarks.nuisances import all_factors
+from train.data.shapes3d import dataset
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from measurements import save
+
+BUNDLE = Path("service/bundles/shapes3d")
+FACTORS = (10, 10, 10, 8, 4, 15)
+SIZE, OUTLIERS, BATCHES, TIMED, TURNS = 120, 9, (1, 8, 32), 128, 5
+
+
+def time_images(networks: dict[str, OnnxNetworks], images: np.ndarray) -> dict[str, list[float]]:
+    """Return milliseconds of CPU an image at each size of BATCHES, the least of all turns, by precision."""
+    best = {name: [np.inf] * len(BATCHES) for name in networks}
+    for _ in range(TURNS):
+        for place, size in enumerate(BATCHES):
+            for name, each in networks.items():
+                began = time.thread_time()
+                for start in range(0, TIMED, size):
+                    each.run_tile("encode", images[start : start + size])
+                spent = 1000 * (time.thread_time() - began) / TIMED
+                best[name][place] = min(best[name][place], round(spent, 3))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--contexts", type=int, default=60)
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
+    arguments = parser.parse_args()
+    bundles = {precision: store.load(BUNDLE, precision) for precision in ("fp32", "int8")}
+    networks = {name: OnnxNetworks(bundle) for name, bundle in bundles.items()}
+    factors, population = all_factors(FACTORS), bundles["fp32"].population
+    outcomes: dict[str, dict[str, list[float]]] = {name: {"auroc": [], "found": [], "changed": []} for name in networks}
+    for index in range(arguments.contexts):
+        context = sample(
+            factors, np.random.default_rng([12, index]), size=SIZE, outliers=OUTLIERS, stratum="adjacent_level"
+        )
+        images = dataset.frames(factors[context.rows])
+        scores = {name: score(each.encode(images), population) for name, each in networks.items()}
+        for name, outcome in outcomes.items():
+            flags = scores[name].is_outlier
+            outcome["auroc"].append(float(roc_auc_score(context.is_outlier, scores[name].outlier_score)))
+            outcome["found"].append(float(flags[context.is_outlier].mean()))
+            outcome["changed"].append(float((flags != scores["fp32"].is_outlier).mean()))
+    milliseconds = time_images(networks, dataset.frames(factors[np.arange(TIMED) * 3001 % len(factors)]))
+    rows: list[dict[str, Any]] = [
+        {
+            "precision": name,
+            "milliseconds": dict(zip(map(str, BATCHES), milliseconds[name], strict=True)),
+            "auroc": summarize(outcome["auroc"]),
+            "found": float(np.mean(outcome["found"])),
+            "flags_changed": float(np.mean(outcome["changed"])),
+        }
+        for name, outcome in outcomes.items()
+    ]
+    for row in rows:
+        print(row)
+    save(arguments.out, {"contexts": arguments.contexts, "images": SIZE, "misfits": OUTLIERS, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
