@@ -71,7 +71,7 @@ def calibrate_graded(
     """
     compressed, population = np.sort(_compress(scores)), _compress(population)
     median, way, strangers = _find_way(compressed, population, smallest_scale)
-    evidence = _compare(strangers, median, way)
+    evidence = compare(strangers, median, way)
     # Half of the population scores above the median of a batch that is as wide as itself: it shows no strangers.
     share_of_strangers = len(strangers) / max(len(population), 1)
     evidence *= np.clip((share_of_strangers - FEW_STRANGERS) / (MANY_STRANGERS - FEW_STRANGERS), 0, 1)
@@ -89,7 +89,7 @@ def calibrate_graded(
     return Calibration(_expand(median + way * GRID), odds - logit(share), share)
 
 
-def _compare(strangers: Float64Array, median: float, way: float) -> Float64Array:
+def compare(strangers: Float64Array, median: float, way: float) -> Float64Array:
     """Return the log ratio (tails, 61) of the densities of outliers and of normal images on GRID, which never falls."""
     reach = np.concatenate([(strangers - median) / way * shrunk for shrunk in VOUCHED])
     counts = np.histogram(reach, bins=np.append(GRID - _STEP / 2, np.inf))[0]
@@ -123,11 +123,16 @@ def _weigh(reaches: Float64Array, evidence: Float64Array, masked: Float64Array) 
     return weights[0], weights[1]
 
 
-def find_reaches(scores: Float64Array, population: Float64Array, smallest_scale: float) -> Float64Array:
-    """Return how far the scores (n,) of a context's images reach, (n,): what BEYOND is a table of."""
+def find_reaches(
+    scores: Float64Array, population: Float64Array, smallest_scale: float
+) -> tuple[Float64Array, Float64Array]:
+    """Return how far the scores (n,) of a context's images reach, (n,): what BEYOND is a table of. And the evidence
+    there, (tails, n): the log ratio of the densities of outliers, if they are seen, and of normal images.
+    """
     compressed = _compress(scores)
-    median, way, _ = _find_way(compressed, _compress(population), smallest_scale)
-    return (compressed - median) / way
+    median, way, strangers = _find_way(compressed, _compress(population), smallest_scale)
+    reaches = (compressed - median) / way
+    return reaches, np.array([np.interp(reaches, GRID, ratio) for ratio in compare(strangers, median, way)])
 
 
 def _find_way(

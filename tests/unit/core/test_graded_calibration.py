@@ -14,10 +14,10 @@ from service.core.decide.graded_calibration import (
     SHARE_PRIOR,
     TAILS,
     VOUCHED,
-    _compare,
     _compress,
     _expand,
     calibrate_graded,
+    compare,
 )
 from service.core.detect.scoring import score
 from service.core.explain.attribution import attribute
@@ -79,7 +79,7 @@ def naive_odds(scores, population, reaches, may_mask):
     strangers = _compress(population)[_compress(population) > median]
     way = np.median(strangers) - median
     places = (compressed - median) / way
-    evidence = _compare(strangers, median, way)
+    evidence = compare(strangers, median, way)
     fits, terms = [], []
     for tail, power in enumerate(TAILS):
 
