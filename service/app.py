@@ -8,6 +8,7 @@ are back.
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import bentoml
 import numpy as np
@@ -22,7 +23,6 @@ from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_pr
 from service.hosting.routes import Routes
 from service.hosting.workers import Api, Worker, get_addresses
 from service.inference.hardware import has_gpu
-from service.inference.local import LocalNetworks
 from service.inference.remote import RemoteNetworks
 from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
@@ -35,7 +35,6 @@ from service.transports import memory_footprint
 from service.transports.admission import Admission
 from service.transports.dispatch import Dispatcher
 from service.transports.grpc.port import claim_port
-from service.transports.grpc.server import Server
 from service.transports.http.middleware import (
     AccessLog,
     Authentication,
@@ -43,6 +42,10 @@ from service.transports.http.middleware import (
     ErrorBodies,
     UntilSent,
 )
+
+if TYPE_CHECKING:
+    from service.inference.local import LocalNetworks
+    from service.transports.grpc.server import Server
 
 # Of calls from one service to the other. Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own
 # words.
@@ -56,6 +59,8 @@ TRACING = {"excluded_urls": list(NOT_TRACED)}
 
 def open_networks(bundle: Bundle, settings: Settings, name: str = "") -> LocalNetworks:
     """Return the networks of a bundle, run in this process, and measured by its metrics. `name` is the bundle's."""
+    from service.inference.local import LocalNetworks  # with ONNX Runtime, which the supervisor does not need
+
     metrics = BatchMetrics(name=name)
     networks = LocalNetworks(bundle, require_gpu=settings.require_gpu, hooks=metrics)
     metrics.report_bundle(bundle, networks.provider)
@@ -93,6 +98,10 @@ class Inference:
     @bentoml.api
     async def encode_checked(self, images: NDArray[np.uint8]) -> NDArray[np.void]:
         return pack(await self.networks.encode_checked(images))
+
+    @bentoml.api
+    async def encode_screened(self, images: NDArray[np.uint8]) -> NDArray[np.void]:
+        return pack(await self.networks.encode_screened(images))
 
     @bentoml.api
     async def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -184,6 +193,8 @@ class Misfit(Routes):
         self.decoder.start()
         self.grpc: Server | None = None
         if self.settings.grpc_port:
+            from service.transports.grpc.server import Server  # with grpc, which the supervisor does not need
+
             self.grpc = Server(self.dispatchers, self._is_ready, self.settings)
             await self.grpc.start()
 

@@ -40,6 +40,11 @@ def readable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or else its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def quoted(value: object) -> str:
     """Return `value` as a message quotes it: in Python's notation, cut to LONGEST_QUOTE characters."""
     if isinstance(value, str):

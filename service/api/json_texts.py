@@ -70,9 +70,13 @@ def read_json(
 
 
 def _to_utf8(content: bytes) -> bytes:
-    """Return a text in UTF-8, without the byte order mark. PowerShell writes one, and UTF-16 where it redirects."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(content) <= MOST_WIDE_JSON:
-        return content.decode("utf-16", errors="replace").encode(errors="replace")
+    """Return a text in UTF-8, without the byte order mark. PowerShell writes one, and UTF-16 where it redirects.
+
+    UTF-16 and UTF-32 are known without a mark as well: every other byte, or three of four, are 0.
+    """
+    encoding = json.detect_encoding(content[:4])
+    if not encoding.startswith("utf-8") and len(content) <= MOST_WIDE_JSON:
+        return content.decode(encoding, errors="replace").encode(errors="replace")
     return content.removeprefix(codecs.BOM_UTF8)
 
 
@@ -85,9 +89,11 @@ def _find_double(content: bytes) -> str | None:
         return None
 
     def check(pairs: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise _NameTwice(next(name for name in names if names.count(name) > 1))
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _NameTwice(name)
+            seen.add(name)
 
     try:
         json.loads(content, object_pairs_hook=check)

@@ -61,6 +61,8 @@ def _explain_text(text: str, *, is_whole: bool) -> str:
     """Return how to mend that a text came, of which `text` is the beginning."""
     if text.startswith(LFS_POINTER):
         return "It is a pointer of Git LFS: get the file itself with git lfs pull."
+    if "<svg" in text:
+        return "It is a drawing (SVG): export it as PNG."
     if text.startswith("<"):
         return "It is a page or a drawing in XML: a download may have failed, or have asked for a log-in."
     if text.startswith(("data:", *BASE64_HEADS)):
@@ -70,8 +72,12 @@ def _explain_text(text: str, *, is_whole: bool) -> str:
 
 def explain_no_base64(text: str) -> str:
     """Return how to mend that a JSON body has a text in place of the base64 of an image file."""
+    if text.startswith(("b'", 'b"')):
+        return "It is Python's notation of bytes: base64.b64encode(content).decode() is the text."
     if text.lower().startswith("data:"):
         return "Send only what follows the comma of the data: URI."
+    if "%2B" in text or "%2F" in text or "%3D" in text:
+        return "It was escaped, as for a URL: send it as it is."
     if ADDRESS.match(text):
         return "Send the base64 of the file's bytes. URLs are never fetched."
     if " " in text:

@@ -22,12 +22,12 @@ from service.errors import (
     TooManyImages,
     readable,
 )
-from service.images import archived_arrays, archives, arrays
+from service.images import archived_arrays, archives, arrays, tar_headers
 from service.images.archive_names import is_no_image, is_system_file
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.page_uploads import split_pages
-from service.images.reading import Reading
+from service.images.reading import FAINT, Reading
 from service.images.sample_range import Samples
 from service.settings import MIB, Settings
 
@@ -192,7 +192,7 @@ class RequestBuilder:
             self._left_out.append(name)
         elif content[:6] == b"\x93NUMPY":
             self.add_rows(field, content, name)
-        elif archives.is_zip(content) or archives.is_tar(content):
+        elif archives.is_zip(content) or tar_headers.is_tar(content):
             self.add_archive(field, content)
         else:
             self.add_image(field, content, name)
@@ -204,6 +204,9 @@ class RequestBuilder:
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         rows = arrays.read_npy(content)
         self.shapes.append(rows.shape)
+        # The first image tells it of nearly all arrays.
+        if rows.dtype == "uint8" and len(rows) and rows[0].max() <= 1 and rows.max() == 1:
+            self._notes.append(f"All {len(rows)} images of an array {FAINT}")
         for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
 
@@ -227,10 +230,10 @@ class RequestBuilder:
                 self.add(own_field, member.name, member.read)
 
     def add_member_rows(self, field: str, member: archives.Member) -> None:
-        """Add the images of an npy file in an archive. Raises what `archived_arrays.list_rows` raises."""
+        """Add the images of an npy file in an archive. Raises what `archived_arrays.iterate_rows` raises."""
         self._unpacked_bytes += member.size
         self.shapes.append(archived_arrays.read_shape(member))
-        for row, read in enumerate(archived_arrays.list_rows(member)):
+        for row, read in enumerate(archived_arrays.iterate_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
     def add(

@@ -209,7 +209,7 @@ class ImageGroup(_Record):
     share: float = Field(description="of the images that were compared")
     latents: list[str] = Field(description="what tells them from the rest, the most telling first")
     misfit_probability: float = Field(
-        description="that they are misfits, by their number, rather than one of two kinds that are equally common"
+        description="that they are misfits, by their number, rather than one of several kinds that are equally common"
     )
 
 

@@ -27,6 +27,7 @@ KNOWN_DATA = {
     "folder": "one folder of its owner's images",
 }
 SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
+SCREEN = "screen.onnx"  # optional: without it the foreign check decodes every image
 
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # never a path
@@ -61,6 +62,16 @@ class Parity(FrozenModel):
     saliency_relative: float | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
 
 
+class Screen(FrozenModel):
+    """The graph that decides which images the foreign check need not decode.
+
+    cutoff  images whose coarse error is at most this are not decoded: they are not out of distribution
+    """
+
+    sha256: Sha256
+    cutoff: float = Field(gt=0)
+
+
 class Capabilities(FrozenModel):
     """What a model can do, beside encoding images."""
 
@@ -73,7 +84,7 @@ class Manifest(FrozenModel):
     """What the model is, how it was trained and exported, and the hash of every other file."""
 
     format_version: int
-    bundle_id: str = ""  # sha256 of this manifest without this field; the manifest holds every file's hash
+    bundle_id: str = ""  # sha256 of this manifest without this field and `screen`; it holds every other file's hash
     model: str
     kind: Kind = Field(default="vae", exclude_if=lambda value: value == "vae")
     image: ImageSpec
@@ -82,6 +93,8 @@ class Manifest(FrozenModel):
     # The estimator for requests that name none. Absent where it is None, which stands for DEFAULT_ESTIMATOR.
     estimator: EstimatorName | None = Field(default=None, exclude_if=lambda value: value is None)
     files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `store.write` fills it in
+    # No answer depends on it, and so neither does `bundle_id`.
+    screen: Screen | None = Field(default=None, exclude_if=lambda value: value is None)
     parity: Parity
     metrics: dict[str, JsonValue]
     training: dict[str, JsonValue]
@@ -126,7 +139,7 @@ class Manifest(FrozenModel):
         )
 
     def content_hash(self) -> str:
-        """Return the sha256 of the manifest without `bundle_id`, as canonical JSON."""
-        content = self.model_dump(mode="json", exclude={"bundle_id"})
+        """Return the sha256 of the manifest without `bundle_id` and `screen`, as canonical JSON."""
+        content = self.model_dump(mode="json", exclude={"bundle_id", "screen"})
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

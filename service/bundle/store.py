@@ -4,6 +4,7 @@
     encoder.onnx     `images` uint8 (N, H, W, C) -> `latents` float32 (N, 2, L): mean, logvar
     decoder.onnx     `latents` float32 (N, L) -> `images` uint8 (N, H, W, C): optional
     saliency.onnx    `images` uint8 (N, H, W, C) -> `saliency` float32 (N, L, h, w): optional
+    screen.onnx      `images` uint8 (N, H, W, C), `latents` float32 (N, L) -> `error` float32 (N,): optional
     population.npz   the latents of the training population, and how well its images are redrawn
     projection.npz   of a backbone bundle, whose encoder.onnx gives `features` float32 (N, C, h, w): how they become
                      latents
@@ -26,7 +27,7 @@ from typing import Annotated
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from service.bundle import projection_file
-from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Version
+from service.bundle.manifest import ENCODER, FORMAT_VERSION, SCREEN, Manifest, Screen, Version
 from service.bundle.population_file import POPULATION, from_npz, to_npz
 from service.bundle.projection_file import PROJECTION, Projection
 from service.core.population import DEAD_VARIANCE, Population
@@ -107,6 +108,15 @@ def extend(
     return write(directory, manifest, {**kept, **files}, bundle.population, card, unhashed=names)
 
 
+def add_screen(bundle: Bundle, graph: bytes, cutoff: float) -> Bundle:
+    """Write a bundle again with a screen, `graph`: the bundle_id stays. Raises what `write` raises."""
+    directory, sha256 = bundle.directory, hashlib.sha256(graph).hexdigest()
+    manifest = read_manifest(directory).model_copy(update={"screen": Screen(sha256=sha256, cutoff=cutoff)})
+    kept = {name: _read(directory / name) for name in manifest.files if name != POPULATION}
+    texts = {name: _read(directory / name) for name in (CARD, NAMES) if (directory / name).exists()}
+    return write(directory, manifest, kept, bundle.population, unhashed={SCREEN: graph, **texts})
+
+
 def check_writable(directory: Path) -> None:
     """Raise FileExistsError where `directory` holds anything but a bundle."""
     if directory.exists() and not directory.is_dir():
@@ -132,7 +142,8 @@ def load(directory: Path) -> Bundle:
                 f"{directory / MANIFEST} does not list {name}.",
                 f"A bundle of version {FORMAT_VERSION} lists {', '.join(required)}: export it again.",
             )
-    for name, expected in manifest.files.items():
+    screens = {} if manifest.screen is None else {SCREEN: manifest.screen.sha256}
+    for name, expected in (manifest.files | screens).items():
         digest = hashlib.sha256(_read(directory / name)).hexdigest()
         if digest != expected:
             raise BundleCorrupt(

@@ -12,6 +12,7 @@ from typing import ParamSpec
 
 import click
 
+from service.cli.messages import for_prompt
 from service.client.calls import CallError
 from service.errors import InvalidInput, MisfitError, readable
 
@@ -60,5 +61,5 @@ class WrongUsage(InvalidInput):
 
 def fail(message: str, code: ExitCode = ExitCode.FAILED) -> None:
     """Print one line on standard error, and end."""
-    click.echo(f"error: {readable(message)}", err=True)
+    click.echo(f"error: {for_prompt(readable(message))}", err=True)
     sys.exit(code)

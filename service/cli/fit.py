@@ -37,7 +37,7 @@ def fit(**values: Any) -> None:
         raise WrongUsage("Neither images nor a context came.", "Name INPUT, or files of misfit fit with --context.")
     inputs = request.find_inputs(values["inputs"], path_column=values["path_column"])
     contexts = [each for path in values["context"] for each in request.read_context(path)]
-    images = inputs.images + inputs.reference
+    images = [*inputs.images, *inputs.reference]
     with computing.open() as client, show_progress("images", len(images), quiet=values["quiet"]) as advance:
         if inputs.shapes:
             inputs.check_axes(client.describe().image)

@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
+from service.api.score_records import ScoreRow
 from service.cli.endings import WrongUsage
 from service.errors import MisfitError
 from service.images.pictures import png
 from service.images.sample_range import Samples
-from service.offline.score_records import ScoreRow
-from service.offline.sources import Source
+from service.offline.inputs.source_table import Source
 
 Action = Literal["copy", "link", "move"]
 DONE: dict[Action, str] = {"copy": "copied", "link": "linked", "move": "moved"}

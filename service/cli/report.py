@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from service.api.score_records import ScoresTable
 from service.cli.endings import explain_errors
 from service.cli.report_pictures import draw_findings
 from service.errors import InvalidInput, readable
-from service.offline.score_records import ScoresTable
 from service.offline.scores_table import read_scores
 from service.report.report import write_report
 from service.report.stored_images import StoredImages

@@ -13,12 +13,12 @@ import numpy as np
 
 from service.api.options import most_pictures
 from service.api.schemas import PortableContext
+from service.api.score_records import ScoresTable, TableInfo
 from service.client.calls import CallError, NamedImage
 from service.core.drift import Drift
 from service.errors import BundleError, InvalidInput
 from service.images.decode import Content
 from service.offline.in_process import LocalClient, load_bundle
-from service.offline.score_records import ScoresTable, TableInfo
 from service.report.report import Pictures, select_outlying
 from service.report.stored_images import StoredImages
 from service.settings import BUNDLES

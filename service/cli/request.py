@@ -12,7 +12,8 @@ import click
 from service.api.validation import read_contexts
 from service.cli.endings import WrongUsage
 from service.errors import InvalidInput, readable
-from service.offline.sources import Inputs, Source, find_sources
+from service.offline.inputs.source_table import Source
+from service.offline.inputs.sources import Inputs, find_sources
 
 if TYPE_CHECKING:
     from service.api.schemas import PortableContext
@@ -70,7 +71,7 @@ class Computing:
 class Comparison:
     """The reference images or contexts of a request."""
 
-    reference: list[Source] | None
+    reference: Sequence[Source] | None
     contexts: list[PortableContext]
 
 
@@ -159,7 +160,7 @@ def find_comparison(reference: Sequence[str], context: Sequence[Path], within: I
     if not reference:
         return Comparison(None, contexts)
     found = find_inputs(reference)
-    return Comparison(found.images + found.reference, contexts)
+    return Comparison([*found.images, *found.reference], contexts)
 
 
 def read_context(path: Path) -> list[PortableContext]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,22 @@ import click
 
 from service.api.options import ExplainOptions, FitOptions, Options, ScoreOptions
 from service.api.schemas import ScoreResponse
+from service.api.score_records import GroupSummary, ScoreRow, TableInfo
 from service.cli import flagged_files, heat_maps, request, score_output
 from service.cli.endings import ExitCode, WrongUsage, explain_errors
 from service.cli.endpoint_options import endpoint_options, read_endpoint_options
 from service.cli.flagged_files import Action
 from service.cli.progress import Advance, show_progress
 from service.cli.request import Comparison
-from service.cli.score_large import LARGE, score_large
+from service.cli.score_large import LARGE, Large, score_large
 from service.client.calls import CallError, NamedImage
 from service.client.client import Client
 from service.errors import InvalidInput
 from service.images.decode import Content
-from service.offline.score_records import GroupSummary, ScoreRow, TableInfo
+from service.offline.inputs.source_table import Source
+from service.offline.inputs.sources import Inputs, by_group
 from service.offline.score_rows import build_failed_rows, build_rows, summarise
 from service.offline.scores_table import check_format, write_scores
-from service.offline.sources import Inputs, Source, by_group
 
 # The command line says why; the endpoint does so where it is asked.
 DEFAULTS: dict[type[Options], dict[str, object]] = {
@@ -119,6 +120,14 @@ def image_command(options_type: type[Options]) -> Callable[[Any], Any]:
     metavar="DIR",
     help="Keep what is done in DIR, so that the same command goes on after any end.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    help="Score in two passes, here or on a Ray cluster.  [default: here, above 10,000 images]",
+)
+@click.option("--actors", type=click.IntRange(1), default=2, show_default=True, help="Processes of the Ray cluster.")
+@click.option("--actor-cpus", type=click.FloatRange(0, min_open=True), default=1.0, help="CPUs of each.")
+@click.option("--actor-gpus", type=click.FloatRange(0), default=0.0, help="GPUs of each, for the networks.")
 @image_command(ScoreOptions)
 @explain_errors
 def score(**values: Any) -> None:
@@ -158,12 +167,13 @@ def run(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> N
     comparison = request.find_comparison(values["reference"], values["context"], inputs)
     for action in output.actions:
         flagged_files.check_action(action, inputs.images)
-    work: Path | None = values.get("work")
-    if work is not None and not computing.is_local:
-        raise WrongUsage("--work is for images that this process scores.", "A service keeps nothing.")
-    if endpoint == "score" and computing.is_local and (work is not None or len(inputs.images) > LARGE):
-        end(score_large(options, computing, output, inputs, comparison, work), output)
-        return
+    if endpoint == "score":
+        large = Large(**{each.name: values[each.name] for each in fields(Large)})
+        if large.is_asked_for and not computing.is_local:
+            raise WrongUsage("--work and --engine are for images that no service scores.", "A service keeps nothing.")
+        if computing.is_local and (large.is_asked_for or len(inputs.images) > LARGE):
+            end(score_large(options, computing, output, inputs, comparison, large), output)
+            return
     with computing.open() as client:
         description = client.describe()
         inputs.check_axes(description.image)

@@ -6,28 +6,54 @@ import heapq
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from service.api.options import FitOptions, ScoreOptions
 from service.api.schemas import PortableContext
+from service.api.score_records import ScoreRow, TableInfo
 from service.cli import flagged_files, score_output
 from service.cli.endings import WrongUsage
 from service.cli.progress import show_progress
 from service.cli.request import Comparison, Computing
 from service.errors import readable
-from service.offline.score_records import ScoreRow, TableInfo
+from service.offline.engines.work_folder import describe_work, open_work_folder, remove_work
+from service.offline.inputs.source_table import Source
+from service.offline.inputs.sources import Inputs
 from service.offline.scores_table import ScoresWriter
-from service.offline.sources import Inputs, Source, by_group
-from service.offline.work_folder import describe_work, open_work_folder, remove_work
+
+if TYPE_CHECKING:
+    from service.offline.engines.work import Engine, Work
 
 # More images than a service takes in one request.
 LARGE = 10_000
 # Images that a report lists beside the flagged ones.
 REPORTED = 10_000
+
+
+@dataclass(frozen=True)
+class Large:
+    """How many images are scored, where the command says so.
+
+    engine  who does it: local or ray; None where their number decides
+    work    the folder that keeps what is done; None for one beside the first file of scores
+    actors  processes of the Ray cluster, each with so many CPUs and GPUs
+    """
+
+    engine: str | None
+    work: Path | None
+    actors: int
+    actor_cpus: float
+    actor_gpus: float
+
+    @property
+    def is_asked_for(self) -> bool:
+        return self.engine is not None or self.work is not None
 
 
 class Highlights:
@@ -67,37 +93,43 @@ def score_large(
     output: Any,
     inputs: Inputs,
     comparison: Comparison,
-    work: Path | None,
+    large: Large,
 ) -> TableInfo:
     """Score as `misfit score` does, and print what was found. Return what is said of all. Raises WrongUsage."""
+    if find_spec("pyarrow") is None:
+        raise WrongUsage("More than 10,000 images take pyarrow.", 'pip install "misfit[tables]"')
+    from service.offline.engines.work import SHARD_IMAGES, Work, collect_scores
     from service.offline.in_process import LocalClient, load_bundle
-    from service.offline.local import LocalEngine
 
+    if large.engine == "ray" and large.work is None and not output.out:
+        raise WrongUsage("--engine ray takes a folder that all machines see.", "Name it with --work DIR.")
     if output.as_json or options.get("pages") == "all":
         raise WrongUsage("--json and --pages all are for up to 10,000 images.", "Write the scores with --out FILE.")
     bundle, contexts = load_bundle(computing.bundle), list(comparison.contexts)
+    bundle = replace(bundle, directory=bundle.directory.absolute())  # a process of a cluster starts elsewhere
     inputs.check_axes(bundle.manifest.image)
     if comparison.reference is not None:
         contexts = [_fit(LocalClient(computing.bundle), comparison.reference, options)]
         options = {name: value for name, value in options.items() if name != "estimator"}
-    sources = [source for members in by_group(inputs.images).values() for source in members]
-    manifest = describe_work(
-        bundle.manifest.bundle_id, options, sources, [context.model_dump_json() for context in contexts]
-    )
+    sources = inputs.images.sort_by_group()
+    portable = [context.model_dump_json() for context in contexts]
+    manifest = describe_work(bundle.manifest.bundle_id, options, sources, portable, SHARD_IMAGES)
     shown = score_output.SHOWN_AT_TERMINAL if output.shown is None else output.shown
     highlights = Highlights(shown if output.html is None else max(shown, REPORTED))
     with ExitStack() as stack:
-        path = work or _place_of_work(output.out)
+        path = large.work or _place_of_work(output.out)
         folder = stack.enter_context(
             open_work_folder(path or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="misfit-"))), manifest)
         )
-        engine = LocalEngine(bundle, ScoreOptions.model_validate(options), contexts, sources, folder)
+        work = Work(bundle, ScoreOptions.model_validate(options), contexts, sources, folder, SHARD_IMAGES)
+        engine = _make_engine(work, large)
         try:
             with show_progress("encoding", len(sources), quiet=output.quiet) as advance:
                 engine.encode(advance)
-            writers = [stack.enter_context(ScoresWriter(path)) for path in output.out]
             with show_progress("scoring", len(sources), quiet=output.quiet) as advance:
-                summaries = engine.score([*writers, highlights], advance)
+                engine.score(advance)
+            writers = [stack.enter_context(ScoresWriter(path)) for path in output.out]
+            summaries = collect_scores(work, [*writers, highlights])
         except (KeyboardInterrupt, OSError):
             if path is not None:
                 click.echo(f"what is done is kept in {readable(str(path))}: the same command goes on", err=True)
@@ -110,12 +142,22 @@ def score_large(
         score_output.write_report(output.html, rows, info, computing.bundle)
     for action, target in output.actions.items():
         flagged_files.place_flagged(action, highlights.flagged, sources, target)
-    if path is not None and work is None:
+    if path is not None and large.work is None:
         remove_work(path)
     if not output.quiet:
         score_output.print_table(highlights.rows, shown, has_groups=set(info.groups) != {""})
         score_output.print_notes(highlights.failed, info, inputs.notes)
     return info
+
+
+def _make_engine(work: Work, large: Large) -> Engine:
+    if large.engine == "ray":
+        from service.offline.engines.ray_data import ActorPool, RayEngine
+
+        return RayEngine(work, ActorPool(large.actors, large.actor_cpus, large.actor_gpus))
+    from service.offline.engines.local import LocalEngine
+
+    return LocalEngine(work)
 
 
 def _fit(client: Any, reference: Sequence[Source], options: dict[str, Any]) -> PortableContext:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from service.api.score_records import ScoreRow, ScoresTable, TableInfo
+from service.cli.messages import for_prompt
 from service.errors import readable
-from service.offline.score_records import ScoreRow, ScoresTable, TableInfo
 
 # Images in the table at a terminal, and files and warnings of one kind that are named.
 SHOWN_AT_TERMINAL, NAMED = 20, 5
@@ -51,7 +52,7 @@ def print_notes(rows: Sequence[ScoreRow], info: TableInfo, notes: Sequence[str])
     """Print on standard error what is said of all images: unreadable ones, warnings, and a summary."""
     failed = [row for row in rows if row.error]
     for row in failed[:NAMED]:
-        click.echo(f"unreadable {row.id}: {row.error}", err=True)
+        click.echo(f"unreadable {row.id}: {for_prompt(row.error)}", err=True)
     if len(failed) > NAMED:
         click.echo(f"unreadable: {len(failed) - NAMED:,} more images", err=True)
     print_summary(info, notes)
@@ -65,13 +66,13 @@ def print_summary(info: TableInfo, notes: Sequence[str]) -> None:
         for warning in summary.warnings:
             warnings.setdefault(warning, []).append(name)
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {for_prompt(note)}", err=True)
     for number, (warning, names) in enumerate(warnings.items()):
         if number == NAMED:
             click.echo(f"warning: {len(warnings) - NAMED} more kinds, which --out FILE keeps", err=True)
             break
         where = "" if len(groups) == 1 else f" ({_name_groups(names)})"
-        click.echo(f"warning: {warning}{where}", err=True)
+        click.echo(f"warning: {for_prompt(warning)}{where}", err=True)
     scored, flagged, failed = (
         sum(getattr(each, name) for each in groups.values()) for name in ("n", "flagged", "failed")
     )

@@ -21,6 +21,8 @@ from service.core.types import Float64Array, IndexArray
 
 # Number of requests that are remembered.
 WINDOW = 500
+# Requests, and images of them, that wait until they are added together: one by one, most of the time is numpy's calls.
+MOST_WAITING, MOST_IMAGES_WAITING = 64, 1_000
 # Distances, relative to the expected one, and latents, in standard deviations, are cut off here, so that no single
 # request dominates.
 MOST_DISTANCE = 10.0
@@ -39,27 +41,41 @@ class Drift:
         # (window, 1 + d): each request's distance and shift. The newest request replaces the oldest.
         self._recent = np.empty((window, 1 + len(correlation)))
         self._count = 0
+        self._waiting: list[NDArray[np.floating]] = []
 
     def add(self, latents: NDArray[np.floating]) -> None:
         """Add one request's images, by their latents (n, 2, L). Images whose latents are not finite are left out."""
-        finite = np.isfinite(latents)
-        points = self._units.points(latents if finite.all() else latents[finite.all(axis=(1, 2))])  # (n, d)
+        self._waiting.append(latents)
+        if len(self._waiting) > MOST_WAITING or sum(map(len, self._waiting)) > MOST_IMAGES_WAITING:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if not self._waiting:
+            return
+        latents, requests = (
+            np.concatenate(self._waiting),
+            np.repeat(range(len(self._waiting)), [*map(len, self._waiting)]),
+        )
+        finite, self._waiting = np.isfinite(latents).all(axis=(1, 2)), []
+        points = self._units.points(latents[finite])  # (n, d)
         if len(points):
             distances = np.einsum("nd,nd->n", points @ self._precision, points) / self._expected
-            row = self._recent[self._count % len(self._recent)]
-            row[0] = np.minimum(distances, MOST_DISTANCE).mean()
-            row[1:] = np.clip(points, -MOST_SHIFT, MOST_SHIFT).mean(axis=0)
-            self._count += 1
+            figures = np.column_stack([np.minimum(distances, MOST_DISTANCE), np.clip(points, -MOST_SHIFT, MOST_SHIFT)])
+            _, first, size = np.unique(requests[finite], return_index=True, return_counts=True)
+            for row in np.add.reduceat(figures, first) / size[:, None]:
+                self._recent[self._count % len(self._recent)] = row
+                self._count += 1
 
     @property
     def requests(self) -> int:
         """Return the number of requests behind the figures below."""
+        self._add_waiting()
         return min(self._count, len(self._recent))
 
     @property
     def distance(self) -> float:
         """Return the mean squared distance to the population over the expected one: 1 without drift or requests."""
-        return float(self._recent[: self.requests, 0].mean()) if self._count else 1.0
+        return float(self._recent[: self.requests, 0].mean()) if self.requests else 1.0
 
     @property
     def live(self) -> IndexArray:
@@ -70,6 +86,6 @@ class Drift:
     def shift(self) -> Float64Array:
         """Return the live latents' means (d,) from the population's, in its standard deviations; 0 without requests."""
         result: Float64Array = (
-            self._recent[: self.requests, 1:].mean(axis=0) if self._count else np.zeros(len(self.live))
+            self._recent[: self.requests, 1:].mean(axis=0) if self.requests else np.zeros(len(self.live))
         )
         return result

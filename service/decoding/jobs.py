@@ -169,10 +169,16 @@ def _without_traceback(error: MisfitError) -> MisfitError:
 
 
 def send_job(connection: Connection, job: Job) -> None:
-    """Send a job to a worker, large contents separately and without a copy."""
-    contents = [content if isinstance(content, np.ndarray) else _wrap_content(content) for content in job.contents]
+    """Send a job to a worker, large contents separately and without a copy.
+
+    The content of several images, as of the pages of one file, is sent once.
+    """
+    contents = {id(content): content for content in job.contents}
+    places = {identity: place for place, identity in enumerate(contents)}
+    wrapped = [each if isinstance(each, np.ndarray) else _wrap_content(each) for each in contents.values()]
+    of_images = [places[id(content)] for content in job.contents]
     buffers: list[pickle.PickleBuffer] = []
-    message = pickle.dumps(replace(job, contents=contents), protocol=5, buffer_callback=buffers.append)
+    message = pickle.dumps((replace(job, contents=wrapped), of_images), protocol=5, buffer_callback=buffers.append)
     connection.send_bytes(len(buffers).to_bytes(4, "big") + message)
     for buffer in buffers:
         connection.send_bytes(buffer.raw())
@@ -187,8 +193,9 @@ def receive_job(connection: Connection) -> Job:
     """Receive the next job. Raises EOFError once the connection is closed."""
     message = connection.recv_bytes()
     buffers = [connection.recv_bytes() for _ in range(int.from_bytes(message[:4], "big"))]
-    job: Job = pickle.loads(memoryview(message)[4:], buffers=buffers)  # noqa: S301 - from the process that started this
-    return job
+    job: Job
+    job, of_images = pickle.loads(memoryview(message)[4:], buffers=buffers)  # noqa: S301 - from the process that started this
+    return replace(job, contents=[job.contents[place] for place in of_images])
 
 
 def dump_head(decoded: Decoded) -> bytes:

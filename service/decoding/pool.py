@@ -161,7 +161,7 @@ class DecodePool:
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
             job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0, samples, measures)
-            groups = _group(list(rows.files), [_count_bytes(file) for file in rows.files.values()], JOB_BYTES)
+            groups = _group(list(rows.files), _count_sent_bytes(list(rows.files.values())), JOB_BYTES)
             await _run_all(self._decode(rows, group, job, budget) for group in groups)
         return rows.result()
 
@@ -240,8 +240,12 @@ async def _run_all(works: Iterator[object]) -> None:
         raise failed.exceptions[0] from None
 
 
-def _count_bytes(content: Content) -> int:
-    return content.nbytes if isinstance(content, np.ndarray) else len(content)
+def _count_sent_bytes(contents: Sequence[Content]) -> list[int]:
+    """Return the bytes of each content; 0 where it is the one before, of which another page is meant: a job has it
+    once.
+    """
+    sizes = [content.nbytes if isinstance(content, np.ndarray) else len(content) for content in contents]
+    return [0 if at and contents[at - 1] is contents[at] else size for at, size in enumerate(sizes)]
 
 
 def _group(positions: Sequence[int], sizes: Sequence[int], max_size: int) -> Iterator[list[int]]:

@@ -19,6 +19,15 @@ HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
 
 # The begin of HTTP/2 without TLS (RFC 9113, section 3.4). h11 would read a request of the method PRI.
 HTTP2_PREFACE = b"PRI * HTTP/2"
+# The begin of a TLS connection: a record of the handshake, of any version.
+TLS_HANDSHAKE = b"\x16\x03"
+# A target in absolute form, which a server must accept (RFC 9112, section 3.2.2).
+ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+ORIGIN = re.compile(rb"\norigin:[ \t]*([!-~]{1,200})[ \t]*\r?\n", re.IGNORECASE)
+NOT_VALID = "The request is not valid HTTP/1.1"
+LONGEST_REASON = 100
+# What h11 quotes of a request.
+BYTES_QUOTED = re.compile(r"bytearray\(b(.*)\)")
 
 
 class StrictConnection(h11.Connection):
@@ -30,7 +39,8 @@ class StrictConnection(h11.Connection):
     def __init__(self) -> None:
         super().__init__(h11.SERVER)
         self.since = time.monotonic()  # when `their_state` last changed
-        self.refusal = "The request is not valid HTTP/1.1."
+        self.refusal = ""
+        self._head = b""  # of the request, as far as it has come
         self._chunks = self._chunk_bytes = 0
 
     def next_event(self) -> Any:
@@ -40,15 +50,27 @@ class StrictConnection(h11.Connection):
         """
         if self.their_state is h11.IDLE:
             self._check_head()
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            reason = BYTES_QUOTED.sub(r"\1", str(error))[:LONGEST_REASON]
+            self.refusal = self.refusal or f"{NOT_VALID}: {reason}."
+            raise
         if isinstance(event, h11.Data):
             self._check_chunk(event)
         elif isinstance(event, h11.Request):
             self.since, self._chunks, self._chunk_bytes = time.monotonic(), 0, 0
             self._check_framing(event)
+            event = _in_origin_form(event)
         elif isinstance(event, h11.EndOfMessage):
             self.since = time.monotonic()
         return event
+
+    @property
+    def origin(self) -> str:
+        """Return the origin of the page that sent the request, "" where none is named."""
+        match = ORIGIN.search(self._head)
+        return match[1].decode() if match else ""
 
     def start_next_cycle(self) -> None:
         """Wait for the next request, as h11.Connection does."""
@@ -58,6 +80,9 @@ class StrictConnection(h11.Connection):
     def _check_head(self) -> None:
         """Refuse HTTP/2, and a header that is folded into several lines, which h11 would join."""
         received, _ = self.trailing_data
+        self._head = received or self._head
+        if received.startswith(TLS_HANDSHAKE):
+            self._refuse("The client speaks TLS, as for https://. This port speaks HTTP without TLS: call http://.")
         if received.startswith(HTTP2_PREFACE):
             self._refuse("The client speaks HTTP/2, as gRPC does. This port speaks HTTP/1.1; gRPC has another port.")
         if (match := HEAD_END_OR_FOLD.search(received)) and match[1]:
@@ -82,3 +107,15 @@ class StrictConnection(h11.Connection):
     def _refuse(self, reason: str) -> None:
         self.refusal = reason
         raise h11.RemoteProtocolError(reason)
+
+
+def _in_origin_form(request: h11.Request) -> h11.Request:
+    """Return a request whose target begins with a path, also where it came with scheme and host in front of that."""
+    match = ABSOLUTE.match(request.target)
+    if match is None:
+        return request
+    rest = request.target[match.end() :]
+    target = rest if rest.startswith(b"/") else b"/" + rest
+    return h11.Request(
+        method=request.method, target=target, headers=list(request.headers), http_version=request.http_version
+    )

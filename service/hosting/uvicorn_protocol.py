@@ -24,9 +24,10 @@ from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID
 from service.errors import InvalidInput
 from service.hosting.private_names import private_names, require, require_in_code
-from service.hosting.strict_connection import StrictConnection
+from service.hosting.strict_connection import NOT_VALID, StrictConnection
 from service.settings import Settings
 from service.transports.error_replies import request_id_of
+from service.transports.http.cors import build_refusal_headers
 
 with private_names(__name__):
     from asyncio import constants
@@ -134,10 +135,13 @@ class BoundedProtocol(H11Protocol):
     def _build_refusal(self) -> bytes:
         """Return an answer of status 400 as bytes. h11 makes no answers once it has found an error."""
         request_id = request_id_of("")
-        error = ErrorDetail(code=InvalidInput.code, message=self.conn.refusal, hint="Send HTTP/1.1 as RFC 9112 has it.")
-        body = ErrorResponse(error=error, request_id=request_id).model_dump_json()
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{REQUEST_ID}: {request_id}\r\n"
-        return f"HTTP/1.1 400 Bad Request\r\n{head}connection: close\r\n\r\n{body}".encode()
+        message = self.conn.refusal or f"{NOT_VALID}."
+        error = ErrorDetail(code=InvalidInput.code, message=message, hint="Send HTTP/1.1 as RFC 9112 has it.")
+        body = ErrorResponse(error=error, request_id=request_id).model_dump_json().encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), REQUEST_ID: request_id}
+        headers |= build_refusal_headers(self.conn.origin, _read_origins())
+        lines = [f"{name}: {value}" for name, value in (headers | {"connection": "close"}).items()]
+        return "\r\n".join(["HTTP/1.1 400 Bad Request", *lines, "", ""]).encode() + body
 
     async def _run_application(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application.
@@ -261,6 +265,11 @@ def get_max_connections() -> int:
 @cache
 def _read_body_seconds() -> float:
     return Settings().body_seconds
+
+
+@cache
+def _read_origins() -> tuple[str, ...]:
+    return Settings().cors_origins
 
 
 def bound_connections() -> None:

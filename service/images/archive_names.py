@@ -9,6 +9,7 @@ import mimetypes
 import posixpath
 import re
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ UNIX_ENCODINGS = ("latin-1", *ASIAN_ENCODINGS)
 # Of a guess by a few letters. Guesses by a word of two have .005 and more.
 LEAST_CONFIDENCE = 0.003
 MOST_EXAMINED = 10_000  # bytes
+# Words of letters that take two bytes in UTF-8.
+TWO_BYTE_LETTERS = re.compile("[\u00c0-\u07ff]{2,20}")
 
 # Folders that systems and file managers keep for themselves, and files that macOS adds for each of the user's.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
@@ -76,7 +79,7 @@ def decode_names(names: Sequence[bytes], encodings: Sequence[str]) -> list[str]:
     Where none is likely they are in the first, which must know all bytes.
     """
     texts = [_try_decode(name, "utf-8") for name in names]
-    rest = [name for name, text in zip(names, texts, strict=True) if text is None]
+    rest = [name for name, text in zip(names, texts, strict=True) if text is None or _mixes_scripts(text)]
     if not rest:
         return [text for text in texts if text is not None]
     encoding = _detect_encoding(rest, encodings)
@@ -86,6 +89,16 @@ def decode_names(names: Sequence[bytes], encodings: Sequence[str]) -> list[str]:
         (_try_decode(name, encoding) or name.decode(encodings[0])) if text is None else text
         for name, text in zip(names, texts, strict=True)
     ]
+
+
+def _mixes_scripts(text: str) -> bool:
+    """Return whether letters of two scripts beyond ASCII stand side by side, as where other bytes are valid UTF-8 by
+    chance: the word for picture in GBK is a Greek letter and a Latin one.
+    """
+    return any(
+        len({unicodedata.name(letter, " ").split(" ")[0] for letter in word}) > 1
+        for word in TWO_BYTE_LETTERS.findall(text)
+    )
 
 
 def _detect_encoding(names: Sequence[bytes], encodings: Sequence[str]) -> str:
@@ -106,9 +119,11 @@ def _detect_encoding(names: Sequence[bytes], encodings: Sequence[str]) -> str:
 
 def _find_unicode_path(extra: bytes, name: bytes) -> str | None:
     """Return the name in an entry's extra field 0x7075, or None where there is none that belongs to `name`."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        content, extra = extra[4 : 4 + size], extra[4 + size :]
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, at)
+        content = extra[at + 4 : at + 4 + size]
+        at += 4 + size
         if kind == UNICODE_PATH and len(content) > 5:
             version, checksum = struct.unpack_from("<BL", content)
             if version == UNICODE_PATH_VERSION and checksum == zlib.crc32(name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from service.errors import InvalidInput, quoted
@@ -22,8 +22,8 @@ def read_shape(member: Member) -> tuple[int, ...]:
     return read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape
 
 
-def list_rows(member: Member) -> list[Callable[[], Samples]]:
-    """Return one function for each image of an npy file in an archive, which reads that image's pixels.
+def iterate_rows(member: Member) -> Iterator[Callable[[], Samples]]:
+    """Yield one function for each image of an npy file in an archive, which reads that image's pixels.
 
     The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells, with
     the file's name.
@@ -33,7 +33,8 @@ def list_rows(member: Member) -> list[Callable[[], Samples]]:
     except InvalidInput as error:
         raise type(error)(f"{quoted(member.name)}: {error.message}", error.hint) from error
     images = _LazyArray(lambda: read_npy(member.read()))
-    return [partial(images.row, row) for row in range(shape[0])]
+    for row in range(shape[0]):
+        yield partial(images.row, row)
 
 
 class _LazyArray:

@@ -9,22 +9,22 @@ import posixpath
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
 from service.images import archive_names
+from service.images.archive_links import Links, join
 from service.images.arrays import CURL_HINT
 from service.images.formats import other_files
+from service.images.tar_headers import is_tar, read_headers, read_sparse
 
-TAR_BLOCK = 512
 # A zip holds the path that a symbolic link leads to as the link's content.
 MOST_LINK_BYTES = 4096
-# As many links in a row are followed, as by Linux: a circle has no end.
-MOST_LINKS = 40
+# Zips that are written one behind another, as by cat. Each is read to its end.
+MOST_ZIPS = 16
 DOS_FOLDER = 0x10
 ENCRYPTED = 1  # a flag of a zip's entry
 # Ways to compress a zip's entry that are not read.
@@ -60,20 +60,6 @@ class Archive(NamedTuple):
     left_out: list[str]
 
 
-def is_tar(content: bytes | memoryview) -> bool:
-    """Return whether the file begins as a tar does, of any age, or is one without files."""
-    head = bytes(content[:TAR_BLOCK])
-    if head[257:262] == b"ustar":
-        return True
-    if not head[148:156].strip(b" \0").isdigit():  # of the checksum, which every header has
-        return len(content) >= 2 * TAR_BLOCK and not any(content[: 2 * TAR_BLOCK])
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # which looks at the checksum
-    except tarfile.HeaderError:
-        return False
-    return True
-
-
 def is_zip(content: bytes | memoryview) -> bool:
     """Return whether the file begins as a zip does."""
     return content[:4] in (b"PK\x03\x04", b"PK\x05\x06")
@@ -87,18 +73,24 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
     Raises InvalidInput where `content` is neither, TooManyImages above `max_members` files, and TooLarge where the
     files together unpack to more than `max_bytes`.
     """
-    entries, folders, others = (_list_tar if is_tar(content) else _list_zip)(content, max_members)
+    entries, folders, others = (_list_tar if is_tar(content) else _list_zips)(content, max_members)
     members, left_out = [], others
-    files = {entry.name: entry for entry in entries}
+    files = {entry.name: entry for entry in entries if isinstance(entry, Member)}
+    targets = {entry.name: entry.target for entry in entries if isinstance(entry, Link)}
+    links = Links(targets, files, folders)
     for entry in entries:
-        if isinstance(entry, Link) and entry.target in folders:
-            left_out.append(entry.name)  # the folder's files are members themselves
-        elif archive_names.is_system_file(entry.name):
-            left_out.append(entry.name)
+        end = links.follow(entry.name) if isinstance(entry, Link) else None
+        if archive_names.is_system_file(entry.name) or (end is not None and links.is_folder(end)):
+            left_out.append(entry.name)  # a folder's files are members themselves
         elif archive_names.is_archive(entry.name):
             members.append(_failing(entry.name, f"{quoted(entry.name)} is an archive within the archive.", UNPACK))
+        elif isinstance(entry, Member):
+            members.append(entry)
+        elif end in files:
+            members.append(files[end]._replace(name=entry.name))
         else:
-            members.append(_follow(entry, files) if isinstance(entry, Link) else entry)
+            problem = f"{quoted(entry.name)} is a link to {quoted(entry.target)}, which is no file of the archive."
+            members.append(_failing(entry.name, problem, NO_LINK))
     _check_count(len(members), max_members)
     if (total := sum(member.size for member in members)) > max_bytes:
         raise TooLarge(
@@ -107,18 +99,37 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
     return Archive(members, [name for name in left_out if archive_names.is_told(name)])
 
 
-def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
+def _list_zips(content: bytes | memoryview, max_members: int) -> Entries:
+    """List a zip, and the zips that are written in front of it, as by cat: zipfile reads the last one only."""
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
     _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
     if not content:
         raise InvalidInput("The archive has 0 bytes.", "Was it written to its end?")
     try:
-        archive = zipfile.ZipFile(BytesIO(content))
+        zips = [zipfile.ZipFile(BytesIO(content))]
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise _no_archive(content, error) from error
+    end = len(content)
+    while is_zip(content) and 0 < (start := min((info.header_offset for info in zips[0].infolist()), default=0)) < end:
+        try:
+            zips.insert(0, zipfile.ZipFile(BytesIO(content[:start])))
+        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+            break  # something else stands in front of it, as a file that was taken out of the directory
+        if len(zips) > MOST_ZIPS:
+            raise InvalidInput(f"More than {MOST_ZIPS} zips are written one behind another.", "Send each as a file.")
+        end = start
+    listed = [_list_zip(archive, len(content)) for archive in zips]
+    entries = [entry for files, _ in listed for entry in files]
+    return entries, {folder for _, folders in listed for folder in folders}, []
+
+
+def _list_zip(archive: zipfile.ZipFile, length: int) -> tuple[list[Member | Link], set[str]]:
+    """Return the files and links of a zip in a content of `length` bytes, and its folders."""
     entries: list[Member | Link] = []
     folders: set[str] = set()
     infos = archive.infolist()
+    if sum(info.compress_size for info in infos) > length:
+        raise InvalidInput("Files of the zip lie on one another.", "Zip them again, each with its own bytes.")
     for info, name in zip(infos, archive_names.decode_zip_names(infos), strict=True):
         mode, path = info.external_attr >> 16, archive_names.normalise(name)
         if name.endswith(("/", "\\")) or stat.S_ISDIR(mode) or (info.external_attr & DOS_FOLDER and not info.file_size):
@@ -128,7 +139,7 @@ def _list_zip(content: bytes | memoryview, max_members: int) -> Entries:
         else:
             unzip = partial(_unzip, archive, info, path)
             entries.append(Member(path, info.file_size, partial(unzip, info.file_size), unzip))
-    return entries, folders | _folders_of(entries), []
+    return entries, folders
 
 
 def _no_archive(content: bytes | memoryview, error: Exception) -> InvalidInput:
@@ -151,7 +162,7 @@ def _read_zip_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -
         target = bytes(_unzip(archive, info, path, info.file_size)).decode("utf-8", "replace")
     except UndecodableImage as error:
         return _failing(path, error.message, error.hint)
-    return Link(path, _join(posixpath.dirname(path), target))
+    return Link(path, join(posixpath.dirname(path), target))
 
 
 def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, max_bytes: int) -> bytes:
@@ -174,7 +185,7 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
     view = memoryview(content)
     infos = []
     try:
-        for info in _read_tar_headers(content):
+        for info in read_headers(content):
             infos.append(info)
             _check_count(len(infos), 2 * max_members)
     except (tarfile.TarError, ValueError, IndexError, EOFError, OverflowError, RecursionError) as error:
@@ -192,36 +203,17 @@ def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:
         elif info.islnk():  # a hard link names its target from the archive's root
             entries.append(Link(path, archive_names.normalise(target)))
         elif info.issym():
-            entries.append(Link(path, _join(posixpath.dirname(path), target)))
+            entries.append(Link(path, join(posixpath.dirname(path), target)))
         elif info.issparse():
             parts: Any = info.sparse  # (offset, size) of each, as tarfile read them
-            read = partial(_read_sparse, view[info.offset_data :], parts, info.size)
+            read = partial(read_sparse, path, view[info.offset_data :], parts, info.size)
             entries.append(Member(path, info.size, read, read))
         elif info.isreg():
             data = view[info.offset_data : info.offset_data + info.size]
             entries.append(Member(path, info.size, partial(bytes, data), partial(_take_first, data)))
         else:
             others.append(path)
-    return entries, folders | _folders_of(entries), others
-
-
-def _read_tar_headers(content: bytes | memoryview) -> Iterator[tarfile.TarInfo]:
-    """Yield the entries of a tar, and of tars that are written behind it, as by cat. Raises what tarfile does."""
-    file, start = BytesIO(content), 0
-    while True:
-        file.seek(start)
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
-            for info in archive:
-                if info.size < 0:  # it would lead back to headers that were read
-                    raise tarfile.ReadError(f"the size at byte {info.offset} is negative")
-                yield info
-            end = archive.offset
-        if any(content[end : end + TAR_BLOCK]):  # tarfile stops in silence where a header is not one
-            raise tarfile.ReadError(f"the header at byte {end} is damaged")
-        rest = bytes(content[end:]).lstrip(b"\0")
-        start = len(content) - len(rest)
-        if not is_tar(rest):
-            return
+    return entries, folders, others
 
 
 def _decode_tar_names(names: Sequence[str]) -> list[str]:
@@ -232,51 +224,6 @@ def _decode_tar_names(names: Sequence[str]) -> list[str]:
 
 def _take_first(data: memoryview, max_bytes: int) -> memoryview:
     return data[:max_bytes]
-
-
-def _read_sparse(data: memoryview, parts: Sequence[tuple[int, int]], size: int, max_bytes: int | None = None) -> bytes:
-    """Return a file of `size` bytes, of which `data` holds only the parts (offset, size); the rest is 0."""
-    content, position = bytearray(size), 0
-    for offset, length in parts:
-        content[offset : offset + length] = data[position : position + length]
-        position += length
-    return bytes(content[:max_bytes])
-
-
-def _folders_of(entries: Sequence[Member | Link]) -> set[str]:
-    """Return the folders that entries lie in: an archive need not list them."""
-    folders = set()
-    for entry in entries:
-        path = posixpath.dirname(entry.name)
-        while path and path not in folders and path != "/":
-            folders.add(path)
-            path = posixpath.dirname(path)
-    return folders
-
-
-def _join(folder: str, target: str) -> str:
-    """Return the path within the archive of a link's target. A path that leaves it stays one that no member has."""
-    return posixpath.normpath(posixpath.join(folder, target.replace("\\", "/")))
-
-
-def _follow(link: Link, files: dict[str, Member | Link]) -> Member:
-    """Return the file that a link leads to, under the link's name; one that cannot be read where it leads to none."""
-    target = link.target
-    for _ in range(MOST_LINKS):
-        entry = files.get(target)
-        if isinstance(entry, Member):
-            return entry._replace(name=link.name)
-        target = entry.target if isinstance(entry, Link) else _through_folder(target, files)
-    problem = f"{quoted(link.name)} is a link to {quoted(link.target)}, which is no file of the archive."
-    return _failing(link.name, problem, NO_LINK)
-
-
-def _through_folder(path: str, files: dict[str, Member | Link]) -> str:
-    """Return where a path leads whose folder is a link to another one; the path itself where none is."""
-    for folder in PurePosixPath(path).parents:
-        if isinstance(entry := files.get(str(folder)), Link):
-            return posixpath.normpath(posixpath.join(entry.target, PurePosixPath(path).relative_to(folder)))
-    return path
 
 
 def _failing(name: str, message: str, hint: str) -> Member:

@@ -12,9 +12,10 @@ from service.images.formats import colour
 from service.images.spec import Resize, Spec, Uint8Array
 
 # What is noted of an image beside its pixels. pages: only the first of its pages was read. unused_alpha: its alpha is 0
-# everywhere and counts for nothing. cut: samples lay beyond the range. dark: they reach little of the range. profile:
-# its colour profile cannot be used.
-Note = Literal["pages", "unused_alpha", "cut", "dark", "profile"]
+# everywhere and counts for nothing. cut: samples lay beyond the range. dark: they reach little of the range. faint: of
+# 256 levels it has 0 and 1. missing: some samples are no numbers. profile: its colour profile cannot be used. stack: it
+# has more images, of which the file has no list.
+Note = Literal["pages", "unused_alpha", "cut", "dark", "faint", "missing", "profile", "stack"]
 
 
 def conform(

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images import sample_range
 from service.images.conform import Note, conform
-from service.images.formats import decode_cost, deep, files, png_chunks
+from service.images.formats import decode_cost, deep, files, pages, png_chunks
 from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
 from service.images.spec import Resize, Spec, Uint8Array
@@ -28,7 +28,6 @@ from service.images.spec import Resize, Spec, Uint8Array
 Content = bytes | memoryview | Samples
 IntArray = NDArray[np.int64]
 MIB = 1024 * 1024
-
 # Pillow's own limit is off: `Limits` are checked on every header before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -71,7 +70,7 @@ class Upload:
     """One image of a request: the client's id for it, and a function that reads its content.
 
     `read` returns an image file's bytes, or pixels (H, W) or (H, W, C) of any real type. It may raise MisfitError.
-    page          which of a file's pages it is, from 0; None for the first of a file that may have several
+    page          which page it is (`service.images.formats.pages`); None for the first of a file that may have several
     is_in_memory  whether the content is there already, so that `read` takes no time
     """
 
@@ -135,7 +134,7 @@ class Opened:
 
     def measure(self) -> Extents:
         """Return the extent of a deep image's samples. Raises UndecodableImage."""
-        assert isinstance(self.image, DeepImage), "only the range of deep images is unknown"
+        assert isinstance(self.image, DeepImage), "only a deep image's range is unknown"
         try:
             return {self.image.dtype.name: self.image.measure()}
         except MisfitError:
@@ -233,8 +232,7 @@ def _open_without_damage(
 
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
-    length = len(content)
-    content, compressed_texts = png_chunks.drop_unused_texts(content)
+    length, (content, compressed_texts) = len(content), png_chunks.drop_unused_texts(content)
     file = files.open_file(content, page)
     try:
         limits.check_pixels(file.size)
@@ -254,8 +252,8 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
     except Exception as error:
         files.close(file)
         raise files.build_error(error) from error
-
     notes: tuple[Note, ...] = ("pages",) if page is None and files.has_pages(file, content) else ()
+    notes += ("stack",) if page is None and pages.has_stack_behind(content) else ()
     cicp = files.find_cicp(file, content)
     return Opened(file, cost, size, notes, cicp, partial(_open_without_damage, content, spec, resize, limits, page))
 
@@ -279,7 +277,8 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
         if isinstance(opened.image, DeepImage):
             extent = opened.find_range(samples)
             assert extent is not None, "images of unknown range are measured first"
-            image, own = opened.image.to_pillow(extent)
+            image, own, has_missing = opened.image.to_pillow(extent)
+            notes += ["missing"] if has_missing else []
             notes += ["cut"] if own.low < extent.low or own.high > extent.high else []
             notes += ["dark"] if sample_range.is_dark(own, extent) else []
         else:
@@ -291,6 +290,8 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
                 with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                     ImageOps.exif_transpose(image, in_place=True)
             pixels = conform(image, spec, resize, opened.cicp, notes)
+            if not isinstance(opened.image, DeepImage) and pixels.max() == 1:
+                notes.append("faint")
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
     except MisfitError:
         raise

@@ -23,16 +23,22 @@ from service.images.spec import RangeChoice, Spec
 # What a warning says of images by their notes, after their number: of one image, and of several.
 TEXTS: dict[Note, str] = {
     "pages": "{} of several pages or frames, of which only the first was read. pages=all reads every one.",
+    "stack": "{} a stack of ImageJ with one directory: only its first image was read. Save it as single images.",
     "unused_alpha": "{} an alpha channel that is 0 everywhere. It was taken as unused: the colours count without it.",
     "profile": "{} a colour profile that cannot be used. The colours were read as sRGB.",
     "cut": "{} samples beyond the range, which were cut off.",
+    "missing": "{} samples that are no numbers (nan, infinite), which were read as black.",
 }
 VERBS: dict[Note, tuple[str, str]] = {
     "pages": ("is a file", "are files"),
+    "stack": ("is", "are each"),
     "unused_alpha": ("has", "have"),
     "profile": ("has", "have"),
     "cut": ("has", "have"),
+    "missing": ("has", "have"),
 }
+# Of images whose levels are 0 and 1.
+FAINT = "have no level above 1 of 255, and are all but black: multiply masks of 0 and 1 by 255."
 
 
 @dataclass
@@ -122,6 +128,8 @@ class Reading:
         return warnings
 
     def _warn_of_darkness(self) -> list[str]:
+        if 2 * (faint := len(self._ids.get("faint", []))) > self._count:
+            return [f"{faint} of {self._count} images {FAINT}"]
         dark = len(self._ids.get("dark", []))
         if 2 * dark <= self._count or self.samples.choice == "batch":
             return []

@@ -141,6 +141,13 @@ def measure(samples: Samples) -> Extent:
     return Extent(low, high)
 
 
+def has_missing(samples: Samples) -> bool:
+    """Return whether some samples (H, W, C) are no finite numbers."""
+    if samples.dtype.kind != "f":
+        return False
+    return not all((np.abs(samples[part].astype(np.float64)) < LARGEST_FLOAT).all() for part in parts(samples))
+
+
 def merge(extents: Iterable[Extents]) -> dict[str, Extent]:
     """Return the extents of all images together."""
     merged: dict[str, Extent] = {}

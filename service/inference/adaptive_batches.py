@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Network = Literal["encode", "encode_checked", "decode", "saliency"]
+Network = Literal["encode", "encode_checked", "encode_screened", "decode", "saliency"]
 Outputs = tuple[NDArray[Any], ...]
 
 

@@ -32,6 +32,9 @@ class LocalNetworks:
     async def encode_checked(self, images: Uint8Array) -> CheckedLatents:
         return CheckedLatents(*await self._batches.run("encode_checked", images))
 
+    async def encode_screened(self, images: Uint8Array) -> CheckedLatents:
+        return CheckedLatents(*await self._batches.run("encode_screened", images))
+
     async def decode(self, latents: Float32Array) -> Uint8Array:
         (images,) = await self._batches.run("decode", latents)
         return images

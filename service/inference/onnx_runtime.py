@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.bundle.manifest import DECODER, ENCODER, SALIENCY, Capabilities, Manifest
+from service.bundle.manifest import DECODER, ENCODER, SALIENCY, SCREEN, Capabilities, Manifest
 from service.bundle.store import Bundle
 from service.core.detect.reconstruction import familiar_error, reconstruction_error
 from service.core.types import Float32Array
@@ -38,7 +38,7 @@ TILE_ROWS = {CPU: 32, CUDA: 256}
 CHECKED_SIZES = (1, 2, 3, 5, 8, 13)
 # What else runs the same graph. (A backbone has no graph for heat maps: they come from its encoder.)
 DEPENDENT: dict[Network, tuple[Network, ...]] = {
-    "encode": ("encode_checked", "saliency"),
+    "encode": ("encode_checked", "encode_screened", "saliency"),
     "decode": ("encode_checked",),
     "saliency": (),
 }
@@ -59,10 +59,12 @@ class OnnxNetworks:
         names = [ENCODER]
         names += [DECODER] if self.capabilities.can_decode else []
         names += [SALIENCY] if SALIENCY in manifest.files else []
+        names += [SCREEN] if manifest.screen is not None else []
+        self._cutoff = np.inf if manifest.screen is None else manifest.screen.cutoff
         self._head = None if bundle.projection is None else BackboneHead(bundle.projection)
         self._familiarity = bundle.population.familiarity
         with_gpu = require_gpu or has_gpu()
-        self._sessions = {name: open_session(bundle.directory / name, with_gpu) for name in names}
+        self._sessions = {name: open_session(bundle.directory / name, with_gpu, name == ENCODER) for name in names}
         self.provider: str = self._sessions[ENCODER].get_providers()[0]
         if require_gpu and self.provider != CUDA:
             raise AcceleratorMissing(
@@ -115,6 +117,13 @@ class OnnxNetworks:
         """
         return CheckedLatents(*self._run_tiles("encode_checked", images))
 
+    def encode_screened(self, images: Uint8Array) -> CheckedLatents:
+        """Encode images as `encode_checked` does, and decode only those that the screen leaves open.
+
+        Raises BundleMissing where the bundle has no screen.
+        """
+        return CheckedLatents(*self._run_tiles("encode_screened", images))
+
     def decode(self, latents: Float32Array) -> Uint8Array:
         """Decode latents, float32 (N, L), to images uint8 (N, H, W, C).
 
@@ -146,6 +155,7 @@ class OnnxNetworks:
         return {
             "encode": self._encode_tile,
             "encode_checked": self._check_tile,
+            "encode_screened": self._screen_tile,
             "decode": lambda tile: (_run(self._get_session(DECODER), "latents", tile),),
             "saliency": self._saliency_tile,
         }
@@ -158,10 +168,23 @@ class OnnxNetworks:
         output = _run(self._get_session(ENCODER), "images", images)
         if self._head is not None:
             return self._head.project(images, output, self.tile_rows)
-        decoded = _run(self._get_session(DECODER), "latents", np.ascontiguousarray(output[:, 0]))
+        return output, self._measure_error(images, np.ascontiguousarray(output[:, 0]))
+
+    def _screen_tile(self, images: Uint8Array) -> tuple[Float32Array, Float32Array]:
+        latents, error = self._encode_tile(images)[0], np.full(len(images), np.nan, np.float32)
+        means = np.ascontiguousarray(latents[:, 0])
+        (coarse,) = self._get_session(SCREEN).run(None, {"images": images, "latents": means})
+        left_open = ~(coarse <= self._cutoff)
+        if left_open.any():
+            error[left_open] = self._measure_error(images[left_open], means[left_open])
+        return latents, error
+
+    def _measure_error(self, images: Uint8Array, means: Float32Array) -> Float32Array:
+        """Return the error (n,) of images (n, H, W, C) with the means (n, L), for at most `tile_rows` rows."""
+        (decoded,) = self.run_tile("decode", means)
         if self._familiarity is None:
-            return output, reconstruction_error(images, decoded).astype(np.float32)
-        return output, familiar_error(images, decoded, self._familiarity).astype(np.float32)
+            return reconstruction_error(images, decoded).astype(np.float32)
+        return familiar_error(images, decoded, self._familiarity).astype(np.float32)
 
     def _saliency_tile(self, images: Uint8Array) -> tuple[Float32Array]:
         if self._head is not None:
@@ -194,12 +217,14 @@ def _run(session: ort.InferenceSession, name: str, tile: NDArray[Any]) -> NDArra
     return np.asarray(result)
 
 
-def open_session(path: Path, with_gpu: bool) -> ort.InferenceSession:
-    """Open a graph. Raises BundleCorrupt where ONNX Runtime cannot."""
+def open_session(path: Path, with_gpu: bool, keeps_buffers: bool = True) -> ort.InferenceSession:
+    """Open a graph, which `keeps_buffers` from one run to the next. Raises BundleCorrupt where ONNX Runtime cannot."""
     options = ort.SessionOptions()
     # One thread a tile, as many tiles at a time as there are CPUs. Several threads on one tile would meet after
     # every layer, and all wait, or spin, for the one whose CPU another process has.
     options.intra_op_num_threads = 1
+    # A pattern of buffers for every number of rows takes tens of MiB, and saves no time.
+    options.enable_mem_pattern, options.enable_cpu_mem_arena = False, keeps_buffers
     providers: list[object] = [CPU]
     if with_gpu and CUDA in ort.get_available_providers():
         ort.preload_dlls()
@@ -224,6 +249,11 @@ def _check_graph(session: ort.InferenceSession, name: str, manifest: Manifest) -
         ENCODER: [("images", "tensor(uint8)", image), encoded],
         DECODER: [("latents", "tensor(float)", (latent_dim,)), ("images", "tensor(uint8)", image)],
         SALIENCY: [("images", "tensor(uint8)", image), ("saliency", "tensor(float)", (latent_dim, *grid))],
+        SCREEN: [
+            ("images", "tensor(uint8)", image),
+            ("latents", "tensor(float)", (latent_dim,)),
+            ("error", "tensor(float)", ()),
+        ],
     }[name]
     actual = [(tensor.name, tensor.type, tuple(tensor.shape[1:])) for tensor in tensors]
     if actual != expected or any(isinstance(tensor.shape[0], int) for tensor in tensors):

@@ -18,7 +18,8 @@ class CheckedLatents:
     """The latents of n images, and how well the decoder draws the images again from them.
 
     latents               (n, 2, L)  mean and logvar
-    reconstruction_error  (n,)       mean squared error in grey levels (see `service.core.detect.reconstruction`)
+    reconstruction_error  (n,)       mean squared error in grey levels (see `service.core.detect.reconstruction`); nan
+                                     where a screen saw that it is below the population's limit
     """
 
     latents: Float32Array
@@ -40,6 +41,9 @@ class Networks(Protocol):
 
         The reconstruction itself is not returned: where only its error is needed, the pixels need not travel.
         """
+
+    async def encode_screened(self, images: Uint8Array) -> CheckedLatents:
+        """Do the same, and measure only what the bundle's screen leaves open. Needs `manifest.screen`."""
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
         """Decode latents (n, L) to images, uint8 (n, H, W, C). Needs `can_decode`."""

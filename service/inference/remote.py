@@ -47,6 +47,9 @@ class RemoteNetworks:
     async def encode_checked(self, images: Uint8Array) -> CheckedLatents:
         return unpack(await self._call("encode_checked", images))
 
+    async def encode_screened(self, images: Uint8Array) -> CheckedLatents:
+        return unpack(await self._call("encode_screened", images))
+
     async def decode(self, latents: Float32Array) -> Uint8Array:
         images: Uint8Array = await self._call("decode", latents)
         return images

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import median_abs_deviation
 from threadpoolctl import threadpool_limits
 
 from service.bundle import projection_file, store
@@ -18,6 +17,7 @@ from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Parity
 from service.bundle.projection_file import PROJECTION, Projection
 from service.bundle.store import Bundle
 from service.core.axes import FeatureMoments, directions, locality_preserving, residuals
+from service.core.distributions import normal_deviation
 from service.core.latent import CONTENT, Latent, content_name
 from service.core.population import DEAD_VARIANCE, Familiarity, Population
 from service.core.types import EstimatorName, Float64Array, IndexArray
@@ -188,7 +188,7 @@ def _project(
 def _with_reach(projection: Projection, off: Float64Array, measured: Float64Array) -> Projection:
     """Return the projection with how far nearly all of the collection reaches."""
     logarithm = np.log(np.maximum(off, np.finfo(np.float32).tiny))
-    spread = median_abs_deviation(logarithm, scale="normal")
+    spread = float(normal_deviation(logarithm))
     reach = np.exp(min(np.quantile(logarithm, HIGH), np.median(logarithm) + MOST_DEVIATIONS * spread))
     z = np.abs(measured - projection.property_mean) / projection.property_spread
     return replace(

@@ -15,8 +15,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from PIL import Image, UnidentifiedImageError
 
+from service.api.score_records import ScoreRow, ScoresTable
 from service.errors import InvalidInput
-from service.offline.score_records import ScoreRow, ScoresTable
 
 # The names that a labelling configuration of Label Studio must have: <Choices name="misfit" toName="image">.
 FROM_NAME, TO_NAME = "misfit", "image"

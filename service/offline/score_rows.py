@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.api.schemas import ScoredItem, ScoreResponse
+from service.api.score_records import GroupSummary, ScoreRow
 from service.core.detect.estimators import ESTIMATORS, MERGED, Estimator
 from service.errors import readable
-from service.offline.score_records import GroupSummary, ScoreRow
-from service.offline.sources import Source
+from service.offline.inputs.source_table import Source
 
 
 def build_rows(response: ScoreResponse, sources: Sequence[Source], group: str) -> list[ScoreRow]:

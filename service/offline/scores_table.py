@@ -15,12 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
+from service.api.score_records import COLUMNS, FLAGS, TEXTS, ScoreRow, ScoresTable, TableInfo
 from service.errors import InvalidInput
-from service.offline.score_records import COLUMNS, FLAGS, TEXTS, ScoreRow, ScoresTable, TableInfo
 from service.offline.table_formats import FORMATS, METADATA_KEY
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+# Rows that are read at a time.
+ROWS_AT_ONCE = 5_000
 
 
 class ScoresWriter:
@@ -33,7 +36,7 @@ class ScoresWriter:
         check_format(path)
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
         self._format = FORMATS[path.suffix.lower()](self._scratch)
 
     def write(self, rows: Sequence[ScoreRow]) -> None:
@@ -43,6 +46,8 @@ class ScoresWriter:
         """Write what is said of all rows, and give the file its name."""
         self._format.finish(info)
         self._format.close()
+        with self._scratch.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(self._scratch, self._path)
 
     def __enter__(self) -> Self:
@@ -97,19 +102,36 @@ def read_scores(path: Path) -> ScoresTable:
             raise InvalidInput(f"{path} holds a line that is no JSON: {error}.") from None
 
 
+def read_info(path: Path) -> TableInfo:
+    """Return what a Parquet table says of all of its rows. Raises InvalidInput where it says nothing, and OSError."""
+    info = _open_parquet(path)[1]
+    if info is None:
+        raise InvalidInput(f"{path} holds no metadata.", "Write it with misfit score.")
+    return info
+
+
+def read_rows(path: Path) -> Iterator[list[ScoreRow]]:
+    """Yield the rows of a Parquet table in parts. Raises InvalidInput and OSError."""
+    for batch in _open_parquet(path)[0].iter_batches(ROWS_AT_ONCE, columns=list(COLUMNS)):
+        yield list(_rows_of(path, batch.to_pylist()))
+
+
 def _read_parquet(path: Path) -> ScoresTable:
+    return ScoresTable([row for rows in read_rows(path) for row in rows], _open_parquet(path)[1])
+
+
+def _open_parquet(path: Path) -> tuple[Any, TableInfo | None]:
+    """Return a Parquet file, and what it says of all rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(path)
-        table = file.read()
     except pa.ArrowInvalid as error:
         raise InvalidInput(f"{path} is no complete Parquet file: {error}.") from None
-    _check_columns(path, table.column_names)
+    _check_columns(path, file.schema_arrow.names)
     metadata = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
-    info = None if metadata is None else TableInfo.from_json(metadata)
-    return ScoresTable(list(_rows_of(path, table.select(list(COLUMNS)).to_pylist())), info)
+    return file, None if metadata is None else TableInfo.from_json(metadata)
 
 
 def _rows_of(path: Path, records: Iterable[Any]) -> Iterator[ScoreRow]:

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from service.offline.score_records import COLUMNS, FLAGS, TEXTS, ScoreRow, TableInfo
+from service.api.score_records import COLUMNS, FLAGS, TEXTS, ScoreRow, TableInfo
 
 METADATA_KEY = "misfit"
 # Rows of one row group of Parquet: the memory that writing takes, and what a reader may skip.
-ROW_GROUP = 20_000
+ROW_GROUP = 10_000
 
 
 class Format(Protocol):
@@ -68,25 +68,34 @@ class Csv:
 
 
 class Parquet:
+    """Rows are kept until a row group is full: readers are slow with many small ones."""
+
     def __init__(self, path: Path) -> None:
         from pyarrow import parquet
 
         self._schema = _arrow_schema()
         self._writer = parquet.ParquetWriter(path, self._schema)
+        self._rows: list[ScoreRow] = []
 
     def write(self, rows: Sequence[ScoreRow]) -> None:
-        import pyarrow as pa
-
-        for start in range(0, len(rows), ROW_GROUP):
-            part = rows[start : start + ROW_GROUP]
-            columns = {name: [getattr(row, name) for row in part] for name in COLUMNS}
-            self._writer.write_table(pa.table(columns, schema=self._schema))
+        self._rows += rows
+        while len(self._rows) >= ROW_GROUP:
+            self._write_group(self._rows[:ROW_GROUP])
+            del self._rows[:ROW_GROUP]
 
     def finish(self, info: TableInfo) -> None:
+        if self._rows:
+            self._write_group(self._rows)
         self._writer.add_key_value_metadata({METADATA_KEY: info.to_json()})
 
     def close(self) -> None:
         self._writer.close()
+
+    def _write_group(self, rows: Sequence[ScoreRow]) -> None:
+        import pyarrow as pa
+
+        columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+        self._writer.write_table(pa.table(columns, schema=self._schema))
 
 
 FORMATS: Mapping[str, type[JsonLines] | type[Csv] | type[Parquet]] = {

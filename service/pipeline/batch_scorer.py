@@ -31,8 +31,8 @@ from service.images.reading import Reading
 from service.images.spec import Uint8Array
 from service.pipeline import responses
 from service.pipeline.batch import Batch, EncodedImages, NearestImages
-from service.pipeline.chunked_inference import ChunkedInference
-from service.pipeline.familiarity import LEARN, judge_in_context, warn_if_unusual, warn_of_whole
+from service.pipeline.chunked_inference import CHUNK_ROWS, ChunkedInference
+from service.pipeline.familiarity import LEARN, judge_in_context, needs_all_errors, warn_if_unusual, warn_of_whole
 from service.pipeline.hooks import Hooks
 
 FILE_FACTORS = frozenset(each.name for each in FILE_PROPERTIES)
@@ -53,7 +53,14 @@ class BatchScorer:
         context = await self.find_context(request)
         pixel_bytes = len(request.images) * int(np.prod(self.bundle.manifest.image.shape))
         keep_pixels = keep_pixels and pixel_bytes <= MOST_KEPT
-        images = await self.encode_request(request.images, request, "images", keep_pixels)
+        # One chunk of pixels is kept for `_complete_check`: while it was read there were more.
+        screened = self.bundle.manifest.screen is not None
+        keep = keep_pixels or (screened and len(request.images) <= CHUNK_ROWS)
+        images = await self.encode_request(request.images, request, "images", keep, screen=True)
+        if needs_all_errors(images.check, context):
+            images = await self._complete_check(images, request)
+        if not keep_pixels:
+            images = replace(images, pixels=self.inference.no_images.pixels)
         if not request.images:
             assert context is not None, "a request without images was refused unless it brought a context"
             return Batch(images, context, None)
@@ -113,11 +120,14 @@ class BatchScorer:
         request: ImagesRequest[FitOptions | EncodeOptions],
         what: str,
         keep_pixels: bool = False,
+        screen: bool = False,
     ) -> EncodedImages:
         """Encode some uploads of a request. Raise an InvalidInput where there are some and none can be used."""
         for shape in request.shapes:
             check_axes(shape, self.bundle.manifest.image)
-        images = await self.encode_uploads(uploads, request.options, request.budget, request.reading, keep_pixels)
+        images = await self.encode_uploads(
+            uploads, request.options, request.budget, request.reading, keep_pixels, screen
+        )
         self.hooks.encoded(images)
         refuse_if_none_is_usable(images, what)
         return images
@@ -129,21 +139,39 @@ class BatchScorer:
         budget: DecodeBudget,
         reading: Reading,
         keep_pixels: bool = False,
+        screen: bool = False,
     ) -> EncodedImages:
-        """Encode some uploads with the options of their request."""
+        """Encode some uploads with the options of their request, as `ChunkedInference.encode` does."""
         check = isinstance(options, FitOptions) and options.foreign == "flag"
         return await self.inference.encode(
-            uploads, options.resize, budget, reading, check=check, keep_pixels=keep_pixels
+            uploads, options.resize, budget, reading, check=check, screen=screen, keep_pixels=keep_pixels
         )
 
     async def get_pixels(self, request: ImagesRequest[ScoringOptions], batch: Batch, rows: IndexArray) -> Uint8Array:
         """Return the usable images (k, H, W, C) in the rows (k,), k >= 1: as they were kept, or decoded again."""
-        if len(batch.images.pixels):
-            return batch.images.pixels[rows]
-        positions = batch.positions
+        return await self._get_pixels(request, batch.images, rows)
+
+    async def _get_pixels(
+        self, request: ImagesRequest[ScoringOptions], images: EncodedImages, rows: IndexArray
+    ) -> Uint8Array:
+        if len(images.pixels):
+            return images.pixels[rows]
+        positions = images.positions
         uploads = [request.images[positions[row]] for row in rows]
         budget = request.budget.again()
         return await self.inference.read_pixels(uploads, request.options.resize, budget, request.reading)
+
+    async def _complete_check(self, images: EncodedImages, request: ImagesRequest[ScoringOptions]) -> EncodedImages:
+        """Return the images with the errors that their screen left out."""
+        assert images.check is not None, "only a check is completed"
+        error_ratio, times_median = images.check.error_ratio.copy(), images.check.times_median.copy()
+        missing = np.flatnonzero(np.isnan(error_ratio))
+        for start in range(0, len(missing), CHUNK_ROWS):
+            rows = missing[start : start + CHUNK_ROWS]
+            pixels = await self._get_pixels(request, images, rows)
+            check = await self.inference.measure_error(pixels, images.latents[rows])
+            error_ratio[rows], times_median[rows] = check.error_ratio, check.times_median
+        return replace(images, check=replace(images.check, error_ratio=error_ratio, times_median=times_median))
 
     def _compare_images(self, batch: Batch, options: ComparingOptions) -> Batch:
         """Return the batch with the nearest images and the duplicates that `options`, or its reasons, ask for."""

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from service.bundle.store import Bundle
 from service.core.detect import ood
+from service.core.detect.ood import OodCheck
+from service.core.detect.reconstruction import familiar_error
 from service.core.population import Familiarity
 from service.core.types import Float32Array
 from service.decoding.pool import Decoder
@@ -26,7 +28,7 @@ from service.images.decode_budget import DecodeBudget
 from service.images.reading import Reading
 from service.images.spec import Resize, Uint8Array
 from service.inference.backbone import BackboneHead
-from service.inference.protocol import Networks
+from service.inference.protocol import CheckedLatents, Networks
 from service.pipeline.batch import DecodedImages, EncodedImages
 from service.pipeline.hooks import Hooks
 from service.settings import Settings
@@ -64,16 +66,23 @@ class ChunkedInference:
         reading: Reading,
         *,
         check: bool = False,
+        screen: bool = False,
         keep_pixels: bool = False,
     ) -> EncodedImages:
-        """Encode every usable image, in order; with `check`, also measure its foreignness where `can_check`."""
+        """Encode every usable image, in order; with `check`, also measure its foreignness where `can_check`.
+
+        With `screen`, the images whose foreignness the bundle's screen can rule out are not measured.
+        """
+        run = self.networks.encode_checked if check and self.can_check else None
+        if run is not None and screen and self.bundle.manifest.screen is not None:
+            run = self.networks.encode_screened
         semaphore = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
         began = asyncio.get_running_loop().time()
 
         async def encode_chunk(start: int) -> EncodedImages:
             chunk, due = uploads[start : start + CHUNK_ROWS], began + start * self._seconds_per_row
             async with semaphore:
-                return await self._encode_chunk(chunk, resize, budget, reading, due, check, keep_pixels)
+                return await self._encode_chunk(chunk, resize, budget, reading, due, run, keep_pixels)
 
         if 0 < len(uploads) <= CHUNK_ROWS:
             return await encode_chunk(0)
@@ -107,6 +116,15 @@ class ChunkedInference:
         if self._head is not None:
             reencoded = self._head.with_files_of(reencoded, latents)
         return DecodedImages(latents, images, reencoded)
+
+    async def measure_error(self, images: Uint8Array, latents: Float32Array) -> OodCheck:
+        """Measure the foreignness of images (k, H, W, C), k >= 1, with latents (k, 2, L), that the screen passed."""
+        familiarity = self._familiarity
+        assert familiarity is not None, "what was screened can be checked"
+        with self.hooks.stage("encode"):
+            decoded = await self.decode(np.ascontiguousarray(latents[:, 0]))
+            error = await asyncio.to_thread(familiar_error, images, decoded, familiarity)
+        return ood.check(error.astype(np.float32), familiarity)
 
     async def decode(self, latents: Float32Array) -> Uint8Array:
         """Decode latents (k, L), k >= 1, to uint8 (k, H, W, C)."""
@@ -143,7 +161,7 @@ class ChunkedInference:
         budget: DecodeBudget,
         reading: Reading,
         due: float,
-        check: bool,
+        run_checked: Callable[[Uint8Array], Awaitable[CheckedLatents]] | None,
         keep_pixels: bool,
     ) -> EncodedImages:
         familiarity = self._familiarity
@@ -156,10 +174,10 @@ class ChunkedInference:
         pixels = rows.pixels if keep_pixels else self.no_images.pixels
         with self.hooks.stage("encode"):
             async with self._queue.slot(len(rows.pixels), due):
-                if not check or familiarity is None:
+                if run_checked is None or familiarity is None:
                     latents, result = await self.networks.encode(rows.pixels), None
                 else:
-                    checked = await self.networks.encode_checked(rows.pixels)
+                    checked = await run_checked(rows.pixels)
                     latents, result = checked.latents, ood.check(checked.reconstruction_error, familiarity)
         if self._head is not None:
             latents = self._head.with_files(latents, rows.sizes)

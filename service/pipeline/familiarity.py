@@ -9,7 +9,7 @@ import numpy as np
 from service.bundle.manifest import Manifest
 from service.core.detect import ood
 from service.core.detect.context import Context
-from service.core.detect.ood import MOST_FOREIGN, OodCheck, times_in_words
+from service.core.detect.ood import FEWEST_IN_CONTEXT, MOST_FOREIGN, OodCheck, times_in_words
 from service.core.population import Familiarity
 from service.pipeline.batch import EncodedImages
 
@@ -20,8 +20,23 @@ def judge_in_context(images: EncodedImages, familiarity: Familiarity | None, con
     """Return the images with their check by the limit of `context`, or of the images themselves where it is None."""
     if images.check is None or familiarity is None:
         return images
-    limit = ood.contextual_limit(images.check.error_ratio, familiarity) if context is None else context.ood_limit
+    if context is not None:
+        limit = context.ood_limit
+    elif np.isnan(images.check.error_ratio).any():
+        limit = 1.0  # see `needs_all_errors`: no image would be judged otherwise
+    else:
+        limit = ood.contextual_limit(images.check.error_ratio, familiarity)
     return replace(images, check=images.check.in_context(limit))
+
+
+def needs_all_errors(check: OodCheck | None, context: Context | None) -> bool:
+    """Return whether the errors that were not measured matter as well: they are part of a limit that decides.
+
+    Where no error exceeds the population's limit, no image is foreign, whatever the limit of the batch.
+    """
+    if check is None or context is not None or len(check.error_ratio) < FEWEST_IN_CONTEXT:
+        return False
+    return bool((check.error_ratio > 1).any() and np.isnan(check.error_ratio).any())
 
 
 def warn_of_whole(context: Context, check: OodCheck | None, manifest: Manifest, *, is_own: bool) -> Context:

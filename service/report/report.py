@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from service.api.score_records import ScoreRow, ScoresTable, TableInfo
 from service.errors import InvalidInput, readable
 from service.images.decode import Content
 from service.report.document import build_document
-from service.report.table import Info, Row, Table, read_attributions, read_nearest
+from service.report.json_cells import read_attributions, read_nearest
 from service.report.thumbnails import describe_tiles, draw_thumbnails, encode_picture
 
 # Images that a report lists: of more, the most outlying ones.
@@ -61,10 +62,10 @@ class Group:
 
 def write_report(
     path: Path,
-    table: Table,
+    table: ScoresTable,
     *,
     title: str = "misfit report",
-    read_image: Callable[[Row], Content | None] | None = None,
+    read_image: Callable[[ScoreRow], Content | None] | None = None,
     pictures: Mapping[int, Pictures] | None = None,
     live_latents: int | None = None,
     drift: Mapping[str, float] | None = None,
@@ -112,7 +113,7 @@ def write_report(
     _write_whole(path, build_document(data, thumbnails.sheets))
 
 
-def _order(row: Row) -> tuple[bool, bool, float, float, int]:
+def _order(row: ScoreRow) -> tuple[bool, bool, float, float, int]:
     """Return what sorts the most outlying first, and unreadable images last. A rank counts within its group only."""
     probability, score = row.outlier_probability, row.outlier_score
     return (
@@ -124,7 +125,7 @@ def _order(row: Row) -> tuple[bool, bool, float, float, int]:
     )
 
 
-def _summarise(names: Sequence[str], table: Table, drift: Mapping[str, float]) -> list[Group]:
+def _summarise(names: Sequence[str], table: ScoresTable, drift: Mapping[str, float]) -> list[Group]:
     counts = {name: dict.fromkeys(("images", "flagged", "foreign", "unreadable"), 0) for name in names}
     for row in table.rows:
         count = counts[row.group]
@@ -146,7 +147,7 @@ def _summarise(names: Sequence[str], table: Table, drift: Mapping[str, float]) -
     ]
 
 
-def _columns(rows: Sequence[Row], numbers: Mapping[str, int]) -> dict[str, list[object]]:
+def _columns(rows: Sequence[ScoreRow], numbers: Mapping[str, int]) -> dict[str, list[object]]:
     attributions = [_largest(read_attributions(row)) for row in rows]
     return {
         "group": [numbers[row.group] for row in rows],
@@ -176,7 +177,7 @@ def _largest(shares: Mapping[str, float]) -> tuple[dict[str, float | None], int]
     return {latent: _finite(finite[latent]) for latent in largest}, len(finite) - len(largest)
 
 
-def _sample(rows: Sequence[Row], names: Sequence[str]) -> dict[str, object]:
+def _sample(rows: Sequence[ScoreRow], names: Sequence[str]) -> dict[str, object]:
     """Return an even sample, by distance, of the distances of all images."""
     numbers = {name: number for number, name in enumerate(names)}
     scored = [
@@ -221,7 +222,7 @@ def _address(png: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(encode_picture(png)).decode()}"
 
 
-def _describe(info: Info | None) -> list[tuple[str, str]]:
+def _describe(info: TableInfo | None) -> list[tuple[str, str]]:
     if info is None:
         return []
     options = ", ".join(f"{name}={value}" for name, value in info.options.items() if value is not None)
@@ -249,7 +250,7 @@ def _write_whole(path: Path, text: str) -> None:
             scratch.unlink()
 
 
-def select_outlying(rows: Sequence[Row], count: int) -> list[int]:
+def select_outlying(rows: Sequence[ScoreRow], count: int) -> list[int]:
     """Return the positions of the `count` most outlying flagged images: those whose pictures a report shows first."""
     flagged = (position for position, row in enumerate(rows) if row.is_outlier)
     return sorted(flagged, key=lambda position: _order(rows[position]))[:count]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
+from service.api.score_records import ScoreRow
 from service.images import archives, arrays
 from service.images.decode import Content
 from service.images.sample_range import Samples
-from service.report.table import Row
 
 IN_ARCHIVE = "!/"
 ARRAY_ROW = re.compile(r"(?P<file>.+\.npy)\[(?P<row>[0-9]+)\]", re.IGNORECASE | re.DOTALL)
@@ -26,7 +26,7 @@ class StoredImages:
         self._members = cache(_list_members)
         self._array = cache(_read_array)
 
-    def read(self, row: Row) -> Content | None:
+    def read(self, row: ScoreRow) -> Content | None:
         """Return an image file's bytes, or pixels; None where there is no such image.
 
         Raises InvalidInput where an archive or array cannot be read, and OSError.

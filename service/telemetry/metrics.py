@@ -58,7 +58,7 @@ class Metrics(Hooks):
             ("method",),
             buckets=CALL_SECONDS,
         )
-        self._stage_seconds = make.histogram(
+        stage_seconds = make.histogram(
             "misfit_stage_seconds",
             "Seconds in one stage of a request, or of a chunk of it, waiting included.",
             ("stage",),
@@ -102,8 +102,7 @@ class Metrics(Hooks):
             multiprocess_mode="livemostrecent",
         )
         self._drift_shift = [shift.labels(latents[index].name) for index in self._drift.live]
-        for stage in get_args(Stage):
-            self._stage_seconds.labels(stage)
+        self._stages = {stage: stage_seconds.labels(stage) for stage in get_args(Stage)}
         for kind in _list_kinds(InvalidInput):
             self._item_errors.labels(kind.code)
         self._report_drift()
@@ -135,7 +134,7 @@ class Metrics(Hooks):
             with spans.span(name):
                 yield
         finally:
-            self._stage_seconds.labels(name).observe(time.perf_counter() - started)
+            self._stages[name].observe(time.perf_counter() - started)
 
     def encoded(self, images: EncodedImages) -> None:
         """Count the images that could not be used, and add the others to the figures of drift."""

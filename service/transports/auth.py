@@ -29,6 +29,11 @@ class Tokens:
         self._state: tuple[int, ...] = ()
         self._digests: list[str] = []
 
+    @property
+    def are_needed(self) -> bool:
+        """Return whether a request needs a token at all."""
+        return self._file is not None
+
     def check(self, authorizations: Sequence[str]) -> None:
         """Check the values of a request's Authorization headers.
 

@@ -11,18 +11,22 @@ image.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 import calls
@@ -32,8 +36,10 @@ from serving import Served, serve
 from sizing import MIB, frames
 
 from service.bundle import store
+from service.protos.inference import open_inference_pb2 as inference_pb
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
+from service.transports.open_inference.codec import MOST_ELEMENTS
 
 AT_ONCE = 4
 PICTURES = 1000
@@ -49,10 +55,10 @@ class Case:
     send: Callable[[Served], Sent]
 
 
-def http(name: str, path: str, body: Body, accept: str = "*/*") -> Case:
+def http(name: str, path: str, body: Body, accept: str = "*/*", **headers: str) -> Case:
     def send(served: Served) -> Sent:
         connection = HTTPConnection("127.0.0.1", served.port, timeout=900)
-        connection.request("POST", path, body[1], {"Content-Type": body[0], "Accept": accept})
+        connection.request("POST", path, body[1], {"Content-Type": body[0], "Accept": accept, **headers})
         response = connection.getresponse()
         answered, first = 0, b""
         while piece := response.read(PIECE):
@@ -65,12 +71,43 @@ def http(name: str, path: str, body: Body, accept: str = "*/*") -> Case:
     return Case(name, send)
 
 
-def unary(method: str, message: bytes, name: str) -> Case:
+def infer(name: str, model: str, inputs: dict[str, NDArray[Any]], parameters: dict[str, object], form: str) -> Case:
+    """A request of the Open Inference Protocol: tensors as "binary" behind the JSON, as "json", or over "grpc"."""
+    datatypes = {"uint8": "UINT8", "float32": "FP32"}
+    tensors = [
+        {"name": key, "datatype": datatypes[each.dtype.name], "shape": each.shape} for key, each in inputs.items()
+    ]
+    if form == "grpc":
+        message = inference_pb.ModelInferRequest(
+            model_name=model, raw_input_contents=[a.tobytes() for a in inputs.values()]
+        )
+        for tensor in tensors:
+            message.inputs.add(**tensor)
+        for key, value in parameters.items():
+            field = {bool: "bool_param", str: "string_param", int: "int64_param"}[type(value)]
+            message.parameters[key].CopyFrom(inference_pb.InferParameter(**{field: value}))
+        return unary("ModelInfer", message.SerializeToString(), name, "inference.GRPCInferenceService")
+    for tensor, array in zip(tensors, inputs.values(), strict=True):
+        if form == "binary":
+            tensor["parameters"] = {"binary_data_size": array.nbytes}
+        else:
+            tensor["data"] = array.reshape(-1).tolist()
+    head = json.dumps(
+        {"inputs": tensors, "parameters": {**parameters, "binary_data_output": form == "binary"}}
+    ).encode()
+    content, headers = head, {}
+    if form == "binary":
+        content += b"".join(array.tobytes() for array in inputs.values())
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+    return http(name, f"/v2/models/{model}/infer", ("application/json", content), **headers)
+
+
+def unary(method: str, message: bytes, name: str, service: str = "misfit.v1.MisfitService") -> Case:
     def send(served: Served) -> Sent:
         options = (*calls.UNLIMITED, ("grpc.use_local_subchannel_pool", 1))
         with grpc.insecure_channel(served.grpc_target, options) as channel:
             try:
-                answer = channel.unary_unary(f"/misfit.v1.MisfitService/{method}")(message, timeout=900)
+                answer = channel.unary_unary(f"/{service}/{method}")(message, timeout=900)
             except grpc.RpcError as error:
                 if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
@@ -145,6 +182,20 @@ def cases(count: int) -> Iterator[Callable[[], Case]]:
     yield lambda: unary("Edit", message(pb.EditRequest, options=edit), "gRPC Edit 1000")
     yield lambda: unary("Encode", message(pb.EncodeRequest), "gRPC Encode")
     yield lambda: stream(10 * count)
+    scored = {"foreign": "off", "attributions": "all", "nearest": 10}
+    drawn = np.random.default_rng(0).normal(size=(PICTURES, latent_dim)).astype(np.float32)
+    # As JSON an image is so many numbers that a request has few of them.
+    few = MOST_ELEMENTS * Settings().max_values // (64 * 64 * 3)
+    for form in ("binary", "grpc"):
+        yield partial(_infer_frames, f"/v2 misfit, {form}", "misfit", count, scored, form)
+        yield partial(_infer_frames, f"/v2 encoder, {form}", "encoder", count, {}, form)
+        yield partial(infer, f"/v2 decoder 1000, {form}", "decoder", {"latents": drawn}, {}, form)
+    yield partial(_infer_frames, f"/v2 misfit of {min(few, count)}, json", "misfit", min(few, count), scored, "json")
+    yield partial(infer, "/v2 decoder 1000, json", "decoder", {"latents": drawn}, {}, "json")
+
+
+def _infer_frames(name: str, model: str, count: int, parameters: dict[str, object], form: str) -> Case:
+    return infer(name, model, {"images": frames(count)}, parameters, form)
 
 
 def measure(served: Served, case: Case, at_once: int) -> tuple[list[Sent], float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from service.bundle.store import Bundle
+from service.cli.score import score
 from service.settings import MIB, PREFIX, Settings
 from service.telemetry.batch_metrics import BatchMetrics
 from service.telemetry.metrics import Metrics
@@ -28,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 CRD_SCHEMAS = ROOT / "tests" / "data" / "crd_schemas"
 ALL_OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
-# KServe makes the Deployment of one itself, and kind's has what a laptop has.
-OVERLAYS = [name for name in ALL_OVERLAYS if name not in ("kserve", "kind")]
+# KServe makes the Deployment of one itself, kind's has what a laptop has, and Ray's is a job.
+OVERLAYS = [name for name in ALL_OVERLAYS if name not in ("kserve", "kind", "ray")]
 # Ways in from outside, which need hosts and a certificate of the cluster's own, and ways to bundles of one's own.
 WAYS_IN = {"ingress", "gateway"}
 BUNDLES = {"bundle-volume", "bundle-image"}
@@ -84,9 +86,17 @@ def validate(manifest: Manifest) -> None:
     schema = CRD_SCHEMAS / f"{manifest['kind']}.json"
     if schema.exists():
         jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(manifest)
+        for group in ray_groups(manifest) if manifest["kind"] == "RayJob" else ():
+            validate({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]})
         return
     for version in VERSIONS:
         kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def ray_groups(job: Manifest) -> list[Manifest]:
+    """The groups of pods of a RayJob: the head's, and the workers'."""
+    cluster = job["spec"]["rayClusterSpec"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
 
 
 def test_every_manifest_is_valid(overlay):
@@ -103,6 +113,7 @@ def test_every_manifest_is_valid(overlay):
         ("cpu", "PrometheusRule"),
         ("kserve", "ServingRuntime"),
         ("kserve", "InferenceService"),
+        ("ray", "RayJob"),
     ],
 )
 def test_a_misspelt_field_is_not_valid(overlay_name, kind):
@@ -353,6 +364,28 @@ def test_kserve_runs_the_container_of_the_base():
     for field in ("terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks"):
         assert predictor[field] == pod[field]
     assert {f"/v2/health/{path}" for path in ("live", "ready")} <= set(OPEN_PATHS)
+
+
+def test_ray_runs_the_command_line_with_what_its_pods_have_and_the_rights_of_the_base():
+    (job,) = render(K8S / "overlays" / "ray")
+    validate(job)
+    base = pod_of(render(K8S / "base"))
+    head, workers = ray_groups(job)
+    for group in (head, workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"] == "registry.example.com/misfit-ray:0.1.0"
+        assert container["securityContext"] == base["containers"][0]["securityContext"]
+        assert pod["securityContext"] == base["securityContext"]
+        assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+    program, arguments = shlex.split(job["spec"]["entrypoint"])[:3], shlex.split(job["spec"]["entrypoint"])[4:]
+    assert program == ["python", "-m", "service.cli"]
+    values = score.make_context("score", arguments).params
+    cpus = workers["replicas"] * int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert (values["engine"], values["actors"] * values["actor_cpus"]) == ("ray", cpus)
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == pinned["ray"]
 
 
 @pytest.mark.parametrize("component", sorted(WAYS_IN))

@@ -420,7 +420,7 @@ def test_more_rows_than_may_be_in_flight_are_refused_until_there_is_room(stub):
 
 
 def adaptive_batches(served) -> float:
-    return metric(served, "misfit_adaptive_batch_rows_count", network="encode_checked")
+    return metric(served, "misfit_adaptive_batch_rows_count", network="encode_screened")
 
 
 def test_mixed_traffic_shares_batches_and_changes_no_score(served, client, stub):

@@ -108,12 +108,12 @@ def test_what_the_networks_process_counts_is_at_the_api_s_metrics(running, form,
     for stage in ("parse", "decode", "encode", "statistics", "serialise"):
         assert more("misfit_stage_seconds_count", stage=stage) >= 1
         assert more("misfit_stage_seconds_sum", stage=stage) > 0
-    assert more("misfit_adaptive_batch_rows_sum", network="encode_checked") == len(images)
-    batches = more("misfit_adaptive_batch_rows_count", network="encode_checked")
+    assert more("misfit_adaptive_batch_rows_sum", network="encode_screened") == len(images)
+    batches = more("misfit_adaptive_batch_rows_count", network="encode_screened")
     assert batches >= 2  # a tile has at most 32 rows
-    assert 0 < more("misfit_adaptive_batch_fill_sum", network="encode_checked") <= batches
-    assert more("misfit_queue_age_seconds_count", network="encode_checked") >= 1
-    assert more("misfit_adaptive_batch_seconds_sum", network="encode_checked") > 0
+    assert 0 < more("misfit_adaptive_batch_fill_sum", network="encode_screened") <= batches
+    assert more("misfit_queue_age_seconds_count", network="encode_screened") >= 1
+    assert more("misfit_adaptive_batch_seconds_sum", network="encode_screened") > 0
     described = httpx.post(f"{running.served.url}/describe", headers=AUTHORIZATION, timeout=60).json()
     labels = {name: described[name] for name in ("bundle_id", "model", "provider")}
     assert running.value("misfit_info", **labels) == 1
@@ -206,7 +206,7 @@ def test_one_call_over_grpc_is_one_trace_from_the_api_to_the_networks(running, i
 def assert_connected(running: Running, trace: str, caller: str, name: str):
     """The trace's root span. Below it are the stages, and below those that wait for them the networks' own."""
     spans = running.collector.trace(
-        trace, lambda spans: {name, "POST /encode_checked"} <= {each.span.name for each in spans}
+        trace, lambda spans: {name, "POST /encode_screened"} <= {each.span.name for each in spans}
     )
     by_id = {each.id: each for each in spans}
     (root,) = [each for each in spans if each.parent == caller]
@@ -216,7 +216,7 @@ def assert_connected(running: Running, trace: str, caller: str, name: str):
     assert {each.process for each in stages} == {"Misfit"}
     networks = [each for each in spans if each.process == "Inference"]
     assert {(each.span.name, by_id[each.parent].span.name) for each in networks} == {
-        ("POST /encode_checked", "encode"),
+        ("POST /encode_screened", "encode"),
     }
     assert all(each.span.kind == SERVER for each in networks)
     assert len(spans) == 1 + len(stages) + len(networks), "a span for every message would be too many"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Sequence
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
 
 import bodies
 import numpy as np
@@ -76,7 +78,51 @@ def request_bodies(files: Sequence[bytes], images: NDArray[np.uint8]) -> list[bo
         ("application/zip", arrays.getvalue()),
         bodies.as_tar({**named, "reference/r.png": files[0], "rows.npy": bodies.npy(images)}),
         bodies.as_json(files, options={"fdr": 0.1}),
+        ("application/x-tar", _tar_with_links(named)),
+        ("application/zip", _zip_with_links(named) + bodies.zipped(named)),
+        bodies.as_form(
+            [*(_pages_of(images, format) for format in ("TIFF", "GIF")), ("options", None, b'{"pages": "all"}')]
+        ),
     ]
+
+
+def _tar_with_links(files: Mapping[str, bytes]) -> bytes:
+    """A tar with extended headers: long names that are not ASCII, and links to links through a folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(
+        fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "of all"}
+    ) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"größe/{'lang' * 30}/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in (
+            ("folder", f"größe/{'lang' * 30}"),
+            ("soft.png", "folder/0.png"),
+            ("again.png", "soft.png"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+    return buffer.getvalue()
+
+
+def _zip_with_links(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"folder/{name}", content)
+        for name, target in (("linked", "folder"), ("soft.png", "linked/0.png")):
+            link = zipfile.ZipInfo(name)
+            link.create_system, link.external_attr = 3, 0o120777 << 16
+            archive.writestr(link, target)
+    return buffer.getvalue()
+
+
+def _pages_of(images: NDArray[np.uint8], format: str) -> bodies.Part:
+    """Images (N, H, W, 3) as the pages of one file."""
+    first, *others = (Image.fromarray(image) for image in images)
+    return "images", f"pages.{format.lower()}", _saved(first, format, {"save_all": True, "append_images": others})
 
 
 def spoil(content: bytes, chance: random.Random) -> bytes:

@@ -22,13 +22,12 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from serving import ROOT, serve
 
+from service.api.score_records import GroupSummary, ScoreRow, ScoresTable, TableInfo
 from service.core.detect.scoring import false_discovery_flags
 from service.images.decode import Content
 from service.offline.in_process import LocalClient
-from service.offline.score_records import GroupSummary, ScoreRow, ScoresTable, TableInfo
 from service.offline.scores_table import write_scores
 from service.report.report import write_report
-from service.report.table import Row
 
 BATCH = ROOT / "tests" / "data" / "shapes3d_batch.zip"
 PAGES = ROOT / "tests" / "pages"
@@ -90,7 +89,7 @@ def write_reports(folder: Path) -> None:
     with zipfile.ZipFile(BATCH) as batch:
         files = [batch.read(name) for name in batch.namelist() if name.endswith(".png")]
 
-    def read_image(row: Row) -> Content:
+    def read_image(row: ScoreRow) -> Content:
         return files[hash(row.id) % len(files)]
 
     score_sample(folder / "sample.jsonl")

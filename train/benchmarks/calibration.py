@@ -9,6 +9,9 @@ The population is a standard normal over LATENTS latents. Inliers are of a kind:
     two_kinds    the same on some latents, the others free
     binomial     a few levels on some latents, the outer ones rare
     population   as wide as the population itself
+    laplace      tails between those of a Gaussian and of Student's t, on every latent by itself
+    skewed       a long tail to one side of every latent (log-normal)
+    three_clumps three tight clumps of the same number
 
 Outliers are draws of the population ("several causes"; far outside it where the inliers are the population), or lie
 close to one such draw ("one cause"), or are copies of it ("copies").
@@ -16,7 +19,6 @@ close to one such draw ("one cause"), or are copies of it ("copies").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -30,14 +32,17 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from service.core.detect.scoring import score
+from service.core.detect.scoring import false_discovery_flags, score
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-KINDS = ("rule", "gaussian", "student_t", "two_clumps", "two_kinds", "binomial", "population")
+KINDS = (
+    *("rule", "gaussian", "student_t", "two_clumps", "two_kinds", "binomial", "population", "laplace"),
+    *("skewed", "three_clumps"),
+)
 CAUSES = ("several", "one", "copies")
 SIZES = (20, 50, 350, 2000)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35)
@@ -46,11 +51,9 @@ LATENTS, POSTERIOR_VARIANCE, POPULATION_SIZE, POPULATION_SEED = 6, 0.02, 20_000,
 CLEAN = 4
 # Of a large size fewer batches say as much.
 LARGE, LARGE_STEP = 2000, 4
-FDR, BINS = 0.1, 10
+FDR = 0.1
 # Ranks separate outliers from inliers from this AUROC on: then flags can be right.
 SEPARATED = 0.95
-# A batch of which more is flagged has many flags.
-MANY = 0.2
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,12 @@ def _draw_inliers(kind: str, n: int, random: np.random.Generator) -> FloatArray:
     elif kind == "binomial":
         levels = 0.4 * (random.binomial(4, 0.5, few) - 2)
         points[:, narrow] = levels + 0.6 * random.standard_normal(len(narrow)) + 0.03 * random.standard_normal(few)
+    elif kind == "laplace":
+        points = random.laplace(0, 0.28, points.shape) + 0.6 * random.standard_normal(LATENTS)
+    elif kind == "skewed":
+        points = 0.3 * random.choice([-1, 1], LATENTS) * np.exp(0.7 * points) + 0.6 * random.standard_normal(LATENTS)
+    elif kind == "three_clumps":
+        points = random.standard_normal((3, LATENTS))[np.arange(n) % 3] + 0.15 * points
     return points
 
 
@@ -150,9 +159,9 @@ def _with_logvar(points: FloatArray) -> FloatArray:
 
 def measure(cell: Cell, batch: Batch, estimator: EstimatorName = DEFAULT_ESTIMATOR) -> Outcome:
     """Score one batch, by `threshold` and by false discovery rate."""
-    scores = score(batch.latents, population(), estimator=estimator)
-    discovered = score(batch.latents, population(), estimator=estimator, fdr=FDR).is_outlier
     truth = batch.is_outlier
+    scores = score(batch.latents, population(), estimator=estimator)
+    discovered = false_discovery_flags(scores.outlier_probability, scores.rank, FDR, np.ones(len(truth), dtype=bool))
     separated = bool(truth.any()) and float(roc_auc_score(truth, scores.outlier_score)) >= SEPARATED
     reliable = scores.context.reliability == "high"
     return Outcome(cell, truth, scores.outlier_probability, scores.is_outlier, discovered, separated, reliable)
@@ -178,94 +187,6 @@ def run(
 def _measure_task(task: tuple[Cell, int, int, EstimatorName]) -> Outcome:
     cell, seed, index, estimator = task
     return measure(cell, draw(cell, seed, index), estimator)
-
-
-def calibration_error(probability: FloatArray, truth: BoolArray) -> float:
-    """Return the expected calibration error over BINS bins of equal width (Naeini, Cooper & Hauskrecht 2015)."""
-    return sum(row["share"] * abs(row["probability"] - row["outliers"]) for row in reliability(probability, truth))
-
-
-def reliability(probability: FloatArray, truth: BoolArray) -> list[dict[str, float]]:
-    """Return for each bin that is not empty its share of the images, their mean probability and share of outliers."""
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
-    return [
-        {
-            "share": float((bins == place).mean()),
-            "probability": float(probability[bins == place].mean()),
-            "outliers": float(truth[bins == place].mean()),
-        }
-        for place in np.unique(bins)
-    ]
-
-
-def report(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return one entry for each kind, size and cause: calibration, false flags, discoveries, what is found."""
-    entries = []
-    for kind in KINDS:
-        for size in SIZES:
-            of_size = [each for each in outcomes if (each.cell.kind, each.cell.size) == (kind, size)]
-            clean = [each for each in of_size if not each.cell.outliers]
-            for cause in CAUSES:
-                dirty = [each for each in of_size if each.cell.cause == cause]
-                if dirty:
-                    entries.append({"kind": kind, "size": size, "cause": cause, **_entry(clean, dirty)})
-    return entries
-
-
-def report_by_share(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return calibration by the share of outliers, over all kinds of inliers and causes."""
-    entries = []
-    for size in SIZES:
-        of_size = [each for each in outcomes if each.cell.size == size]
-        for count in sorted({each.cell.outliers for each in of_size}):
-            alike = [each for each in of_size if each.cell.outliers == count]
-            probability = np.concatenate([each.probability for each in alike])
-            truth = np.concatenate([each.is_outlier for each in alike])
-            entries.append(
-                {
-                    "size": size,
-                    "share": count / size,
-                    "calibration_error": calibration_error(probability, truth),
-                    "mean_probability": float(probability.mean()),
-                }
-            )
-    return entries
-
-
-def _entry(clean: Sequence[Outcome], dirty: Sequence[Outcome]) -> dict[str, Any]:
-    everything = [*clean, *dirty]
-    probability = np.concatenate([each.probability for each in everything])
-    truth = np.concatenate([each.is_outlier for each in everything])
-    many = [each for each in clean if each.flagged.mean() > MANY]
-    by_outliers = {
-        str(count): _found([each for each in dirty if each.cell.outliers == count])
-        for count in dict.fromkeys(each.cell.outliers for each in dirty)
-    }
-    return {
-        "batches": len(everything),
-        "calibration_error": calibration_error(probability, truth),
-        "reliability": reliability(probability, truth),
-        "clean_flagged": float(np.mean([each.flagged.mean() for each in clean])),
-        "clean_with_discoveries": float(np.mean([each.discovered.any() for each in clean])),
-        "clean_with_many_flags": len(many) / len(clean),
-        "many_flags_called_reliable": sum(each.is_reliable for each in many),
-        "by_outliers": by_outliers,
-    }
-
-
-def _found(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    separated = [each for each in outcomes if each.separated]
-    false = [(each.discovered & ~each.is_outlier).sum() / max(each.discovered.sum(), 1) for each in outcomes]
-    return {
-        "separated": len(separated) / len(outcomes),
-        "found_where_separated": (
-            float(np.mean([each.flagged[each.is_outlier].mean() for each in separated])) if separated else None
-        ),
-        "false_discovery_proportion": float(np.mean(false)),
-        "missed_silently": float(
-            np.mean([each.flagged[each.is_outlier].mean() < 0.5 and each.is_reliable for each in outcomes])
-        ),
-    }
 
 
 def settings() -> dict[str, Any]:

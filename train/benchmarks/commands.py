@@ -82,21 +82,22 @@ def calibration(options: argparse.Namespace) -> None:
 
     Write calibration.json, README.md and figures.
     """
-    from train.benchmarks import calibration, families
+    from train.benchmarks import calibration, calibration_summary, families
     from train.reports import calibration as calibration_report
 
     started = time.perf_counter()
     served, networks = _open(options.sprites)
     sprites = families.encode_sprites(networks, served.population)
     outcomes = calibration.run(options.batches, options.seed, options.estimator)
-    entries = calibration.report(outcomes)
+    entries = calibration_summary.report(outcomes)
     result = {
         "estimator": options.estimator,
         "batches": options.batches,
         "seed": options.seed,
         "command": command(),
         "commit": commit(),
-        "by_share": calibration.report_by_share(outcomes),
+        "by_share": calibration_summary.report_by_share(outcomes),
+        "by_reliability": calibration_summary.report_by_reliability(outcomes),
         "families": families.run(sprites, options.contexts, options.seed),
         "seconds": time.perf_counter() - started,
         "entries": entries,

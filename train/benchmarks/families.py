@@ -32,7 +32,7 @@ from tqdm import tqdm
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
-from service.core.types import EstimatorName
+from service.core.types import DEFAULT_ESTIMATOR, EstimatorName
 from service.inference.onnx_runtime import OnnxNetworks
 from train.benchmarks import calibration
 from train.data.dsprites import dataset as dsprites
@@ -70,6 +70,13 @@ class Labelled(NamedTuple):
     latents: FloatArray
     is_outlier: BoolArray
     population: Population
+
+
+class Measured(NamedTuple):
+    """Each method's AUROC in one context, and whether the default's answer calls itself reliable."""
+
+    auroc: dict[str, float]
+    is_reliable: bool
 
 
 class Sprites(NamedTuple):
@@ -185,19 +192,21 @@ def _with_logvar(points: FloatArray) -> FloatArray:
     return np.stack([points, np.full_like(points, np.log(TABULAR_VARIANCE))], axis=1)
 
 
-def measure(context: Labelled) -> dict[str, float]:
-    """Return each method's AUROC in one context."""
+def measure(context: Labelled) -> Measured:
+    """Return what every method makes of one context."""
     latents, truth, population = context
     points = PopulationUnits.of(population).points(latents)
     nearest, _ = KDTree(points).query(points, NEIGHBOURS["knn"] + 1)  # the nearest is the point itself
     neighbours = LocalOutlierFactor(min(NEIGHBOURS["lof"], len(points) - 1)).fit(points)
+    scored = {name: score(latents, population, estimator=name) for name in ESTIMATORS}
     scores: dict[str, FloatArray] = {
-        **{name: score(latents, population, estimator=name).outlier_score for name in ESTIMATORS},
+        **{name: each.outlier_score for name, each in scored.items()},
         "knn": nearest[:, 1:].mean(axis=1),
         "isolation_forest": -IsolationForest(random_state=0).fit(points).score_samples(points),
         "lof": -neighbours.negative_outlier_factor_,
     }
-    return {name: float(roc_auc_score(truth, values)) for name, values in scores.items()}
+    areas = {name: float(roc_auc_score(truth, values)) for name, values in scores.items()}
+    return Measured(areas, scored[DEFAULT_ESTIMATOR].context.reliability == "high")
 
 
 def run(sprites: Sprites, contexts: int, seed: int, processes: int | None = None) -> list[dict[str, Any]]:
@@ -209,17 +218,24 @@ def run(sprites: Sprites, contexts: int, seed: int, processes: int | None = None
         measured = list(tqdm(pool.map(_measure_task, tasks, chunksize=8), "families", len(tasks)))
     families = dict.fromkeys(cell.family for cell, _, _ in tasks)
     return [
-        _entry(family, [areas for (cell, _, _), areas in zip(tasks, measured, strict=True) if cell.family == family])
+        _entry(family, [each for (cell, _, _), each in zip(tasks, measured, strict=True) if cell.family == family])
         for family in families
     ]
 
 
-def _entry(family: str, measured: Sequence[dict[str, float]]) -> dict[str, Any]:
+def _entry(family: str, measured: Sequence[Measured]) -> dict[str, Any]:
+    reliable = [each for each in measured if each.is_reliable]
     return {
         "family": family,
         "contexts": len(measured),
-        "auroc": {name: float(np.mean([areas[name] for areas in measured])) for name in (*ESTIMATORS, *BASELINES)},
+        "auroc": _mean_areas(measured),
+        "reliable": len(reliable) / len(measured),
+        "auroc_reliable": _mean_areas(reliable) if reliable else None,
     }
+
+
+def _mean_areas(measured: Sequence[Measured]) -> dict[str, float]:
+    return {name: float(np.mean([each.auroc[name] for each in measured])) for name in (*ESTIMATORS, *BASELINES)}
 
 
 _sprites: Sprites | None = None  # of this process
@@ -231,6 +247,6 @@ def _start_worker(sprites: Sprites) -> None:
     threadpool_limits(1)
 
 
-def _measure_task(task: tuple[Cell, int, int]) -> dict[str, float]:
+def _measure_task(task: tuple[Cell, int, int]) -> Measured:
     assert _sprites is not None
     return measure(draw(*task, _sprites))

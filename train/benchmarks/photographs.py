@@ -36,7 +36,8 @@ from service.core.types import EstimatorName
 from service.inference.features import FeatureNetwork
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import folder, learn
-from train.benchmarks.calibration import FDR, calibration_error
+from train.benchmarks.calibration import FDR
+from train.benchmarks.calibration_summary import calibration_error
 
 BACKBONE = BACKBONES / DEFAULT_BACKBONE / FEATURES
 

@@ -29,6 +29,14 @@ _COLUMNS = (
         "missed silently",
     ),
 )
+_RELIABLE_COLUMNS = (
+    *("inliers", "images", "reliable", "reliable with flags", "clean batches with a discovery"),
+    *("of all clean batches", "false discoveries, several causes", "one cause", "calibration error"),
+)
+_RELIABLE_VALUES = (
+    *("reliable", "flagged_reliable", "clean_with_discoveries"),
+    *("discoveries_silently_false", "false_discoveries_several", "false_discoveries_alike"),
+)
 
 
 def page(result: dict[str, Any]) -> str:
@@ -51,6 +59,16 @@ def page(result: dict[str, Any]) -> str:
         "",
         *table(_COLUMNS, map(_row, result["entries"])),
         "",
+        "## What batches that call themselves reliable say",
+        "",
+        "Over batches whose `reliability` is high, clean ones and those of every share and cause. Reliable: their "
+        "share; reliable with flags: their share of the batches that have a flag. Of all clean batches: the share of "
+        "those that have a discovery and call themselves reliable. Discoveries are at a false discovery "
+        f"rate of {FDR}; false ones: their mean proportion, where outliers have several causes, and where they share "
+        "one or are copies. - where there is no such batch.",
+        "",
+        *table(_RELIABLE_COLUMNS, map(_reliable_row, result["by_reliability"])),
+        "",
         "## By the share of outliers",
         "",
         "Over all inliers and causes. The mean probability should be the share.",
@@ -66,7 +84,8 @@ def page(result: dict[str, Any]) -> str:
         "## Ranks in other families of contexts",
         "",
         "Mean AUROC over 2, 7 and 20% outliers. `train/benchmarks/families.py` says what the families are; all methods "
-        "see the same latents.",
+        "see the same latents. Reliable: the share of contexts of which `ensemble` calls itself reliable, and how far "
+        "`density_ratio` is ahead of it there; - where there is none.",
         "",
         *_families(result["families"]),
     ]
@@ -75,10 +94,13 @@ def page(result: dict[str, Any]) -> str:
 
 def _families(entries: list[Entry]) -> list[str]:
     methods = list(entries[0]["auroc"])
-    return table(
-        ("family", "contexts", *methods),
-        ([e["family"], str(e["contexts"]), *(f"{e['auroc'][name]:.3f}" for name in methods)] for e in entries),
-    )
+    rows = []
+    for entry in entries:
+        areas, reliable = entry["auroc"], entry["auroc_reliable"]
+        lead = "-" if reliable is None else f"{reliable['density_ratio'] - reliable['ensemble']:+.3f}"
+        shares = (f"{entry['reliable']:.2f}", lead)
+        rows.append([entry["family"], str(entry["contexts"]), *(f"{areas[name]:.3f}" for name in methods), *shares])
+    return table(("family", "contexts", *methods, "reliable", "lead of density_ratio where reliable"), rows)
 
 
 def _row(entry: Entry) -> list[str]:
@@ -99,9 +121,19 @@ def _row(entry: Entry) -> list[str]:
     ]
 
 
+def _reliable_row(entry: Entry) -> list[str]:
+    error = entry["calibration_error"]
+    return [
+        entry["kind"].replace("_", " "),
+        str(entry["size"]),
+        *("-" if entry[name] is None else f"{entry[name]:.2f}" for name in _RELIABLE_VALUES),
+        "-" if error is None else f"{error:.3f}",
+    ]
+
+
 def draw_reliability(entries: list[Entry], path: Path) -> None:
     """Draw the share of outliers over the probability, one panel for each kind of inliers, one line for each size."""
-    figure, axes = plt.subplots(2, 4, figsize=(12, 6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(3, 4, figsize=(12, 9), sharex=True, sharey=True)
     for axis, kind in zip(axes.flat, KINDS, strict=False):
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         for size in SIZES:
@@ -118,7 +150,8 @@ def draw_reliability(entries: list[Entry], path: Path) -> None:
                 label=str(size),
             )
         axis.set_title(kind.replace("_", " "))
-    axes.flat[-1].axis("off")
+    for axis in axes.flat[len(KINDS) :]:
+        axis.axis("off")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     axes.flat[-1].legend(handles, labels, title="images", loc="center")
     figure.supxlabel("outlier probability")

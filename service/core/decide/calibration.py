@@ -13,11 +13,12 @@ A score is any number that ranks images: log odds, or half a squared distance.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
-from scipy import stats
 from scipy.special import betaln, logit
 
+from service.core.distributions import f_cdf, f_ppf
 from service.core.types import Float64Array
 
 # Fewer scores than this tell nothing about their distribution. Of more than MOST, evenly spaced ones are used.
@@ -55,13 +56,15 @@ _STEP = GRID[1] - GRID[0]
 _REACH = np.arange(-40, 41) * _STEP
 _BUMP = np.exp(-0.5 * np.square(_REACH / BANDWIDTH))
 _BUMP /= _BUMP.sum() * _STEP
+# shares (pairs, bins) @ _SMOOTHING is their convolution with the bump: (bins, bins)
+_SMOOTHING = np.stack([np.convolve(bin_, _BUMP, "same") for bin_ in np.eye(len(GRID))])
 # All pairs: (pairs,)
 _TAIL, _SHARE = (grid.ravel() for grid in np.meshgrid(TAILS, SHARES, indexing="ij"))
 _LOG_PRIOR = np.log(np.outer(TAIL_PRIOR, SHARE_PRIOR)).ravel()
 _OVERLAP_POWER = np.repeat(OVERLAP_POWER, len(SHARES))
-_STANDARD = stats.f.ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
-_MEDIAN = stats.f.median(SHAPE, _TAIL)[:, None]
-_SPREAD = np.diff(stats.f.ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
+_STANDARD = f_ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
+_MEDIAN = f_ppf(0.5, SHAPE, _TAIL)[:, None]
+_SPREAD = np.diff(f_ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
 # What the log density of F(SHAPE, tail) has beside its argument, and the logarithms of the shares: (pairs, 1)
 _LOG_RATIO, _LOG_BETA = SHAPE / 2 * np.log(SHAPE / _TAIL[:, None]), betaln(SHAPE / 2, _TAIL[:, None] / 2)
 _SHARE_ODDS, _LOG_SHARE, _LOG_REST = logit(_SHARE)[:, None], np.log(_SHARE)[:, None], np.log1p(-_SHARE)[:, None]
@@ -154,9 +157,8 @@ def _densities(
     bins, size = (bin_ + _ROWS).ravel(), _ROWS.size * len(GRID)
     counts = np.bincount(bins, (1 - near).ravel(), size) + np.bincount(bins + 1, near.ravel(), size)
     shares = (counts / max(len(outliers), 1)).reshape(len(_ROWS), len(GRID))
-    density = np.empty_like(height)
-    for pair in range(len(density)):
-        density[pair] = np.interp(height[pair], GRID, np.convolve(shares[pair], _BUMP, "same"))
+    smooth = shares @ _SMOOTHING
+    density = np.stack([np.interp(*each) for each in zip(height, repeat(GRID), smooth)])
     centre = np.maximum(BROAD_CENTRE, 0.5 * np.log(np.maximum(_MEDIAN + _SPREAD * distance, LOWEST)))
     # A Cauchy density, as scipy.stats computes it.
     broad = 1 / np.pi / (1 + ((height - centre) / BROAD_WIDTH) ** 2) / BROAD_WIDTH
@@ -183,7 +185,7 @@ def _weigh(
     fits = log_normal + np.logaddexp(_LOG_SHARE + log_ratio, _LOG_REST)
     censored = int(CENSORED * len(ordered))
     limit = ordered[censored]
-    below = stats.f.cdf((limit - location[:, 0]) / scale[:, 0], SHAPE, _TAIL)
+    below = f_cdf((limit - location[:, 0]) / scale[:, 0], SHAPE, _TAIL)
     mass = (1 - _SHARE) * below
     log_weights = (
         fits[:, censored:].sum(axis=1)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from service.core.distributions import beta_cdf, binomial_pmf, normal_deviation
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The odds that a group is alike are even if the rest's centre lies at this squared distance on one latent, in the
@@ -37,13 +37,15 @@ class Group:
     members      (m,)  rows, rising
     axes         (k,)  the axes that tell them from the rest, the best first
     share        of the images that were compared
-    are_misfits  the probability that they are misfits, rather than one of two kinds that are equally common
+    are_misfits  the probability that they are misfits, rather than one of `kinds` that are equally common
+    kinds        how many there are, if they are one of them: 2, or 3 where the rest is of two kinds
     """
 
     members: IndexArray
     axes: IndexArray
     share: float
     are_misfits: float
+    kinds: int = 2
 
 
 def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, population: Float64Array) -> list[Group]:
@@ -58,8 +60,11 @@ def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, p
             axes = _name_axes(apart)
             members = members[_belong(points[flagged], points[~flagged], int(axes[0]))]
             if len(members) >= SMALLEST:
+                # Where the rest is of two kinds, the group may be a third one.
+                kinds = 3 if find_kinds(np.delete(points, members, axis=0), floor, population) else 2
                 share = len(members) / len(points)
-                return [Group(members, axes, share, probability_of_misfits(len(members), len(points)))]
+                misfits = probability_of_misfits(len(members), len(points), kinds)
+                return [Group(members, axes, share, misfits, kinds)]
     return find_kinds(points, floor, population)
 
 
@@ -96,14 +101,14 @@ def likeness(apart: Float64Array) -> float:
     return best**2 / (best**2 + ALIKE**2)
 
 
-def probability_of_misfits(members: int, size: int) -> float:
-    """Return the probability that `members` alike of `size` images are misfits rather than one of two common kinds.
+def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
+    """Return the probability that `members` alike of `size` images are misfits rather than one of some common kinds.
 
-    Misfits: their share is uniform up to LARGEST_SHARE. Two kinds: every image is of either with probability 1/2.
+    Misfits: their share is uniform up to LARGEST_SHARE. Kinds: every image is of each with probability 1 / kinds.
     """
-    misfits = stats.beta.cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
-    kinds = stats.binom.pmf(members, size, 0.5)
-    return float(misfits / (misfits + kinds)) if misfits + kinds > 0 else 0.0
+    misfits = beta_cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
+    common = binomial_pmf(members, size, 1 / kinds)
+    return float(misfits / (misfits + common)) if misfits + common > 0 else 0.0
 
 
 def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Array) -> Float64Array:
@@ -112,7 +117,7 @@ def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Arra
     Medians: an image that was flagged for another reason must not hide what the others have in common.
     """
     centre = np.median(group, axis=0)
-    deviation = stats.median_abs_deviation(group, axis=0, scale="normal")
+    deviation = normal_deviation(group)
     variance = np.square(deviation) + PRIOR_IMAGES / len(group) + floor
     return np.asarray(np.square(np.median(rest, axis=0) - centre) / variance)
 

@@ -29,7 +29,7 @@ class Context:
     source              "batch": the scored images themselves; "reference": other images, sent now or when the context
                         was fitted; "population": there are too few images for a context of their own
     contamination       estimated share of outliers among those images; None where nothing estimates it
-    reliability         "low" where the moments rest on too few images, or on too many outliers
+    reliability         "low" where a warning doubts the moments or the flags
     warnings            what the user should know, as sentences
     kernel              the images themselves, as far as `density_ratio` and `ensemble` compare others with them
     robust              of `ensemble`: the moments of the nearest 75%, in population units over the live latents

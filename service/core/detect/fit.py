@@ -9,7 +9,6 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import chi2
 
 from service.core.decide.calibration import FEWEST
 from service.core.detect.context import Context
@@ -19,6 +18,7 @@ from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.moments import Moments
 from service.core.detect.posterior import calibrate_context, log_odds, mahalanobis
 from service.core.detect.standardize import PopulationUnits, canonical_order
+from service.core.distributions import chi2_ppf
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName, Float64Array, Source
 from service.errors import ContextTooSmall, InvalidInput, ShapeMismatch
@@ -67,7 +67,7 @@ def fit(
         covariance=units.covariance_in_latents(fitted.covariance),
         moments=None if source == "population" else Moments.of(latents[:, 0].astype(np.float64)),
         posterior_variance=posterior_variance,
-        radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
+        radius_squared=float(chi2_ppf(INSIDE, max(units.live.size, 1))),
         source=source,
         estimator=estimator,
         contamination=None,
@@ -121,7 +121,7 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
         covariance=units.covariance_in_latents(covariance),
         moments=moments,
         posterior_variance=posterior_variance,
-        radius_squared=float(chi2.ppf(INSIDE, max(units.live.size, 1))),
+        radius_squared=float(chi2_ppf(INSIDE, max(units.live.size, 1))),
         source="reference",
         estimator="moments",
         contamination=contamination,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtrs
 
 from service.core.types import BoolArray, Float64Array
 
@@ -24,10 +25,20 @@ class Fit:
     warnings: tuple[str, ...] = ()
 
 
+def solve_lower(factor: NDArray[np.floating], right: Float64Array) -> Float64Array:
+    """Return L^-1 B (d, n) of a Cholesky factor L (d, d) and B (d, n): LAPACK without what scipy.linalg checks."""
+    if not right.size:
+        return np.empty(right.shape)
+    solution, singular = dtrtrs(factor.T, right, lower=0, trans=1)
+    if singular:
+        raise np.linalg.LinAlgError("The factor is singular.")
+    return np.asarray(solution)
+
+
 def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Return squared distances (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
     factor = np.linalg.cholesky(covariance)
-    whitened = solve_triangular(factor, (points - location).T, lower=True)
+    whitened = solve_lower(factor, (points - location).T)
     distances: Float64Array = np.square(whitened).sum(axis=0)
     return distances
 
@@ -35,7 +46,7 @@ def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance
 def log_density(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Return Gaussian log densities (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
     factor = np.linalg.cholesky(covariance)
-    whitened = solve_triangular(factor, (points - location).T, lower=True)
+    whitened = solve_lower(factor, (points - location).T)
     density: Float64Array = -0.5 * np.square(whitened).sum(axis=0) - np.log(np.diag(factor)).sum()
     return density
 

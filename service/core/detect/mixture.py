@@ -26,10 +26,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import entr, expit
 
-from service.core.detect.gaussian import Fit, log_density
+from service.core.detect.gaussian import Fit, log_density, solve_lower
 from service.core.detect.moments import Moments
 from service.core.types import Float64Array
 
@@ -69,8 +68,8 @@ class _Mode:
 def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
     """Fit the inliers' moments of points (n, d) in population units, n >= 3, d >= 1."""
     factor = np.linalg.cholesky(background.covariance)
-    white = solve_triangular(factor, np.clip(points, -CLIP, CLIP).T, lower=True).T
-    noise = solve_triangular(factor, np.diag(np.sqrt(floor)), lower=True)
+    white = solve_lower(factor, np.clip(points, -CLIP, CLIP).T).T
+    noise = solve_lower(factor, np.diag(np.sqrt(floor)))
     noise = noise @ noise.T
     own = np.flatnonzero(np.square(np.diag(factor)) >= REDUNDANT)
     white, noise = white[:, own], noise[np.ix_(own, own)]

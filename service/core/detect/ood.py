@@ -14,8 +14,8 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from service.core.distributions import normal_deviation, normal_ppf
 from service.core.population import Familiarity
 from service.core.types import LARGEST_OOD_LIMIT, BoolArray, Float64Array
 
@@ -24,7 +24,7 @@ FEWEST_IN_CONTEXT = 8
 # How many deviations beyond the usual error of its batch an image stands out.
 DEVIATIONS = 3.0
 # In standard deviations above the median of a normal distribution: its 0.999 quantile, and its upper half's median.
-QUANTILE_DEVIATIONS, UPPER_MEDIAN = (float(stats.norm.ppf(quantile)) for quantile in (0.999, 0.75))
+QUANTILE_DEVIATIONS, UPPER_MEDIAN = (normal_ppf(quantile) for quantile in (0.999, 0.75))
 # Where more than this share of a batch is foreign, the model does not know such images, and ranks none of them.
 MOST_FOREIGN = 0.5
 
@@ -38,8 +38,8 @@ def is_ood(ood_ratio: NDArray[np.floating]) -> NDArray[np.bool_]:
 class OodCheck:
     """How far each image is from what the model was trained on.
 
-    error_ratio   (n,)  error in units of the population's limit
-    times_median  (n,)  error in units of the population's median
+    error_ratio   (n,)  error in units of the population's limit; nan where it was not measured, and is at most 1
+    times_median  (n,)  error in units of the population's median; nan where it was not measured
     error         what the error is, in words
     limit         the limit in this context, in units of the population's: 1, or more where its images differ as a
                   whole from those that the model was trained on
@@ -109,7 +109,7 @@ def contextual_limit(error_ratio: Float64Array, familiarity: Familiarity) -> flo
     own_usual = np.log(familiarity.median / familiarity.limit) + UPPER_MEDIAN * own_deviation
     logs = np.log(np.maximum(error_ratio, np.finfo(np.float64).tiny))
     upper = np.sort(logs)[len(logs) // 2 :]
-    wider = max(float(stats.median_abs_deviation(upper, scale="normal")) - own_deviation, 0.0)
+    wider = max(float(normal_deviation(upper)) - own_deviation, 0.0)
     higher = float(np.median(upper)) - own_usual - own_deviation
     return float(np.clip(np.exp(min(higher + DEVIATIONS * wider, np.log(largest))), 1.0, largest))
 

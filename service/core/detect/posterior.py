@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from service.core.decide.calibration import calibrate
-from service.core.decide.graded_calibration import calibrate_graded
 from service.core.detect.context import Context
 from service.core.detect.estimators import Estimator, estimator_of
 from service.core.detect.gaussian import mahalanobis_squared
@@ -86,24 +85,27 @@ def ranking_scores(
     return estimator.distances(points, context, units, members)
 
 
-def is_graded(context: Context, units: PopulationUnits) -> bool:
-    """Return whether the context's scores are calibrated as those of images that vary gradually."""
-    return units.population.graded and estimator_of(context).saturates
-
-
 def calibrate_context(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
     """Return `context` with a calibration of the scores of points (n, d): those that it was fitted to, or all of its
     batch.
 
     n >= `calibration.FEWEST` and d >= 1.
     """
-    smallest_scale = estimator_of(context).smallest_scale
+    estimator = estimator_of(context)
     scores, population = scores_to_calibrate(context, points, units)
-    if is_graded(context, units):
-        calibration = calibrate_graded(scores, population, smallest_scale, may_mask=context.source == "batch")
+    if is_graded(estimator, units):
+        from service.core.decide.graded_calibration import calibrate_graded  # imports scipy.interpolate
+
+        may_mask = context.source == "batch"
+        calibration = calibrate_graded(scores, population, estimator.smallest_scale, may_mask=may_mask)
     else:
-        calibration = calibrate(scores, population, smallest_scale)
+        calibration = calibrate(scores, population, estimator.smallest_scale)
     return replace(context, calibration=calibration, contamination=calibration.share, population_scores=population)
+
+
+def is_graded(estimator: Estimator, units: PopulationUnits) -> bool:
+    """Return whether scores are calibrated by their reach, whose distribution is known, rather than by their tail."""
+    return units.population.graded and estimator.saturates
 
 
 def scores_to_calibrate(

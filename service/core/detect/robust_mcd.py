@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import chi2, rankdata
 
 from service.core.detect.gaussian import Fit, mahalanobis_squared, shrink_correlations
 from service.core.detect.moments import Moments
+from service.core.distributions import chi2_cdf, chi2_ppf, ranks
 from service.core.types import Float64Array
 
 ROBUST_SHARE = 0.75  # of the points, which the moments are taken over
@@ -22,16 +22,16 @@ def robust(points: Float64Array, floor: Float64Array) -> Fit:
     n, d = points.shape
     count = max(int(np.ceil(ROBUST_SHARE * n)), 2)
     # The nearest 75% underestimate the spread: Croux & Haesbroeck's factor (1999) makes it consistent at the Gaussian.
-    consistency = ROBUST_SHARE / chi2.cdf(chi2.ppf(ROBUST_SHARE, d), d + 2)
+    consistency = ROBUST_SHARE / chi2_cdf(chi2_ppf(ROBUST_SHARE, d), d + 2)
     median = np.median(points, axis=0)
     spread = 1.4826 * np.median(np.abs(points - median), axis=0)
     centred = points - median
-    ranks = rankdata(points, axis=0)
+    ranked = ranks(points)
     length = np.linalg.norm(centred / np.sqrt(spread**2 + floor), axis=1, keepdims=True)
     directions = centred / np.maximum(length, np.finfo(np.float64).tiny)
     best: Fit | None = None
     best_volume = np.inf
-    for shape in (np.diag(spread**2), np.cov(ranks, rowvar=False), np.cov(directions, rowvar=False)):
+    for shape in (np.diag(spread**2), np.cov(ranked, rowvar=False), np.cov(directions, rowvar=False)):
         shape = np.atleast_2d(shape)
         scale = np.sqrt((spread**2 + floor) / np.maximum(np.diag(shape), np.finfo(np.float64).eps))
         fit = Fit(median, shape * np.outer(scale, scale) + np.diag(floor))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from service.core.decide.calibration import Calibration
+from service.core.decide.doubt import chance_of_gap
 from service.core.decide.groups import Group, find_groups, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
@@ -32,11 +34,13 @@ from service.errors import InvalidInput, InvalidOption
 
 # Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
 DOUBTFUL_SHARE = 0.5
+# Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
+LARGEST_CHANCE = 0.05
 # Flags miss misfits where they recognise a smaller share of the population's images.
 FEWEST_RECOGNISED = 0.7
 # Images of a graded batch that are outliers with this probability take no part in its context.
 PROBABLE = 0.25
-# A group that is more surely misfits than this is not called one of two kinds.
+# A group that is more surely misfits than this is not called one of several kinds.
 CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
 OOD_SCORE = 1e6
@@ -106,7 +110,7 @@ def score(
             probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
             members, left_out = members & ~probable, left_out + float(first[probable].sum())
             context = fit(latents[members], population, estimator=estimator, source="batch")
-        if context.calibration is not None and is_graded(context, units):
+        if context.calibration is not None and is_graded(estimator_of(context), units):
             # Whether outliers are masked shows in the scores of all images, also of those that were left out.
             context = calibrate_context(context, points[~ood], units)
         else:
@@ -137,7 +141,7 @@ def score(
     flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr, ~ood)
 
     if context.source == "batch":
-        context = _of_batch(context, probability, ood, groups)
+        context = _of_batch(context, scores, probability, ood, groups, units)
     return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
 
 
@@ -207,7 +211,7 @@ def _with_groups(
 ) -> tuple[Float64Array, list[Group]]:
     """Return the probabilities (n,) once groups are known, and the groups.
 
-    A flagged group that is alike may be one of two kinds that are equally common: its images are outliers only if
+    A flagged group that is alike may be one of several kinds that are equally common: its images are outliers only if
     they are misfits after all.
     """
     native = np.flatnonzero(~ood)
@@ -222,20 +226,26 @@ def _with_groups(
     return probability, groups
 
 
-def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_], groups: Sequence[Group]) -> Context:
+def _of_batch(
+    context: Context,
+    scores: Float64Array,
+    probability: Float64Array,
+    ood: NDArray[np.bool_],
+    groups: Sequence[Group],
+    units: PopulationUnits,
+) -> Context:
     """Return the batch's context, with the share of outliers among its images and the warnings that follow from it."""
     contamination = float(probability[~ood].mean())
     warnings = list(context.warnings)
     for group in groups:
         count, size = len(group.members), int((~ood).sum())
-        if (probability[group.members] > 0.5).mean() > 0.5:
-            continue
         if group.are_misfits < CLEARLY_MISFITS:
+            kinds = "two" if group.kinds == 2 else "several"
             warnings.append(
-                f"The images are of two kinds, {count} and {size - count}: counting cannot tell which of them is "
+                f"The images are of {kinds} kinds, {count} and {size - count}: counting cannot tell which of them is "
                 "normal. Send a reference set of normal images."
             )
-        else:
+        elif (probability[group.members] > 0.5).mean() <= 0.5:
             warnings.append(
                 f"{count} of the images are alike and apart from the rest, and no outliers by their scores: look at "
                 "`groups`, or send a reference set of normal images."
@@ -245,32 +255,51 @@ def _of_batch(context: Context, probability: Float64Array, ood: NDArray[np.bool_
             f"About {contamination:.0%} of the images look like outliers, so what is normal is uncertain: "
             "send a reference set of normal images."
         )
+    if context.calibration is not None:
+        warnings.extend(_doubts(context, context.calibration, scores[~ood], probability[~ood], units))
+    reliability: Reliability = "low" if warnings else "high"
+    return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
+
+
+def _doubts(
+    context: Context,
+    calibration: Calibration,
+    scores: Float64Array,
+    probability: Float64Array,
+    units: PopulationUnits,
+) -> Iterator[str]:
+    """Yield warnings of what flags may get wrong, from ranking scores (n,) and probabilities (n,) of native images."""
     # The probabilities say themselves how often a threshold of 1/2 errs.
-    expected_errors = float(np.minimum(probability, 1 - probability)[~ood].sum())
-    if context.calibration is not None and not np.ptp(context.calibration.evidence):
-        warnings.append(
+    expected_errors = float(np.minimum(probability, 1 - probability).sum())
+    if not np.ptp(calibration.evidence):
+        yield (
             "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
             "first. Send one kind at a time, or a reference set of normal images."
         )
-    elif expected_errors >= max(1.0, DOUBTFUL_SHARE * probability[~ood].sum()):
-        hidden = 0.0 if context.calibration is None else hidden_share(context) * float((~ood).sum())
-        if hidden > expected_errors / 2:
-            warnings.append(
+        return
+    if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability.sum()):
+        if hidden_share(context) * len(probability) > expected_errors / 2:
+            yield (
                 "Misfits may hide: where a fifth or more of the images are of one other kind, they can pass for normal "
                 "ones, and nothing here excludes it. Send a reference set of normal images to make sure."
             )
         else:
-            warnings.append(
+            yield (
                 f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are "
                 "expected to be wrong. Trust the ranks, or send a reference set of normal images."
             )
-    elif context.calibration is not None and (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
-        warnings.append(
+        return
+    estimator, flagged = estimator_of(context), probability > 0.5
+    if not is_graded(estimator, units) and chance_of_gap(scores, flagged, estimator.smallest_scale) > LARGEST_CHANCE:
+        yield (
+            "The scores fall off gradually from the usual images to the flagged ones: some of these may be rare normal "
+            "images. Trust the ranks, or send a reference set of normal images."
+        )
+    if (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
+        yield (
             f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
             "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
         )
-    reliability: Reliability = "low" if warnings else "high"
-    return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
 
 
 def _check_options(estimator: str, threshold: float = 0.5, fdr: float | None = None) -> None:

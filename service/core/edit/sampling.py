@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
+from service.core.distributions import chi2_cdf, chi2_ppf
 from service.core.edit.latent_edits import RIM
 from service.core.edit.limits import LARGEST_LOGVAR, MOST_IMAGES, check_count
 from service.core.types import Float64Array, IndexArray
@@ -53,8 +53,8 @@ def sample_gaussian(
         return samples
     direction = rng.standard_normal((count, d))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    share = rng.random(count) * chi2.cdf(radius_squared, d)
-    radius = np.sqrt(np.minimum(chi2.ppf(share, d), radius_squared * (1 - RIM)))
+    share = rng.random(count) * chi2_cdf(radius_squared, d)
+    radius = np.sqrt(np.minimum(chi2_ppf(share, d), radius_squared * (1 - RIM)))
     factor = np.linalg.cholesky(covariance[np.ix_(live, live)])
     samples[:, live] += radius[:, None] * direction @ factor.T
     return samples

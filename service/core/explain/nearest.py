@@ -1,15 +1,13 @@
 """The images of a batch that are nearest to each other, and those that are duplicates.
 
 Both searches go through k-d trees of the distinct points: their memory grows with the number of images, and not with
-the number of pairs.
+the number of pairs. The functions import scipy.spatial and scipy.sparse, which most requests need not: they take 20
+MiB.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from service.core.types import Float64Array, IndexArray
 
@@ -32,6 +30,8 @@ def find_nearest(points: Float64Array, count: int, of: IndexArray | None = None)
     """
     n, count = len(points), max(min(count, len(points) - 1), 0)
     of = np.arange(n) if of is None else of
+    from scipy.spatial import KDTree
+
     if count == 0 or len(of) == 0:
         return np.empty((len(of), count), dtype=np.intp), np.empty((len(of), count))
     if points.shape[1] == 0:
@@ -111,6 +111,8 @@ def _connect(points: Float64Array) -> IndexArray:
     two components differ in a bit of their numbers, so that for every bit the points without it look for the nearest
     one with it. A crowd of m points has m^2 edges, and none of them is stored.
     """
+    from scipy.spatial import KDTree
+
     searched = min(FIRST_NEIGHBOURS, len(points))
     columns = np.arange(1, searched + 1)
     _, neighbours = KDTree(points).query(points, k=columns, distance_upper_bound=RADIUS)
@@ -134,6 +136,9 @@ def _connect(points: Float64Array) -> IndexArray:
 
 def _join(labels: IndexArray, ones: IndexArray, others: IndexArray) -> IndexArray:
     """Return labels (n,) of components once the points `ones` (e,) and `others` (e,) are connected."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     size = int(labels.max()) + 1
     graph = coo_matrix((np.ones(len(ones), dtype=np.int8), (labels[ones], labels[others])), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1][labels], dtype=np.intp)

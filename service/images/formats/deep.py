@@ -70,22 +70,22 @@ class DeepImage:
         samples = self.read()
         return sample_range.measure(samples[..., :-1] if self.has_alpha else samples)
 
-    def to_pillow(self, extent: Extent) -> tuple[Image.Image, Extent]:
-        """Return the image at 8 bits a channel, and the extent of its colours."""
-        levels, own = self._read_levels(extent)
+    def to_pillow(self, extent: Extent) -> tuple[Image.Image, Extent, bool]:
+        """Return the image at 8 bits a channel, the extent of its colours, and whether some of these are no numbers."""
+        levels, own, has_missing = self._read_levels(extent)
         image = Image.frombuffer(self.mode, self.size, levels, "raw", self.mode, 0, 1)
         if self.mode == "RGBa":
             image = image.convert("RGBA")
         image.info.update(self.info)
         if self.orientation != 1:
             image.getexif()[ORIENTATION] = self.orientation
-        return image, own
+        return image, own, has_missing
 
-    def _read_levels(self, extent: Extent) -> tuple[Uint8Array, Extent]:
-        """Return the grey levels (H, W, C), and the extent of the colours."""
+    def _read_levels(self, extent: Extent) -> tuple[Uint8Array, Extent, bool]:
+        """Return the grey levels (H, W, C), the extent of the colours, and whether some of these are no numbers."""
         samples = self.read()
         if self.dtype == np.uint8 and extent == sample_range.BYTES and not self.is_inverted:
-            return np.ascontiguousarray(samples), extent
+            return np.ascontiguousarray(samples), extent, False
         levels = np.empty(samples.shape, dtype=np.uint8)
         colours = samples.shape[2] - self.has_alpha
         alpha = self._find_alpha_range(samples[..., colours:], extent) if self.has_alpha else extent
@@ -95,7 +95,8 @@ class DeepImage:
                 np.subtract(255, levels[part][..., :colours], out=levels[part][..., :colours])
             if self.has_alpha:
                 levels[part][..., colours:] = sample_range.to_bytes(samples[part][..., colours:], alpha)
-        return levels, sample_range.measure(samples[..., :colours])
+        own = sample_range.measure(samples[..., :colours])
+        return levels, own, sample_range.has_missing(samples[..., :colours])
 
     def _find_alpha_range(self, alpha: Samples, extent: Extent) -> Extent:
         """Return the range of alpha (H, W, 1): that of the colours where it does not go beyond."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from io import BytesIO
 
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
@@ -24,23 +25,26 @@ HEAD_BYTES = 64
 # These log what they cannot read, or make up for: the error says the same.
 for library in ("PIL", "imagecodecs", "tifffile"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=rf"{library}\.")
 # One thread decodes an image: the pool runs several workers.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageFile | DeepImage:
-    """Read the header of an image file, or of one of its pages; of the first by default. Raises UndecodableImage."""
+    """Read the header of an image file, or of one of its pages (`service.images.formats.pages`); of the first by
+    default. Raises UndecodableImage.
+    """
     head = bytes(content[:HEAD_BYTES])
     is_tiff = tiff.is_tiff(head)
-    if is_tiff and page is None:
-        page = pages.find_first_page(content)
+    if is_tiff:
+        content, page = pages.begin_at(content, pages.find_first_page(content) if page is None else page), None
     try:
         image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
         if page is not None:
             image.seek(page)
     except UnidentifiedImageError as error:
         if is_tiff:
-            return tiff.open_page(content, page or 0)
+            return tiff.open_page(content)
         what = f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image"
         if damage := other_files.explain_damage(content):
             raise UndecodableImage(f"{what}. {damage.name}", damage.hint) from error
@@ -51,11 +55,11 @@ def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageF
         raise
     except Exception as error:
         if is_tiff:
-            return tiff.open_page(content, page or 0)
+            return tiff.open_page(content)
         raise build_error(error) from error
     if is_tiff and not tiff.is_plain(image):
         image.close()
-        return tiff.open_page(content, page or 0)
+        return tiff.open_page(content)
     if deep.is_deep_png(head):
         return deep.of_png(bytes(content), image)
     png_chunks.scale_key(head, image.info)
@@ -63,7 +67,7 @@ def open_file(content: bytes | memoryview, page: int | None) -> ImageFile.ImageF
 
 
 def has_pages(image: ImageFile.ImageFile | DeepImage, content: bytes | memoryview) -> bool:
-    """Return whether a file has several pages or frames."""
+    """Return whether a file has several pages or frames that can be read."""
     if isinstance(image, DeepImage) or image.format == "TIFF":
         return len(pages.find_pages(content, 1)) > 1
     if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "HEIF"):

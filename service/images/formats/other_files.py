@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+# The markers of JPEG's frames that are coded in other ways than Huffman's.
+JPEG_LS, ARITHMETIC = 0xF7, (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 # Of a file, as many bytes as the patterns below look at.
 HEAD_BYTES = 256
 
@@ -34,14 +36,25 @@ ARCHIVES = _compile(
     (rb"\x28\xb5\x2f\xfd", "compressed by zstd", ARCHIVE_HINT),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", ARCHIVE_HINT),
     (rb"Rar!\x1a\x07", "a rar archive", ARCHIVE_HINT),
+    (rb"PK\x07\x08", "a part of a split zip", "Join its parts: zip -s 0 a.zip --out whole.zip."),
     (rb"PK(\x03\x04|\x05\x06)", "a zip", "Send it as application/zip, or as a file of a form."),
     (rb"\x93NUMPY", "an npy array", "Send it as application/x-npy, or as a file of a form."),
 )
 OTHERS = _compile(
     (rb"%PDF-", "a PDF", "Send its pages as images."),
     (rb"\x89HDF", "an HDF5 file", ARRAY_HINT),
-    (rb"MATLAB 5\.0", "a MATLAB file", ARRAY_HINT),
+    (rb"MATLAB [57]\.", "a MATLAB file", ARRAY_HINT),
     (rb"PAR1", "a Parquet file", ARRAY_HINT),
+    (rb"ARROW1\0\0", "an Arrow file", ARRAY_HINT),
+    (rb"SQLite format 3\0", "a SQLite database", ARRAY_HINT),
+    (rb"\\\x01\0\0|\0\0\x01\\|n\+[12]\0", "a NIfTI file", ARRAY_HINT),
+    (rb"NRRD000\d|NDims =|ObjectType = Image", "a medical image (NRRD, MetaImage)", ARRAY_HINT),
+    (rb"ZISRAWFILE|\xda\xce\xbe\x0a|\x70\0{3}", "a microscope's file (CZI, ND2, LIF)", "Export it as TIFF."),
+    (
+        rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "a compound file (OIB, Office, Thumbs.db)",
+        "Export its images as TIFF or PNG.",
+    ),
     (rb"\x80[\x02-\x05][\x8a\x95c}\](]", "a pickle", ARRAY_HINT),
     (rb"SIMPLE  =", "a FITS file", ARRAY_HINT),
     (rb"\0\0[\x08-\x0e][\x01-\x04]", "an IDX file, as of MNIST", ARRAY_HINT),
@@ -49,6 +62,12 @@ OTHERS = _compile(
     (rb"(II\*\0|MM\0\*).{4}CR|II(RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|....ftypcrx ", "a camera's raw file", RAW_HINT),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", SAVE_HINT),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL", SAVE_HINT),
+    (rb"II\xbc\x01", "JPEG XR", SAVE_HINT),
+    (rb"icns", "an icon of macOS (ICNS)", SAVE_HINT),
+    (rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]", "a PCX image", SAVE_HINT),
+    (rb"\x01\xda[\0\x01][\x01\x02]", "an SGI image", SAVE_HINT),
+    (rb"FLIF|BPG\xfb|BLP[12]", "an image of a rare format (FLIF, BPG, BLP)", SAVE_HINT),
+    (rb"%!PS|\xc5\xd0\xd3\xc6|\x01\0{3}.{36} EMF|\xd7\xcd\xc6\x9a", "a drawing (PostScript, EMF, WMF)", SAVE_HINT),
     (rb"P[1-7fF]\s", "a PNM or PFM image", SAVE_HINT),
     (rb"\0\0\x01\0[\x01-\xff]\0", "an icon (ICO)", SAVE_HINT),
     (rb"\0\0[\x02\x0a]\0{6}", "a TGA image", SAVE_HINT),
@@ -65,6 +84,7 @@ OTHERS = _compile(
     ),
     (rb"....ftyp(qt  |iso|mp4|avc1|M4V|3g|dash)|\x1aE\xdf\xa3|RIFF....AVI ", "a film", FRAMES_HINT),
     (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound", "Send images."),
+    (rb"MZ[\0-\xff]{58}|\x7fELF|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe", "a program", "Send images."),
 )
 OTHER_KINDS = (*ARCHIVES, *OTHERS)
 # What nearly all images begin with that are read: those need no other look.
@@ -79,7 +99,10 @@ IMAGES = _compile(
         'With curl send it as -F "images=@a.tif".',
     ),
 )
-TEXTS = _compile((rb"\s*<", "a page or a drawing in XML", "A download may have failed, or have asked for a log-in."))
+TEXTS = _compile(
+    (rb"\s*<", "a page or a drawing in XML", "A download may have failed, or have asked for a log-in."),
+    (rb"(\xef\xbb\xbf)?\s*[{[]", "JSON", "Send it as application/json."),
+)
 # What PNG and JPEG begin with after a program has read them as text and written that again.
 AS_TEXT = re.compile(rb"(\xef\xbf\xbd|\xc2\x89)PNG|(\xef\xbf\xbd){3}|\xc3\xbf\xc3\x98\xc3\xbf")
 NEW_LINES = re.compile(rb"\x89PNG(\n|\r\r\n|\r|)\x1a")
@@ -108,7 +131,14 @@ def explain_damage(content: bytes | memoryview) -> Kind | None:
             "Its line ends were changed, as by FTP's text mode or by curl -d.",
             "Copy it in binary mode, or --data-binary.",
         )
-    if precision := _jpeg_precision(content):
+    marker, precision = _find_jpeg_frame(content)
+    if marker == JPEG_LS or head[4:12] == b"\0 SPIFF\0":
+        return Kind("It is JPEG-LS.", SAVE_HINT)
+    if marker in ARITHMETIC:
+        return Kind(
+            "It is a JPEG with arithmetic coding, which few programs read.", "Save it with Huffman coding, as usual."
+        )
+    if precision not in (0, 8):
         return Kind(
             f"It is a JPEG of {precision} bits a channel; those of 8 are read.", "Save it as 16-bit PNG or TIFF."
         )
@@ -117,17 +147,17 @@ def explain_damage(content: bytes | memoryview) -> Kind | None:
     return None
 
 
-def _jpeg_precision(content: bytes | memoryview) -> int:
-    """Return the bits of a JPEG's samples where they are not 8, else 0."""
+def _find_jpeg_frame(content: bytes | memoryview) -> tuple[int, int]:
+    """Return the marker of a JPEG's frame, which tells how it is coded, and the bits of its samples; 0 without one."""
     if content[:2] != b"\xff\xd8":
-        return 0
+        return 0, 0
     at = 2
     while at + 4 < len(content) and content[at] == 0xFF:
         marker = content[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, not a table
-            return 0 if content[at + 4] == 8 else int(content[at + 4])
+        if marker == JPEG_LS or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame, not a table
+            return marker, content[at + 4]
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return 0
+    return 0, 0
 
 
 def _match(content: bytes | memoryview, kinds: tuple[tuple[re.Pattern[bytes], Kind], ...]) -> Kind | None:

@@ -1,10 +1,12 @@
 """The pages of a file: those of a TIFF, the frames of GIF, WebP, PNG and AVIF, and the images of a HEIC.
 
-They are counted without decoding them.
+They are counted without decoding them. A page is known by its number, from 0. Of a TIFF it is known by the place of its
+directory in the file: each directory names the next one, so that to look for the last one by its number takes long.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,11 +23,13 @@ SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
 HEAD_BYTES = 64
 # What reading beyond a damaged place raises.
 DAMAGE = (struct.error, IndexError, OverflowError)
+# The description that ImageJ writes, near the file's beginning.
+IMAGEJ_IMAGES, STACK_WITHIN = re.compile(rb"ImageJ=[^\0]{0,500}?\nimages=(\d{1,9})\n"), 64 * 1024
 GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
 
 
 def find_pages(content: bytes | memoryview, most: int) -> list[int]:
-    """Return the numbers of the pages of a file that are images of their own, at most `most` and one more."""
+    """Return the pages of a file that are images of their own, at most `most` and one more."""
     if tiff.is_tiff(bytes(content[:4])):
         pages = _tiff_pages(content)
     elif content[:6] in (b"GIF87a", b"GIF89a"):
@@ -49,8 +53,17 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
     return found
 
 
+def has_stack_behind(content: bytes | memoryview) -> bool:
+    """Return whether a TIFF of one page has more images behind its pixels, of which no directory tells: ImageJ's stack.
+
+    Its description says how many.
+    """
+    match = IMAGEJ_IMAGES.search(bytes(content[:STACK_WITHIN])) if tiff.is_tiff(bytes(content[:4])) else None
+    return match is not None and int(match[1]) > 1 and len(find_pages(content, 1)) == 1
+
+
 def find_first_page(content: bytes | memoryview) -> int:
-    """Return the number of the page of a TIFF that is read where one is: not a smaller copy that comes before it.
+    """Return the page of a TIFF that is read where one is: not a smaller copy that comes before it. 0 is the first.
 
     Raises UndecodableImage where the file has nothing but a smaller copy, as raw files of cameras have beside the raw
     data.
@@ -67,30 +80,50 @@ def find_first_page(content: bytes | memoryview) -> int:
     return 0
 
 
-class _TiffPage(NamedTuple):
-    """The tags of a page of a TIFF: whether it is a smaller copy or a mask, and whether it has pages in it."""
+def begin_at(content: bytes | memoryview, page: int) -> bytes | memoryview:
+    """Return a TIFF whose first page is `page`, which is the place of its directory."""
+    at, offset_format = _find_first_offset(content)
+    if page == 0 or struct.unpack_from(offset_format, content, at)[0] == page:
+        return content
+    place = struct.pack(offset_format, page)
+    return b"".join((content[:at], place, memoryview(content)[at + len(place) :]))
 
+
+def _find_first_offset(content: bytes | memoryview) -> tuple[int, str]:
+    """Return where a TIFF has the place of its first directory, and its format."""
+    order = "<" if bytes(content[:2]) == b"II" else ">"
+    is_big = content[2 if order == "<" else 3] == 43
+    return (8, f"{order}Q") if is_big else (4, f"{order}I")
+
+
+class _TiffPage(NamedTuple):
+    """The place of a page's directory in a TIFF, whether it is a smaller copy or a mask, and has pages in it."""
+
+    place: int
     is_copy: bool
     has_sub_pages: bool
 
 
 def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
-    return (number for number, page in enumerate(_list_tiff_pages(content)) if not page.is_copy)
+    return (page.place for page in _list_tiff_pages(content) if not page.is_copy)
 
 
 def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
-    order = "<" if bytes(content[:2]) == b"II" else ">"
-    is_big = content[2 if order == "<" else 3] == 43
-    count_format, offset_format, entry_length = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+    first, offset_format = _find_first_offset(content)
+    order, is_big = offset_format[0], offset_format[1] == "Q"
+    count_format, entry_length = ("Q", 20) if is_big else ("H", 12)
     count_size = struct.calcsize(count_format)
-    (offset,) = struct.unpack_from(order + offset_format, content, 8 if is_big else 4)
+    (offset,) = struct.unpack_from(offset_format, content, first)
     seen: set[int] = set()
+    entries_left = len(content) // entry_length  # directories that lie on one another would be read without end
     while offset and offset not in seen:
         seen.add(offset)
         (count,) = struct.unpack_from(order + count_format, content, offset)
         entries = offset + count_size
         end = entries + count * entry_length
-        (next_offset,) = struct.unpack_from(order + offset_format, content, end)
+        (next_offset,) = struct.unpack_from(offset_format, content, end)
+        if (entries_left := entries_left - count) < 0:
+            return
         kind, has_sub_pages = 0, False
         for entry in range(entries, end, entry_length):
             (tag,) = struct.unpack_from(order + "H", content, entry)
@@ -99,7 +132,7 @@ def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
             has_sub_pages |= tag == SUB_PAGES
             if tag >= SUB_PAGES:
                 break  # they are sorted
-        yield _TiffPage(bool(kind & (REDUCED | MASK)), has_sub_pages)
+        yield _TiffPage(offset, bool(kind & (REDUCED | MASK)), has_sub_pages)
         offset = next_offset
 
 

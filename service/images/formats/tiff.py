@@ -39,6 +39,8 @@ WHOLE, SIGNED, FLOAT = 1, 2, 3
 ASSOCIATED_ALPHA, STRAIGHT_ALPHA = 1, 2
 # Compressions that are colour images of their own: what they hold comes out as RGB.
 RGB_CODECS = frozenset({"JPEG", "OJPEG", "WEBP", "APERIO_JP2000_YCBC", "JPEG2000", "JPEGXL"})
+# Each further strip or tile takes as long as so many bytes, however few it has.
+SEGMENT_COST = 4096
 HINT = "Save it as grey, RGB or CMYK, of 8 or 16 bits or floats, or as PNG."
 
 DAMAGE_HINT = "It may be damaged or cut short: send it again, or save it as PNG."
@@ -81,13 +83,13 @@ def is_palette_of_bytes(colours: Any) -> bool:
     return 0 < int(np.max(colours, initial=0)) < 256
 
 
-def open_page(content: bytes | memoryview, number: int) -> DeepImage:
-    """Return a page of a TIFF as a deep image. Raises UndecodableImage where it is of no kind that is read."""
+def open_page(content: bytes | memoryview) -> DeepImage:
+    """Return the first page of a TIFF as a deep image. Raises UndecodableImage where it is of no kind that is read."""
     import tifffile  # here, because few images need it
 
     try:
         file = tifffile.TiffFile(BytesIO(content))
-        return _describe(file.pages[number])
+        return _describe(file.pages[0])
     except UndecodableImage:
         raise
     except Exception as error:  # tifffile raises nearly every type on damaged files
@@ -135,7 +137,8 @@ def _describe(page: Any) -> DeepImage:
         stated,
         partial(_read, page, count, photometric == "PALETTE", _missing_value(page)),
         decoded_bytes(max(total, len(mode)) * dtype.itemsize, mode),
-        segment_bytes=0 if page.is_contiguous else math.prod(page.chunks) * dtype.itemsize,
+        segment_bytes=SEGMENT_COST * (len(page.dataoffsets) - 1)
+        + (0 if page.is_contiguous else math.prod(page.chunks) * dtype.itemsize),
         is_inverted=photometric == "MINISWHITE",
         info=info,
         orientation=int(orientation),

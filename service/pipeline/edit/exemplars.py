@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from service.bundle.store import Bundle
 from service.core.detect.standardize import PopulationUnits
@@ -27,6 +26,8 @@ def choose(plan: EditPlan, batch: Batch, bundle: Bundle) -> IndexArray:
     Images that fit are preferred to flagged ones, and never is an image its own exemplar.
     Raises InvalidInput where no image is left to choose from.
     """
+    from scipy.spatial import KDTree
+
     units = PopulationUnits.of(bundle.population)
     points = units.points(batch.images.latents)
     fits = np.ones(len(points), dtype=bool) if batch.scores is None else ~batch.scores.is_outlier

@@ -157,7 +157,9 @@ def _refuse(builder: RequestBuilder, body: bytes, content_type: str) -> NoReturn
     kind = other_files.identify_any(body)
     raise UnsupportedMediaType(
         f"Content-Type is {content_type or 'missing'}; expected one of {', '.join(_READERS)}.",
-        f"The body is {kind.name}. {kind.hint}"
+        "gRPC has a port of its own (MISFIT_GRPC_PORT), and gRPC-Web is not spoken."
+        if content_type.lower().startswith("application/grpc")
+        else f"The body is {kind.name}. {kind.hint}"
         if kind
         else 'With curl send files as -F "images=@a.png", or an array as '
         '-H "Content-Type: application/x-npy" --data-binary @images.npy.',

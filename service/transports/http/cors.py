@@ -13,6 +13,8 @@ from service.api.wire import INFERENCE_HEADER_LENGTH, REQUEST_ID, RETRY_AFTER
 from service.transports.http.middleware import AccessLog
 from service.transports.http.responses import build_error_body
 
+EXPOSED = [REQUEST_ID, RETRY_AFTER, INFERENCE_HEADER_LENGTH, "www-authenticate"]
+
 
 class Cors(CORSMiddleware):
     """Answers preflight requests, and lets the pages of `origins` read every answer, errors included.
@@ -29,7 +31,7 @@ class Cors(CORSMiddleware):
             allow_headers=["*"],
             # A page of a public site may call a service in its visitor's own network.
             allow_private_network=True,
-            expose_headers=[REQUEST_ID, RETRY_AFTER, INFERENCE_HEADER_LENGTH, "www-authenticate"],
+            expose_headers=EXPOSED,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,3 +52,15 @@ class Cors(CORSMiddleware):
         hint = "The operator names the origins of such pages in MISFIT_CORS_ORIGINS; methods are GET, HEAD and POST."
         allowed = {name: value for name, value in response.headers.items() if name.startswith(("access-", "vary"))}
         return build_error_body(HTTPStatus.FORBIDDEN, "origin_not_allowed", message, hint, scope, allowed)
+
+
+def build_refusal_headers(origin: str, origins: tuple[str, ...]) -> dict[str, str]:
+    """Return the headers that let a page of `origin` read why its request was refused before any application saw it."""
+    if not origin or not {"*", origin}.intersection(origins):
+        return {}
+    allowed = "*" if "*" in origins else origin
+    return {
+        "access-control-allow-origin": allowed,
+        "access-control-expose-headers": ", ".join(EXPOSED),
+        "vary": "Origin",
+    }

@@ -74,5 +74,7 @@ async def _make_parser(
 
 def read_query(parameters: QueryParams) -> dict[str, str | list[str]]:
     """Return the query's values by name: a text, or a list of texts where the name comes several times."""
-    values = {name: parameters.getlist(name) for name in parameters}
+    values: dict[str, list[str]] = {}
+    for name, text in parameters.multi_items():  # once: a query may have thousands of names
+        values.setdefault(name, []).append(text)
     return {name: texts if len(texts) > 1 else texts[0] for name, texts in values.items()}

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.endpoints import ENDPOINTS
 from service.api.wire import REQUEST_ID
 from service.errors import Unauthenticated
 from service.settings import Settings
@@ -51,6 +52,10 @@ class AccessLog:
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
+GRPC_PATHS = ("/misfit.v1.", "/inference.", "/grpc.")
+# Beside /models/NAME/ and /v2.
+PLAIN_PATHS = {*OPEN_PATHS[:4], "/docs", "/docs.json", *(f"/{name}" for name in ENDPOINTS)}
+
 UNTIL_SENT = "until_sent"
 
 
@@ -81,7 +86,8 @@ class Authentication:
         self._tokens = Tokens(Settings().tokens_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
+        is_guarded = self._tokens.are_needed and scope["type"] == "http"
+        if is_guarded and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
             try:
                 self._tokens.check(Request(scope).headers.getlist("authorization"))
             except Unauthenticated as error:
@@ -156,11 +162,22 @@ class ContentSecurityPolicy:
         await self._app(scope, receive, send_with_policy)
 
 
+def _suggest_path(path: str) -> str:
+    """Return a sentence with the path that was most likely meant: one in small letters, without slashes or a prefix."""
+    if path.startswith(GRPC_PATHS):
+        return "It is a method of gRPC, which has a port of its own (MISFIT_GRPC_PORT); gRPC-Web is not spoken. "
+    *prefix, name = path.partition(";")[0].strip("/").split("/")
+    if f"/{name.lower()}" not in PLAIN_PATHS or prefix[:1] == ["models"] or error_body.is_path(path):
+        return ""
+    by_proxy = " A proxy in front has to take its own prefix off." if any(prefix) else ""
+    return f"Did you mean /{name.lower()}?{by_proxy} "
+
+
 def build_framework_error(scope: Scope, status: HTTPStatus, headers: dict[str, str]) -> Response:
     method_and_path = f"{scope['method']} {scope['path']}"
     known = MODELS if error_body.is_path(scope["path"]) else "GET /docs.json lists what there is."
     message, hint = {
-        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", known),
+        HTTPStatus.NOT_FOUND: (f"There is no {method_and_path}.", _suggest_path(scope["path"]) + known),
         HTTPStatus.METHOD_NOT_ALLOWED: (f"There is no {method_and_path}.", known),
         HTTPStatus.SERVICE_UNAVAILABLE: ("The networks' process does not answer.", "It is starting, or gone."),
     }.get(status, (f"{status.description or status.phrase}.", "The log tells more."))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.errors import InvalidInput, TooManyImages, quoted
@@ -56,7 +56,7 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
     try:
         parser = MultipartParser(boundary, collector.callbacks())
         parser.write(_skip_preamble(body, boundary))
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise InvalidInput(
             f"The multipart body of {len(body)} bytes is malformed: {error}.",
             "Let an HTTP library or curl -F build it.",
@@ -66,7 +66,7 @@ def split(body: bytes, boundary: bytes, max_parts: int) -> list[Part]:
             f"The multipart body of {len(body)} bytes ends before its closing boundary.",
             "It was cut short, or its boundary is not the one in Content-Type.",
         )
-    return collector.parts
+    return collector.build_parts()
 
 
 def _skip_preamble(body: bytes, boundary: bytes) -> bytes:
@@ -86,12 +86,12 @@ def _skip_preamble(body: bytes, boundary: bytes) -> bytes:
     return body[start + 1 :]
 
 
-def _find_file_name(header: bytes, plain: bytes | None) -> str | None:
-    """Return the name of a part's file: what `filename*` says (RFC 8187), else `filename`, which is `plain`."""
+def _find_extended_name(header: bytes) -> str | None:
+    """Return the name of a part's file by `filename*` (RFC 8187); None where that says none."""
     if match := EXTENDED_NAME.search(header):
         with suppress(LookupError):  # of an encoding that is none
             return unquote_to_bytes(match[2]).decode(match[1].decode(), errors="replace")
-    return None if plain is None else decode_names([plain], UNIX_ENCODINGS)[0]
+    return None
 
 
 @dataclass
@@ -99,7 +99,8 @@ class _Collector:
     """Collects what the parser calls out: header pieces and views of the body, part by part."""
 
     max_parts: int
-    parts: list[Part] = field(default_factory=list)
+    # Of each part its name, its file's name (bytes where its encoding is to be found) and its content.
+    _found: list[tuple[str, str | bytes | None, memoryview]] = field(default_factory=list)
     _name: bytes = b""
     _value: bytes = b""
     _headers: dict[bytes, bytes] = field(default_factory=dict)
@@ -116,7 +117,7 @@ class _Collector:
         }
 
     def _begin(self) -> None:
-        if len(self.parts) >= self.max_parts:
+        if len(self._found) >= self.max_parts:
             raise TooManyImages(
                 f"The form has more than {self.max_parts} parts.",
                 "Send them in several requests, with a reference set so that the context stays the same.",
@@ -140,11 +141,17 @@ class _Collector:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
         if b"name" not in options:
             raise InvalidInput("A part of the multipart body has no Content-Disposition with a name.")
-        self.parts.append(
-            Part(
-                options[b"name"].decode(errors="replace"),
-                _find_file_name(self._headers.get(b"content-disposition", b""), options.get(b"filename")),
-                # Nearly always one view: the parser pauses only where the data looks like a boundary.
-                self._views[0] if len(self._views) == 1 else memoryview(b"".join(self._views)),
-            )
-        )
+        # Nearly always one view: the parser pauses only where the data looks like a boundary.
+        content = self._views[0] if len(self._views) == 1 else memoryview(b"".join(self._views))
+        extended = _find_extended_name(self._headers[b"content-disposition"])
+        file_name = options.get(b"filename") if extended is None else extended
+        self._found.append((options[b"name"].decode(errors="replace"), file_name, content))
+
+    def build_parts(self) -> list[Part]:
+        """Return the parts. The names of their files are decoded together, as those of an archive."""
+        names = decode_names([name for _, name, _ in self._found if isinstance(name, bytes)], UNIX_ENCODINGS)
+        decoded = iter(names)
+        return [
+            Part(field, next(decoded) if isinstance(name, bytes) else name, content)
+            for field, name, content in self._found
+        ]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from service.api.score_records import GroupSummary, ScoreRow, TableInfo
 from service.bundle import store
 from service.cli.main import cli
-from service.offline.score_records import GroupSummary, ScoreRow, TableInfo
 from service.offline.scores_table import write_scores
 from service.settings import BUNDLES
 

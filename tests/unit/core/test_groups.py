@@ -95,6 +95,18 @@ def test_counting_tells_misfits_from_kinds_as_far_as_it_can(members, size, low, 
     assert low <= probability_of_misfits(members, size) <= high
 
 
+def test_a_flagged_third_of_three_kinds_is_less_surely_misfits():
+    """Sixteen of fifty are too few for one of two kinds, and as many as one of three."""
+    random = np.random.default_rng(5)
+    points = random.standard_normal((48, D))
+    points[:, 1] = np.array([-1.6, 0.0, 1.6])[np.arange(48) % 3] + 0.05 * random.standard_normal(48)
+    flagged = np.arange(48) % 3 == 0
+    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    np.testing.assert_array_equal(group.members, np.flatnonzero(flagged))
+    assert group.kinds == 3
+    assert group.are_misfits == probability_of_misfits(16, 48, kinds=3) < 0.5 < probability_of_misfits(16, 48)
+
+
 def test_a_huge_batch_is_counted_too():
     assert probability_of_misfits(20_000, 100_000) == 1
     assert probability_of_misfits(50_000, 100_000) == 0

@@ -161,6 +161,35 @@ def test_batches_without_a_gap_say_that_flags_are_doubtful(population):
     assert certain >= 7
 
 
+@pytest.mark.parametrize("size", [20, 50])
+def test_small_batches_with_heavy_tails_are_not_reliably_wrong(population, size):
+    """A gap keeps the flags of a rule reliable; the ends of a heavy tail have none."""
+    trusted = certain = 0
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        mean = np.zeros((size, LIVE + DEAD))
+        tails = np.sqrt(random.chisquare(3, (size, 1)) / 3)
+        mean[:, :LIVE] = 0.25 * random.standard_normal((size, LIVE)) / tails
+        scores = score(as_latents(mean), population)
+        trusted += scores.is_outlier.any() and scores.context.reliability == "high"
+        latents, truth = labelled_batch(size, 2, seed=seed)
+        scores = score(latents, population)
+        certain += scores.is_outlier[truth].any() and scores.context.reliability == "high"
+    assert trusted <= 4
+    assert certain >= 24
+
+
+def test_a_third_kind_is_no_misfit(population):
+    """Of three clumps of the same number, none is flagged unless the answer doubts it."""
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        mean = np.zeros((48, LIVE + DEAD))
+        mean[:, :LIVE] = 1.2 * np.array([[0, 0, 1, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, -1]])[np.arange(48) % 3]
+        mean[:, :LIVE] += 0.05 * random.standard_normal((48, LIVE))
+        scores = score(as_latents(mean), population)
+        assert not scores.is_outlier.any() or scores.context.reliability == "low"
+
+
 # --- degenerate contexts -------------------------------------------------------------------------
 
 

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
+from multiprocessing import Pipe
 from pathlib import Path
 
 import bodies
@@ -19,8 +21,8 @@ from bombs import BOMBS, png
 from PIL import Image
 
 from service.bundle.manifest import ImageSpec
+from service.decoding import jobs, worker_group
 from service.decoding import pool as pools
-from service.decoding import worker_group
 from service.decoding.pool import DecodePool, LocalDecoder
 from service.errors import Overloaded, TooLarge, UndecodableImage
 from service.images.decode import MIB, Limits, Upload, read_rows
@@ -325,3 +327,18 @@ async def test_a_request_of_many_images_that_are_too_large_is_given_up(pool, ima
     decode_budget = budget()
     with pytest.raises(TooLarge, match="Decoding the images takes 196 MiB or more"):
         await pool.read(uploads([*[large] * 128, good]), SPEC, "fit", decode_budget)
+
+
+def test_the_file_of_several_pages_is_sent_once():
+    file, other = bytes(10 * jobs.SEPARATE_BYTES), np.zeros((2, 2), np.uint8)
+    limits = Limits(1000)
+    job = jobs.Job([file, other, file, b"small", b"small"], jobs.RowShape(1, 1, 1), "fit", limits, None, 0, 1)
+    here, there = Pipe()
+    sending = threading.Thread(target=jobs.send_job, args=(here, job))
+    sending.start()
+    received = jobs.receive_job(there)
+    sending.join()
+    assert received.contents[0] is received.contents[2]
+    assert [bytes(each) for each in received.contents] == [file, bytes(4), file, b"small", b"small"]
+    assert not there.poll()
+    assert pools._count_sent_bytes([file, file, other, file]) == [len(file), 0, 4, len(file)]

@@ -101,3 +101,48 @@ def test_http2_is_refused_by_its_name():
     with pytest.raises(h11.RemoteProtocolError):
         connection.next_event()
     assert connection.refusal.startswith("The client speaks HTTP/2, as gRPC does.")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"http://x/score?a=http://y", b"/score?a=http://y"),
+        (b"HTTPS://x:80/score", b"/score"),
+        (b"http://x", b"/"),
+        (b"http://x?a=1", b"/?a=1"),
+        (b"/http://x/score", b"/http://x/score"),
+        (b"*", b"*"),
+    ],
+)
+def test_a_target_in_absolute_form_is_its_path(target, expected):
+    request, _ = read(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nX-Y: 1\r\n\r\n")
+    assert (request.target, request.method, dict(request.headers)[b"x-y"]) == (expected, b"GET", b"1")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", "speaks TLS"),
+        (b"GET /a b HTTP/1.1\r\n\r\n", "illegal request line"),
+        (b"GET / HTTP/1.1\r\n\r\n", "Host"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", "Content-Length"),
+        (CHUNKED + b"zz\r\n", "chunk"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(content, reason):
+    connection = StrictConnection()
+    connection.receive_data(content)
+    if content.startswith(CHUNKED):
+        connection.next_event()
+    with pytest.raises(h11.RemoteProtocolError):
+        connection.next_event()
+    assert reason in connection.refusal
+
+
+def test_the_origin_of_a_refused_request_is_known():
+    connection = StrictConnection()
+    assert connection.origin == ""
+    connection.receive_data(b"GET /a b HTTP/1.1\r\nHost: x\r\nORIGIN:  https://app.example.com \r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError):
+        connection.next_event()
+    assert connection.origin == "https://app.example.com"

@@ -19,7 +19,8 @@ from service.images.archive_names import (
     is_system_file,
     normalise,
 )
-from service.images.archives import is_tar, read_archive
+from service.images.archives import read_archive
+from service.images.tar_headers import is_tar
 
 FILES = {"a.png": b"image a", "folder/b.png": b"image b"}
 
@@ -203,6 +204,9 @@ def test_an_empty_archive_says_so():
         ("cp932", ["写真.png"]),
         ("gbk", ["新建文件夹/截图001.png", "图片.png"]),
         ("gbk", ["正常.jpg", "异常.jpg"]),
+        ("gbk", ["图片.png"]),
+        ("utf-8", ["été à Größe.png"]),
+        ("utf-8", ["кошка.png", "Ångström µm.png", "Αθήνα-é.png", "תמונה.png"]),
         ("big5", ["圖片.png", "瑕疵/刮痕.png"]),
         ("cp949", ["새 폴더/이미지1.jpg", "정상.jpg"]),
         ("cp949", ["사진.png"]),

@@ -16,6 +16,7 @@ from PIL import Image
 from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images.decode import Limits, Upload, read_row, read_rows, to_row
+from service.images.formats.pages import find_pages
 
 COLOUR = ImageSpec(height=64, width=64, channels=3)
 GREY = ImageSpec(height=28, width=28, channels=1)
@@ -259,7 +260,7 @@ def test_several_frames_are_noted_and_can_be_chosen():
     for format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF"):
         file = saved(frames[0], format, save_all=True, append_images=frames[1:])
         assert read_row(file, COLOUR, "fit", LIMITS).notes == ("pages",), format
-        second = read_row(file, COLOUR, "fit", LIMITS, page=1)
+        second = read_row(file, COLOUR, "fit", LIMITS, page=find_pages(file, 1)[1])
         assert second.notes == ()
         assert second.pixels[32, 32, 2] > 200 > 50 > second.pixels[32, 32, 0]
     assert read_row(saved(frames[0], "GIF"), COLOUR, "fit", LIMITS).notes == ()

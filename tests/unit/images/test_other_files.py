@@ -48,6 +48,22 @@ def saved(format: str) -> bytes:
         (b"RIFF\0\0\0\0AVI LIST", "film"),
         (b"\x80\x04\x95" + bytes(20), "pickle"),
         (b"\0\0\x08\x03\0\0\0\x0c", "IDX"),
+        (b"PK\x07\x08PK\x03\x04", "split zip"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64", "MATLAB"),
+        (b"ARROW1\0\0" + bytes(8), "Arrow"),
+        (b"SQLite format 3\0", "SQLite"),
+        (struct.pack("<i", 348) + bytes(344), "NIfTI"),
+        (struct.pack(">i", 348) + bytes(344), "NIfTI"),
+        (b"NRRD0004\ntype: uchar\n", "NRRD"),
+        (b"ZISRAWFILE" + bytes(22), "CZI"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OIB"),
+        (imagecodecs.jpegxr_encode(PIXELS.repeat(4, 0).repeat(4, 1)), "JPEG XR"),
+        (saved("ICNS"), "ICNS"),
+        (saved("PCX"), "PCX"),
+        (saved("SGI"), "SGI"),
+        (saved("EPS"), "PostScript"),
+        (b"\x01\0\0\0" + bytes(36) + b" EMF", "EMF"),
+        (b"\x7fELF\2\1\1", "program"),
     ],
 )
 def test_other_kinds_of_files_are_named(content, name):
@@ -71,6 +87,7 @@ CHANGED = [
     (PNG.replace(b"\r", b"").replace(b"\n", b""), "curl -d"),
     (b"\r\n" + JPEG, "2 bytes before it"),
     (imagecodecs.jpeg_encode(PIXELS.astype(np.uint16) << 4, bitspersample=12), "12 bits"),
+    (imagecodecs.jpegls_encode(PIXELS), "JPEG-LS"),
 ]
 
 

@@ -1,6 +1,7 @@
 """The pages of a file are counted as the libraries count them, and each becomes an upload."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pillow_heif
@@ -13,6 +14,7 @@ from service.errors import UndecodableImage
 from service.images.decode import Limits, Upload, read_rows
 from service.images.formats.pages import find_pages
 from service.images.page_uploads import split_pages
+from service.images.sample_range import SampleRange
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 LEVELS = (10, 120, 250)
@@ -65,7 +67,7 @@ PAGES = [(np.full((8, 8), level, np.uint8), 0) for level in LEVELS]
     ],
 )
 def test_every_page_becomes_an_upload(content):
-    assert find_pages(content, 10) == [0, 1, 2]
+    assert len(find_pages(content, 10)) == 3
     uploads = split_pages([Upload("a", lambda: b"no image"), Upload("b.tif", lambda: content)], 10)
     assert [upload.id for upload in uploads] == ["a", "b.tif[0]", "b.tif[1]", "b.tif[2]"]
     rows = read_rows(uploads, SPEC, "fit", Limits(1000))
@@ -87,12 +89,12 @@ def test_one_page_stays_as_it_is():
 def test_smaller_copies_and_masks_are_no_pages():
     reduced, page = 1, 0
     content = stack([(samples, kind) for (samples, _), kind in zip(PAGES, (page, reduced, reduced), strict=True)])
-    assert find_pages(content, 10) == [0]
+    assert len(find_pages(content, 10)) == 1
     masked = content.replace(b"\xfe\0\4\0\1\0\0\0\1\0\0\0", b"\xfe\0\4\0\1\0\0\0\4\0\0\0")
     assert masked != content
-    assert find_pages(masked, 10) == [0]
+    assert find_pages(masked, 10) == find_pages(content, 10)
     content = stack([(samples, kind) for (samples, _), kind in zip(PAGES, (page, reduced, page), strict=True)])
-    assert find_pages(content, 10) == [0, 2]
+    assert find_pages(content, 10) == find_pages(stack(PAGES), 10)[::2]
 
 
 def test_it_stops_at_the_limit_and_where_pages_go_round():
@@ -101,7 +103,7 @@ def test_it_stops_at_the_limit_and_where_pages_go_round():
     content = bytearray(stack(PAGES[:1]))
     count = int.from_bytes(content[8:10], "little")
     content[10 + 12 * count : 14 + 12 * count] = (8).to_bytes(4, "little")  # the next page is the first
-    assert find_pages(bytes(content), 1000) == [0]
+    assert find_pages(bytes(content), 1000) == [8]
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -132,3 +134,42 @@ def test_a_preview_of_raw_data_is_refused():
         writer.write(np.zeros((16, 16), np.uint16), photometric="cfa", subfiletype=0)
     rows = read_rows([Upload("a.dng", file.getvalue)], SPEC, "fit", Limits(1000))
     assert "raw data of a camera" in rows.errors[0].message
+
+
+def test_directories_that_lie_on_one_another_end_the_count():
+    """Each of them claims as many entries as a directory can have, and most of these lie in the next one."""
+    content = bytearray(1_000_000)
+    content[:8] = b"II*\0\x08\0\0\0"
+    places = range(8, 8 + 8 * 20_000, 8)
+    for place, following in pairwise(places):
+        content[place : place + 2] = b"\xff\xff"
+        content[place + 2 + 12 * 0xFFFF : place + 6 + 12 * 0xFFFF] = following.to_bytes(4, "little")
+    assert len(find_pages(bytes(content), 10_000)) <= 2
+
+
+def test_a_page_far_behind_is_read_at_its_place():
+    stacked = stack([(np.full((8, 8), level, np.uint8), 0) for level in range(200)])
+    uploads = split_pages([Upload("a.tif", lambda: stacked)], 1000)
+    rows = read_rows(uploads, SPEC, "fit", Limits(1000))
+    assert rows.pixels[:, 4, 4, 0].tolist() == list(range(200))
+    deep = stack([(np.full((8, 8), 257 * level, np.uint16), 0) for level in range(256)])
+    uploads = split_pages([Upload("a.tif", lambda: deep)], 1000)
+    assert read_rows(uploads[100:102], SPEC, "fit", Limits(1000), SampleRange("full")).pixels[:, 4, 4, 0].tolist() == [
+        100,
+        101,
+    ]
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_stack_of_imagej_with_one_directory_is_noted(images):
+    """ImageJ writes so beyond 4 GB, and some programs always."""
+    description = f"ImageJ=1.53t\nimages={images}\nslices={images}\nloop=false\n"
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(PAGES[0][0], description=description, metadata=None)
+    content = file.getvalue() + bytes(64 * (images - 1))
+    row = read_rows([Upload("a.tif", lambda: content)], SPEC, "fit", Limits(1000))
+    assert row.notes == ({0: ("stack",)} if images > 1 else {})
+    tifffile.imwrite(imagej := io.BytesIO(), np.stack([samples for samples, _ in PAGES]), imagej=True)
+    whole = imagej.getvalue()
+    assert read_rows([Upload("a.tif", lambda: whole)], SPEC, "fit", Limits(1000)).notes == {0: ("pages",)}

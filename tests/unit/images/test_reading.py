@@ -2,10 +2,11 @@
 
 import numpy as np
 import tifffile
+from bodies import encoded
 from PIL import Image
 
 from service.bundle.manifest import ImageSpec
-from service.images.decode import Limits, Upload
+from service.images.decode import Limits, Upload, read_row
 from service.images.reading import Reading
 from service.images.sample_range import Extent
 
@@ -67,3 +68,28 @@ def test_files_are_measured_together(tmp_path):
     reading = Reading.of_files(files, SPEC, Limits(1000))
     assert reading.samples.measured == {"uint16": (0, 4000)}
     assert reading.samples.is_complete
+
+
+def test_images_of_zeros_and_ones_are_noted_where_most_are():
+    spec, limits = ImageSpec(height=8, width=8, channels=3), Limits(1000)
+    mask = np.eye(8, dtype=np.uint8)
+    assert read_row(encoded(mask), spec, "fit", limits).notes == ("faint",)
+    assert read_row(encoded(mask * 2), spec, "fit", limits).notes == ()
+    assert read_row(encoded(np.zeros_like(mask)), spec, "fit", limits).notes == ()
+    reading = Reading()
+    reading.note(["a", "b"], {0: ["faint"]}, 2)
+    assert reading.list_warnings() == []
+    reading.note(["c"], {0: ["faint"]}, 1)
+    (warning,) = reading.list_warnings()
+    assert warning.startswith("2 of 3 images have no level above 1")
+
+
+def test_samples_that_are_no_numbers_are_noted():
+    samples = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    samples[3, 3] = np.nan
+    row = read_row(samples, ImageSpec(height=8, width=8, channels=1), "fit", Limits(1000))
+    assert row.notes == ("missing",)
+    assert row.pixels[3, 3, 0] == 0
+    reading = Reading()
+    reading.note(["a"], {0: row.notes}, 1)
+    assert "Image a has samples that are no numbers" in reading.list_warnings()[0]

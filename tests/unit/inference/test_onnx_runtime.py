@@ -25,7 +25,7 @@ def rows(served_bundle):
 
 
 def with_files(bundle, files):
-    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"files": files}))
+    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"files": files, "screen": None}))
 
 
 @pytest.mark.parametrize("size", [1, 32, 33])

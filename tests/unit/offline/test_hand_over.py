@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from service.api.score_records import ScoreRow, ScoresTable, TableInfo
 from service.cli.main import cli
 from service.errors import InvalidInput
 from service.offline.hand_over import to_cvat, to_label_studio
-from service.offline.score_records import ScoreRow, ScoresTable, TableInfo
 from service.offline.scores_table import write_scores
 
 

@@ -19,8 +19,10 @@ BATCH = ROOT / "tests/data/shapes3d_batch.zip"
 # The command with shards of 8 images. It ends itself by SIGKILL at a moment that its first argument names.
 PROGRAM = """
 import os, signal, sys
-from service.offline import latent_shards, local, table_formats, work_folder
-local.SHARD_IMAGES = 8
+from service.cli import score_large
+from service.offline import table_formats
+from service.offline.engines import work
+work.SHARD_IMAGES = 8
 moment, calls = sys.argv.pop(1), 0
 def end(at):
     global calls
@@ -84,15 +86,15 @@ def test_ended_at_any_moment_it_goes_on_with_equal_results(moment, at_least, tre
     ended = subprocess.run([sys.executable, "-c", PROGRAM, moment, *arguments], cwd=ROOT, capture_output=True)
     assert ended.returncode == -9, ended.stderr.decode()
     assert not out.exists()
-    done = {path.name: path.stat().st_ino for path in (work / "latents").glob("*.parquet")}
-    assert len(done) >= at_least
-    monkeypatch.setattr("service.offline.local.SHARD_IMAGES", 8)
+    done = {path: path.stat().st_ino for path in work.glob("*/*.parquet")}
+    assert len(list((work / "latents").glob("*.parquet"))) >= at_least
+    assert len(list((work / "scores").glob("*.parquet"))) == (moment == "while scores are written")
+    monkeypatch.setattr("service.offline.engines.work.SHARD_IMAGES", 8)
     result = score(tree, out, "--work", work)
     assert result.exit_code == 0, result.output
     assert read_scores(out) == expected
-    now = {path.name: path.stat().st_ino for path in (work / "latents").glob("*")}
-    assert len(now) == 8
-    assert {name: now[name] for name in done} == done
+    assert len(list((work / "latents").glob("*"))) == 8
+    assert {path: path.stat().st_ino for path in done} == done
 
 
 def test_other_work_is_refused_and_two_processes_do_not_share_it(tree, tmp_path):
@@ -118,7 +120,7 @@ def test_other_work_is_refused_and_two_processes_do_not_share_it(tree, tmp_path)
 
 
 def test_a_full_disk_is_one_line_and_what_is_done_stays(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr("service.offline.local.SHARD_IMAGES", 8)
+    monkeypatch.setattr("service.offline.engines.work.SHARD_IMAGES", 8)
     monkeypatch.setattr("service.cli.score.LARGE", 10)
     replace, calls = os.replace, []
 
@@ -129,7 +131,7 @@ def test_a_full_disk_is_one_line_and_what_is_done_stays(tree, tmp_path, monkeypa
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr("service.offline.latent_shards.os.replace", fill)
+    monkeypatch.setattr("service.offline.engines.latent_shards.os.replace", fill)
     out = tmp_path / "scores.csv"
     result = score(tree, out)
     assert result.exit_code == 4

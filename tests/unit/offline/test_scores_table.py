@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from service.api.score_records import COLUMNS, GroupSummary, ScoreRow, TableInfo
 from service.errors import InvalidInput
-from service.offline.score_records import COLUMNS, GroupSummary, ScoreRow, TableInfo
 from service.offline.scores_table import ScoresWriter, read_scores, write_scores
 
 ROWS = [

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from service.errors import InvalidInput, UndecodableImage
-from service.offline.sources import by_group, find_sources
+from service.offline.inputs.sources import by_group, find_sources
 
 
 @pytest.fixture

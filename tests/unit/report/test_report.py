@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from service.api.score_records import GroupSummary, ScoreRow, ScoresTable, TableInfo
 from service.errors import InvalidInput
 from service.images.pictures import png
-from service.offline.score_records import GroupSummary, ScoreRow, ScoresTable, TableInfo
 from service.report import report
 from service.report.document import WEB, join_modules
 from service.report.report import Pictures, select_outlying, write_report

@@ -7,8 +7,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 
+from service.api.score_records import ScoreRow
 from service.errors import InvalidInput
-from service.offline.score_records import ScoreRow
 from service.report.stored_images import StoredImages
 
 

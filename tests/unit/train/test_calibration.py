@@ -12,13 +12,11 @@ from train.benchmarks.calibration import (
     SIZES,
     Cell,
     Outcome,
-    calibration_error,
     draw,
     list_cells,
     measure,
-    report,
-    report_by_share,
 )
+from train.benchmarks.calibration_summary import calibration_error, report, report_by_reliability, report_by_share
 from train.reports.calibration import draw_found, draw_reliability, page
 
 
@@ -96,6 +94,27 @@ def test_calibration_by_share_is_over_all_kinds_and_causes():
     assert (clean["share"], clean["calibration_error"]) == (0, pytest.approx(0.1))
 
 
+def test_reliable_batches_are_reported_apart():
+    clean, dirty, alike = (Cell("rule", 20, count, cause) for count, cause in ((0, "none"), (1, "several"), (1, "one")))
+    (entry,) = report_by_reliability(
+        [
+            outcome(clean, [0, 0, 0, 0]),
+            outcome(clean, [1, 0, 0, 0], is_reliable=False),
+            outcome(dirty, [0, 0, 1, 1]),
+            outcome(alike, [0, 0, 0, 1]),
+        ]
+    )
+    assert (entry["kind"], entry["size"], entry["reliable"]) == ("rule", 20, 0.75)
+    assert entry["flagged_reliable"] == pytest.approx(2 / 3)
+    assert entry["clean_with_discoveries"] == entry["discoveries_silently_false"] == 0
+    assert entry["false_discoveries_several"] == 0.5
+    assert entry["false_discoveries_alike"] == 0
+    assert entry["calibration_error"] == pytest.approx((8 + 1) / 12 * 0.1 + 3 / 12 * abs(0.9 - 2 / 3), abs=0.02)
+
+    (silent,) = report_by_reliability([outcome(clean, [0, 0, 0, 0], is_reliable=False)])
+    assert (silent["reliable"], silent["flagged_reliable"], silent["calibration_error"]) == (0, None, None)
+
+
 def test_a_rule_s_outliers_are_found():
     cell = Cell("rule", 50, 5, "several")
     result = measure(cell, draw(cell, 0, 0))
@@ -110,10 +129,16 @@ def test_the_page_and_the_figures_hold_every_kind(tmp_path):
     entries = report([outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells])
     result = {"estimator": "ensemble", "seed": 1, "batches": 1, "seconds": 1.0, "command": "c", "commit": "d00d"}
     outcomes = [outcome(cell, [0, 0, 0, cell.outliers]) for cell in cells]
-    families = [{"family": "far", "contexts": 3, "auroc": {"ensemble": 0.9, "knn": 0.8}}]
-    text = page(result | {"entries": entries, "by_share": report_by_share(outcomes), "families": families})
-    assert text.count("\n| ") == 2 + len(entries) + 2 + 2 * len(SIZES) + 2 + 1
-    assert "| far | 3 | 0.900 | 0.800 |" in text
+    areas = {"ensemble": 0.9, "density_ratio": 0.8}
+    families = [
+        {"family": "far", "contexts": 3, "auroc": areas, "reliable": 0.0, "auroc_reliable": None},
+        {"family": "sprites", "contexts": 3, "auroc": areas, "reliable": 0.5, "auroc_reliable": areas},
+    ]
+    tables = {"by_share": report_by_share(outcomes), "by_reliability": report_by_reliability(outcomes)}
+    text = page(result | {"entries": entries, "families": families} | tables)
+    assert text.count("\n| ") == 2 + len(entries) + 2 + 2 * len(SIZES) + 2 + len(KINDS) * len(SIZES) + 2 + 2
+    assert "| far | 3 | 0.900 | 0.800 | 0.00 | - |" in text
+    assert "| sprites | 3 | 0.900 | 0.800 | 0.50 | -0.100 |" in text
     for draw_figure, name in ((draw_reliability, "a.png"), (draw_found, "b.png")):
         draw_figure(entries, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5_000

@@ -50,7 +50,8 @@ def test_a_context_depends_on_seed_and_number_only(cell, sprites):
 
 
 def test_images_far_outside_are_ranked_first_by_the_default(sprites):
-    areas = measure(draw(Cell(FAR, "", 350, 7), 1, 0, sprites))
+    areas, is_reliable = measure(draw(Cell(FAR, "", 350, 7), 1, 0, sprites))
+    assert not is_reliable  # as wide as the population
     assert set(areas) == {*ESTIMATORS, *BASELINES}
     assert areas["ensemble"] > 0.95
     assert areas["lof"] > 0.8

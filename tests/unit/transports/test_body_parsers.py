@@ -9,6 +9,7 @@ import zipfile
 import bodies
 import numpy as np
 import pytest
+from starlette.datastructures import QueryParams
 
 from service.api import json_texts
 from service.api.options import EncodeOptions, FitOptions, ScoreOptions
@@ -23,6 +24,7 @@ from service.errors import (
 )
 from service.settings import Settings
 from service.transports.http.body_parsers import parse_images
+from service.transports.http.handler import read_query
 
 SMALL = Settings(max_images=10, max_body_bytes=1_000_000, max_rows_in_flight=10, max_bytes_in_flight=1_000_000)
 
@@ -523,7 +525,7 @@ def test_a_plus_that_became_a_space_is_told():
     assert "%2B" in caught.value.hint
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 def test_json_as_powershell_writes_it(encoding, files):
     body = json.dumps({"images": [base64.b64encode(files["0000.png"]).decode()], "options": {"fdr": 0.1}})
     request = parsed(("application/json", body.encode(encoding)))
@@ -544,6 +546,19 @@ def test_a_name_that_comes_twice_is_refused(text):
     with pytest.raises(InvalidInput, match=r"'(images|fdr)' twice"):
         parsed(("application/json", text.encode()))
     parsed(("application/json", ('{"options": {}, "images": ["' + "A" * 80_000 + '"]}').encode()))
+
+
+def test_a_name_that_comes_twice_among_very_many():
+    options = ",".join(f'"{number}": 1' for number in [*range(100_000), 99_999])
+    text = f'{{"images": [], "images": [], "options": {{{options}}}}}'
+    with pytest.raises(InvalidInput, match=r"'99999' twice"):
+        parsed(("application/json", text.encode()))
+
+
+def test_a_query_of_very_many_names():
+    query = "&".join(f"{number}=1" for number in range(20_000))
+    values = read_query(QueryParams(f"top=1&top=2&{query}"))
+    assert (values["top"], values["7"], len(values)) == (["1", "2"], "1", 20_001)
 
 
 def test_an_option_of_the_query_without_a_value_is_absent(files):
@@ -666,3 +681,25 @@ def test_large_json_with_odd_characters_is_refused_which_as_text_takes_four_time
     for size, word in ((100, odd), (1000, "plain")):
         with pytest.raises(InvalidOption, match="Unknown option"):
             parsed(body(size, word))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "told"),
+    [
+        ("text/plain", b' {"images": []}', "The body is JSON. Send it as application/json"),
+        ("application/grpc", bytes(5), "gRPC has a port of its own"),
+        ("application/grpc-web+proto", bytes(5), "gRPC-Web is not spoken"),
+    ],
+)
+def test_a_body_of_another_type_is_told(content_type, body, told):
+    with pytest.raises(UnsupportedMediaType) as caught:
+        parsed((content_type, body))
+    assert told in caught.value.hint
+
+
+def test_an_array_of_zeros_and_ones_is_told():
+    masks = np.eye(8, dtype=np.uint8)[None].repeat(3, 0)
+    assert "masks of 0 and 1" in parsed(bodies.as_npy(masks)).notes[0]
+    masks[2, 0, 0] = 2
+    assert parsed(bodies.as_npy(masks)).notes == ()
+    assert parsed(bodies.as_npy(np.zeros((2, 8, 8), np.uint8))).notes == ()

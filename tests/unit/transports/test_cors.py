@@ -7,7 +7,8 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from service.errors import Unauthenticated
-from service.transports.http.cors import Cors
+from service.transports.http.cors import Cors, build_refusal_headers
+from service.transports.http.middleware import build_not_found
 from service.transports.http.responses import build_error_response
 
 PAGE = "https://app.example.com"
@@ -77,3 +78,26 @@ async def test_a_page_of_the_internet_may_call_a_service_of_its_visitor_s_networ
 async def test_options_of_no_browser_are_an_ordinary_request():
     async with client_of(PAGE) as client:
         assert (await client.options("/score")).status_code == 401
+
+
+def test_a_refusal_ahead_of_the_application_may_be_read_by_the_same_pages():
+    assert build_refusal_headers(PAGE, (PAGE,))["access-control-allow-origin"] == PAGE
+    assert build_refusal_headers(PAGE, ("*",))["access-control-allow-origin"] == "*"
+    assert build_refusal_headers("https://evil.example", (PAGE,)) == build_refusal_headers("", ("*",)) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "suggestion"),
+    [
+        ("/score/", "Did you mean /score?"),
+        ("//Score", "Did you mean /score?"),
+        ("/api/misfit/docs.json", "Did you mean /docs.json? A proxy in front"),
+        ("/scores", ""),
+        ("/models/mine/score/", ""),
+        ("/v2/score", ""),
+    ],
+)
+def test_a_path_that_is_nearly_one(path, suggestion):
+    answer = build_not_found({"type": "http", "method": "POST", "path": path, "headers": []}).body.decode()
+    assert ("Did you mean" in answer) == bool(suggestion)
+    assert suggestion in answer

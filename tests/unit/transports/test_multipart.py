@@ -103,3 +103,14 @@ def test_a_boundary_that_the_body_does_not_have_is_told():
     _, body = bodies.as_form(PARTS)
     with pytest.raises(InvalidInput, match=r"no boundary '--.*begins with '--misfit-test-boundary"):
         split(body, b"--" + BOUNDARY, 10)
+
+
+def test_names_of_one_form_are_of_one_encoding():
+    _, body = bodies.as_form([("images", f"NAME{number:04}.png", b"x") for number in range(2000)])
+    parts = split(body.replace(b"NAME", "größe".encode("latin-1")), BOUNDARY, 2000)
+    assert parts[1999].filename == "größe1999.png"
+
+
+def test_a_boundary_that_is_too_long_is_refused():
+    with pytest.raises(InvalidInput, match="malformed: Boundary length 300"):
+        split(b"--" + b"b" * 300 + b"--\r\n", b"b" * 300, 10)

@@ -10,6 +10,8 @@ from typing import BinaryIO
 from service.errors import InvalidInput, UndecodableImage, readable
 from service.images import archive_names
 
+Stamp = tuple[int, ...]
+
 
 def read_file(path: str) -> bytes:
     """Return the bytes of a file. Raises UndecodableImage."""
@@ -52,3 +54,12 @@ def map_file(path: str) -> memoryview:
         if os.fstat(file.fileno()).st_size == 0:
             return memoryview(b"")
         return memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+
+def stamp(path: str) -> Stamp:
+    """Return what tells a file from another one at the same path: what is open of that one must not be read."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def write_shard(path: Path, segments: Mapping[str, Segment]) -> None:
         }
     )
     notes = {group: _reading_to_json(segment.reading) for group, segment in segments.items()}
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}")  # another machine may have the same process id
     try:
         with scratch.open("wb") as file:
             parquet.write_table(table.replace_schema_metadata({READING: json.dumps(notes)}), file)
@@ -77,30 +78,53 @@ def write_shard(path: Path, segments: Mapping[str, Segment]) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def read_group(paths: Sequence[Path], group: str, ids: Sequence[str], error: str, reading: Reading) -> EncodedImages:
-    """Return the images of one group, with these ids, from the shards that hold them.
+class ShardReader:
+    """Reads shards, and keeps the last one: the next small group is in the same."""
 
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._table: Any = None
+
+    def read(self, path: Path) -> Any:
+        """Return the table of a shard. Raises OSError."""
+        from pyarrow import parquet
+
+        if path != self._path:
+            self._table, self._path = None, None  # never two in memory
+            self._table, self._path = parquet.read_table(path), path
+        return self._table
+
+
+def read_group(
+    reader: ShardReader,
+    parts: Sequence[tuple[Path, slice]],
+    group: str,
+    ids: Sequence[str],
+    error: str,
+    reading: Reading,
+) -> EncodedImages:
+    """Return the images of one group, with these ids.
+
+    parts    the shards that hold them, each with their rows in it
     error    what the check of the bundle measures, in words
     reading  learns what was noted of them
     """
-    from pyarrow import parquet
-
     latents, ratios = [], []
     errors_by_position: dict[int, MisfitError] = {}
     first = 0
-    for path in paths:
-        table = parquet.read_table(path)
+    for path, rows in parts:
+        table = reader.read(path)
         _restore_reading(json.loads(table.schema.metadata[READING]).get(group), reading)
-        rows = np.flatnonzero(np.array([name == group for name in table["group"].to_pylist()], dtype=bool))
-        part = table.slice(int(rows[0]), len(rows))
-        values = np.asarray(part["latents"].combine_chunks().flatten()).reshape(len(rows), 2, -1)
+        count = rows.stop - rows.start
+        part = table.slice(rows.start, count)
+        values = np.asarray(part["latents"].combine_chunks().flatten()).reshape(count, 2, -1)
         failed = {at: text for at, text in enumerate(part["error"].to_pylist()) if text is not None}
-        usable = np.ones(len(rows), dtype=bool)
+        usable = np.ones(count, dtype=bool)
         usable[list(failed)] = False
         errors_by_position |= {first + at: _error_from_json(text) for at, text in failed.items()}
         latents.append(values[usable])
         ratios.append(np.stack([part["error_ratio"].to_numpy(), part["times_median"].to_numpy()], axis=1)[usable])
-        first += len(rows)
+        first += count
     whole = np.concatenate(ratios)
     check = None if np.isnan(whole).any() or not len(whole) else OodCheck(whole[:, 0], whole[:, 1], error)
     return EncodedImages(ids, np.concatenate(latents), np.empty((0, 0, 0, 0), np.uint8), check, errors_by_position)

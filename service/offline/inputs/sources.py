@@ -9,53 +9,31 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import takewhile
 from typing import BinaryIO
 
 from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
 from service.errors import InvalidInput, quoted, readable
-from service.images import archive_names, archived_arrays, archives, arrays
-from service.images.decode import Content
+from service.images import archive_names, archived_arrays, archives, arrays, tar_headers
 from service.images.spec import Spec
-from service.offline import path_tables, remote_files
-from service.offline.local_files import map_file, open_file, read_file, walk
-from service.offline.remote_files import is_uri
+from service.offline.inputs import hdf5_files, path_tables, remote_files
+from service.offline.inputs.local_files import open_file, walk
+from service.offline.inputs.remote_files import is_uri
+from service.offline.inputs.source_table import Source, SourceTable, TableBuilder
+from service.offline.inputs.stored_files import Kind, open_archive, open_array
 
 STDIN = "-"
 FOLDER = "folder"
-# An archive may unpack to what it likes: it is the user's own, and files are unpacked one by one.
-NO_LIMIT = sys.maxsize
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One image, which `read` reads; it raises UndecodableImage.
-
-    id     its path, relative to the folder that holds all files
-    path   absolute, or a URI; `archive.zip!/member` within an archive, `array.npy[3]` within an array
-    group  the request batch that it belongs to
-    """
-
-    id: str
-    path: str
-    read: Callable[[], Content]
-    group: str = ""
-
-    @property
-    def is_file(self) -> bool:
-        """Return whether it is a file of its own, on this machine."""
-        return isinstance(self.read, partial) and self.read.func is read_file
 
 
 @dataclass
 class Inputs:
     """The inputs: images, those of a reference set, notes for the user, and the shapes of arrays of images."""
 
-    images: list[Source] = field(default_factory=list)
-    reference: list[Source] = field(default_factory=list)
+    images: SourceTable = field(default_factory=lambda: TableBuilder().build(0, None)[0])
+    reference: SourceTable = field(default_factory=lambda: TableBuilder().build(0, None)[0])
     notes: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -63,18 +41,6 @@ class Inputs:
         """Raise ShapeMismatch where an array for a model of `spec` may have its axes in another order."""
         for shape in self.shapes:
             arrays.check_axes(shape, spec)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An image before it has an id. `name` is its path within `folder`; an image of a table may have its group."""
-
-    folder: str
-    name: str
-    path: str
-    read: Callable[[], Content]
-    group: str | None = None
-    is_reference: bool = False
 
 
 def find_sources(
@@ -99,7 +65,7 @@ class _Finder:
 
     def __init__(self, by: str, path_column: str, stdin: BinaryIO | None) -> None:
         self._by, self._path_column, self._stdin = by, path_column, stdin
-        self._found: list[_Found] = []
+        self._table = TableBuilder()
         self._left_out: list[str] = []
         self._notes: list[str] = []
         self._shapes: list[tuple[int, ...]] = []
@@ -123,33 +89,25 @@ class _Finder:
     def result(self) -> Inputs:
         """Return what was found. Raises InvalidInput where it is no image."""
         notes = [*warn_of_left_out([readable(name) for name in self._left_out]), *self._notes]
-        if not self._found:
+        if not len(self._table):
             raise InvalidInput(" ".join(("The input holds no image.", *notes)), "Name image files, or their folder.")
-        base = len(_common_folder({found.folder for found in self._found}))
-        images: list[Source] = []
-        reference: list[Source] = []
-        for found in self._found:
-            id_ = f"{found.folder[base:]}/{found.name}".replace(os.sep, "/").lstrip("/")
-            source = Source(readable(id_), found.path, found.read, self._group_of(found, id_))
-            (reference if found.is_reference else images).append(source)
-        if reference and not images:
+        base = len(_common_folder(self._table.folders))
+        images, reference = self._table.build(base, self._group_of if self._by else None)
+        if len(reference) and not len(images):
             notes.append(
                 f"All {len(reference)} images are in a folder called reference: they were taken as the images."
             )
-            images, reference = reference, []
+            images, reference = reference, images
         return Inputs(images, reference, notes, self._shapes)
 
-    def _group_of(self, found: _Found, id_: str) -> str:
-        if not self._by:
-            return ""
-        if found.group is not None:
-            return readable(found.group)
+    def _group_of(self, folder: str, name: str, id_: str) -> str:
+        """Return the group of an image that came from no table."""
         if self._by != FOLDER:
             raise InvalidInput(
-                f"{readable(found.path)} comes from no table, so it has no column {self._by}.",
+                f"{readable(f'{folder}/{name}')} comes from no table, so it has no column {self._by}.",
                 "Group by folder, or name all images in a table.",
             )
-        return readable(id_.rpartition("/")[0])
+        return id_.rpartition("/")[0]
 
     def _add_path(self, text: str, *, named: bool = True) -> None:
         """Add what lies at a path. What a pattern matches is left out where it is no image."""
@@ -169,15 +127,17 @@ class _Finder:
     def _add_file(self, path: str, *, named: bool) -> None:
         folder, name = os.path.split(path)
         with open_file(path) as file:
-            head = file.read(archives.TAR_BLOCK)
+            head = file.read(tar_headers.BLOCK)
         if head[:6] == b"\x93NUMPY":
-            self._add_array(path)
-        elif archives.is_zip(head) or archives.is_tar(head):
+            self._add_rows(Kind.ARRAY_ROW, path, open_array(path).shape)
+        elif archives.is_zip(head) or tar_headers.is_tar(head):
             self._add_archive(path)
+        elif head.startswith(hdf5_files.SIGNATURE):
+            self._add_rows(Kind.HDF5_ROW, path, hdf5_files.read_shape(path))
         elif not named and (archive_names.is_no_image(name) or archive_names.is_system_file(name)):
             self._left_out.append(name)
         else:
-            self._found.append(_Found(folder, name, path, partial(read_file, path)))
+            self._table.add(Kind.FILE, folder, name)
 
     def _add_folder(self, folder: str) -> None:
         names = list(walk(folder))
@@ -186,31 +146,30 @@ class _Finder:
         kept = [name for name in names if not _is_left_out(name)]
         is_reference = find_reference([name.replace(os.sep, "/") for name in kept])
         for name, inside in zip(kept, is_reference, strict=True):
-            path = os.path.join(folder, name)
-            self._found.append(_Found(folder, name, path, partial(read_file, path), None, inside))
+            self._table.add(Kind.FILE, folder, name, is_reference=inside)
 
     def _add_archive(self, path: str) -> None:
-        contents = sort_members(archives.read_archive(map_file(path), NO_LIMIT, NO_LIMIT))
+        archive = open_archive(path)
+        contents = sort_members(archive)
         files, other_arrays, notes = leave_out_arrays(contents.files)
         self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
         self._notes += notes
+        numbers = {id(member): number for number, member in enumerate(archive.members)}
         for member, is_reference in files:
-            where = f"{path}!/{member.name}"
+            number = numbers[id(member)]
             if archived_arrays.is_array(member):
                 self._shapes.append(archived_arrays.read_shape(member))
-                for row, read in enumerate(archived_arrays.list_rows(member)):
-                    self._found.append(
-                        _Found(path, f"{member.name}[{row}]", f"{where}[{row}]", read, None, is_reference)
-                    )
+                for row, _ in enumerate(archived_arrays.iterate_rows(member)):
+                    name = f"{member.name}[{row}]"
+                    self._table.add(Kind.MEMBER_ROW, path, name, member=number, row=row, is_reference=is_reference)
             else:
-                self._found.append(_Found(path, member.name, where, member.read, None, is_reference))
+                self._table.add(Kind.MEMBER, path, member.name, member=number, is_reference=is_reference)
 
-    def _add_array(self, path: str) -> None:
+    def _add_rows(self, kind: Kind, path: str, shape: tuple[int, ...]) -> None:
         folder, name = os.path.split(path)
-        rows = arrays.read_npy(map_file(path))
-        self._shapes.append(rows.shape)
-        for row in range(len(rows)):
-            self._found.append(_Found(folder, f"{name}[{row}]", f"{path}[{row}]", partial(rows.__getitem__, row)))
+        self._shapes.append(shape)
+        for row in range(shape[0]):
+            self._table.add(kind, folder, f"{name}[{row}]", row=row)
 
     def _add_table(self, path: str) -> None:
         table = path_tables.read_table(path, self._path_column, "" if self._by == FOLDER else self._by)
@@ -229,17 +188,17 @@ class _Finder:
     def _add_list(self, paths: Iterable[str], beside: str, groups: Sequence[str] | None = None) -> None:
         """Add the files of a list. A relative path starts at the folder `beside`, if it is there, or at this one."""
         for position, text in enumerate(paths):
-            group = None if groups is None else groups[position]
+            group = None if groups is None else readable(groups[position])
             if is_uri(text):
                 folder, _, name = text.rpartition("/")
-                self._found.append(_Found(folder, name, text, partial(remote_files.read, text), group))
+                self._table.add(Kind.URI, folder, name, group=group)
                 continue
             path = os.path.join(beside, text)
             path = os.path.abspath(path if os.path.exists(path) else text)
             if os.path.isdir(path):
                 raise InvalidInput(f"The list names {text}, which is a folder.", "Lists name files.")
             folder, name = os.path.split(path)
-            self._found.append(_Found(folder, name, path, partial(read_file, path), group))
+            self._table.add(Kind.FILE, folder, name, group=group)
 
     def _add_uri(self, uri: str) -> None:
         for path in remote_files.expand(uri):
@@ -247,7 +206,7 @@ class _Finder:
             if _is_left_out(name) and path != uri:
                 self._left_out.append(name)
             else:
-                self._found.append(_Found(folder, name, path, partial(remote_files.read, path)))
+                self._table.add(Kind.URI, folder, name)
 
 
 def _is_left_out(name: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from importlib.util import find_spec
 from typing import Any
 
-from service.errors import InvalidInput, UndecodableImage, readable
+from service.errors import InvalidInput, UndecodableImage, first_line, readable
 
 URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 INSTALL = 'pip install "misfit[remote]"'
@@ -35,7 +35,7 @@ def expand(uri: str) -> list[str]:
         else:
             return [uri]
     except Exception as error:  # each store raises its own
-        raise InvalidInput(f"{readable(uri)} cannot be listed: {_first_line(error)}.") from error
+        raise InvalidInput(f"{readable(uri)} cannot be listed: {first_line(error)}.") from error
     if not found:
         raise InvalidInput(f"{readable(uri)} holds no file.")
     return sorted(filesystem.unstrip_protocol(name) for name in found)
@@ -49,7 +49,7 @@ def read(uri: str) -> bytes:
     except InvalidInput as error:
         raise UndecodableImage(error.message, error.hint) from error
     except Exception as error:  # each store raises its own
-        raise UndecodableImage(f"{readable(uri)} cannot be read: {_first_line(error)}.") from error
+        raise UndecodableImage(f"{readable(uri)} cannot be read: {first_line(error)}.") from error
     return content
 
 
@@ -62,11 +62,7 @@ def _open(uri: str) -> tuple[Any, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
-        raise InvalidInput(f"{readable(uri)} cannot be read: {_first_line(error)}.", INSTALL) from error
+        raise InvalidInput(f"{readable(uri)} cannot be read: {first_line(error)}.", INSTALL) from error
     except ValueError as error:
-        raise InvalidInput(f"{readable(uri)} cannot be read: {_first_line(error)}.") from error
+        raise InvalidInput(f"{readable(uri)} cannot be read: {first_line(error)}.") from error
     return filesystem, path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

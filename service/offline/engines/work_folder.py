@@ -1,7 +1,8 @@
 """The folder of a large piece of work: what is done stays there, so that the same command goes on after any end.
 
 manifest.json      the bundle, the options and the images: other work is refused
-latents/N.parquet  the latents of SHARD_IMAGES images, complete or not there
+latents/N.parquet  the latents of a shard of images, complete or not there
+scores/N.parquet   the table of scores of a partition, whole groups, complete or not there
 """
 
 from __future__ import annotations
@@ -18,32 +19,42 @@ from typing import Any
 
 from service.errors import InvalidInput, readable
 from service.offline.atomic_files import write_text
-from service.offline.sources import Source
+from service.offline.inputs.source_table import Source
 
-FORMAT = 1
-MANIFEST, LATENTS, LOCK = "manifest.json", "latents", "lock"
-SHARD_IMAGES = 4096
+FORMAT = 2
+MANIFEST, LATENTS, SCORES, LOCK = "manifest.json", "latents", "scores", "lock"
 # What a manifest says, in the words of an error.
-WORDS = {"bundle_id": "bundle", "options": "options", "images": "images", "contexts": "contexts", "format": "format"}
+WORDS = {
+    "bundle_id": "bundle",
+    "options": "options",
+    "images": "images",
+    "contexts": "contexts",
+    "shard_images": "sizes of shards",
+    "format": "format",
+}
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """A folder that this process alone works in."""
+    """A folder that one process alone works in, with its helpers. On a cluster it lies where all machines see it."""
 
     path: Path
 
-    def shard(self, number: int) -> Path:
-        """Return the path of a shard of latents."""
+    def latents(self, number: int) -> Path:
+        """Return the path of a shard of latents. A file that is there is complete."""
         return self.path / LATENTS / f"{number:08}.parquet"
 
-    def is_done(self, number: int) -> bool:
-        """Return whether a shard is there. It is complete then."""
-        return self.shard(number).exists()
+    def scores(self, number: int) -> Path:
+        """Return the path of a partition's scores. A file that is there is complete."""
+        return self.path / SCORES / f"{number:08}.parquet"
 
 
 def describe_work(
-    bundle_id: str, options: Mapping[str, Any], sources: Iterable[Source], contexts: Iterable[str]
+    bundle_id: str,
+    options: Mapping[str, Any],
+    sources: Iterable[Source],
+    contexts: Iterable[str],
+    shard_images: int,
 ) -> dict[str, Any]:
     """Return the manifest of the work. Images are told apart by name, path and group, not by content."""
     images = hashlib.sha256()
@@ -56,6 +67,7 @@ def describe_work(
         "options": dict(options),
         "images": images.hexdigest(),
         "contexts": normal.hexdigest(),
+        "shard_images": shard_images,
     }
 
 
@@ -65,25 +77,27 @@ def open_work_folder(path: Path, manifest: Mapping[str, Any]) -> Iterator[WorkFo
 
     Raises InvalidInput where it holds other work, or where another process works in it, and OSError.
     """
-    (path / LATENTS).mkdir(parents=True, exist_ok=True)
+    for name in (LATENTS, SCORES):
+        (path / name).mkdir(parents=True, exist_ok=True)
     with (path / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InvalidInput(f"Another process works in {path}.", "Wait for it, or name another folder.") from None
         _check_manifest(path, manifest)
-        for scratch in (path / LATENTS).glob(".*"):
-            scratch.unlink()  # of a process that was ended in the middle of a file
-        yield WorkFolder(path)
+        for scratch in (*(path / LATENTS).glob(".*"), *(path / SCORES).glob(".*")):
+            scratch.unlink(missing_ok=True)  # of a process that was ended in the middle of a file
+        yield WorkFolder(path.absolute())
 
 
 def remove_work(path: Path) -> None:
     """Remove what the folder holds, and the folder where nothing else is in it. Raises OSError."""
-    for shard in (path / LATENTS).glob("*.parquet"):
-        shard.unlink()
+    for folder in (path / LATENTS, path / SCORES):
+        for file in folder.glob("*.parquet"):
+            file.unlink()
     for name in (MANIFEST, LOCK):
         (path / name).unlink(missing_ok=True)
-    for folder in (path / LATENTS, path):
+    for folder in (path / LATENTS, path / SCORES, path):
         if folder.is_dir() and not any(folder.iterdir()):
             os.rmdir(folder)
 

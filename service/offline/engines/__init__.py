@@ -1,0 +1,1 @@
+"""Scoring of many images in two passes: the steps, and who runs them."""

@@ -1,0 +1,1 @@
+"""What the command line makes of its inputs: images, by where they are, and how each is read."""

@@ -1,0 +1,68 @@
+"""What a gap below the flagged scores says, and what it does not."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from service.core.decide.doubt import TAIL_INDEX, chance_of_gap
+
+
+def top(scores, count):
+    """Return which of the scores (n,) are the `count` highest."""
+    flagged = np.zeros(len(scores), dtype=bool)
+    flagged[np.argsort(scores)[len(scores) - count :]] = True
+    return flagged
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_chance_is_that_of_the_gap_among_the_highest_scores_of_a_heavy_tail(count):
+    """The place that is tested is where the gap would be if half of the flags were the tail's."""
+    place = -(-count // 2)
+    random = np.random.default_rng(3)
+    tails = 1 / random.random((4000, 200)) ** (1 / TAIL_INDEX)
+    highest = np.sort(tails, axis=1)[:, ::-1]
+    below, above = highest[:, place], highest[:, place - 1]
+    for chance in (0.05, 0.5):
+        as_rare = (below / above) ** (TAIL_INDEX * place) < chance
+        assert as_rare.mean() == pytest.approx(chance, abs=0.02)
+    # One batch, by the function: its origin is the lower quartile.
+    scores = tails[0]
+    flagged = top(scores, count)
+    ratio = (scores[~flagged].max() - np.quantile(scores, 0.25)) / (scores[flagged].min() - np.quantile(scores, 0.25))
+    assert chance_of_gap(scores, flagged, 0.01) == pytest.approx(ratio ** (TAIL_INDEX * place))
+
+
+@pytest.mark.parametrize("n", [20, 50, 350])
+def test_a_heavy_tail_alone_seldom_leaves_a_gap(n):
+    batches = stats.f.rvs(6, 3, size=(400, n), random_state=1)
+    for count in (1, 2, 4):
+        assert np.mean([chance_of_gap(scores, top(scores, count), 0.1) < 0.05 for scores in batches]) < 0.1
+
+
+def test_misfits_far_off_leave_a_gap():
+    scores = np.concatenate([stats.f.rvs(6, 40, size=50, random_state=2), [60.0, 80.0]])
+    assert chance_of_gap(scores, top(scores, 2), 0.1) < 0.02
+    assert chance_of_gap(np.append(scores, 55.0), top(np.append(scores, 55.0), 2), 0.1) > 0.5
+
+
+def test_the_scores_unit_and_origin_do_not_matter():
+    scores = stats.f.rvs(6, 6, size=40, random_state=4)
+    chance = chance_of_gap(scores, top(scores, 3), 1e-9)
+    assert 0 < chance < 1
+    assert chance_of_gap(100 * scores - 7, top(scores, 3), 1e-9) == pytest.approx(chance)
+
+
+def test_without_flags_or_without_others_there_is_no_gap_to_doubt():
+    scores = np.arange(10.0)
+    assert chance_of_gap(scores, np.zeros(10, dtype=bool), 0.1) == 0
+    assert chance_of_gap(scores, np.ones(10, dtype=bool), 0.1) == 0
+
+
+def test_differences_below_the_noise_are_no_gap():
+    copies = np.append(np.full(20, 1.0), 1.05)
+    assert chance_of_gap(copies, top(copies, 1), 0.1) == 1
+    assert chance_of_gap(copies, top(copies, 1), 1e-4) < 0.01
+
+
+def test_a_flag_below_an_image_that_is_not_flagged_leaves_no_gap():
+    assert chance_of_gap(np.arange(5.0), np.array([0, 0, 0, 1, 0], dtype=bool), 0.1) == 1
