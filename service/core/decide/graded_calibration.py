@@ -46,7 +46,7 @@ BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
 VOUCHED = (0.8, 1.0)
 
 # Up to this share of the population above a batch's median nothing is known of strangers, from the second on all is.
-FEW_STRANGERS, MANY_STRANGERS = 0.6, 0.72
+FEW_STRANGERS, MANY_STRANGERS = 0.74, 0.84
 # Decimals of log odds.
 DECIMALS = 9
 # Scores well above this many nats count by their logarithm.

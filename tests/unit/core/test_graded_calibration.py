@@ -213,6 +213,16 @@ def test_a_batch_as_wide_as_the_population_ranks_the_furthest_first_and_flags_no
     assert any("as varied as" in warning for warning in scores.context.warnings)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_batch_that_is_nearly_as_wide_as_the_population_shows_no_strangers(share):
+    random = np.random.default_rng(2)
+    scores = normal_scores(100, random)
+    median = np.median(scores)
+    population = np.where(random.random(250) < share, median + 8 * random.random(250), median - random.random(250))
+    calibration = calibrate_graded(scores, population, 0.1)
+    assert np.ptp(calibration.evidence) == 0
+
+
 @pytest.mark.parametrize("narrow", [True, False])
 def test_attributions_add_up_to_the_score_that_ranks(narrow):
     latents, population = graded_batch(4)[:2] if narrow else whole_collection()
