@@ -33,7 +33,8 @@ BEYOND = np.array(
 )
 # Who sends photographs looks for something: any share of outliers is as likely as any other.
 SHARE_PRIOR = np.full(len(SHARES), 1 / len(SHARES))
-# The probability that outliers are masked, by their share. Measured on batches with outliers of one kind.
+# The probability that outliers are masked, by their share. On batches with outliers of one kind `python -m train reach`
+# measures about .3 at a fifth and .95 at a third. It is less once probable outliers were left out of the context.
 MASKED = np.array([0.0, 0.0, 0.0, 0.05, 0.2, 0.65])
 # Tails: the powers of the table's shares that are tried. A low one is a heavy tail.
 TAILS = np.array([0.7, 0.9, 1.6])
