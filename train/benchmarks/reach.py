@@ -1,6 +1,7 @@
-"""How far normal photographs reach towards strangers, on clean contexts: the table of `graded_calibration`.
+"""How far normal photographs reach towards strangers, and how often outliers are masked.
 
-Half of every class of a collection is learned, contexts of one class are drawn from the other half, several times.
+These are the tables of `graded_calibration`. Half of every class of a collection is learned, contexts of one class are
+drawn from the other half, several times: clean ones, and such with outliers of one other class.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from service.bundle.store import Bundle
-from service.core.decide.graded_calibration import BEYOND, PLACES, find_reaches
+from service.core.decide.calibration import SHARES
+from service.core.decide.graded_calibration import BEYOND, MASKED, PLACES, find_reaches
 from service.core.detect.estimators import estimator_of
 from service.core.detect.fit import fit
 from service.core.detect.posterior import scores_to_calibrate
@@ -25,6 +28,11 @@ from train.reports.markdown import table
 FloatArray = NDArray[np.float64]
 
 SIZES = (50, 100)
+# Of outliers of one other class.
+OUTLIERS = (0.01, 0.07, 0.2, 0.35)
+# The tail by which outliers that are seen are told from masked ones.
+TAIL = 1
+ROUNDS = 200
 
 
 def run(collections: Sequence[Path], halves: int, contexts: int, seed: int) -> dict[str, Any]:
@@ -33,33 +41,70 @@ def run(collections: Sequence[Path], halves: int, contexts: int, seed: int) -> d
     halves    how many times each collection is divided in halves
     contexts  of every size of SIZES, for each half
     """
-    beyond, counts = {}, {}
+    beyond, counts, masked = {}, {}, {}
     for collection in collections:
-        reaches = []
+        reaches, ratios = [], []
         for number in range(halves):
             with tempfile.TemporaryDirectory() as scratch:
                 bundle, half, _ = learn_half(collection, Path(scratch), seed + number)
                 reaches.append(measure(bundle, half, contexts, np.random.default_rng([seed, number])))
+                ratios.append([measure_masked(bundle, half, share, contexts, seed + number) for share in OUTLIERS])
         together = np.concatenate(reaches)
         counts[collection.name] = len(together)
         beyond[collection.name] = [float((together > place).mean()) for place in PLACES]
+        masked[collection.name] = [masked_share(np.concatenate(of_share)) for of_share in zip(*ratios, strict=True)]
     mean = np.mean(list(beyond.values()), axis=0).tolist()
-    return {"places": PLACES.tolist(), "in_use": BEYOND.tolist(), "mean": mean, "beyond": beyond, "scores": counts}
+    return {
+        "places": PLACES.tolist(),
+        "in_use": BEYOND.tolist(),
+        "mean": mean,
+        "beyond": beyond,
+        "scores": counts,
+        "outliers": list(OUTLIERS),
+        "masked": masked,
+        "masked_in_use": dict(zip(SHARES.tolist(), MASKED.tolist(), strict=True)),
+    }
 
 
 def measure(bundle: Bundle, half: Half, contexts: int, random: np.random.Generator) -> FloatArray:
     """Return how far the photographs of clean contexts of `half` reach, those of all contexts together."""
-    units, reaches = PopulationUnits.of(bundle.population), [np.empty(0)]
+    reaches = [np.empty(0)]
     for size in SIZES:
         for _ in range(contexts):
             drawn = draw(half, Cell(size, 0), random)
-            if drawn is None:
-                continue
-            latents = half.latents[drawn[0]]
-            context = fit(latents, bundle.population, estimator=bundle.manifest.default_estimator, source="batch")
-            scores, population = scores_to_calibrate(context, units.points(latents), units)
-            reaches.append(find_reaches(scores, population, estimator_of(context).smallest_scale))
+            if drawn is not None:
+                reaches.append(_reaches(bundle, half.latents[drawn[0]])[0])
     return np.concatenate(reaches)
+
+
+def measure_masked(bundle: Bundle, half: Half, share: float, contexts: int, seed: int) -> FloatArray:
+    """Return a log ratio for each context (c,) with that share of outliers of one other class: of the likelihood of
+    the outliers' scores if they are seen, to that if they are masked and score as normal images do.
+    """
+    random, ratios = np.random.default_rng([seed, round(100 * share)]), []
+    for size in SIZES:
+        for _ in range(contexts):
+            drawn = draw(half, Cell(size, max(round(share * size), 1)), random)
+            if drawn is not None:
+                ratios.append(_reaches(bundle, half.latents[drawn[0]])[1][drawn[1]].sum())
+    return np.array(ratios)
+
+
+def masked_share(log_ratios: FloatArray) -> float:
+    """Return the share of contexts whose outliers are masked, by expectation maximisation over log ratios (c,)."""
+    share = 0.5
+    for _ in range(ROUNDS):
+        share = float(expit(logit(share) - log_ratios).mean())
+    return share
+
+
+def _reaches(bundle: Bundle, latents: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the reaches (n,) of images with latents (n, 2, L) in their own context, and the evidence there (n,)."""
+    units = PopulationUnits.of(bundle.population)
+    context = fit(latents, bundle.population, estimator=bundle.manifest.default_estimator, source="batch")
+    scores, population = scores_to_calibrate(context, units.points(latents), units)
+    reaches, ratios = find_reaches(scores, population, estimator_of(context).smallest_scale)
+    return reaches, ratios[TAIL]
 
 
 def page(result: dict[str, Any]) -> str:
@@ -76,5 +121,16 @@ def page(result: dict[str, Any]) -> str:
         + f". Made by `{result['command']}` at commit {result['commit']}.",
         "",
         *table(("place", "in use", "mean", *names), rows),
+        "",
+        "How often outliers of one other class are masked: they score as normal images do. In use, by the share of "
+        "outliers: " + ", ".join(f"{value:g} at {share:g}" for share, value in result["masked_in_use"].items()) + ".",
+        "",
+        *table(
+            ("outliers", *names),
+            (
+                [f"{share:.0%}", *(f"{result['masked'][name][row]:.2f}" for name in names)]
+                for row, share in enumerate(result["outliers"])
+            ),
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -14,10 +14,10 @@ from service.core.decide.graded_calibration import (
     SHARE_PRIOR,
     TAILS,
     VOUCHED,
-    _compare,
     _compress,
     _expand,
     calibrate_graded,
+    compare,
 )
 from service.core.detect.scoring import score
 from service.core.explain.attribution import attribute
@@ -79,7 +79,7 @@ def naive_odds(scores, population, reaches, may_mask):
     strangers = _compress(population)[_compress(population) > median]
     way = np.median(strangers) - median
     places = (compressed - median) / way
-    evidence = _compare(strangers, median, way)
+    evidence = compare(strangers, median, way)
     fits, terms = [], []
     for tail, power in enumerate(TAILS):
 
@@ -211,6 +211,16 @@ def test_a_batch_as_wide_as_the_population_ranks_the_furthest_first_and_flags_no
     assert not scores.is_outlier.any()
     assert scores.context.reliability == "low"
     assert any("as varied as" in warning for warning in scores.context.warnings)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_batch_that_is_nearly_as_wide_as_the_population_shows_no_strangers(share):
+    random = np.random.default_rng(2)
+    scores = normal_scores(100, random)
+    median = np.median(scores)
+    population = np.where(random.random(250) < share, median + 8 * random.random(250), median - random.random(250))
+    calibration = calibrate_graded(scores, population, 0.1)
+    assert np.ptp(calibration.evidence) == 0
 
 
 @pytest.mark.parametrize("narrow", [True, False])

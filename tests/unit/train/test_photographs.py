@@ -71,6 +71,16 @@ def test_reaches_are_measured_on_clean_contexts_and_shown(tmp_path, monkeypatch)
     text = reach.page(result | {"command": "c", "commit": "d00d"})
     assert "60 scores of drawn" in text
     assert "| 0 | 0.5 |" in text
+    assert len(result["masked"]["drawn"]) == len(reach.OUTLIERS)
+    assert "| outliers | drawn |" in text
+
+
+def test_the_share_of_masked_contexts_is_the_likeliest_one():
+    random = np.random.default_rng(3)
+    is_masked = random.random(400) < 0.3
+    log_ratios = np.where(is_masked, -4.0, 4.0) + random.standard_normal(400)
+    assert reach.masked_share(log_ratios) == pytest.approx(is_masked.mean(), abs=0.03)
+    assert reach.masked_share(np.array([50.0, 60.0])) < 1e-6
 
 
 def test_other_latents_are_measured_on_the_same_contexts(tmp_path, monkeypatch):
