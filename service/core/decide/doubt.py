@@ -1,4 +1,4 @@
-"""Doubt about flags: could the tail of what is normal have left them?
+"""Doubts about flags: what they may get wrong, and what they may miss.
 
 Heavy tails and misfits look alike where the scores fall off gradually. A gap tells them apart. In a tail that falls
 off as a power, the logarithm of the ratio of two neighbours among the highest scores is exponential: at place k from
@@ -7,15 +7,76 @@ the top its rate is k times the tail's index (Rényi 1953).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from service.core.decide.calibration import TAILS
+from service.core.decide.calibration import TAILS, Calibration
 from service.core.types import BoolArray, Float64Array
 
 # The heaviest tail of the calibration, F(SHAPE, nu), falls off as a power of this index.
 TAIL_INDEX = TAILS[0] / 2
 # Scores are measured from this quantile of the batch: there the F distributions of the calibration begin, roughly.
 ORIGIN = 0.25
+# Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
+DOUBTFUL_SHARE = 0.5
+# Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
+LARGEST_CHANCE = 0.05
+# Flags miss misfits where they recognise a smaller share of the population's images.
+FEWEST_RECOGNISED = 0.7
+
+
+def find_doubts(
+    calibration: Calibration,
+    scores: Float64Array,
+    probability: Float64Array,
+    alike: BoolArray,
+    *,
+    smallest_scale: float | None,
+    hidden: float,
+    recognised: float,
+) -> Iterator[str]:
+    """Yield warnings of what the flags of a batch may get wrong.
+
+    scores, probability (n,)  of being an outlier, of the images that are not foreign
+    alike           (n,)  the members of groups
+    smallest_scale  the spread of scores that the encoder's noise may cause; None where the calibration needs no gap
+    hidden          the share of outliers among the images that score as the most normal ones do
+    recognised      the share of the population that would be flagged: the flags' power
+    """
+    # The probabilities say themselves how often a threshold of 1/2 errs.
+    expected_errors = float(np.minimum(probability, 1 - probability).sum())
+    if not np.ptp(calibration.evidence):
+        yield (
+            "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
+            "first. Send one kind at a time, or a reference set of normal images."
+        )
+        return
+    if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability.sum()):
+        if hidden * len(probability) > expected_errors / 2:
+            yield (
+                "Misfits may hide: where a fifth or more of the images are of one other kind, they can pass for normal "
+                "ones, and nothing here excludes it. Send a reference set of normal images to make sure."
+            )
+        else:
+            yield (
+                f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are "
+                "expected to be wrong. Trust the ranks, or send a reference set of normal images."
+            )
+        return
+    flagged = probability > 0.5
+    # Flagged images that are alike have a cause in common, which the tail of what is normal has not.
+    rest = ~(flagged & alike)
+    if smallest_scale is not None and chance_of_gap(scores[rest], flagged[rest], smallest_scale) > LARGEST_CHANCE:
+        yield (
+            "The scores fall off gradually from the usual images to the flagged ones: some of these may be rare normal "
+            "images. Trust the ranks, or send a reference set of normal images."
+        )
+    if recognised < FEWEST_RECOGNISED:
+        yield (
+            f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
+            "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
+        )
 
 
 def chance_of_gap(scores: Float64Array, flagged: BoolArray, smallest_scale: float) -> float:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from service.core.decide.calibration import Calibration
-from service.core.decide.doubt import chance_of_gap
+from service.core.decide.doubt import find_doubts
 from service.core.decide.groups import Group, find_groups, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
@@ -32,12 +31,6 @@ from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
 
-# Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
-DOUBTFUL_SHARE = 0.5
-# Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
-LARGEST_CHANCE = 0.05
-# Flags miss misfits where they recognise a smaller share of the population's images.
-FEWEST_RECOGNISED = 0.7
 # Images of a graded batch that are outliers with this probability take no part in its context.
 PROBABLE = 0.25
 # A group that is more surely misfits than this is not called one of several kinds.
@@ -256,50 +249,21 @@ def _of_batch(
             "send a reference set of normal images."
         )
     if context.calibration is not None:
-        warnings.extend(_doubts(context, context.calibration, scores[~ood], probability[~ood], units))
+        alike = np.zeros(len(ood), dtype=bool)
+        for group in groups:
+            alike[group.members] = True
+        estimator = estimator_of(context)
+        warnings += find_doubts(
+            context.calibration,
+            scores[~ood],
+            probability[~ood],
+            alike[~ood],
+            smallest_scale=None if is_graded(estimator, units) else estimator.smallest_scale,
+            hidden=hidden_share(context),
+            recognised=recognised_share(context),
+        )
     reliability: Reliability = "low" if warnings else "high"
     return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
-
-
-def _doubts(
-    context: Context,
-    calibration: Calibration,
-    scores: Float64Array,
-    probability: Float64Array,
-    units: PopulationUnits,
-) -> Iterator[str]:
-    """Yield warnings of what flags may get wrong, from ranking scores (n,) and probabilities (n,) of native images."""
-    # The probabilities say themselves how often a threshold of 1/2 errs.
-    expected_errors = float(np.minimum(probability, 1 - probability).sum())
-    if not np.ptp(calibration.evidence):
-        yield (
-            "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
-            "first. Send one kind at a time, or a reference set of normal images."
-        )
-        return
-    if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability.sum()):
-        if hidden_share(context) * len(probability) > expected_errors / 2:
-            yield (
-                "Misfits may hide: where a fifth or more of the images are of one other kind, they can pass for normal "
-                "ones, and nothing here excludes it. Send a reference set of normal images to make sure."
-            )
-        else:
-            yield (
-                f"No gap separates normal from unusual images: about {expected_errors:.0f} of the decisions are "
-                "expected to be wrong. Trust the ranks, or send a reference set of normal images."
-            )
-        return
-    estimator, flagged = estimator_of(context), probability > 0.5
-    if not is_graded(estimator, units) and chance_of_gap(scores, flagged, estimator.smallest_scale) > LARGEST_CHANCE:
-        yield (
-            "The scores fall off gradually from the usual images to the flagged ones: some of these may be rare normal "
-            "images. Trust the ranks, or send a reference set of normal images."
-        )
-    if (recognised := recognised_share(context)) < FEWEST_RECOGNISED:
-        yield (
-            f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
-            "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
-        )
 
 
 def _check_options(estimator: str, threshold: float = 0.5, fdr: float | None = None) -> None:

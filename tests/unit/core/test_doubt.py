@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from service.core.decide.doubt import TAIL_INDEX, chance_of_gap
+from service.core.decide.calibration import Calibration
+from service.core.decide.doubt import TAIL_INDEX, chance_of_gap, find_doubts
 
 
 def top(scores, count):
@@ -66,3 +67,36 @@ def test_differences_below_the_noise_are_no_gap():
 
 def test_a_flag_below_an_image_that_is_not_flagged_leaves_no_gap():
     assert chance_of_gap(np.arange(5.0), np.array([0, 0, 0, 1, 0], dtype=bool), 0.1) == 1
+
+
+def doubts_of(scores, flagged, alike, *, smallest_scale=0.1, hidden=0.0, recognised=1.0):
+    calibration = Calibration(np.array([0.0, 1.0]), np.array([-5.0, 5.0]), 0.1)
+    probability = np.where(flagged, 0.999, 0.001)
+    numbers = {"smallest_scale": smallest_scale, "hidden": hidden, "recognised": recognised}
+    return list(find_doubts(calibration, scores, probability, alike, **numbers))
+
+
+def test_a_group_of_misfits_does_not_vouch_for_a_flagged_image_beside_it():
+    """Ten misfits of one cause lie far off. One more image is flagged, not far above the rest: a tail may have left it."""
+    usual = stats.f.rvs(6, 40, size=50, random_state=2)
+    scores = np.concatenate([usual, np.full(10, 80.0), [1.6 * usual.max()]])
+    alike = scores == 80.0
+    (doubt,) = doubts_of(scores, scores > usual.max(), alike)
+    assert doubt.startswith("The scores fall off gradually")
+    assert not doubts_of(scores, scores > usual.max(), np.zeros(len(scores), dtype=bool))
+    assert not doubts_of(scores, alike, alike)
+    assert not doubts_of(scores, scores > usual.max(), alike, smallest_scale=None)
+
+
+def test_flags_that_miss_most_misfits_are_doubted():
+    scores, nothing = np.arange(20.0), np.zeros(20, dtype=bool)
+    (doubt,) = doubts_of(scores, nothing, nothing, recognised=0.4)
+    assert doubt.startswith("Misfits may be missed: 60%")
+
+
+def test_probabilities_that_expect_errors_are_doubted_and_it_is_said_where_misfits_may_hide():
+    calibration, nothing = Calibration(np.array([0.0, 1.0]), np.array([-5.0, 5.0]), 0.1), np.zeros(20, dtype=bool)
+    numbers = {"smallest_scale": 0.1, "recognised": 1.0}
+    for hidden, words in ((0.0, "No gap"), (0.2, "Misfits may hide")):
+        (doubt,) = find_doubts(calibration, np.arange(20.0), np.full(20, 0.2), nothing, hidden=hidden, **numbers)
+        assert doubt.startswith(words)
