@@ -77,7 +77,7 @@ def doubts_of(scores, flagged, alike, *, smallest_scale=0.1, hidden=0.0, recogni
 
 
 def test_a_group_of_misfits_does_not_vouch_for_a_flagged_image_beside_it():
-    """Ten misfits of one cause lie far off. One more image is flagged, not far above the rest: a tail may have left it."""
+    """Ten misfits of one cause lie far off. One more image is flagged, not far above the rest: a tail may leave it."""
     usual = stats.f.rvs(6, 40, size=50, random_state=2)
     scores = np.concatenate([usual, np.full(10, 80.0), [1.6 * usual.max()]])
     alike = scores == 80.0
