@@ -120,8 +120,7 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
 def merge(contexts: Sequence[Context], population: Population) -> Context:
     """Return one context for the images of all contexts, as `service.core.detect.fit.merge` does.
 
-    Raises InvalidInput where the result is no context that a client could send again: it has too many images, or the
-    moments lie so far apart that rounding leaves no covariance.
+    Raises InvalidInput where the result is no context that a client could send again, as where it has too many images.
     """
     size = sum(context.size for context in contexts)
     if size > MOST_CONTEXT_IMAGES:
