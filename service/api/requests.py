@@ -22,8 +22,9 @@ from service.errors import (
     TooManyImages,
     readable,
 )
-from service.images import archived_arrays, archives, arrays, tar_headers
+from service.images import archives, arrays, tar_headers
 from service.images.archive_names import is_no_image, is_system_file
+from service.images.archived_arrays import ArrayHeaders, is_array
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.page_uploads import split_pages
@@ -214,26 +215,26 @@ class RequestBuilder:
         archive = archives.read_archive(content, self.max_images, self._bytes_left)
         self._bytes_left -= sum(member.size for member in archive.members)
         # Arrays stay unpacked, other files only while they are decoded.
-        sizes = [member.size for member in archive.members if not archived_arrays.is_array(member)]
+        sizes = [member.size for member in archive.members if not is_array(member)]
         self._unpacked_bytes += sum(sorted(sizes)[-UNPACKED_AT_A_TIME:])
-        contents = sort_members(archive)
-        files, other_arrays, notes = leave_out_arrays(contents.files)
+        contents, headers = sort_members(archive), ArrayHeaders()
+        files, other_arrays, notes = leave_out_arrays(contents.files, headers)
         self._left_out += contents.left_out + other_arrays
         self._notes += notes
         for member in contents.contexts:
             self.add_contexts(member.read(), member.name)
         for member, is_reference in files:
             own_field = "reference" if is_reference else field
-            if archived_arrays.is_array(member):
-                self.add_member_rows(own_field, member)
+            if is_array(member):
+                self.add_member_rows(own_field, member, headers)
             else:
                 self.add(own_field, member.name, member.read)
 
-    def add_member_rows(self, field: str, member: archives.Member) -> None:
-        """Add the images of an npy file in an archive. Raises what `archived_arrays.iterate_rows` raises."""
+    def add_member_rows(self, field: str, member: archives.Member, headers: ArrayHeaders) -> None:
+        """Add the images of an npy file in an archive. Raises what `ArrayHeaders.iterate_rows` raises."""
         self._unpacked_bytes += member.size
-        self.shapes.append(archived_arrays.read_shape(member))
-        for row, read in enumerate(archived_arrays.iterate_rows(member)):
+        self.shapes.append(headers.read(member).shape)
+        for row, read in enumerate(headers.iterate_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
     def add(

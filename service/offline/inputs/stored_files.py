@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from service.errors import InvalidInput, UndecodableImage, readable
-from service.images import archived_arrays, archives, arrays
+from service.images import archives, arrays
+from service.images.archived_arrays import ArrayHeaders
 from service.images.archives import Archive, Member
 from service.images.decode import Content
 from service.images.sample_range import Samples
@@ -97,7 +98,7 @@ def _open_array(path: str, stamp: Stamp) -> Samples:
 
 @lru_cache(OPEN_FILES)
 def _open_archived_array(archive: str, stamp: Stamp, member: int) -> list[Callable[[], Samples]]:
-    return list(archived_arrays.iterate_rows(open_archive(archive).members[member]))
+    return list(ArrayHeaders().iterate_rows(open_archive(archive).members[member]))
 
 
 def _read_file(place: Place) -> Content:
