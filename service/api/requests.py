@@ -1,6 +1,6 @@
 """Requests of images: uploads, contexts and options, gathered within the limits. No image is decoded here.
 
-`service.api.archive_contents` says what the files of an archive are. Several contexts are merged.
+`service.api.uploads.archive_contents` says what the files of an archive are. Several contexts are merged.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Generic, TypeVar
 
-from service.api.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
+from service.api.contexts.portable import PortableContext
 from service.api.json_texts import read_json, read_object
-from service.api.mistaken_uploads import read_image
 from service.api.options import Options
-from service.api.schemas import PortableContext
+from service.api.uploads.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
+from service.api.uploads.mistaken_uploads import read_image
 from service.api.validation import cut_name, read_contexts, read_options
 from service.errors import (
     InvalidInput,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.api import context_codec
-from service.api.context_codec import from_portable
+from service.api.contexts import codec as context_codec
+from service.api.contexts.codec import from_portable
 from service.api.image_names import warn_of_doubles
 from service.api.options import ComparingOptions, EncodeOptions, FitOptions, ScoringOptions
 from service.api.requests import ImagesRequest

@@ -14,8 +14,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from service import short_work
-from service.api import context_codec
-from service.api.context_codec import from_portable, to_portable
+from service.api.contexts import codec as context_codec
+from service.api.contexts.codec import from_portable, to_portable
 from service.api.image_names import warn_of_doubles
 from service.api.options import (
     EditOptions,

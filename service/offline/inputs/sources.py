@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import BinaryIO
 
-from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
+from service.api.uploads.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
 from service.errors import InvalidInput, quoted, readable
 from service.images import archive_names, archives, arrays, tar_headers
 from service.images.archived_arrays import ArrayHeaders, is_array

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.api.context_codec import from_portable, merge, to_portable
+from service.api.contexts.codec import from_portable, merge, to_portable
 from service.api.schemas import FitResponse
 from service.api.validation import read_contexts
 from service.core.detect import fit, scoring
