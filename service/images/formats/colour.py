@@ -71,7 +71,7 @@ def find_conversion(info: Mapping[Any, Any], mode: str, cicp: tuple[int, int] | 
         return _of_lab()  # it needs no profile
     if profile := info.get("icc_profile"):
         return _of_profile(profile, mode)
-    if mode in ("RGB", "RGBA") and SAYS_ADOBE_RGB.search(info.get("exif", b"")):
+    if mode in ("RGB", "RGBA") and SAYS_ADOBE_RGB.search(info.get("exif") or b""):
         return _of_adobe_rgb()
     gamma, chromaticity = info.get("gamma"), info.get("chromaticity")
     if "srgb" in info or (gamma is None and chromaticity is None):
