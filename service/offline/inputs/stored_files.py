@@ -23,7 +23,8 @@ from service.images.sample_range import Samples
 from service.offline.inputs import hdf5_files, remote_files
 from service.offline.inputs.local_files import Stamp, map_file, read_file, stamp
 
-# Archives and arrays that are open at a time. Images come in the order of their files, and an open zip is in memory.
+# Archives and arrays that are open at a time. Images come in the order of their files, and the directory of an open
+# archive is in memory.
 OPEN_FILES = 4
 # An archive may unpack to what it likes: files are unpacked one by one.
 NO_LIMIT = sys.maxsize
