@@ -5,8 +5,8 @@
 
 All servers run at the same time, each on ports of its own; every round measures each of them once, in turn, so that
 whatever else the machine does weighs on all of them alike. A server NAME=DIRECTORY is misfit as in that worktree. The
-peers run from environments of their own, which `make peers` makes. --in-process adds ONNX Runtime without a server, below
-which no server can be. The table has medians over the rounds.
+peers run from environments of their own, which `make peers` makes. --in-process adds ONNX Runtime without a server,
+below which no server can be. The table has medians over the rounds.
 """
 
 from __future__ import annotations
