@@ -159,7 +159,7 @@ benchmark: .venv/tools  ## throughput of /score against the same pipeline in pro
 	$(SERVE)/python tests/benchmarks/throughput.py
 
 peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and waits beside other servers of the same encoder: a table (half an hour)
-	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --peers $(PEERS) $(if $(OUT),--out $(OUT))
+	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --in-process --peers $(PEERS) $(if $(OUT),--out $(OUT))
 
 scale: .venv/tools  ## CPU, images/s and waits of one pod by its CPUs and its API workers: a table (some minutes, on an idle machine)
 	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/scale.py $(if $(OUT),--out $(OUT))

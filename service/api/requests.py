@@ -205,8 +205,8 @@ class RequestBuilder:
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         rows = arrays.read_npy(content)
         self.shapes.append(rows.shape)
-        # The first image tells it of nearly all arrays.
-        if rows.dtype == "uint8" and len(rows) and rows[0].max() <= 1 and rows.max() == 1:
+        # The first line of pixels tells it of nearly all arrays.
+        if rows.dtype == "uint8" and len(rows) and rows[0, 0].max() <= 1 and rows.max() == 1:
             self._notes.append(f"All {len(rows)} images of an array {FAINT}")
         for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
