@@ -149,19 +149,19 @@ def photographs(options: argparse.Namespace) -> None:
         _photograph_arms(options)
         return
     started = time.perf_counter()
-    collections = options.collections
+    measured = [
+        photographs.run(
+            own, options.contexts, options.seed, others=[each for each in options.collections if each != own]
+        )
+        for own in options.collections
+    ]
     result = {
         "seed": options.seed,
         "contexts": options.contexts,
         "command": command(),
         "commit": commit(),
-        "collections": [photographs.run(each, options.contexts, options.seed) for each in collections],
-        "foreign": [
-            entry
-            for own in collections
-            if len(collections) > 1
-            for entry in photographs.run_foreign(own, [each for each in collections if each != own], options.seed)
-        ],
+        "collections": [collection for collection, _ in measured],
+        "foreign": [entry for _, foreign in measured for entry in foreign],
         "seconds": time.perf_counter() - started,
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
 from service.bundle.manifest import ENCODER
 from service.bundle.store import Bundle
-from service.core.detect.scoring import Scores, score
+from service.core.detect.scoring import Scores, false_discovery_flags, score
 from service.core.types import EstimatorName
 from service.inference.features import FeatureNetwork
 from service.inference.onnx_runtime import OnnxNetworks
@@ -128,8 +128,13 @@ def draw(half: Half, cell: Cell, random: np.random.Generator) -> tuple[NDArray[n
     return rows[order], (np.arange(cell.size) >= cell.size - cell.outliers)[order]
 
 
-def run(collection: Path, contexts: int, seed: int, backbone: Path = BACKBONE) -> dict[str, Any]:
-    """Learn half of a collection and measure `contexts` contexts of every cell that its classes allow."""
+def run(
+    collection: Path, contexts: int, seed: int, backbone: Path = BACKBONE, others: Sequence[Path] = ()
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Learn half of a collection and measure `contexts` contexts of every cell that its classes allow.
+
+    Also return how well photographs of `others`, collections of their own, are told from those of the other half.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         bundle, half, _ = learn_half(collection, Path(scratch), seed, backbone)
         entries, probability, truth = [], [], []
@@ -144,7 +149,7 @@ def run(collection: Path, contexts: int, seed: int, backbone: Path = BACKBONE) -
             entries.append({"size": cell.size, "outliers": cell.outliers, **_entry(measured)})
         familiarity = bundle.population.familiarity
         assert familiarity is not None, "learned bundles have one"
-        return {
+        result = {
             "collection": collection.name,
             "learned": bundle.population.size,
             "held_out": len(half.labels),
@@ -153,34 +158,29 @@ def run(collection: Path, contexts: int, seed: int, backbone: Path = BACKBONE) -
             "own_called_foreign": float((half.errors > familiarity.margin * familiarity.high).mean()),
             "cells": entries,
         }
+        return result, [_measure_foreign(bundle, half, collection, other) for other in others]
 
 
-def run_foreign(own: Path, others: Sequence[Path], seed: int) -> list[dict[str, Any]]:
-    """Return how well photographs of other collections are told from those of `own`, of which one half is learned."""
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle, half, _ = learn_half(own, Path(scratch), seed)
-        familiarity = bundle.population.familiarity
-        assert familiarity is not None, "learned bundles have one"
-        entries = []
-        for other in others:
-            errors = encode(bundle, folder.find(other)).errors
-            truth = np.arange(len(errors) + len(half.errors)) < len(errors)
-            entries.append(
-                {
-                    "own": own.name,
-                    "other": other.name,
-                    "auroc": float(roc_auc_score(truth, np.concatenate([errors, half.errors]))),
-                    "flagged": float((errors > familiarity.margin * familiarity.high).mean()),
-                }
-            )
-        return entries
+def _measure_foreign(bundle: Bundle, half: Half, own: Path, other: Path) -> dict[str, Any]:
+    """Return how well photographs of `other` are told from those of `half`, the other half of what is learned."""
+    familiarity = bundle.population.familiarity
+    assert familiarity is not None, "learned bundles have one"
+    errors = encode(bundle, folder.find(other)).errors
+    truth = np.arange(len(errors) + len(half.errors)) < len(errors)
+    return {
+        "own": own.name,
+        "other": other.name,
+        "auroc": float(roc_auc_score(truth, np.concatenate([errors, half.errors]))),
+        "flagged": float((errors > familiarity.margin * familiarity.high).mean()),
+    }
 
 
 def _measure(bundle: Bundle, half: Half, rows: NDArray[np.intp], is_outlier: BoolArray) -> dict[str, Any]:
     latents, features = half.latents[rows], half.features[rows]
     scored: dict[str, Scores] = {name: score(latents, bundle.population, estimator=name) for name in ESTIMATORS}
     default = scored[bundle.manifest.default_estimator]
-    discovered = score(latents, bundle.population, estimator=bundle.manifest.default_estimator, fdr=FDR).is_outlier
+    native = np.ones(len(rows), dtype=bool)
+    discovered = false_discovery_flags(default.outlier_probability, default.rank, FDR, native)
     areas: dict[str, float] = {}
     if is_outlier.any():
         values = {name: each.outlier_score for name, each in scored.items()}

@@ -19,8 +19,8 @@ from service.bundle.store import Bundle
 from service.core.decide.calibration import SHARES
 from service.core.decide.graded_calibration import BEYOND, MASKED, PLACES, find_reaches
 from service.core.detect.estimators import estimator_of
-from service.core.detect.fit import fit
 from service.core.detect.posterior import scores_to_calibrate
+from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from train.benchmarks.photographs import Cell, Half, draw, learn_half
 from train.reports.markdown import table
@@ -99,9 +99,10 @@ def masked_share(log_ratios: FloatArray) -> float:
 
 
 def _reaches(bundle: Bundle, latents: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the reaches (n,) of images with latents (n, 2, L) in their own context, and the evidence there (n,)."""
+    """Return the reaches (n,) of images with latents (n, 2, L) in their own batch, and the evidence there (n,)."""
     units = PopulationUnits.of(bundle.population)
-    context = fit(latents, bundle.population, estimator=bundle.manifest.default_estimator, source="batch")
+    # The batch's context as the service makes it: probable outliers take no part.
+    context = score(latents, bundle.population, estimator=bundle.manifest.default_estimator).context
     scores, population = scores_to_calibrate(context, units.points(latents), units)
     reaches, ratios = find_reaches(scores, population, estimator_of(context).smallest_scale)
     return reaches, ratios[TAIL]

@@ -70,7 +70,10 @@ class PortableContext(_Portable):
     kernel: PortableKernel | None = Field(
         default=None, description="of density_ratio and ensemble: some of the images themselves"
     )
-    robust: PortableFit | None = Field(default=None, description="of ensemble: the moments of the nearest 75%")
+    robust: PortableFit | None = Field(
+        default=None,
+        description="of ensemble: the moments of the nearest 75%; of density_ratio on photographs, of the nearest half",
+    )
     calibration: PortableCalibration | None = Field(default=None, description="null where too few images came to tell")
     foreign_limit: float = Field(
         default=1.0,

@@ -29,13 +29,13 @@ from service.core.types import Float64Array
 # The share of normal photographs that reach further than each place.
 PLACES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 3.0])
 BEYOND = np.array(
-    [0.5, 0.333, 0.229, 0.159, 0.114, 0.085, 0.061, 0.039, 0.022, 0.0102, 0.0043, 0.0016, 3e-4, 3e-5, 1e-6]
+    [0.5, 0.38, 0.30, 0.245, 0.187, 0.134, 0.082, 0.045, 0.0245, 0.0114, 0.0043, 0.0016, 3e-4, 3e-5, 1e-6]
 )
 # Who sends photographs looks for something: any share of outliers is as likely as any other.
 SHARE_PRIOR = np.full(len(SHARES), 1 / len(SHARES))
 # The probability that outliers are masked, by their share. On batches with outliers of one kind `python -m train reach`
 # measures about .3 at a fifth and .95 at a third. It is less once probable outliers were left out of the context.
-MASKED = np.array([0.0, 0.0, 0.0, 0.05, 0.2, 0.65])
+MASKED = np.array([0.0, 0.0, 0.0, 0.03, 0.13, 0.3])
 # Tails: the powers of the table's shares that are tried. A low one is a heavy tail.
 TAILS = np.array([0.7, 0.9, 1.6])
 # The family of tails is so far from right that more images than about this many do not tell more about the tail.

@@ -32,7 +32,8 @@ class Context:
     reliability         "low" where a warning doubts the moments or the flags
     warnings            what the user should know, as sentences
     kernel              the images themselves, as far as `density_ratio` and `ensemble` compare others with them
-    robust              of `ensemble`: the moments of the nearest 75%, in population units over the live latents
+    robust              moments in population units over the live latents: of `ensemble` those of the nearest 75%, of
+                        `density_ratio` on a graded population those of the nearest half
     calibration         what scores in this context say; None where too few images tell
     population_scores   (p,)    what a sample of the population scores in this context, where `calibration` was made
                         here; they do not travel with the context

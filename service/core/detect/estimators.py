@@ -50,6 +50,8 @@ MomentsFit = Callable[[Float64Array, Float64Array], Fit]
 ROBUST_WEIGHT, MIXTURE_WEIGHT, RATIO_WEIGHT = 0.2, 0.2, 0.6
 # The spread of squared distances and of density ratios that the encoder's noise may cause: that of one latent.
 NOISE_DISTANCE, NOISE_RATIO = 1.5, 0.15
+# A mixture is fitted to at least so many images.
+FEWEST_IN_HALF = 3
 
 
 class Estimator(Protocol):
@@ -148,11 +150,18 @@ class Mixture(GaussianEstimator):
         return fit_mixture(points, floor, background)
 
 
+@dataclass(frozen=True)
 class DensityRatio(Mixture):
     """The mixture's Gaussians as a base, and kernels on the context's images where neighbours are enough to tell.
 
     Without a sample of the population, or with two images or fewer, it is the mixture.
+
+    pools_half  in graded batches the base is the mean of two log ratios: that of all images, and that of the half that
+                lies nearest. Many misfits of one kind widen the first, so that they pass for normal ones, and take no
+                part in the second, which knows less of the normal images
     """
+
+    pools_half: bool = False
 
     def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
         if len(points) <= 2 or not units.live.size:
@@ -161,12 +170,14 @@ class DensityRatio(Mixture):
         if sample is None:
             warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
             return replace(context, warnings=(*context.warnings, warning))
+        if self.pools_half and units.population.graded:
+            context = replace(context, robust=self._fit_half(context, points, units))
         resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
-        base = -super().log_odds(points, context, units)
+        base = -self._base_odds(points, context, units)
         return replace(context, kernel=density_ratio.fit_kernel(points, resolution, sample, base))
 
     def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-        gaussian, sample = super().log_odds(points, context, units), units.sample()
+        gaussian, sample = self._base_odds(points, context, units), units.sample()
         if context.kernel is None or sample is None:
             return gaussian
         ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
@@ -181,18 +192,39 @@ class DensityRatio(Mixture):
         if context.kernel is None or sample is None:
             return super().shapley_odds(points, context, units)
 
+        background, fits = background_fit(context, units), self._base_fits(context, units)
+
         def base(points: Float64Array, axes: BoolArray) -> Float64Array:
-            return marginal_log_ratios(points, context, units, axes)
+            ratios = [marginal_log_ratios(points, fit, background, axes) for fit in fits]
+            return np.asarray(sum(ratios) / len(ratios))
 
         shares = odds_shares(points, context.kernel, sample, base)
         fading = _fading(context, units)
         if fading == 0:
             return shares
-        background = background_fit(context, units)
         # Odds against no population at all are half the squared distance.
         return np.asarray(
             shares + fading * shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
         )
+
+    def _base_fits(self, context: Context, units: PopulationUnits) -> list[Fit]:
+        """Return the Gaussians of the normal images whose log ratios to the population have the base as their mean."""
+        half = [] if context.robust is None or not self.pools_half else [context.robust]
+        return [normal_fit(context, units), *half]
+
+    def _base_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        """Return the Gaussian log odds (n,) of points (n, d)."""
+        background = background_fit(context, units)
+        odds = [outlier_log_odds(points, fit, background) for fit in self._base_fits(context, units)]
+        return np.asarray(sum(odds) / len(odds))
+
+    def _fit_half(self, context: Context, points: Float64Array, units: PopulationUnits) -> Fit:
+        """Return the moments of the half of points (n, d), n >= 3, with the least odds by the moments of all."""
+        odds = super().log_odds(points, context, units)
+        nearest = np.argsort(odds, kind="stable")[: max(-(-len(points) // 2), FEWEST_IN_HALF)]
+        # In the order of the points, so that sums round alike whatever the odds are.
+        floor = noise_floor(context.posterior_variance, units)
+        return self.fit(points[np.sort(nearest)], floor, background_fit(context, units))
 
 
 def _fading(context: Context, units: PopulationUnits) -> float:
@@ -260,7 +292,12 @@ def _pool(ratio: Float64Array, mixture: Float64Array, robust: Float64Array) -> F
 ESTIMATORS: dict[EstimatorName, Estimator] = {
     "ensemble": Ensemble(classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO),
     "density_ratio": DensityRatio(
-        classical, ranks_by_odds=True, compares_images=True, smallest_scale=NOISE_RATIO, saturates=True
+        classical,
+        ranks_by_odds=True,
+        compares_images=True,
+        smallest_scale=NOISE_RATIO,
+        saturates=True,
+        pools_half=True,
     ),
     "mixture": Mixture(classical, ranks_by_odds=True, smallest_scale=NOISE_DISTANCE / 2),
     "robust": GaussianEstimator(robust),

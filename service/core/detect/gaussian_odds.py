@@ -56,15 +56,13 @@ def population_power(fit: Fit, background: Fit) -> float:
     return float(-np.expm1(-max(divergence, 0.0) / (d * FADE)))
 
 
-def marginal_log_ratios(
-    points: Float64Array, context: Context, units: PopulationUnits, axes: NDArray[np.bool_]
-) -> Float64Array:
-    """Return log ratios (s, n) of context to population at points (n, d), by their Gaussians on sets of axes (s, d).
+def marginal_log_ratios(points: Float64Array, fit: Fit, background: Fit, axes: NDArray[np.bool_]) -> Float64Array:
+    """Return log ratios (s, n) of `fit` to the population at points (n, d), by their marginals on sets of axes (s, d).
 
     On all axes this is the negative of `outlier_log_odds`.
     """
-    inlier, inlier_volume = marginal_distances(points, normal_fit(context, units), axes)
-    outlier, outlier_volume = marginal_distances(points, background_fit(context, units), axes)
+    inlier, inlier_volume = marginal_distances(points, fit, axes)
+    outlier, outlier_volume = marginal_distances(points, background, axes)
     tail = far_tail(outlier, axes.sum(axis=1)[:, None])
     return 0.5 * (outlier - inlier) + (outlier_volume - inlier_volume)[:, None] - tail
 

@@ -32,7 +32,7 @@ from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Floa
 from service.errors import InvalidInput, InvalidOption
 
 # Images of a graded batch that are outliers with this probability take no part in its context.
-PROBABLE = 0.25
+PROBABLE = 0.15
 # A group that is more surely misfits than this is not called one of several kinds.
 CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.

@@ -48,7 +48,7 @@ def test_every_baseline_ranks_what_is_far_off(name):
 @pytest.mark.filterwarnings("ignore")
 def test_a_collection_is_learned_and_measured(tmp_path):
     drawn.write_tree(tmp_path / "drawn", 44)
-    result = run(tmp_path / "drawn", contexts=2, seed=1)
+    result, _ = run(tmp_path / "drawn", contexts=2, seed=1)
     assert result["learned"] == result["held_out"] == 66
     assert {cell["size"] for cell in result["cells"]} == {20}
     (cell,) = [cell for cell in result["cells"] if cell["outliers"] == 1]
