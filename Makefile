@@ -116,7 +116,7 @@ client: .venv/tools  ## the Python client's own wheel in dist/, installed by its
 clients: .venv/tools .venv-clients/installed  ## generate TypeScript, Python and Go clients, compile them, call the service with each
 	PYTHONPATH=tests/support $(SERVE)/python tests/tools/clients.py $(CLIENTS)
 
-pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page and reports in headless Chromium, and their JavaScript type-checked (SHOTS=FOLDER keeps pictures)
+pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page, reports and Swagger UI in headless Chromium, and their JavaScript type-checked (SHOTS=FOLDER keeps pictures)
 	tests/pages/node_modules/.bin/tsc --project tests/pages
 	PYTHONPATH=. $(SERVE)/python tests/tools/pages.py
 

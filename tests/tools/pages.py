@@ -1,4 +1,6 @@
-"""The web page and reports in headless Chromium: makes the reports, starts two services, and runs tests/pages.
+"""The web page, reports and Swagger UI in headless Chromium.
+
+It makes the reports, starts two services, and runs tests/pages.
 
 It needs Node.js, Chromium, and what tests/pages/package.json names (`make pages` installs that). CHROMIUM names another
 browser than /usr/bin/chromium. SHOTS=FOLDER keeps pictures of what the tests see.
