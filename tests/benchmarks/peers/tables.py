@@ -63,8 +63,8 @@ def write_peers(report: Row) -> str:
             table(lambda row: f"{row['cpu_seconds']:.2f}"),
             "Images a second; median and 99th percentile of the waits in ms:",
             table(lambda row: f"{row['images_a_second']:.0f}; {row['p50']:.0f}, {row['p99']:.0f}"),
-            f"Resident memory after the load, MiB: {memory}. The machine had {others} meanwhile: where they are many, only "
-            "CPU seconds tell something.",
+            f"Resident memory after the load, MiB: {memory}. The machine had {others} meanwhile: where they are "
+            "many, only CPU seconds tell something.",
             _write_source(report, "peers"),
         )
     )
