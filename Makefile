@@ -30,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers scale ray labelling remote grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers scale speed-tables ray labelling remote grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -163,6 +163,9 @@ peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and wait
 
 scale: .venv/tools  ## CPU, images/s and waits of one pod by its CPUs and its API workers: a table (some minutes, on an idle machine)
 	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/scale.py $(if $(OUT),--out $(OUT))
+
+speed-tables: .venv/tools  ## the tables of docs/results.md, from what make peers and make scale wrote to tests/benchmarks/results
+	$(SERVE)/python tests/benchmarks/peers/tables.py
 
 train-benchmark: .venv-train/installed  ## images a second of the training loop against a plain eager float32 loop
 	PYTHONPATH=. $(TRAIN)/python tests/benchmarks/training_speed.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -241,3 +242,11 @@ def test_the_photographs_report_s_figures_are_quoted():
 def test_the_digits_report_s_commit_is_quoted():
     report = json.loads((ROOT / "train/results/mnist_contexts/digits.json").read_text())
     assert re.search(rf"measured at\s+commit {report['commit'][:7]}", RESULTS)
+
+
+def test_the_tables_of_speed_are_what_was_measured():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "tests/benchmarks/peers/tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = (ROOT / "docs/results.md").read_text()
+    assert tables.update(page) == page, "make speed-tables"

@@ -35,7 +35,7 @@ from measurements import save
 from peers import PEERS, ROOT
 from serving import free_ports
 from ways import MISFIT, Way
-from workloads import WORKLOADS, Measurement, Workload, measure, resident_mib, sample_images
+from workloads import WORKLOADS, Measurement, Workload, cpu_seconds, measure, resident_mib, sample_images
 
 ENCODER = ROOT / "service/bundles/shapes3d/encoder.onnx"
 BOOT_SECONDS, STOP_SECONDS = 120, 30
@@ -53,6 +53,24 @@ class Server:
     grpc_port: int
     pid: int | None
     ways: dict[str, Way]
+
+
+class OtherProcesses:
+    """How much of the machine's CPU time processes take that are neither the servers nor this one."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self._pids, self._began, self._spent = pids, time.perf_counter(), self._spend()
+
+    def measure_share(self) -> float:
+        """Return their share since this object was made."""
+        seconds = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
+        return max(self._spend() - self._spent, 0.0) / seconds
+
+    def _spend(self) -> float:
+        """Return the CPU seconds of all processes but the servers and this one."""
+        times = psutil.cpu_times()
+        busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+        return busy - sum(map(cpu_seconds, [*self._pids, None]))
 
 
 @contextmanager
@@ -176,10 +194,13 @@ def main() -> None:
         if arguments.in_process:
             servers.append(Server("onnxruntime", 0, 0, None, {"in process": partial(in_process, ENCODER)}))
         print("| workload | server | CPU s per 1,000 | images/s | p50, ms | p99, ms |\n" + "| --- " * 6 + "|")
+        others = OtherProcesses([server.pid for server in servers if server.pid is not None])
         rows = run(servers, arguments)
+        share = others.measure_share()
         memory = {server.name: round(resident_mib(server.pid)) for server in servers if server.pid is not None}
         print(f"resident MiB after the load: {memory}")
-    save(arguments.out, {"rows": rows, "resident_mib": memory})
+        print(f"other processes took {share:.0%} of the machine's CPU time")
+    save(arguments.out, {"rows": rows, "resident_mib": memory, "others_share": share})
 
 
 if __name__ == "__main__":
