@@ -30,7 +30,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers scale ray grpc-soak sizing learning worst example data train seeds results bundle distill clean
+.PHONY: help serve test check docs protos test-service test-train bentoml-newest k8s alerts bento image image-test gpu-check client clients pages open-inference faults overload soak fuzz benchmark record train-benchmark peers scale ray labelling remote grpc-soak sizing learning worst example data train seeds results bundle distill clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -123,6 +123,18 @@ pages: .venv/tools tests/pages/node_modules/.package-lock.json  ## the web page 
 ray: .venv-ray/installed  ## scoring on a Ray cluster of this machine: the numbers of a request, and whoever is killed (some minutes)
 	.venv-ray/bin/pytest -q tests/ray
 
+labelling: .venv/tools .venv-labelling/installed  ## what misfit convert writes, read by FiftyOne, Label Studio's SDK and Datumaro
+	rm -rf build/labelling && mkdir -p build/labelling
+	$(SERVE)/python -m zipfile -e tests/data/shapes3d_batch.zip build/labelling/batch
+	$(SERVE)/misfit explain build/labelling/batch --maps build/labelling/maps --out build/labelling/scores.jsonl --quiet --show 0
+	$(SERVE)/misfit convert build/labelling/scores.jsonl --to fiftyone --maps build/labelling/maps --out build/labelling/fiftyone
+	$(SERVE)/misfit convert build/labelling/scores.jsonl --to label-studio --root build/labelling --out build/labelling/tasks.json
+	$(SERVE)/misfit convert build/labelling/scores.jsonl --to cvat --out build/labelling/annotations.xml
+	.venv-labelling/bin/python tests/tools/labelling_tools.py build/labelling
+
+remote: .venv-remote/installed  ## misfit scores images in a bucket of S3, and finds the file systems of gs://, az:// and hf://
+	.venv-remote/bin/pytest -q tests/remote
+
 open-inference: .venv/tools .venv-mlserver/installed .venv-kserve/installed  ## call the service with Triton's, KServe's and MLServer's clients and curl, and time them
 	PYTHONPATH=.:tests/support $(SERVE)/python tests/tools/open_inference.py
 
@@ -147,7 +159,7 @@ benchmark: .venv/tools  ## throughput of /score against the same pipeline in pro
 	$(SERVE)/python tests/benchmarks/throughput.py
 
 peers: .venv/tools $(PEERS:%=.venv-peers/%/installed)  ## CPU, images/s and waits beside other servers of the same encoder: a table (half an hour)
-	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --peers $(PEERS) $(if $(OUT),--out $(OUT))
+	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/compare.py --in-process --peers $(PEERS) $(if $(OUT),--out $(OUT))
 
 scale: .venv/tools  ## CPU, images/s and waits of one pod by its CPUs and its API workers: a table (some minutes, on an idle machine)
 	PYTHONPATH=. $(SERVE)/python tests/benchmarks/peers/scale.py $(if $(OUT),--out $(OUT))
@@ -203,7 +215,7 @@ distill: .venv-train/installed $(DATA)  ## train the shipped encoder on augmente
 	$(TRAIN)/python -m export.int8 service/bundles/shapes3d
 
 clean:  ## remove all environments and every cache
-	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-mlserver .venv-peers .venv-ray .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-train .venv-bentoml .venv-checkov .venv-clients .venv-docs .venv-kserve .venv-labelling .venv-mlserver .venv-peers .venv-ray .venv-remote .venv-schemathesis tests/pages/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -226,6 +238,17 @@ clean:  ## remove all environments and every cache
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	.venv-ray/bin/python $(INSTALL) --editable ".[ray]" --group dev
+	touch $@
+
+.venv-remote/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-remote
+	.venv-remote/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	.venv-remote/bin/python $(INSTALL) --editable ".[remote]" --group dev --group remote-stores
+	touch $@
+
+.venv-labelling/installed: tests/tools/labelling.txt
+	$(PYTHON) -m venv .venv-labelling
+	.venv-labelling/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .venv-checkov/installed: k8s/checkov.txt

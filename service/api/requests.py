@@ -1,6 +1,6 @@
 """Requests of images: uploads, contexts and options, gathered within the limits. No image is decoded here.
 
-`service.api.archive_contents` says what the files of an archive are. Several contexts are merged.
+`service.api.uploads.archive_contents` says what the files of an archive are. Several contexts are merged.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Generic, TypeVar
 
-from service.api.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
+from service.api.contexts.portable import PortableContext
 from service.api.json_texts import read_json, read_object
-from service.api.mistaken_uploads import read_image
 from service.api.options import Options
-from service.api.schemas import PortableContext
+from service.api.uploads.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
+from service.api.uploads.mistaken_uploads import read_image
 from service.api.validation import cut_name, read_contexts, read_options
 from service.errors import (
     InvalidInput,
@@ -22,8 +22,9 @@ from service.errors import (
     TooManyImages,
     readable,
 )
-from service.images import archived_arrays, archives, arrays, tar_headers
+from service.images import archives, arrays, tar_headers
 from service.images.archive_names import is_no_image, is_system_file
+from service.images.archived_arrays import ArrayHeaders, is_array
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget
 from service.images.page_uploads import split_pages
@@ -204,8 +205,8 @@ class RequestBuilder:
     def add_rows(self, field: str, content: bytes | memoryview, name: str = "") -> None:
         rows = arrays.read_npy(content)
         self.shapes.append(rows.shape)
-        # The first image tells it of nearly all arrays.
-        if rows.dtype == "uint8" and len(rows) and rows[0].max() <= 1 and rows.max() == 1:
+        # The first line of pixels tells it of nearly all arrays.
+        if rows.dtype == "uint8" and len(rows) and rows[0, 0].max() <= 1 and rows.max() == 1:
             self._notes.append(f"All {len(rows)} images of an array {FAINT}")
         for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")
@@ -214,26 +215,26 @@ class RequestBuilder:
         archive = archives.read_archive(content, self.max_images, self._bytes_left)
         self._bytes_left -= sum(member.size for member in archive.members)
         # Arrays stay unpacked, other files only while they are decoded.
-        sizes = [member.size for member in archive.members if not archived_arrays.is_array(member)]
+        sizes = [member.size for member in archive.members if not is_array(member)]
         self._unpacked_bytes += sum(sorted(sizes)[-UNPACKED_AT_A_TIME:])
-        contents = sort_members(archive)
-        files, other_arrays, notes = leave_out_arrays(contents.files)
+        contents, headers = sort_members(archive), ArrayHeaders()
+        files, other_arrays, notes = leave_out_arrays(contents.files, headers)
         self._left_out += contents.left_out + other_arrays
         self._notes += notes
         for member in contents.contexts:
             self.add_contexts(member.read(), member.name)
         for member, is_reference in files:
             own_field = "reference" if is_reference else field
-            if archived_arrays.is_array(member):
-                self.add_member_rows(own_field, member)
+            if is_array(member):
+                self.add_member_rows(own_field, member, headers)
             else:
                 self.add(own_field, member.name, member.read)
 
-    def add_member_rows(self, field: str, member: archives.Member) -> None:
-        """Add the images of an npy file in an archive. Raises what `archived_arrays.iterate_rows` raises."""
+    def add_member_rows(self, field: str, member: archives.Member, headers: ArrayHeaders) -> None:
+        """Add the images of an npy file in an archive. Raises what `ArrayHeaders.iterate_rows` raises."""
         self._unpacked_bytes += member.size
-        self.shapes.append(archived_arrays.read_shape(member))
-        for row, read in enumerate(archived_arrays.iterate_rows(member)):
+        self.shapes.append(headers.read(member).shape)
+        for row, read in enumerate(headers.iterate_rows(member)):
             self.add(field, f"{member.name}[{row}]", read)
 
     def add(

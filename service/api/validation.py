@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from service.api.contexts.portable import PortableContext
 from service.api.options import Options
-from service.api.schemas import PortableContext
 from service.errors import LONGEST_QUOTE, InvalidInput, InvalidOption, quoted
 
 OptionsT = TypeVar("OptionsT", bound=Options)

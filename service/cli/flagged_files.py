@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from service.cli.endings import WrongUsage
 from service.errors import MisfitError
 from service.images.pictures import png
 from service.images.sample_range import Samples
+from service.offline.heat_map_files import safe_path
 from service.offline.inputs.source_table import Source
 
 Action = Literal["copy", "link", "move"]
@@ -48,12 +49,6 @@ def place_flagged(action: Action, rows: Sequence[ScoreRow], sources: Sequence[So
         _place(action, source, target)
         count += 1
     return count
-
-
-def safe_path(id_: str) -> PurePosixPath:
-    """Return an id as a path that stays within a folder: the names of an archive may lead anywhere."""
-    parts = [part for part in id_.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return PurePosixPath(*(part.replace("\0", "").replace(":", "_") for part in parts or ["image"]))
 
 
 def _place(action: Action, source: Source, target: Path) -> None:

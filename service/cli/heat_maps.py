@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.api.schemas import ScoreResponse
-from service.cli.flagged_files import safe_path
 from service.client.client import png
+from service.offline.heat_map_files import name_heat_map
 
 
 def write_heat_maps(answers: Mapping[str, ScoreResponse], folder: Path) -> int:
@@ -16,9 +16,7 @@ def write_heat_maps(answers: Mapping[str, ScoreResponse], folder: Path) -> int:
     for group, answer in answers.items():
         for item in answer.items:
             for heat_map in item.heat_maps or ():
-                stem = safe_path(item.id if not group or item.id.startswith(f"{group}/") else f"{group}/{item.id}")
-                latent = safe_path(heat_map.latent.replace("/", "_"))
-                path = folder / stem.with_name(f"{stem.name}.{latent}.png")
+                path = folder / name_heat_map(group, item.id, heat_map.latent)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(png(heat_map))
                 count += 1

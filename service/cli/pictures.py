@@ -14,11 +14,11 @@ from service.api.schemas import Picture, PicturesResponse
 from service.cli import request
 from service.cli.endings import WrongUsage, explain_errors
 from service.cli.endpoint_options import endpoint_options, read_endpoint_options
-from service.cli.flagged_files import safe_path
 from service.cli.progress import show_progress
 from service.cli.score import name_images
 from service.client.client import png
 from service.errors import readable
+from service.offline.heat_map_files import safe_path
 
 ANSWER = "answer.json"
 

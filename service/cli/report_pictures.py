@@ -11,8 +11,8 @@ from itertools import islice
 
 import numpy as np
 
+from service.api.contexts.portable import PortableContext
 from service.api.options import most_pictures
-from service.api.schemas import PortableContext
 from service.api.score_records import ScoresTable, TableInfo
 from service.client.calls import CallError, NamedImage
 from service.core.drift import Drift

@@ -16,7 +16,7 @@ from service.offline.inputs.source_table import Source
 from service.offline.inputs.sources import Inputs, find_sources
 
 if TYPE_CHECKING:
-    from service.api.schemas import PortableContext
+    from service.api.contexts.portable import PortableContext
     from service.client.client import Client
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from service.api.contexts.portable import PortableContext
 from service.api.options import FitOptions, ScoreOptions
-from service.api.schemas import PortableContext
 from service.api.score_records import ScoreRow, TableInfo
 from service.cli import flagged_files, score_output
 from service.cli.endings import WrongUsage

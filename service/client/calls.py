@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard, 
 import numpy as np
 from pydantic import BaseModel
 
-from service.api.schemas import FitResponse, PortableContext
+from service.api.contexts.portable import PortableContext
+from service.api.schemas import FitResponse
 from service.errors import ShapeMismatch
 from service.images import arrays
 from service.images.sample_range import Samples

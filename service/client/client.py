@@ -22,30 +22,21 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from functools import cached_property, wraps
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from service.api.schemas import (
-    Description,
-    EncodeResponse,
-    FitResponse,
-    HeatMap,
-    Picture,
-    PicturesResponse,
-    ScoreResponse,
-)
+from service.api.schemas import HeatMap, Picture
 from service.client.calls import Call, CallError, Contexts, Images, Transport
+from service.client.methods import Methods
 from service.client.retries import Retries
 
 __all__ = ["AsyncClient", "CallError", "Client", "Contexts", "Images", "Retries", "png"]
 
-Parameters = ParamSpec("Parameters")
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 TIMEOUT, RETRIES = 300.0, Retries()
 # What closing a client may take, of each of its two parts.
@@ -53,126 +44,7 @@ CLOSING_SECONDS = 5.0
 HTTP, GRPC = ("http", "https"), ("grpc", "grpcs")
 
 
-class _Method(Generic[Parameters, AnswerT]):
-    """A method of both clients, defined by a function that returns its call.
-
-    A Client's method returns the answer. An AsyncClient's method returns a coroutine of it.
-    """
-
-    def __init__(self, make_call: Callable[Concatenate[Any, Parameters], Call[AnswerT]]) -> None:
-        self._make_call = make_call
-
-    @overload
-    def __get__(self, client: Client, owner: type) -> Callable[Parameters, AnswerT]: ...
-    @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[Parameters, Coroutine[Any, Any, AnswerT]]: ...
-    @overload
-    def __get__(self, client: None, owner: type) -> Callable[..., Any]: ...
-    def __get__(self, client: Client | AsyncClient | None, owner: type) -> Callable[..., Any]:
-        if client is None:
-            return self._make_call
-
-        @wraps(self._make_call)
-        def method(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
-            return client._run(self._make_call(client, *args, **kwargs))
-
-        return method
-
-
-class _Methods:
-    """The methods of both clients. `reference` and `context` say what images are compared with, if not each other."""
-
-    @_Method
-    def score(
-        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
-    ) -> Call[ScoreResponse]:
-        """Score every image by how far it lies from the others."""
-        return Call("Score", ScoreResponse, images, reference, context, options)
-
-    @_Method
-    def score_stream(
-        self,
-        /,
-        chunks: Iterable[Images] | AsyncIterable[Images],
-        *,
-        reference: Images | None = None,
-        context: Contexts | None = None,
-        **options: object,
-    ) -> Call[ScoreResponse]:
-        """Score a request batch in chunks, as it is too large for one message. Only gRPC can; it is never retried."""
-        return Call("ScoreStream", ScoreResponse, None, reference, context, options, chunks=chunks)
-
-    @_Method
-    def explain(
-        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
-    ) -> Call[ScoreResponse]:
-        """Score every image, and say why: latent by latent, in a sentence, and with heat maps."""
-        return Call("Explain", ScoreResponse, images, reference, context, options)
-
-    @_Method
-    def fit(
-        self, /, images: Images | None = None, *, context: Contexts | None = None, **options: object
-    ) -> Call[FitResponse]:
-        """Fit a context to the images, merged with those in `context`. Send it as `context` with other calls."""
-        return Call("Fit", FitResponse, images, None, context, options)
-
-    @_Method
-    def edit(
-        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
-    ) -> Call[PicturesResponse]:
-        """Draw each image as it would look if it belonged, or with other latents."""
-        return Call("Edit", PicturesResponse, images, reference, context, options)
-
-    @_Method
-    def traverse(
-        self,
-        /,
-        images: Images | None = None,
-        *,
-        reference: Images | None = None,
-        context: Contexts | None = None,
-        **options: object,
-    ) -> Call[PicturesResponse]:
-        """Draw pictures along every live latent, along those named in `latents`, or over a plane of two."""
-        return Call("Traverse", PicturesResponse, images, reference, context, options)
-
-    @_Method
-    def interpolate(
-        self, /, images: Images, *, reference: Images | None = None, context: Contexts | None = None, **options: object
-    ) -> Call[PicturesResponse]:
-        """Draw pictures on the way from one image to another."""
-        return Call("Interpolate", PicturesResponse, images, reference, context, options)
-
-    @_Method
-    def sample(
-        self,
-        /,
-        images: Images | None = None,
-        *,
-        reference: Images | None = None,
-        context: Contexts | None = None,
-        **options: object,
-    ) -> Call[PicturesResponse]:
-        """Draw new pictures that belong to the context."""
-        return Call("Sample", PicturesResponse, images, reference, context, options)
-
-    @_Method
-    def encode(self, /, images: Images, **options: object) -> Call[EncodeResponse]:
-        """Return the latents of every image: mean and logvar."""
-        return Call("Encode", EncodeResponse, images, options=options)
-
-    @_Method
-    def decode(self, /, latents: Iterable[Iterable[float]]) -> Call[PicturesResponse]:
-        """Draw the pictures of latents (n, L)."""
-        return Call("Decode", PicturesResponse, latents=latents)
-
-    @_Method
-    def describe(self, /) -> Call[Description]:
-        """Describe the model, its latents, the limits, and where the networks run."""
-        return Call("Describe", Description)
-
-
-class AsyncClient(_Methods):
+class AsyncClient(Methods):
     """The client whose methods are awaited. It belongs to the event loop of its first call."""
 
     def __init__(
@@ -256,7 +128,7 @@ class AsyncClient(_Methods):
         await self.close()
 
 
-class Client(_Methods):
+class Client(Methods):
     """The client whose methods block until they return the answer. Threads may share a client.
 
     It runs an AsyncClient in a thread with an event loop of its own.

@@ -180,11 +180,19 @@ class DecodePool:
             )
 
     async def _run(
-        self, rows: RowBuffer, positions: Sequence[int], job: Job, budget: DecodeBudget, cost: int | None = None
+        self,
+        rows: RowBuffer,
+        positions: Sequence[int],
+        job: Job,
+        budget: DecodeBudget,
+        cost: int | None = None,
+        *,
+        is_last: bool = False,
     ) -> Decoded | None:
         """Run the job on the files at `positions` in a worker. Return None if the worker ended.
 
         `cost` is the bytes that the files take, if an earlier job has measured them and the budget has counted them.
+        An image whose worker was killed from outside has another try, unless this one `is_last`.
         """
         job = replace(
             rows.select(job, positions),
@@ -197,6 +205,8 @@ class DecodePool:
             decoded = await run
         except WorkerEnded as ended:
             budget.spend(job.seconds if ended.took_too_long else RESTART_SECONDS)
+            if len(positions) == 1 and ended.was_killed and not is_last:
+                return await self._run(rows, positions, job, budget, cost, is_last=True)
             if len(positions) == 1:
                 rows.errors[positions[0]] = UndecodableImage(
                     "The image cannot be decoded: it ended the process that tried.", "It may be damaged: leave it out."

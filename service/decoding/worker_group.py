@@ -32,11 +32,15 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerEnded(Exception):
-    """A worker ended in the middle of a job."""
+    """A worker ended in the middle of a job.
 
-    def __init__(self, took_too_long: bool) -> None:
+    took_too_long  its CPU limit ended it
+    was_killed     somebody else ended it (SIGKILL), perhaps the system because memory was short
+    """
+
+    def __init__(self, took_too_long: bool, was_killed: bool) -> None:
         super().__init__()
-        self.took_too_long = took_too_long
+        self.took_too_long, self.was_killed = took_too_long, was_killed
 
 
 class WorkerGroup:
@@ -133,7 +137,7 @@ class Worker:
         except (EOFError, OSError, ValueError, KeyError) as error:
             status = self._end()
             logger.warning("a decode worker ended with status %s in the middle of %d images", status, len(job.contents))
-            raise WorkerEnded(took_too_long=status == -signal.SIGPROF) from error
+            raise WorkerEnded(status == -signal.SIGPROF, status == -signal.SIGKILL) from error
 
     def kill(self) -> None:
         """End the process at once and start no other; a thread that waits for its result gets WorkerEnded."""
@@ -144,7 +148,7 @@ class Worker:
             process.wait()
 
     def _end(self) -> int | None:
-        """End the process, if there is one, and return its status."""
+        """End the process, if there is one, and return its status if it has ended by itself."""
         process, connection, self._process, self._connection = self._process, self._connection, None, None
         if connection is not None:
             connection.close()
@@ -154,4 +158,5 @@ class Worker:
             return process.wait(ENDING_SECONDS)  # if it has ended by itself, its status says why
         except subprocess.TimeoutExpired:
             process.kill()
-            return process.wait()
+            process.wait()
+            return None

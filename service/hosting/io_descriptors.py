@@ -9,8 +9,8 @@ import bentoml
 from pydantic import Field, create_model
 from starlette.requests import Request
 
+from service.api.contexts.portable import PortableContext
 from service.api.endpoints import Endpoint
-from service.api.schemas import PortableContext
 from service.hosting.private_names import private_names, require, require_in_code
 
 with private_names(__name__):

@@ -41,6 +41,7 @@ class StrictConnection(h11.Connection):
         self.since = time.monotonic()  # when `their_state` last changed
         self.refusal = ""
         self._head = b""  # of the request, as far as it has come
+        self._unsent: list[bytes] = []  # the head of an answer
         self._chunks = self._chunk_bytes = 0
 
     def next_event(self) -> Any:
@@ -65,6 +66,19 @@ class StrictConnection(h11.Connection):
         elif isinstance(event, h11.EndOfMessage):
             self.since = time.monotonic()
         return event
+
+    def send_with_data_passthrough(self, event: Any) -> list[bytes] | None:
+        """Return the bytes of an event, as h11.Connection does; those of an answer's head come with its first part.
+
+        So a short answer takes one system call, and one packet, instead of two.
+        """
+        parts = super().send_with_data_passthrough(event)
+        if isinstance(event, h11.Response):
+            self._unsent = parts or []
+            return []
+        if self._unsent:
+            parts, self._unsent = [*self._unsent, *(parts or [])], []
+        return parts
 
     @property
     def origin(self) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from service.errors import InvalidInput, quoted
 from service.images.archives import Member
-from service.images.arrays import HEADER_BYTES, check_images, read_header, read_npy
+from service.images.arrays import HEADER_BYTES, Header, check_images, read_header, read_npy
 from service.images.sample_range import Samples
 
 
@@ -17,24 +18,40 @@ def is_array(member: Member) -> bool:
     return member.name.casefold().endswith(".npy")
 
 
-def read_shape(member: Member) -> tuple[int, ...]:
-    """Return the shape of the array in an npy file. Raises InvalidInput where it is none."""
-    return read_header(member.head(HEADER_BYTES), member.size, lambda *_: None).shape
+class ArrayHeaders:
+    """The headers of the npy files of one archive. Each is unpacked and read once: that takes longer than all else."""
+
+    def __init__(self) -> None:
+        self._headers: dict[Member, Header] = {}
+
+    def read(self, member: Member) -> Header:
+        """Return the header of an npy file. Raises InvalidInput with the file's name where it is none."""
+        if member not in self._headers:
+            with _naming(member):
+                self._headers[member] = read_header(member.head(HEADER_BYTES), member.size, lambda *_: None)
+        return self._headers[member]
+
+    def iterate_rows(self, member: Member) -> Iterator[Callable[[], Samples]]:
+        """Yield one function for each image of an npy file, which reads that image's pixels.
+
+        The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells,
+        with the file's name.
+        """
+        header = self.read(member)
+        with _naming(member):
+            check_images(header.shape, header.dtype)
+        images = _LazyArray(lambda: read_npy(member.read()))
+        for row in range(header.shape[0]):
+            yield partial(images.row, row)
 
 
-def iterate_rows(member: Member) -> Iterator[Callable[[], Samples]]:
-    """Yield one function for each image of an npy file in an archive, which reads that image's pixels.
-
-    The first call unpacks the file, for all of them. Raises what `read_npy` raises, as far as the header tells, with
-    the file's name.
-    """
+@contextmanager
+def _naming(member: Member) -> Iterator[None]:
+    """Add the file's name to an InvalidInput that is raised within."""
     try:
-        shape = read_header(member.head(HEADER_BYTES), member.size, check_images).shape
+        yield
     except InvalidInput as error:
         raise type(error)(f"{quoted(member.name)}: {error.message}", error.hint) from error
-    images = _LazyArray(lambda: read_npy(member.read()))
-    for row in range(shape[0]):
-        yield partial(images.row, row)
 
 
 class _LazyArray:

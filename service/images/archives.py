@@ -1,4 +1,4 @@
-"""Zip and uncompressed tar archives in memory.
+"""Zip and uncompressed tar archives in memory, or mapped.
 
 Nothing that a header or a directory claims is trusted: sizes and counts are checked before anything is unpacked.
 """
@@ -6,12 +6,13 @@ Nothing that a header or a directory claims is trusted: sizes and counts are che
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from io import BytesIO
+from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
@@ -25,6 +26,8 @@ from service.images.tar_headers import is_tar, read_headers, read_sparse
 MOST_LINK_BYTES = 4096
 # Zips that are written one behind another, as by cat. Each is read to its end.
 MOST_ZIPS = 16
+# Every entry of a zip's directory begins so, and is at least as long.
+ENTRY, ENTRY_BYTES = b"PK\x01\x02", 46
 DOS_FOLDER = 0x10
 ENCRYPTED = 1  # a flag of a zip's entry
 # Ways to compress a zip's entry that are not read.
@@ -58,6 +61,36 @@ class Archive(NamedTuple):
 
     members: list[Member]
     left_out: list[str]
+
+
+class MemoryFile(RawIOBase):
+    """A file of bytes that are in memory or mapped, which copies only what is read; BytesIO would copy all of them."""
+
+    def __init__(self, content: bytes | memoryview) -> None:
+        super().__init__()
+        self._content, self._position = memoryview(content), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        start = {SEEK_SET: 0, SEEK_CUR: self._position, SEEK_END: len(self._content)}[whence]
+        if start + offset < 0 and whence == SEEK_SET:
+            raise ValueError(f"{offset} lies in front of the file")
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._content[self._position : self._position + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
 
 
 def is_zip(content: bytes | memoryview) -> bool:
@@ -102,17 +135,19 @@ def read_archive(content: bytes | memoryview, max_members: int, max_bytes: int) 
 def _list_zips(content: bytes | memoryview, max_members: int) -> Entries:
     """List a zip, and the zips that are written in front of it, as by cat: zipfile reads the last one only."""
     # zipfile creates an object for every directory entry, so the entries are counted by their signature first.
-    _check_count(bytes(content).count(b"PK\x01\x02"), 2 * max_members)
+    if len(content) // ENTRY_BYTES > 2 * max_members:
+        _check_count(sum(1 for _ in re.finditer(ENTRY, content)), 2 * max_members)
     if not content:
         raise InvalidInput("The archive has 0 bytes.", "Was it written to its end?")
+    whole = memoryview(content)
     try:
-        zips = [zipfile.ZipFile(BytesIO(content))]
+        zips = [zipfile.ZipFile(MemoryFile(whole))]
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise _no_archive(content, error) from error
     end = len(content)
     while is_zip(content) and 0 < (start := min((info.header_offset for info in zips[0].infolist()), default=0)) < end:
         try:
-            zips.insert(0, zipfile.ZipFile(BytesIO(content[:start])))
+            zips.insert(0, zipfile.ZipFile(MemoryFile(whole[:start])))
         except (zipfile.BadZipFile, NotImplementedError, ValueError):
             break  # something else stands in front of it, as a file that was taken out of the directory
         if len(zips) > MOST_ZIPS:

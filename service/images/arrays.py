@@ -57,7 +57,7 @@ def read_tensor(shape: tuple[int, ...], content: bytes, dtype_name: str = "") ->
     if (dtype_name or "uint8") not in SAMPLE_TYPES:
         raise ShapeMismatch(
             f"The tensor has dtype {quoted(dtype_name)}, expected one of {', '.join(SAMPLE_TYPES)}.",
-            "Send images.dtype.name.",
+            "Send images.dtype.name, and the samples little-endian.",
         )
     dtype = np.dtype(dtype_name or "uint8").newbyteorder("<")
     check_images(shape, dtype)
@@ -107,7 +107,7 @@ def read_header(
     if any(type(axis) is not int for axis in shape):  # numpy accepts True as 1 in a header, but not in reshape
         raise InvalidInput(f"The npy file announces shape {quoted(shape)}, expected whole numbers.", "Use numpy.save.")
     check(shape, fields.dtype)
-    hint = "It was cut short, or the header was changed: write it again with numpy.save."
+    hint = "It was cut short, or holds more than one array: write one again, with numpy.save."
     if not fields.dtype.hasobject:  # objects are pickled, and never read
         _check_length(shape, fields.dtype, length - fields.length, "npy file", hint)
     return fields

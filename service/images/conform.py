@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from service.errors import ShapeMismatch
 from service.images.formats import colour
@@ -22,6 +22,8 @@ def conform(
     image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]
 ) -> Uint8Array:
     """Return a decoded image as uint8 `spec.shape`, and add to its notes."""
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        image = _invert_ink(image)
     image, is_unused = _without_unused_alpha(image)
     notes += ["unused_alpha"] if is_unused else []
     try:
@@ -48,6 +50,17 @@ def conform(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image if image.mode == final_mode else image.convert(final_mode)
     return np.asarray(image).reshape(spec.shape)
+
+
+def _invert_ink(image: Image.Image) -> Image.Image:
+    """Return a CMYK image with 0 for no ink.
+
+    Adobe's programs write JPEGs the other way round, and Pillow takes all JPEGs for theirs. Others say so by having no
+    marker of Adobe.
+    """
+    inverted = ImageChops.invert(image)
+    inverted.info = image.info
+    return inverted
 
 
 def _without_unused_alpha(image: Image.Image) -> tuple[Image.Image, bool]:

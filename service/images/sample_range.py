@@ -86,10 +86,12 @@ def infer(dtype: np.dtype[Any], measured: Extent) -> Extent:
     """Return the range that images with the extent `measured` have most likely been made for.
 
     It is the least usual one that holds them and that they reach a quarter of: 12 bits in 16 are 0 to 4095, floats up
-    to 1 are 0 to 1. Where there is none, it is the extent itself.
+    to 1 are 0 to 1. Values a little below 0, as resizing and dark frames leave them, make no range that goes as far
+    below 0 as above; but 8 bits with a sign are always all of them. Where there is none, it is the extent itself.
     """
     for low, high in _usual_ranges(dtype):
-        if low <= measured.low and measured.high <= high:
+        is_within = low <= measured.low and measured.high <= high
+        if is_within and (low == 0 or dtype.itemsize == 1 or measured.low <= LEAST_REACHED * low):
             reached = measured.high if low == 0 else measured.high - measured.low
             if reached >= LEAST_REACHED * (high - low):
                 return Extent(low, high)
@@ -109,6 +111,7 @@ def is_full(dtype: np.dtype[Any], extent: Extent) -> bool:
 def _usual_ranges(dtype: np.dtype[Any]) -> Iterator[Extent]:
     if dtype.kind == "f":
         yield from (Extent(0.0, high) for high in HIGHEST_FLOAT)
+        yield Extent(-1.0, 1.0)
         return
     full = full_range(dtype)
     yield from (Extent(0, high) for high in (*HIGHEST_WHOLE, full.high) if high <= full.high)

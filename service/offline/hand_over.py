@@ -2,7 +2,7 @@
 
 Label Studio: the JSON of tasks with predictions, https://labelstud.io/guide/predictions
 CVAT: "CVAT for images 1.1", https://docs.cvat.ai/docs/other/xml_format
-FiftyOne imports a CSV of scores as it is: see docs/command-line.md.
+FiftyOne: see fiftyone_dataset.py.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def to_cvat(table: ScoresTable, root: Path | None = None) -> str:
         SubElement(attribute, "values").text = ""
     for number, row in enumerate(row for row in table.rows if row.rank is not None):
         width, height = _size_of(row)
-        name = row.id if root is None else _within(row, root)
+        name = row.id if root is None else path_within(row, root)
         image = SubElement(
             annotations, "image", {"id": str(number), "name": name, "width": str(width), "height": str(height)}
         )
@@ -107,10 +107,11 @@ def _most_outlying_first(rows: Sequence[ScoreRow]) -> Iterator[Any]:
 
 
 def _address(row: ScoreRow, root: Path | None) -> str:
-    return row.path if root is None else f"{LOCAL_FILES}{_within(row, root)}"
+    return row.path if root is None else f"{LOCAL_FILES}{path_within(row, root)}"
 
 
-def _within(row: ScoreRow, root: Path) -> str:
+def path_within(row: ScoreRow, root: Path) -> str:
+    """Return the path of an image within `root`. Raises InvalidInput where it lies outside of it."""
     try:
         return Path(row.path).relative_to(root.resolve()).as_posix()
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from service.core.decide.groups import Group
+from service.core.decide.kinds import Group
 from service.core.detect.context import Context
 from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
-from service.api import context_codec
-from service.api.context_codec import from_portable
+from service.api.contexts import codec as context_codec
+from service.api.contexts.codec import from_portable
 from service.api.image_names import warn_of_doubles
 from service.api.options import ComparingOptions, EncodeOptions, FitOptions, ScoringOptions
 from service.api.requests import ImagesRequest
@@ -34,10 +34,13 @@ from service.pipeline.batch import Batch, EncodedImages, NearestImages
 from service.pipeline.chunked_inference import CHUNK_ROWS, ChunkedInference
 from service.pipeline.familiarity import LEARN, judge_in_context, needs_all_errors, warn_if_unusual, warn_of_whole
 from service.pipeline.hooks import Hooks
+from service.short_work import SHORT_IMAGES, Lane
 
 FILE_FACTORS = frozenset(each.name for each in FILE_PROPERTIES)
 # Bytes of pixels that are kept until it is known which images are to be shown; of more bytes, those are decoded again.
 MOST_KEPT = 16 * 1024 * 1024
+# Of fewer images no estimator fits a context.
+FEWEST_FITTED = 3
 
 
 @dataclass(frozen=True)
@@ -71,33 +74,19 @@ class BatchScorer:
         self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
     ) -> Batch:
         """Score images, at least one of them usable, against `context` or against each other."""
-        images, manifest = judge_in_context(images, self.bundle.population.familiarity, context), self.bundle.manifest
+        count = len(images.latents)
+        score = partial(self._score_images, images, context, options, reading)
+        # Only the fit of a context takes long.
+        is_short = count < FEWEST_FITTED if context is None else count <= SHORT_IMAGES
         with self.hooks.stage("statistics"):
-            scores = await asyncio.to_thread(
-                scoring.score,
-                images.latents,
-                self.bundle.population,
-                estimator=options.estimator or manifest.default_estimator,
-                threshold=options.threshold,
-                fdr=options.fdr,
-                context=context,
-                ood_ratio=None if images.check is None else images.check.ood_ratio,
-            )
-            warnings = (
-                *scores.context.warnings,
-                *self._warn_if_unchecked(options),
-                *reading.list_warnings(),
-                *warn_of_doubles(images.ids),
-            )
-            positions = np.array(images.positions, dtype=np.intp)
-            groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
-            fitted = replace(scores.context, warnings=warnings)
-            fitted = warn_of_whole(fitted, images.check, manifest, is_own=context is None)
-            batch = Batch(images, fitted, scores, groups)
-            if isinstance(options, ComparingOptions):
-                batch = await asyncio.to_thread(self._compare_images, batch, options)
+            batch = score() if is_short else await self.lane.run(count, score)
         self.hooks.scored(batch)
         return batch
+
+    @cached_property
+    def lane(self) -> Lane:
+        """Return where the statistics of small requests run."""
+        return Lane()
 
     async def find_context(self, request: ImagesRequest[ScoringOptions]) -> Context | None:
         """Return the context that the request brings, or None where its images are their own context."""
@@ -110,9 +99,9 @@ class BatchScorer:
         return None
 
     async def fit(self, images: EncodedImages, options: FitOptions) -> Context:
-        """Fit the context of images that were sent to be one, in a thread. Raise InvalidInput where all are foreign."""
+        """Fit the context of images that were sent to be one. Raise InvalidInput where all are foreign."""
         with self.hooks.stage("statistics"):
-            return await asyncio.to_thread(self._fit, images, options)
+            return await self.lane.run(len(images.latents), self._fit, images, options)
 
     async def encode_request(
         self,
@@ -172,6 +161,32 @@ class BatchScorer:
             check = await self.inference.measure_error(pixels, images.latents[rows])
             error_ratio[rows], times_median[rows] = check.error_ratio, check.times_median
         return replace(images, check=replace(images.check, error_ratio=error_ratio, times_median=times_median))
+
+    def _score_images(
+        self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
+    ) -> Batch:
+        images, manifest = judge_in_context(images, self.bundle.population.familiarity, context), self.bundle.manifest
+        scores = scoring.score(
+            images.latents,
+            self.bundle.population,
+            estimator=options.estimator or manifest.default_estimator,
+            threshold=options.threshold,
+            fdr=options.fdr,
+            context=context,
+            ood_ratio=None if images.check is None else images.check.ood_ratio,
+        )
+        warnings = (
+            *scores.context.warnings,
+            *self._warn_if_unchecked(options),
+            *reading.list_warnings(),
+            *warn_of_doubles(images.ids),
+        )
+        positions = np.array(images.positions, dtype=np.intp)
+        groups = tuple(replace(group, members=positions[group.members]) for group in scores.groups)
+        fitted = replace(scores.context, warnings=warnings)
+        fitted = warn_of_whole(fitted, images.check, manifest, is_own=context is None)
+        batch = Batch(images, fitted, scores, groups)
+        return self._compare_images(batch, options) if isinstance(options, ComparingOptions) else batch
 
     def _compare_images(self, batch: Batch, options: ComparingOptions) -> Batch:
         """Return the batch with the nearest images and the duplicates that `options`, or its reasons, ask for."""

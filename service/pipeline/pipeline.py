@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from service import short_work
-from service.api import context_codec
-from service.api.context_codec import from_portable, to_portable
+from service.api.contexts import codec as context_codec
+from service.api.contexts.codec import from_portable, to_portable
 from service.api.image_names import warn_of_doubles
 from service.api.options import (
     EditOptions,
@@ -85,8 +85,9 @@ class Pipeline:
         """
         batch = await self._scorer.score_request(request)
         with self.hooks.stage("serialise"):
+            build = partial(responses.build_score_response, batch, request.options, self.bundle)
             is_short = len(request.images) <= SHORT_IMAGES and request.options.attributions == "none"
-            return await short_work.run(is_short, responses.build_score_response, batch, request.options, self.bundle)
+            return build() if is_short else await self._scorer.lane.run(len(request.images), build)
 
     async def score_sheet(self, request: ImagesRequest[ScoreSheetOptions]) -> ScoreSheet:
         """Score every image of the request, and show a page of them by rank.
@@ -146,7 +147,8 @@ class Pipeline:
 
     async def _explain_batch(self, batch: Batch, mapped: IndexArray, options: ExplainOptions) -> ExplanationWithoutMaps:
         with self.hooks.stage("explain"):
-            return await asyncio.to_thread(item_details.explain_without_maps, batch, mapped, options, self.bundle)
+            explain = partial(item_details.explain_without_maps, batch, mapped, options, self.bundle)
+            return await self._scorer.lane.run(len(batch.images.ids), explain)
 
     async def _find_evidence(
         self,

@@ -42,28 +42,26 @@ SCORED_ITEMS = TypeAdapter(list[ScoredItem])
 def build_score_response(batch: Batch, options: ScoreOptions, bundle: Bundle) -> ChunkedResponse[ScoreResponse]:
     """Return the answer of /score."""
     details = item_details.describe_scores(batch, options, bundle)
-    weights = np.full(len(batch.positions), record_sizes.scored_item(options, bundle))
+    weights = record_sizes.scored_item(options, bundle)
     is_short = options.attributions == "none" and len(batch.images.ids) <= SHORT_IMAGES
     return build_chunked_score_response(batch, bundle, details, weights, is_short=is_short)
 
 
 def build_chunked_score_response(
-    batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64], *, is_short: bool = False
+    batch: Batch, bundle: Bundle, details: Details, weights: NDArray[np.int64] | int, *, is_short: bool = False
 ) -> ChunkedResponse[ScoreResponse]:
-    """Return the answer, an item for each image. `weights` (k,) are the bytes of JSON of each usable image's item."""
+    """Return the answer, an item for each image. `weights` are the bytes of JSON of each usable image's item, (k,) or
+    alike.
+    """
     scores, images = batch.require_scores(), batch.images
     if not all(np.isfinite(getattr(scores, name)).all() for name in SCORES):
         raise MisfitError("The scores are not finite.")
     _check_ids(images)
-    positions = np.array(images.positions, dtype=np.intp)
-    item_bytes = record_sizes.failed_items(images.ids)
-    item_bytes[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
-    if batch.nearest is not None:  # in the item, and in its reason
-        item_bytes[positions] += 2 * record_sizes.longest_texts(batch.nearest.ids)[batch.nearest.positions].sum(axis=1)
+    if batch.nearest is not None and not is_short:  # in the item, and in its reason
+        weights = weights + 2 * record_sizes.longest_texts(batch.nearest.ids)[batch.nearest.positions].sum(axis=1)
 
     def records() -> Iterator[list[ScoredItem]]:
-        for places in cut(item_bytes):
-            rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
+        for places, rows in _cut_items(images, weights, is_short=is_short):
             fields = details(rows)
             if batch.nearest is not None and batch.nearest.shown:
                 for record, neighbours in zip(fields, _build_neighbours(batch.nearest, rows), strict=True):
@@ -88,13 +86,10 @@ def build_encode_response(
 ) -> ChunkedResponse[EncodeResponse]:
     """Return the answer of /encode."""
     _check_ids(images)
-    positions = np.array(images.positions, dtype=np.intp)
-    weights = record_sizes.failed_items(images.ids)
-    weights[positions] = record_sizes.longest_texts(images.ids)[positions] + record_sizes.encoded_item(bundle)
+    is_short = len(images.ids) <= SHORT_IMAGES
 
     def records() -> Iterator[list[EncodedItem]]:
-        for places in cut(weights):
-            rows = slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
+        for places, rows in _cut_items(images, record_sizes.encoded_item(bundle), is_short=is_short):
             yield _build_encoded_items(images, places, rows)
 
     head = EncodeResponse(
@@ -104,7 +99,25 @@ def build_encode_response(
         warnings=warnings,
         items=[],
     )
-    return ChunkedResponse(head, "items", records, len(images.ids) <= SHORT_IMAGES)
+    return ChunkedResponse(head, "items", records, is_short)
+
+
+def _cut_items(
+    images: EncodedImages, weights: NDArray[np.int64] | int, *, is_short: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Yield the places in the request, and the rows of the usable images among them, of one piece after the other.
+
+    weights   of the items of usable images, (k,) or alike, but for their ids
+    is_short  all of it is one piece
+    """
+    if is_short:
+        yield slice(0, len(images.ids)), slice(0, len(images.latents))
+        return
+    positions = np.array(images.positions, dtype=np.intp)
+    item_bytes = record_sizes.failed_items(images.ids)
+    item_bytes[positions] = record_sizes.longest_texts(images.ids)[positions] + weights
+    for places in cut(item_bytes):
+        yield places, slice(*np.searchsorted(positions, (places.start, places.stop)).tolist())
 
 
 def _build_encoded_items(images: EncodedImages, places: slice, rows: slice) -> list[EncodedItem]:

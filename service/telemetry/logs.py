@@ -71,6 +71,8 @@ def configure(style: Format, process: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_add_ids)
     handler.setFormatter(_make_plain_formatter(process) if style == "plain" else _make_json_formatter(process))
+    # What no formatter of ours shows is not looked up for every record.
+    vars(logging).update(logThreads=False, logProcesses=False, logMultiprocessing=False, _srcfile=None)
     root = logging.getLogger()
     root.handlers = [handler]
     for name in ("bentoml", "uvicorn.error", "circus"):  # BentoML gives them handlers of their own

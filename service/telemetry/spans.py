@@ -6,13 +6,14 @@ No span holds anything that a client sent: no images, no ids, no text of an erro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 # `service.telemetry.tracing` sets it. Without it no span is made, not even one that nobody exports.
 _tracer: trace.Tracer | None = None
+NO_SPAN = nullcontext()
 
 
 def export_to(provider: trace.TracerProvider) -> None:
@@ -21,13 +22,14 @@ def export_to(provider: trace.TracerProvider) -> None:
     _tracer = provider.get_tracer("misfit")
 
 
-@contextmanager
-def span(name: str) -> Iterator[None]:
+def span(name: str) -> AbstractContextManager[None]:
     """Make the block a span called `name`. An exception marks the span as failed, by its type alone."""
-    if _tracer is None:
-        yield
-        return
-    with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as current:
+    return NO_SPAN if _tracer is None else _start_span(_tracer, name)
+
+
+@contextmanager
+def _start_span(tracer: trace.Tracer, name: str) -> Iterator[None]:
+    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as current:
         try:
             yield
         except Exception as error:

@@ -63,7 +63,7 @@ class Dispatcher:
         self,
         endpoint: Endpoint,
         parse: Callable[[], Parsed],
-        size: int,
+        cost: int,
         ticket: Ticket,
         form: memory_footprint.Form,
         *,
@@ -73,15 +73,15 @@ class Dispatcher:
         """Return the pipeline's answer to one request. Its room stays taken on `ticket` until the answer is sent.
 
         endpoint    the endpoint to run
-        parse       makes the request from its body; it runs in a thread unless the body is short
-        size        bytes of the body
+        parse       makes the request from its body; it runs in a thread unless that takes no time
+        cost        how long it takes, as `parse_cost` estimates it
         form        how the transport holds the answer, which decides how much memory the answer takes
         kept_bytes  bytes on the ticket that stay taken after the work, of a message that the transport still holds
         wait        awaits the work, and may end it if the client has left
 
         Raises Overloaded or TooLarge if there is no room, and whatever `parse` and the pipeline raise.
         """
-        request = await self._parse(parse, size)
+        request = await self._parse(parse, cost)
         del parse  # it holds the body
         count = request.size if isinstance(request, ImagesRequest) else len(request)
         logs.add_images(count)
@@ -100,18 +100,19 @@ class Dispatcher:
         return self.pipeline.describe(await self.provider())
 
     async def read_chunk(
-        self, parse: Callable[[], ImagesRequest[Any]], size: int, ticket: Ticket, options: ComparingOptions | None
+        self, parse: Callable[[], ImagesRequest[Any]], cost: int, ticket: Ticket, options: ComparingOptions | None
     ) -> ImagesRequest[Any]:
         """Return one chunk of a stream. The ticket has room for one chunk at a time, and for what remains of each.
 
+        cost     as in `run`
         options  those of the stream; None for its first chunk, which brings them
         """
-        chunk = await self._parse(parse, size)
+        chunk = await self._parse(parse, cost)
         logs.add_images(chunk.size)
         ticket.widen(chunk.size, 0)
         ticket.take_work(memory_footprint.of_chunk(chunk, self.pipeline.bundle, options or chunk.options))
         return chunk
 
-    async def _parse(self, parse: Callable[[], T], size: int) -> T:
+    async def _parse(self, parse: Callable[[], T], cost: int) -> T:
         with self.metrics.stage("parse"):
-            return await short_work.run(size <= SHORT_BYTES, parse)
+            return await short_work.run(cost <= SHORT_BYTES, parse)

@@ -236,7 +236,7 @@ def answer_bytes(request: ImagesRequest[Any], bundle: Bundle) -> int:
     """Return the bytes of the answer as JSON, at most; as a message it has fewer."""
     options, ids = request.options, [upload.id for upload in request.images]
     images, count = len(ids), pictures_of(request, bundle)
-    texts = int(record_sizes.longest_texts(ids).sum())
+    texts = record_sizes.CHARACTER * sum(map(len, ids))
     if isinstance(options, ComparingOptions):
         texts += images * options.nearest * _longest_id(request)
     if isinstance(options, ExplainOptions):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 from threadpoolctl import threadpool_limits
 
-from service.api import context_codec
+from service.api.contexts import codec as context_codec
 from service.api.options import (
     EditOptions,
     ExplainOptions,

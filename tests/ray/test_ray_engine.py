@@ -1,109 +1,38 @@
 """The engine of Ray: the numbers of one request, whatever the actors and shards, and whoever was killed. `make ray`."""
 
-import os
-import subprocess
-import sys
-import zipfile
-
 import pytest
-from click.testing import CliRunner
-from serving import ROOT
+from offline_runs import score, score_by_requests, write_tree
 
-from service.cli.main import cli
 from service.offline.scores_table import read_scores
 
 pytest.importorskip("ray")
 
-BATCH = ROOT / "tests/data/shapes3d_batch.zip"
-STARTS = 4
-# The command with shards of a few images. Its first two arguments say how many, and who is killed when.
-PROGRAM = """
-import os, signal, sys
-from contextlib import contextmanager
-import psutil
-from service.cli import score_large
-from service.offline.engines import ray_data, work
-work.SHARD_IMAGES, who = int(sys.argv.pop(1)), sys.argv.pop(1)
-
-def dies_once(actor, marker):
-    class DiesOnce(actor):
-        def __call__(self, batch):
-            if not os.path.exists(marker):
-                open(marker, "w").close()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(batch)
-    return DiesOnce
-
-if who == "worker":
-    ray_data.EncodingActor = dies_once(ray_data.EncodingActor, os.environ["MARKER"] + ".encoding")
-    ray_data.ScoringActor = dies_once(ray_data.ScoringActor, os.environ["MARKER"] + ".scoring")
-
-@contextmanager
-def end_at_progress(label, total, quiet=False):
-    def advance(count):
-        if count and who.endswith(label):
-            if who.startswith("tree"):
-                for process in psutil.Process().children(recursive=True):
-                    process.kill()
-            os.kill(os.getpid(), signal.SIGINT if who.startswith("interrupt") else signal.SIGKILL)
-    yield advance
-
-if who.startswith(("driver", "interrupt", "tree")):
-    score_large.show_progress = end_at_progress
-from service.cli.main import cli
-cli()
-"""
+RAY = ("--engine", "ray")
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Two groups, whose border is no border of shards, with an image that cannot be read, and a group of no images."""
-    path = tmp_path_factory.mktemp("tree")
-    with zipfile.ZipFile(BATCH) as archive:
-        for number, name in enumerate(archive.namelist()):
-            file = path / ("ab"[number // 31]) / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(archive.read(name))
-    (path / "a/broken.png").write_bytes(b"nothing")
-    (path / "none").mkdir()
-    (path / "none/broken.png").write_bytes(b"nothing")
-    return path
+    return write_tree(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")
 def expected(tree, tmp_path_factory):
-    """The scores of one request for each group."""
-    out = tmp_path_factory.mktemp("expected") / "scores.parquet"
-    result = CliRunner().invoke(cli, ["score", str(tree), "--by", "folder", "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    return read_scores(out)
-
-
-def score(tree, out, work, images, who, *options):
-    """Run the command. On a busy machine Ray gives up starting after 30 seconds: then it is run again."""
-    arguments = ["score", tree, "--by", "folder", "--out", out, "--work", work, "--engine", "ray", *options]
-    for _ in range(STARTS):
-        result = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(images), who, *map(str, arguments)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if "Ray does not start" not in result.stderr:
-            break
-    return result
+    return score_by_requests(tree, tmp_path_factory.mktemp("expected") / "scores.parquet")
 
 
 @pytest.mark.parametrize(("actors", "images"), [(1, 8), (3, 16)])
 def test_numbers_are_those_of_a_request_whatever_actors_and_blocks(actors, images, tree, expected, tmp_path):
-    result = score(tree, tmp_path / "scores.parquet", tmp_path / "work", images, "nobody", "--actors", actors)
+    out = tmp_path / "scores.parquet"
+    result = score(tree, out, tmp_path / "work", images, "nobody", *RAY, "--actors", actors, "--show", 0)
     assert result.returncode == 0, result.stderr
-    assert "2 unreadable" in result.stderr
-    assert "executor" not in result.stderr, "the cluster's own messages are no part of the answer"
-    assert read_scores(tmp_path / "scores.parquet") == expected
+    assert result.stderr.splitlines()[0].startswith("unreadable"), "Ray's own messages are no part of the answer"
+    assert "2 unreadable" in result.stderr.splitlines()[-1]
+    assert read_scores(out) == expected
 
 
 def test_lost_workers_of_both_passes_are_survived(tree, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("MARKER", str(tmp_path / "killed"))
-    result = score(tree, tmp_path / "scores.parquet", tmp_path / "work", 16, "worker")
+    result = score(tree, tmp_path / "scores.parquet", tmp_path / "work", 16, "worker", *RAY)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in tmp_path.glob("killed.*")} == {"killed.encoding", "killed.scoring"}
     assert read_scores(tmp_path / "scores.parquet") == expected
@@ -120,28 +49,27 @@ def test_lost_workers_of_both_passes_are_survived(tree, expected, tmp_path, monk
 )
 def test_a_lost_driver_or_tree_goes_on_with_what_is_done(who, kind, tree, expected, tmp_path):
     out, work = tmp_path / "scores.parquet", tmp_path / "work"
-    ended = score(tree, out, work, 16, who)
+    ended = score(tree, out, work, 16, who, *RAY)
     assert ended.returncode == -9, ended.stderr
     assert not out.exists()
     done = {path.name: path.stat().st_ino for path in (work / kind).glob("*.parquet")}
     assert done
-    engine = ("--engine", "local") if who == "tree scoring" else ()  # the last one wins: engines share what is done
-    result = score(tree, out, work, 16, "nobody", *engine)
+    # Engines share what is done.
+    result = score(tree, out, work, 16, "nobody", *(("--engine", "local") if who == "tree scoring" else RAY))
     assert result.returncode == 0, result.stderr
     assert read_scores(out) == expected
     assert {name: (work / kind / name).stat().st_ino for name in done} == done
 
 
 def test_what_no_actor_can_get_is_one_line(tree, tmp_path):
-    result = score(tree, tmp_path / "scores.csv", tmp_path / "work", 16, "nobody", "--actor-gpus", 64)
+    result = score(tree, tmp_path / "scores.csv", tmp_path / "work", 16, "nobody", *RAY, "--actor-gpus", 64)
     assert result.returncode == 4
-    assert result.stderr.splitlines()[-1].startswith(
-        "error: An actor takes 64 GPU, and no machine of the cluster has more"
-    )
+    assert result.stderr.startswith("error: An actor takes 64 GPU, and no machine of the cluster has more")
+    assert result.stderr.count("\n") == 1
 
 
 def test_an_interruption_is_one_line_and_what_is_done_is_kept(tree, tmp_path):
-    result = score(tree, tmp_path / "scores.csv", tmp_path / "work", 16, "interrupt encoding")
+    result = score(tree, tmp_path / "scores.csv", tmp_path / "work", 16, "interrupt encoding", *RAY)
     assert result.returncode == 130, result.stderr
     assert result.stderr.splitlines()[-2:] == [
         f"what is done is kept in {tmp_path / 'work'}: the same command goes on",

@@ -6,11 +6,22 @@ normal, and sometimes it cannot: of ten images of one kind and ten of another, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
-from service.core.distributions import beta_cdf, binomial_pmf, normal_deviation
+from service.core.decide.kinds import (
+    LARGEST_SHARE,
+    MOST_NAMED,
+    NAMED_SHARE,
+    SMALLEST,
+    SMALLEST_SHARE,
+    Group,
+    find_kinds,
+    probability_of_misfits,
+)
+from service.core.distributions import normal_deviation
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The odds that a group is alike are even if the rest's centre lies at this squared distance on one latent, in the
@@ -18,97 +29,95 @@ from service.core.types import BoolArray, Float64Array, IndexArray
 ALIKE = 8.0
 # A group is reported from this probability of being alike.
 REPORTED = 0.5
-# Two halves of a latent are two kinds where each half's centre lies so many of the other's variances away.
-APART = 30.0
-# Misfits are at most this share of a batch; any share up to it is as likely as any other.
-LARGEST_SHARE = 0.4
-# The fewest images that make a group, and the fewest in which two kinds are looked for. Each kind has this share.
-SMALLEST, FEWEST_TO_SPLIT, SMALLEST_SHARE = 3, 10, 0.2
-# A group's latents are those that tell it apart at least this share as well as the best one does.
-NAMED_SHARE, MOST_NAMED = 0.25, 3
+# Of the highest-ranked images, the squared spread that makes them alike, in that of the batch. Rare images of one kind
+# scatter: together they have more than the batch's spread. At least this share of the batch is looked at.
+# Rare images may rank above them: one in RANKED_ABOVE images, and 3 at most.
+ALIKE_SPREAD, FEWEST_RANKED, RANKED_ABOVE, MOST_ABOVE = 0.3, 0.08, 40, 3
 # Images of a group whose spread is not known take the population's, as if one of them had come from there.
 PRIOR_IMAGES = 1.0
 
 
-@dataclass(frozen=True)
-class Group:
-    """Images that are alike and apart from the rest.
-
-    members      (m,)  rows, rising
-    axes         (k,)  the axes that tell them from the rest, the best first
-    share        of the images that were compared
-    are_misfits  the probability that they are misfits, rather than one of `kinds` that are equally common
-    kinds        how many there are, if they are one of them: 2, or 3 where the rest is of two kinds
-    """
-
-    members: IndexArray
-    axes: IndexArray
-    share: float
-    are_misfits: float
-    kinds: int = 2
-
-
 def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, population: Float64Array) -> list[Group]:
-    """Return the groups of a batch: the flagged images, if they are alike, else the smaller one of two kinds.
+    """Return the groups of a batch: the flagged images, if they are alike, and else the smallest of its kinds.
 
     points (n, d) in population units, flagged (n,), floor (d,) the encoder's noise, population (p, d) its points.
     """
+    alike = _find_alike(points, flagged, floor)
+    if alike is not None:
+        rest = np.delete(np.arange(len(points)), alike.members)
+        kinds = find_kinds(points[rest], floor, population)
+        if kinds is None:
+            return [alike]
+        # The group may be one more kind.
+        misfits = probability_of_misfits(len(alike.members), len(points), kinds.kinds + 1)
+        alike = replace(alike, kinds=kinds.kinds + 1, are_misfits=misfits)
+        return [alike, replace(kinds, members=rest[kinds.members])]
+    kinds = find_kinds(points, floor, population)
+    if kinds is not None and kinds.share < SMALLEST_SHARE and flagged[kinds.members].mean() > 0.5:
+        # A few exceptions that are flagged, and not alike, are what any misfits are.
+        kinds = None
+    elif kinds is None and flagged.any():
+        # Flagged images may hide what the others are.
+        rest = np.flatnonzero(~flagged)
+        kinds = find_kinds(points[rest], floor, population)
+        kinds = kinds and replace(kinds, members=rest[kinds.members])
+    return [kinds] if kinds else []
+
+
+def _find_alike(points: Float64Array, flagged: BoolArray, floor: Float64Array) -> Group | None:
+    """Return the flagged images as a group, if they are alike and apart from the others."""
     members = np.flatnonzero(flagged)
-    if SMALLEST <= len(members) <= len(points) - SMALLEST:
-        apart = _distances_apart(points[flagged], points[~flagged], floor)
-        if likeness(apart) >= REPORTED:
-            axes = _name_axes(apart)
-            members = members[_belong(points[flagged], points[~flagged], int(axes[0]))]
-            if len(members) >= SMALLEST:
-                # Where the rest is of two kinds, the group may be a third one.
-                kinds = 3 if find_kinds(np.delete(points, members, axis=0), floor, population) else 2
-                share = len(members) / len(points)
-                misfits = probability_of_misfits(len(members), len(points), kinds)
-                return [Group(members, axes, share, misfits, kinds)]
-    return find_kinds(points, floor, population)
+    if not SMALLEST <= len(members) <= len(points) - SMALLEST:
+        return None
+    apart = _distances_apart(points[flagged], points[~flagged], floor)
+    if likeness(apart) < REPORTED:
+        return None
+    axes = _name_axes(apart)
+    members = members[_belong(points[flagged], points[~flagged], int(axes[0]))]
+    count, size = len(members), len(points)
+    return Group(members, axes, count / size, probability_of_misfits(count, size)) if count >= SMALLEST else None
 
 
-def find_kinds(points: Float64Array, floor: Float64Array, population: Float64Array) -> list[Group]:
-    """Return the smaller of two kinds: parts of one axis that are alike and apart where the population's are not.
+def find_common_cause(points: Float64Array, scores: Float64Array, floor: Float64Array) -> Group | None:
+    """Return the highest-ranked images, if they are alike over all latents, with others as near to them.
 
-    points (n, d) in population units, floor (d,) the encoder's noise, population (p, d) its points.
+    points (n, d) in population units, scores (n,), floor (d,) the encoder's noise. The rare images of one kind are in
+    the tails of its distribution, and hardly near one another: those that share a cause are.
     """
-    if len(points) < FEWEST_TO_SPLIT or points.shape[1] == 0:
-        return []
-    apart, parts = _split_axes(points, floor)
-    usual, _ = _split_axes(population, floor)
-    apart = np.where(usual < APART / 2, apart, 0.0)
-    axis = int(apart.argmax())
-    if apart[axis] < APART:
-        return []
-    members = parts[:, axis]
-    if members.sum() > len(points) / 2:
-        members = ~members
-    axes = np.flatnonzero(apart >= APART)
-    return [
-        Group(
-            np.flatnonzero(members),
-            axes[np.argsort(-apart[axes], kind="stable")][:MOST_NAMED],
-            float(members.mean()),
-            probability_of_misfits(int(members.sum()), len(points)),
-        )
-    ]
+    size = len(points)
+    fewest, most = max(SMALLEST, int(np.ceil(FEWEST_RANKED * size))), int(LARGEST_SHARE * size)
+    if most < fewest or points.shape[1] == 0:
+        return None
+    # Ties take the order of the points themselves, so that the order in which the images came changes nothing.
+    highest = points[np.lexsort((*points.T, -scores))]
+    whole, noise = float(highest.var(axis=0).sum()), float(floor.sum())
+    above = min(size // RANKED_ABOVE, MOST_ABOVE)
+    spread, centre = min((_tightest(highest[start:], fewest, most) for start in range(above + 1)), key=itemgetter(0))
+    if spread > ALIKE_SPREAD * max(whole, noise):
+        return None
+    # The border is where a distance is as large for the group as it is small for the batch.
+    border = np.sqrt(max(spread, noise) * whole)
+    near = np.square(points - centre).sum(axis=1) <= border
+    members = np.flatnonzero(near)
+    if not SMALLEST <= len(members) <= most:
+        return None
+    apart = _distances_apart(points[near], points[~near], floor)
+    return Group(members, _name_axes(apart), len(members) / size, probability_of_misfits(len(members), size))
+
+
+def _tightest(ranked: Float64Array, fewest: int, most: int) -> tuple[float, Float64Array]:
+    """Return the squared spread and the centre (d,) of the first of points (n, d), as many as have the least spread."""
+    counts = np.arange(1, len(ranked) + 1)[:, None]
+    means = np.cumsum(ranked, axis=0) / counts
+    spreads = (np.cumsum(np.square(ranked), axis=0) / counts - np.square(means)).sum(axis=1)
+    best = fewest - 1 + int(spreads[fewest - 1 : most].argmin())
+    return float(spreads[best]), means[best]
 
 
 def likeness(apart: Float64Array) -> float:
     """Return the probability that a group is alike, from the squared distances (d,) of the rest in its own spread."""
     best = float(apart.max(initial=0.0))
     return best**2 / (best**2 + ALIKE**2)
-
-
-def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
-    """Return the probability that `members` alike of `size` images are misfits rather than one of some common kinds.
-
-    Misfits: their share is uniform up to LARGEST_SHARE. Kinds: every image is of each with probability 1 / kinds.
-    """
-    misfits = beta_cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
-    common = binomial_pmf(members, size, 1 / kinds)
-    return float(misfits / (misfits + common)) if misfits + common > 0 else 0.0
 
 
 def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Array) -> Float64Array:
@@ -132,26 +141,3 @@ def _belong(group: Float64Array, rest: Float64Array, axis: int) -> BoolArray:
 def _name_axes(apart: Float64Array) -> IndexArray:
     order = np.argsort(-apart, kind="stable")[:MOST_NAMED]
     return np.asarray(order[apart[order] >= NAMED_SHARE * apart[order[0]]])
-
-
-def _split_axes(points: Float64Array, floor: Float64Array) -> tuple[Float64Array, BoolArray]:
-    """Return how far apart the two parts of each axis (d,) are that vary least, and which points (n, d) are below.
-
-    The distance is between the means, squared, in the larger of the two variances.
-    """
-    n, d = points.shape
-    ordered = np.sort(points, axis=0)
-    below = np.arange(1, n)[:, None]
-    sums, squares = np.cumsum(ordered, axis=0)[:-1], np.cumsum(np.square(ordered), axis=0)[:-1]
-    total, total_squares = ordered.sum(axis=0), np.square(ordered).sum(axis=0)
-    means = sums / below, (total - sums) / (n - below)
-    scatters = squares - below * means[0] ** 2, total_squares - squares - (n - below) * means[1] ** 2
-    within = scatters[0] + scatters[1]
-    fewest = max(SMALLEST, int(np.ceil(SMALLEST_SHARE * n)))
-    within[: fewest - 1] = within[n - fewest :] = np.inf
-    cut = within.argmin(axis=0)
-    axes = np.arange(d)
-    sizes = cut + 1.0, n - cut - 1.0
-    variances = [np.maximum(part[cut, axes], 0) / (size - 1) for part, size in zip(scatters, sizes, strict=True)]
-    variance = np.maximum(*variances) + floor
-    return np.square(means[1][cut, axes] - means[0][cut, axes]) / variance, points <= ordered[cut, axes]

@@ -27,6 +27,8 @@ from service.errors import ContextTooSmall, InvalidInput, ShapeMismatch
 INSIDE = 0.99
 # Estimators whose location and covariance are those of all images, outliers included.
 COUNTS_ALL: frozenset[str] = frozenset({"leave_one_out", "ledoit_wolf", "oas"})
+# Of a variance. Contexts of identical images far apart spread along one line, and less beside it is lost in rounding.
+LEAST_NOISE = 1e-11
 # From this share of outliers on, nobody knows which images are normal.
 HEAVY_CONTAMINATION = 0.4
 
@@ -111,7 +113,9 @@ def merge(contexts: Sequence[Context], population: Population) -> Context:
     units = PopulationUnits.of(population)
     moments_of = _normal_moments if any(map(_has_outliers, contexts)) else _all_moments
     normal = reduce(Moments.merge, (moments_of(context, units) for context in contexts))
-    covariance = normal.scatter / max(normal.size - 1, 1) + np.diag(noise_floor(posterior_variance, units))
+    covariance = normal.scatter / max(normal.size - 1, 1)
+    floor = np.maximum(noise_floor(posterior_variance, units), LEAST_NOISE * np.diag(covariance))
+    covariance = covariance + np.diag(floor)
     contamination, warnings, is_doubtful = _merge_contamination(contexts)
     if normal.size <= 2 * units.live.size:
         warnings.append(_few(normal.size, units.live.size))

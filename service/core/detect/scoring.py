@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from service.core.decide.doubt import find_doubts
-from service.core.decide.groups import Group, find_groups, find_kinds
+from service.core.decide.groups import find_common_cause, find_groups
+from service.core.decide.kinds import Group, find_dense
+from service.core.detect.batch_context import CLEARLY_MISFITS, fit_batch
 from service.core.detect.context import Context
 from service.core.detect.estimators import estimator_named, estimator_of
 from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
@@ -18,7 +20,6 @@ from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
     POPULATION_SCORES,
-    calibrate_context,
     hidden_share,
     is_graded,
     posterior_log_odds,
@@ -31,10 +32,6 @@ from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
 
-# Images of a graded batch that are outliers with this probability take no part in its context.
-PROBABLE = 0.15
-# A group that is more surely misfits than this is not called one of several kinds.
-CLEARLY_MISFITS = 0.9
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
 OOD_SCORE = 1e6
 
@@ -92,32 +89,22 @@ def score(
     ood = np.zeros(len(latents), dtype=bool) if ood_ratio is None else is_ood(ood_ratio)
     units = PopulationUnits.of(population)
     points, members = units.points(latents), ~ood
+    scores: Float64Array | None = None
     if context is None and reference is not None:
         context = fit(reference, population, estimator=estimator, source="reference")
     elif context is None:
-        members = members & ~_clear_misfits(latents, ~ood, units)
-        context = fit(latents[members], population, estimator=estimator, source="batch")
-        left_out = float((~ood & ~members).sum())
-        if population.graded and context.calibration is not None:
-            first = _outlier_probability(points, context, units)
-            probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
-            members, left_out = members & ~probable, left_out + float(first[probable].sum())
-            context = fit(latents[members], population, estimator=estimator, source="batch")
-        if context.calibration is not None and is_graded(estimator_of(context), units):
-            # Whether outliers are masked shows in the scores of all images, also of those that were left out.
-            context = calibrate_context(context, points[~ood], units)
-        else:
-            context = _with_share(context, int(members.sum()), int((~ood).sum()), left_out)
+        context, members, scores = fit_batch(latents, ~ood, units, estimator)
         if context.source == "population" and units.live.size:
             context = _without_batch(context, int(ood.sum()), len(latents))
     fitted_by = estimator_of(context)
 
-    scores = ranking_scores(fitted_by, points, context, units, members)
+    if scores is None:
+        scores = ranking_scores(fitted_by, points, context, units, members)
     odds = posterior_log_odds(scores, points, context, units)
     probability: Float64Array = expit(odds)
     groups: list[Group] = []
     if context.source == "batch":
-        probability, groups = _with_groups(points, probability, ood, context, units)
+        probability, groups = _with_groups(points, scores, probability, ood, context, units)
     distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
     outlier_score = scores
     if fitted_by.ranks_by_odds:
@@ -155,41 +142,6 @@ def false_discovery_flags(
     return flags & (probability >= 0.5)
 
 
-def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits) -> BoolArray:
-    """Return the images (n,) of a kind that is too rare to be one of two: it takes no part in the context.
-
-    A third of a batch that shares its cause would otherwise pass for a part of what is normal. If the rest is of two
-    kinds as well, nothing is clear.
-    """
-    misfits = np.zeros(len(latents), dtype=bool)
-    rows = np.flatnonzero(native)
-    if not rows.size:
-        return misfits
-    points, population = units.points(latents[rows]), units.draws(POPULATION_SCORES)
-    floor = noise_floor(np.exp(np.clip(latents[rows, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
-    for group in find_kinds(points, floor, population):
-        rest = np.delete(points, group.members, axis=0)
-        if group.are_misfits >= CLEARLY_MISFITS and not find_kinds(rest, floor, population):
-            misfits[rows[group.members]] = True
-    return misfits
-
-
-def _outlier_probability(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-    """Return the probability (n,) that each of the points (n, d) that `context` was fitted to is an outlier."""
-    scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
-    return np.asarray(expit(posterior_log_odds(scores, points, context, units)))
-
-
-def _with_share(context: Context, members: int, native: int, left_out: float) -> Context:
-    """Return the context with a share of outliers among all `native` images: `left_out` of those that are no members
-    are outliers.
-    """
-    if context.calibration is None or members == native:
-        return context
-    share = (left_out + context.calibration.share * members) / native
-    return replace(context, calibration=replace(context.calibration, share=float(share)))
-
-
 def _without_batch(context: Context, foreign: int, count: int) -> Context:
     """Return the population's context with a warning that `foreign` of the `count` images leave no batch."""
     if foreign == 0:
@@ -200,7 +152,12 @@ def _without_batch(context: Context, foreign: int, count: int) -> Context:
 
 
 def _with_groups(
-    points: Float64Array, probability: Float64Array, ood: BoolArray, context: Context, units: PopulationUnits
+    points: Float64Array,
+    scores: Float64Array,
+    probability: Float64Array,
+    ood: BoolArray,
+    context: Context,
+    units: PopulationUnits,
 ) -> tuple[Float64Array, list[Group]]:
     """Return the probabilities (n,) once groups are known, and the groups.
 
@@ -211,6 +168,9 @@ def _with_groups(
     flagged = probability[native] > 0.5
     floor = noise_floor(context.posterior_variance, units)
     found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES))
+    if not found and not units.population.graded:
+        common = find_common_cause(points[native], scores[native], floor) or find_dense(points[native], floor)
+        found = [common] if common else []
     groups = [replace(group, members=native[group.members]) for group in found]
     probability = probability.copy()
     for group in groups:

@@ -1,10 +1,11 @@
-"""Colours to sRGB: by the ICC profile in a file, by a PNG's cICP, or by its gamma and chromaticities.
+"""Colours to sRGB: by numbers that the file names (CICP), its ICC profile, a PNG's gamma, or a camera's EXIF.
 
 A profile that differs from sRGB by hardly a grey level is left alone, as most profiles do.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ Float64Array = NDArray[np.float64]
 ToLinear = Callable[[Float64Array], Float64Array]
 
 # Pillow's mode of the images that a profile of this colour space is for.
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 DEVICE_CLASSES = ("mntr", "scnr", "prtr", "spac")
 LARGEST_PROFILE = 4 * 1024 * 1024
 # Grey levels by which colours may differ and pass as sRGB.
@@ -36,6 +37,13 @@ PRIMARIES = {
     11: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351),
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),
 }
+ADOBE_RGB, ADOBE_GAMMA = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06, 0.3127, 0.3290), 563 / 256
+# Entries of EXIF, in either byte order, by which cameras say so: R03 as the interoperability index (DCF), or 2 as the
+# colour space, as some write it. Cameras embed no profile.
+SAYS_ADOBE_RGB = re.compile(
+    rb"\x01\0\x02\0\x04\0\0\0R03\0|\0\x01\0\x02\0\0\0\x04R03\0"
+    rb"|\x01\xa0\x03\0\x01\0\0\0\x02\0|\xa0\x01\0\x03\0\0\0\x01\0\x02"
+)
 GAMMA_22, GAMMA_28, LINEAR, PQ, HLG = 4, 5, 8, 16, 18
 LIKE_SRGB = (1, 2, 6, 13, 14, 15)
 # The luminance of white in PQ, and its signal in HLG (ITU-R BT.2408).
@@ -59,10 +67,12 @@ def find_conversion(info: Mapping[Any, Any], mode: str, cicp: tuple[int, int] | 
     """
     if cicp is not None:
         return _of_cicp(*cicp)
+    if mode == "LAB":
+        return _of_lab()  # it needs no profile
     if profile := info.get("icc_profile"):
         return _of_profile(profile, mode)
-    if mode == "LAB":
-        return _of_lab()
+    if mode in ("RGB", "RGBA") and SAYS_ADOBE_RGB.search(info.get("exif") or b""):
+        return _of_adobe_rgb()
     gamma, chromaticity = info.get("gamma"), info.get("chromaticity")
     if "srgb" in info or (gamma is None and chromaticity is None):
         return None
@@ -75,7 +85,7 @@ def _of_profile(profile: bytes, mode: str) -> Conversion | None:
         raise ValueError(f"its profile has {len(profile)} bytes")
     space, conversion = _open_profile(profile)
     four_channels = mode == "CMYK"
-    if (space == "CMYK") != four_channels or (space == "Lab") != (mode == "LAB"):
+    if (space == "CMYK") != four_channels:
         raise ValueError(f"its profile is for {space}, but it is {mode}")
     if space == "GRAY" and mode not in ("1", "L", "LA", "I;16"):
         raise ValueError(f"its profile is for {space}, but it is {mode}")
@@ -94,6 +104,11 @@ def _open_profile(profile: bytes) -> tuple[str, Conversion | None]:
     except (ImageCms.PyCMSError, OSError, TypeError) as error:
         raise ValueError(f"its profile cannot be read: {error}") from error
     return space, None if _is_srgb(conversion) else conversion
+
+
+@lru_cache(maxsize=1)
+def _of_adobe_rgb() -> Conversion | None:
+    return _of_encoding(partial(_power, exponent=ADOBE_GAMMA), ADOBE_RGB)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, frames, heif, other_files, pages, png_chunks, tiff
+from service.images.formats import deep, frames, heif, other_files, pages, png_chunks, profiles, tiff
 from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
@@ -47,7 +47,7 @@ def open_file(
         if page is not None and frames.is_animation(head):
             if deep.is_deep_png(head):
                 raise UndecodableImage("Frames of a PNG of 16 bits are not read.", "Save the frames as images.")
-            return frames.read_frame(content, page, check_size)
+            return _with_profile(frames.read_frame(content, page, check_size), content)
         image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
         if page is not None:
             check_size(image.size)
@@ -73,6 +73,13 @@ def open_file(
     if deep.is_deep_png(head):
         return deep.of_png(bytes(content), image)
     png_chunks.scale_key(head, image.info)
+    return _with_profile(image, content)
+
+
+def _with_profile(image: Image.Image, content: bytes | memoryview) -> Image.Image:
+    """Return the image, with the profile of its file in its info where Pillow has left it out."""
+    if profile := profiles.find_profile(content):
+        image.info["icc_profile"] = profile
     return image
 
 
@@ -89,10 +96,14 @@ def has_pages(image: Image.Image | DeepImage, content: bytes | memoryview) -> bo
 
 
 def find_cicp(image: Image.Image | DeepImage, content: bytes | memoryview) -> tuple[int, int] | None:
-    """Return the numbers of the primaries and of the transfer function that a PNG or HEIC names; None without."""
+    """Return the numbers of the primaries and of the transfer function that a PNG, AVIF or HEIC names; None without."""
     if isinstance(image, DeepImage) or image.format == "PNG":
         return png_chunks.find_cicp(content)
-    if image.format == "HEIF" and "icc_profile" not in image.info:
+    if "icc_profile" in image.info:
+        return None
+    if image.format == "AVIF":
+        return heif.find_cicp(content)
+    if image.format == "HEIF":
         nclx = image.info.get("nclx_profile") or {}
         unspecified = 2
         return int(nclx.get("color_primaries", unspecified)), int(nclx.get("transfer_characteristics", unspecified))

@@ -1,7 +1,8 @@
-"""HEIC, which Pillow reads once the package pi-heif is registered."""
+"""HEIC, which Pillow reads once the package pi-heif is registered, and what Pillow does not tell of AVIF."""
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 
 from service.errors import UndecodableImage
@@ -9,6 +10,8 @@ from service.errors import UndecodableImage
 # Brands of HEIF files whose pictures are HEVC, and of those that may hold pictures of any codec.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 ANY_BRANDS = (b"mif1", b"msf1", b"mif2")
+# The type of the box of colours, and of those that are named by numbers. Boxes come before the pixels.
+COLOUR_NUMBERS, METADATA_BYTES = b"colrnclx", 64 * 1024
 
 
 def is_heic(head: bytes) -> bool:
@@ -26,6 +29,19 @@ def is_heic(head: bytes) -> bool:
             "Install pi-heif where the service runs, or save the image as JPEG.",
         )
     return is_heic
+
+
+def find_cicp(content: bytes | memoryview) -> tuple[int, int] | None:
+    """Return the numbers of the primaries and of the transfer function in an AVIF's box `colr`; None without.
+
+    Pillow hands on the pixels as they are, of which these numbers tell the colours.
+    """
+    head = bytes(content[:METADATA_BYTES])
+    start = head.find(COLOUR_NUMBERS)
+    if start < 0 or len(head) < (end := start + len(COLOUR_NUMBERS) + 4):
+        return None
+    primaries, transfer = struct.unpack(">HH", head[end - 4 : end])
+    return primaries, transfer
 
 
 @cache

@@ -35,6 +35,21 @@ def overlays(image: Uint8Array, evidence: NDArray[np.floating]) -> Uint8Array:
     return result
 
 
+def read_strength(overlay: Uint8Array) -> Uint8Array:
+    """Return the strength (H, W), 0 to 255, that an overlay (H, W, 3) shows, to some 2%.
+
+    Grey has equal channels. So the differences between the channels of a mixed colour are those of the heat's colour
+    alone, times its alpha, and no two strengths have the same ones.
+    """
+    strength = np.linspace(0, 1, GREYS)
+    colours, shown = heat_colours(strength), overlay.astype(np.int16).reshape(-1, 3)
+    expected = STRONGEST_ALPHA * strength[:, None] * (colours[:, 1:] - colours[:, :-1])
+    pixels, places = np.unique(shown[:, 1:] - shown[:, :-1], axis=0, return_inverse=True)
+    nearest = ((pixels[:, None] - expected) ** 2).sum(axis=2).argmin(axis=1)
+    result: Uint8Array = nearest.astype(np.uint8)[places].reshape(overlay.shape[:2])
+    return result
+
+
 def heat_colours(strength: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the colour (..., 3), 0 to 255, of each strength (...) in [0, 1]. A stronger value is lighter."""
     stops = np.linspace(0, 1, len(HEAT))

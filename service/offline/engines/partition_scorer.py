@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.api import context_codec
-from service.api.context_codec import from_portable
+from service.api.contexts import codec as context_codec
+from service.api.contexts.codec import from_portable
 from service.api.score_records import GroupSummary, ScoreRow, TableInfo
 from service.bundle.store import Bundle
 from service.core.detect.context import Context

@@ -13,7 +13,10 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -126,16 +129,19 @@ class RayEngine:
         ray = start_ray(pool)
         try:
             numbers = ray.data.from_items([{"number": number} for number in todo], override_num_blocks=len(todo))
-            steps = numbers.map_batches(
-                actor,
-                fn_constructor_args=(self.work, pool.cpus),
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
-                num_cpus=pool.cpus,
-                num_gpus=pool.gpus,
-                max_restarts=RESTARTS,
-                max_task_retries=RETRIES,
-            )
+            with warnings.catch_warnings():
+                # Ray is to name these two parameters otherwise in 2.64, and has no other names for them yet.
+                warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+                steps = numbers.map_batches(
+                    actor,
+                    fn_constructor_args=(self.work, pool.cpus),
+                    batch_size=1,
+                    compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(todo))),
+                    num_cpus=pool.cpus,
+                    num_gpus=pool.gpus,
+                    max_restarts=RESTARTS,
+                    max_task_retries=RETRIES,
+                )
             for row in steps.iter_rows():
                 if row["error"]:
                     raise _to_error(json.loads(row["error"]))
@@ -162,12 +168,13 @@ def start_ray(pool: ActorPool) -> Any:
         }
         cluster = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": _count_cpus(pool), "include_dashboard": False}
         try:
-            ray.init(
-                logging_level="ERROR",
-                log_to_driver=False,
-                runtime_env={"env_vars": variables} if variables else None,
-                **cluster,
-            )
+            with _silence_native_code():
+                ray.init(
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    runtime_env={"env_vars": variables} if variables else None,
+                    **cluster,
+                )
         except Exception as error:  # of any type: a time-out is a plain Exception
             raise InvalidInput(
                 f"Ray does not start: {first_line(error)}.",
@@ -185,6 +192,20 @@ def start_ray(pool: ActorPool) -> Any:
                 "Ask for less with --actor-cpus and --actor-gpus, or name another cluster with RAY_ADDRESS.",
             )
     return ray
+
+
+@contextmanager
+def _silence_native_code() -> Iterator[None]:
+    """Send what native code prints on standard error nowhere while the block runs: Ray tells its level of logging."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _count_cpus(pool: ActorPool) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import overload
 
-from service.api.mistaken_uploads import read_image
+from service.api.uploads.mistaken_uploads import read_image
 from service.decoding.pool import DecodePool
 from service.images.decode import Upload
 from service.images.decode_budget import DecodeBudget

@@ -15,8 +15,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
+from service.api.contexts.portable import PortableContext
 from service.api.options import ScoreOptions
-from service.api.schemas import PortableContext
 from service.api.score_records import GroupSummary, ScoreRow
 from service.bundle.store import Bundle
 from service.errors import InvalidInput

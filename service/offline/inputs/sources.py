@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import BinaryIO
 
-from service.api.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
+from service.api.uploads.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
 from service.errors import InvalidInput, quoted, readable
-from service.images import archive_names, archived_arrays, archives, arrays, tar_headers
+from service.images import archive_names, archives, arrays, tar_headers
+from service.images.archived_arrays import ArrayHeaders, is_array
 from service.images.spec import Spec
 from service.offline.inputs import hdf5_files, path_tables, remote_files
 from service.offline.inputs.local_files import open_file, walk
@@ -150,16 +151,16 @@ class _Finder:
 
     def _add_archive(self, path: str) -> None:
         archive = open_archive(path)
-        contents = sort_members(archive)
-        files, other_arrays, notes = leave_out_arrays(contents.files)
+        contents, headers = sort_members(archive), ArrayHeaders()
+        files, other_arrays, notes = leave_out_arrays(contents.files, headers)
         self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
         self._notes += notes
         numbers = {id(member): number for number, member in enumerate(archive.members)}
         for member, is_reference in files:
             number = numbers[id(member)]
-            if archived_arrays.is_array(member):
-                self._shapes.append(archived_arrays.read_shape(member))
-                for row, _ in enumerate(archived_arrays.iterate_rows(member)):
+            if is_array(member):
+                self._shapes.append(headers.read(member).shape)
+                for row, _ in enumerate(headers.iterate_rows(member)):
                     name = f"{member.name}[{row}]"
                     self._table.add(Kind.MEMBER_ROW, path, name, member=number, row=row, is_reference=is_reference)
             else:

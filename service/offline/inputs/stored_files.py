@@ -15,14 +15,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from service.errors import InvalidInput, UndecodableImage, readable
-from service.images import archived_arrays, archives, arrays
+from service.images import archives, arrays
+from service.images.archived_arrays import ArrayHeaders
 from service.images.archives import Archive, Member
 from service.images.decode import Content
 from service.images.sample_range import Samples
 from service.offline.inputs import hdf5_files, remote_files
 from service.offline.inputs.local_files import Stamp, map_file, read_file, stamp
 
-# Archives and arrays that are open at a time. Images come in the order of their files, and an open zip is in memory.
+# Archives and arrays that are open at a time. Images come in the order of their files, and the directory of an open
+# archive is in memory.
 OPEN_FILES = 4
 # An archive may unpack to what it likes: files are unpacked one by one.
 NO_LIMIT = sys.maxsize
@@ -97,7 +99,7 @@ def _open_array(path: str, stamp: Stamp) -> Samples:
 
 @lru_cache(OPEN_FILES)
 def _open_archived_array(archive: str, stamp: Stamp, member: int) -> list[Callable[[], Samples]]:
-    return list(archived_arrays.iterate_rows(open_archive(archive).members[member]))
+    return list(ArrayHeaders().iterate_rows(open_archive(archive).members[member]))
 
 
 def _read_file(place: Place) -> Content:

@@ -27,7 +27,7 @@ from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.telemetry import logs, spans
 from service.telemetry.metrics import Metrics
-from service.transports import memory_footprint
+from service.transports import memory_footprint, parse_cost
 from service.transports.admission import Ticket
 from service.transports.dispatch import Dispatcher, Parsed
 from service.transports.error_replies import (
@@ -89,14 +89,14 @@ class Servicer:
             received = memory_footprint.RECEIVED_COPIES * len(content)
             ticket.take_work(received)
             if method.endpoint.takes == "nothing":
-                parse_message(method.request, content, self._settings)
+                if content:  # no field is known: it may be long, and full of others
+                    await asyncio.to_thread(parse_message, method.request, content, self._settings)
                 answer = await self.dispatcher.describe()
             else:
                 ticket.expect(0)  # its bytes are here already
                 parse = partial(self._parse, method, content)
-                answer = await self.dispatcher.run(
-                    method.endpoint, parse, len(content), ticket, "message", kept_bytes=received
-                )
+                cost = parse_cost.of_message(len(content))
+                answer = await self.dispatcher.run(method.endpoint, parse, cost, ticket, "message", kept_bytes=received)
             await call.write(await self._serialise(method.serialise, answer))
 
     def _parse(self, method: Method, content: bytes) -> Parsed:
@@ -121,7 +121,7 @@ class Servicer:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
             parse = partial(read_stream_chunk, content, settings, is_first=options is None, first=rows)
-            chunk = await self.dispatcher.read_chunk(parse, len(content), ticket, options)
+            chunk = await self.dispatcher.read_chunk(parse, parse_cost.of_message(len(content)), ticket, options)
             options, images, rows = options or chunk.options, images + chunk.size, rows + len(chunk.images)
             if images > settings.max_stream_images:
                 raise TooManyImages(

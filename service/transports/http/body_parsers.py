@@ -20,7 +20,6 @@ from urllib.parse import parse_qsl
 
 from service.api.json_texts import JSON_EXAMPLE, read_json, read_object
 from service.api.latents import LATENTS_EXAMPLE, check_latents
-from service.api.mistaken_uploads import HEX_HEADS, explain_no_base64
 from service.api.option_merging import merge_options
 from service.api.options import MOST_PICTURES
 from service.api.requests import (
@@ -28,6 +27,7 @@ from service.api.requests import (
     OptionsT,
     RequestBuilder,
 )
+from service.api.uploads.mistaken_uploads import HEX_HEADS, explain_no_base64
 from service.api.validation import read_contexts
 from service.core.types import Float64Array
 from service.errors import InvalidInput, InvalidOption, UndecodableImage, UnsupportedMediaType, quoted

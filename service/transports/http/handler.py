@@ -15,7 +15,7 @@ from service.api.schemas import ScoreResponse
 from service.errors import NotAcceptable
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.explain.explanation import Explanation
-from service.transports import memory_footprint
+from service.transports import memory_footprint, parse_cost
 from service.transports.admission import Ticket
 from service.transports.dispatch import Answer, Dispatcher, Parsed
 from service.transports.http.body_parsers import parse_images, parse_latents
@@ -45,8 +45,8 @@ async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher, 
         return await dispatcher.describe()
     ticket = until_sent(request).enter_context(dispatcher.admission.ticket())
     form = HELD.get(media_type, "pieces")
-    parse, size = await _make_parser(request, endpoint, dispatcher, ticket, media_type)
-    answer = await dispatcher.run(endpoint, parse, size, ticket, form, wait=partial(while_connected, request))
+    parse, cost = await _make_parser(request, endpoint, dispatcher, ticket, media_type)
+    answer = await dispatcher.run(endpoint, parse, cost, ticket, form, wait=partial(while_connected, request))
     if media_type != CSV:
         return answer
     response = answer.without_maps() if isinstance(answer, Explanation) else answer
@@ -58,18 +58,19 @@ async def _answer(request: Request, endpoint: Endpoint, dispatcher: Dispatcher, 
 async def _make_parser(
     request: Request, endpoint: Endpoint, dispatcher: Dispatcher, ticket: Ticket, media_type: str
 ) -> tuple[Callable[[], Parsed], int]:
-    """Return what parses the request's body, and how many bytes that has, once the ticket has taken them."""
+    """Return what parses the request's body, and how long that takes, once the ticket has taken its bytes."""
     settings, content_type = dispatcher.pipeline.settings, request.headers.get("content-type", "")
     body = await read_body(request, settings.max_body_bytes, settings.body_seconds, ticket)
     ticket.take_work(memory_footprint.of_parsing(content_type, len(body)))
+    cost = parse_cost.of_body(content_type, body)
     if endpoint.takes == "latents":
-        return partial(parse_latents, content_type, body, dispatcher.pipeline.bundle.manifest.latent_dim), len(body)
+        return partial(parse_latents, content_type, body, dispatcher.pipeline.bundle.manifest.latent_dim), cost
     query, options_type = read_query(request.query_params), endpoint.image_options
     if media_type == PNG:
         options_type = endpoint.sheet_options
     elif endpoint.sheet_options is not options_type:
         query.pop("page", None)  # a default that a generated client sends along; only a sheet has pages
-    return partial(parse_images, content_type, query, body, settings, options_type), len(body)
+    return partial(parse_images, content_type, query, body, settings, options_type), cost
 
 
 def read_query(parameters: QueryParams) -> dict[str, str | list[str]]:

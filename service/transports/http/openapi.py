@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service.api.contexts.portable import PortableContext
 from service.api.endpoints import ENDPOINTS, Endpoint, Form
 from service.api.options import Options
-from service.api.schemas import ErrorResponse, PortableContext
+from service.api.schemas import ErrorResponse
 from service.api.wire import REQUEST_ID, RETRY_AFTER
 from service.transports.error_status import STATUS
 from service.transports.http.body_parsers import MEDIA_TYPES

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from service.api import mistaken_uploads
 from service.api.latents import check_latents
 from service.api.options import ScoreOptions
 from service.api.requests import ImagesRequest, RequestBuilder
+from service.api.uploads import mistaken_uploads
 from service.core.types import Float64Array
 from service.errors import InvalidInput, InvalidOption, quoted
 from service.images import arrays

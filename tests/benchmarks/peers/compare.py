@@ -1,11 +1,12 @@
 """Servers side by side: CPU seconds of the server, images a second and waits, over the workloads of `workloads.py`.
 
     python tests/benchmarks/peers/compare.py --server new=. --server old=../other-worktree
-    python tests/benchmarks/peers/compare.py --peers fastapi litserve
+    python tests/benchmarks/peers/compare.py --peers fastapi litserve --in-process
 
 All servers run at the same time, each on ports of its own; every round measures each of them once, in turn, so that
 whatever else the machine does weighs on all of them alike. A server NAME=DIRECTORY is misfit as in that worktree. The
-peers run from environments of their own, which `make peers` makes. The table has medians over the rounds.
+peers run from environments of their own, which `make peers` makes. --in-process adds ONNX Runtime without a server,
+below which no server can be. The table has medians over the rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
@@ -28,12 +30,14 @@ import psutil
 
 sys.path.append(str(Path(__file__).parents[2] / "support"))
 sys.path.append(str(Path(__file__).parent))
+from in_process import in_process
 from measurements import save
 from peers import PEERS, ROOT
 from serving import free_ports
 from ways import MISFIT, Way
 from workloads import WORKLOADS, Measurement, Workload, measure, resident_mib, sample_images
 
+ENCODER = ROOT / "service/bundles/shapes3d/encoder.onnx"
 BOOT_SECONDS, STOP_SECONDS = 120, 30
 WARM_UP_SECONDS = 2.0
 LINE = "| {workload} | {server} {way} | {cpu_seconds:.3f} | {images_a_second:.0f} | {p50:.0f} | {p99:.0f} |"
@@ -42,12 +46,12 @@ LIMITS = {"MISFIT_GRPC_HOST": "127.0.0.1"}
 
 @dataclass(frozen=True)
 class Server:
-    """A running server."""
+    """A running server; `pid` is None where there is none, and the clients' process does the work."""
 
     name: str
     port: int
     grpc_port: int
-    process: subprocess.Popen[bytes]
+    pid: int | None
     ways: dict[str, Way]
 
 
@@ -59,7 +63,7 @@ def serve_misfit(name: str, directory: Path, scratch: Path, ports: tuple[int, in
     with run_server(
         name, [*command, "--port", str(ports[0])], directory, settings, scratch, ports[0], "/readyz"
     ) as process:
-        yield Server(name, *ports, process, MISFIT)
+        yield Server(name, *ports, process.pid, MISFIT)
 
 
 @contextmanager
@@ -68,10 +72,10 @@ def serve_peer(name: str, scratch: Path, ports: tuple[int, int]) -> Iterator[Ser
     peer, own = PEERS[name], scratch / name
     own.mkdir()
     program, *arguments = peer.command(*ports, own)
-    settings = {"ENCODER": str(ROOT / "service/bundles/shapes3d/encoder.onnx")}
+    settings = {"ENCODER": str(ENCODER)}
     command = [str(ROOT / ".venv-peers" / name / "bin" / program), *arguments]
     with run_server(name, command, own, settings, scratch, ports[0], peer.ready) as process:
-        yield Server(name, *ports, process, peer.ways)
+        yield Server(name, *ports, process.pid, peer.ways)
 
 
 @contextmanager
@@ -132,7 +136,7 @@ def run(servers: list[Server], arguments: argparse.Namespace) -> list[dict[str, 
             for cell, (server, connect) in list(cells.items()):
                 try:
                     seconds = arguments.seconds if number else WARM_UP_SECONDS
-                    result = measure(workload, connect, server.process.pid, seconds)
+                    result = measure(workload, connect, server.pid, seconds)
                 except (RuntimeError, OSError, grpc.RpcError) as error:
                     print(f"| {name} | {' '.join(cell)} | failed: {str(error)[:100]} |", flush=True)
                     rows.append({"workload": name, "server": cell[0], "way": cell[1], "failed": str(error)[:100]})
@@ -150,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", action="append", metavar="NAME=DIRECTORY", help="default: misfit=.")
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="other servers, of `make peers`")
+    parser.add_argument("--in-process", action="store_true", help="ONNX Runtime without a server as well")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), help="names, or CxN: C clients of N images")
     parser.add_argument("--ways", nargs="+", help="default: all of each server")
     parser.add_argument("--rounds", type=int, default=3)
@@ -168,9 +173,11 @@ def main() -> None:
         servers += [
             stack.enter_context(serve_peer(name, Path(scratch), (next(ports), next(ports)))) for name in arguments.peers
         ]
+        if arguments.in_process:
+            servers.append(Server("onnxruntime", 0, 0, None, {"in process": partial(in_process, ENCODER)}))
         print("| workload | server | CPU s per 1,000 | images/s | p50, ms | p99, ms |\n" + "| --- " * 6 + "|")
         rows = run(servers, arguments)
-        memory = {server.name: round(resident_mib(server.process.pid)) for server in servers}
+        memory = {server.name: round(resident_mib(server.pid)) for server in servers if server.pid is not None}
         print(f"resident MiB after the load: {memory}")
     save(arguments.out, {"rows": rows, "resident_mib": memory})
 

@@ -59,13 +59,12 @@ def run(cpus: int, workers: int, arguments: argparse.Namespace, scratch: Path) -
             for way in WAYS:
                 connect = MISFIT[way](workload, images, server.port, server.grpc_port)
                 results = [
-                    measure(workload, connect, server.process.pid, arguments.seconds)
-                    for _ in range(1 + arguments.rounds)
+                    measure(workload, connect, server.pid, arguments.seconds) for _ in range(1 + arguments.rounds)
                 ][1:]  # the first one warms up
                 figures = {field: median(asdict(each)[field] for each in results) for field in asdict(results[0])}
                 rows.append({"workload": workload_name, "server": name, "way": way, **figures})
                 print(LINE.format(**rows[-1]), flush=True)
-        memory = round(resident_mib(server.process.pid))
+        memory = round(resident_mib(server.pid))
     os.sched_setaffinity(0, mine)
     return [{**row, "cpus": cpus, "workers": workers, "resident_mib": memory} for row in rows]
 

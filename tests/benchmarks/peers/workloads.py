@@ -82,8 +82,10 @@ def sample_images(count: int) -> NDArray[np.uint8]:
     return np.maximum(repeated, 3) - np.random.default_rng(0).integers(0, 4, repeated.shape, np.uint8)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process and all of its children."""
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU seconds of a process and all of its children, or of this process alone where `pid` is None."""
+    if pid is None:
+        return time.process_time()
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
@@ -95,9 +97,11 @@ def resident_mib(pid: int) -> float:
 
 
 def measure(
-    workload: Workload, connect: Callable[[], AbstractContextManager[Send]], pid: int, seconds: float
+    workload: Workload, connect: Callable[[], AbstractContextManager[Send]], pid: int | None, seconds: float
 ) -> Measurement:
     """Have the workload's clients send requests for `seconds`, each with a connection of its own, all starting at once.
+
+    pid  of the server; None where there is no server, and this process does the work
 
     Raises what a client raises.
     """

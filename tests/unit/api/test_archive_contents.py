@@ -3,7 +3,7 @@
 import bodies
 import pytest
 
-from service.api.archive_contents import sort_members, warn_of_left_out
+from service.api.uploads.archive_contents import sort_members, warn_of_left_out
 from service.errors import InvalidInput
 from service.images.archives import read_archive
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.api.context_codec import from_portable, merge, to_portable
+from service.api.contexts.codec import from_portable, merge, to_portable
 from service.api.schemas import FitResponse
 from service.api.validation import read_contexts
 from service.core.detect import fit, scoring
@@ -214,7 +214,7 @@ def test_contexts_of_too_many_images_together_are_refused(latents, served_bundle
         merge(contexts, served_bundle.population)
 
 
-def test_contexts_that_together_have_no_covariance_are_refused(latents, served_bundle):
+def test_contexts_of_identical_images_far_apart_make_one_that_comes_back(latents, served_bundle):
     """Two points, so far apart that beside their distance the encoder's noise is nil."""
     given = portable_of(latents, served_bundle)
     size, scatter = 5, np.zeros((6, 6)).tolist()
@@ -229,8 +229,9 @@ def test_contexts_that_together_have_no_covariance_are_refused(latents, served_b
         for place in (0.0, 1e5)
     ]
     contexts = [from_portable(point, served_bundle) for point in points]
-    with pytest.raises(InvalidInput, match="The merged contexts' covariance is not positive definite"):
-        merge(contexts, served_bundle.population)
+    merged = merge(contexts, served_bundle.population)
+    back = from_portable(to_portable(merged, served_bundle.manifest.bundle_id), served_bundle)
+    assert np.isfinite(scoring.score(latents, served_bundle.population, context=back).outlier_score).all()
 
 
 def indefinite(covariance):

@@ -7,7 +7,7 @@ import bodies
 import numpy as np
 import pytest
 
-from service.api.mistaken_uploads import explain_no_base64, read_image
+from service.api.uploads.mistaken_uploads import explain_no_base64, read_image
 from service.errors import UndecodableImage
 
 PNG = bodies.encoded(np.zeros((8, 8, 3), np.uint8))

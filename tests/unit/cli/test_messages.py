@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.api import context_codec, mistaken_uploads
+from service.api.contexts import checks
+from service.api.uploads import mistaken_uploads
 from service.cli.messages import for_prompt
 from service.images import arrays
 from service.images.formats import other_files
@@ -16,7 +17,7 @@ from service.images.formats import other_files
             "2 bytes of text, which begin with 'x', came in place of an image file. Send the file's own bytes.",
         ),
         (f"No npy. Write it with numpy.save. {arrays.CURL_HINT}", "No npy. Write it with numpy.save."),
-        (context_codec.FIT_AGAIN, "Send what `context` was in the answer of misfit fit, unchanged."),
+        (checks.FIT_AGAIN, "Send what `context` was in the answer of misfit fit, unchanged."),
         ("a.png: 3.5 is no image. Curls are.", "a.png: 3.5 is no image. Curls are."),
         ("", ""),
     ],

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from serving import ROOT
 
 from service.cli.endings import ExitCode
-from service.cli.flagged_files import safe_path
 from service.cli.main import COMMANDS, cli
+from service.offline.heat_map_files import safe_path
 from service.offline.scores_table import read_scores
 
 BATCH = ROOT / "tests/data/shapes3d_batch.zip"

@@ -28,11 +28,12 @@ from pydantic import BaseModel
 from serving import ROOT, free_ports
 
 from service.api import schemas
+from service.api.contexts.portable import PortableContext
 from service.api.validation import read_options
 from service.api.wire import ERROR_DETAIL
 from service.client.calls import Call, Files, PathNames, read_images
 from service.client.client import AsyncClient, CallError, Client, Retries, png
-from service.client.grpc_transport import NULL_IF_EMPTY, build_message
+from service.client.grpc_messages import NULL_IF_EMPTY, build_message
 from service.client.grpc_transport import read_error as grpc_error
 from service.client.http_transport import read_error as http_error
 from service.client.retries import parse_retry_after
@@ -479,7 +480,7 @@ def nullable_lists(model, seen):
 
 
 def test_the_lists_that_may_be_null_are_known():
-    seen = {schemas.PortableContext}  # travels as JSON does
+    seen = {PortableContext}  # travels as JSON does
     answers = [schemas.ScoreResponse, schemas.PicturesResponse, schemas.EncodeResponse, schemas.Description]
     assert set().union(*(nullable_lists(model, seen) for model in answers)) == NULL_IF_EMPTY
 

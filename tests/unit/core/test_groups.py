@@ -101,8 +101,9 @@ def test_a_flagged_third_of_three_kinds_is_less_surely_misfits():
     points = random.standard_normal((48, D))
     points[:, 1] = np.array([-1.6, 0.0, 1.6])[np.arange(48) % 3] + 0.05 * random.standard_normal(48)
     flagged = np.arange(48) % 3 == 0
-    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    group, another = find_groups(points, flagged, FLOOR, POPULATION)
     np.testing.assert_array_equal(group.members, np.flatnonzero(flagged))
+    assert len(another.members) == 16
     assert group.kinds == 3
     assert group.are_misfits == probability_of_misfits(16, 48, kinds=3) < 0.5 < probability_of_misfits(16, 48)
 

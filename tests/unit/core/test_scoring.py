@@ -509,6 +509,40 @@ def test_misfits_of_one_cause_are_found_and_named(population, size, misfits):
     assert group.are_misfits > 0.6
 
 
+@pytest.mark.parametrize(
+    ("size", "misfits", "found"), [(350, 122, 0.95), (350, 70, 0.95), (50, 10, 0.95), (50, 18, 0.0)]
+)
+def test_exceptions_to_a_rule_are_found_or_the_answer_says_so(size, misfits, found):
+    """Images of one level, and of three others: a factor that the population has in four levels, as a shape is."""
+    random = np.random.default_rng(size + misfits)
+    everything = random.standard_normal((4000, LIVE + DEAD))
+    everything[:, 0] = 0.9 * np.arange(4000) % 4 - 1.35 + 0.04 * random.standard_normal(4000)
+    everything[:, LIVE:] *= 0.03
+    mean = everything[:size].copy()
+    truth = np.arange(size) < misfits
+    mean[:, 0] = np.where(truth, np.array([-1.35, -0.45, 1.35])[np.arange(size) % 3], 0.45)
+    mean[:, 0] += 0.04 * random.standard_normal(size)
+    scores = score(as_latents(mean), Population.from_latents(as_latents(everything)))
+    assert scores.is_outlier[truth].mean() >= found
+    assert scores.is_outlier[~truth].mean() <= 0.02
+    (group,) = scores.groups
+    np.testing.assert_array_equal(group.members, np.flatnonzero(truth))
+    assert group.axes[0] == 0
+    if not scores.is_outlier[truth].mean() >= 0.95:
+        assert scores.context.reliability == "low"
+        assert any("two kinds" in warning for warning in scores.context.warnings)
+
+
+@pytest.mark.parametrize("misfits", [40, 70, 110])
+def test_misfits_within_the_reach_of_what_is_normal_are_found_or_named(population, misfits):
+    random = np.random.default_rng(misfits)
+    mean = 0.5 * random.standard_normal((350, LIVE + DEAD))
+    mean[:misfits, :LIVE] = 0.7 * random.choice([-1, 1], LIVE) + 0.07 * random.standard_normal((misfits, LIVE))
+    scores = score(as_latents(mean), population)
+    assert scores.is_outlier[:misfits].mean() > 0.95 or scores.context.reliability == "low"
+    assert any(np.mean(group.members < misfits) > 0.8 for group in scores.groups)
+
+
 def test_images_that_leave_no_batch_are_counted(population):
     latents = population_latents(5)
     for native, text in (

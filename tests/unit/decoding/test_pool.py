@@ -189,20 +189,38 @@ async def test_what_takes_too_long_is_ended_for_real(pool, images):
     assert len(rows.pixels) == 2
 
 
-async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypatch):
-    """As one would that finds a hole in a decoder."""
-    poison, do = b"poison", worker_group.Worker.do
+def end_workers(monkeypatch, poison, number, times=1000):
+    """Send a signal to the worker of a job with a certain file, the first few times."""
+    do, left = worker_group.Worker.do, [None] * times
 
-    def killed_by_poison(worker, job):
-        if poison not in job.contents:
+    def ended_by_poison(worker, job):
+        if poison not in job.contents or not left:
             return do(worker, job)
+        left.pop()
         connection = worker.start()
-        os.kill(worker._process.pid, signal.SIGSEGV)
+        os.kill(worker._process.pid, number)
         with monkeypatch.context() as patch:  # otherwise `do` may see that the process ended, and start another
             patch.setattr(worker, "start", lambda: connection)
             return do(worker, job)
 
-    monkeypatch.setattr(worker_group.Worker, "do", killed_by_poison)
+    monkeypatch.setattr(worker_group.Worker, "do", ended_by_poison)
+
+
+async def test_an_image_whose_worker_was_killed_from_outside_has_another_try(pool, images, monkeypatch):
+    file = bodies.encoded(images[0])
+    with monkeypatch.context() as patch:
+        end_workers(patch, file, signal.SIGKILL, times=1)
+        rows = await pool.read(uploads([file]), SPEC, "fit", budget(decode_seconds=60))
+    assert (len(rows.pixels), rows.errors) == (1, {})
+    end_workers(monkeypatch, file, signal.SIGKILL)
+    rows = await pool.read(uploads([file]), SPEC, "fit", budget(decode_seconds=60))
+    assert "ended the process" in rows.errors[0].message
+
+
+async def test_an_image_that_ends_its_process_fails_alone(pool, images, monkeypatch):
+    """As one would that finds a hole in a decoder."""
+    poison = b"poison"
+    end_workers(monkeypatch, poison, signal.SIGSEGV)
     good = [bodies.encoded(image) for image in images[:5]]
     rows = await pool.read(uploads([*good[:3], poison, *good[3:], b"broken"]), SPEC, "fit", budget(decode_seconds=60))
     assert np.array_equal(rows.pixels, images[:5])

@@ -146,3 +146,17 @@ def test_the_origin_of_a_refused_request_is_known():
     with pytest.raises(h11.RemoteProtocolError):
         connection.next_event()
     assert connection.origin == "https://app.example.com"
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_the_head_of_an_answer_is_sent_with_the_first_of_its_body(content):
+    connection = StrictConnection()
+    connection.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    while connection.next_event() not in (h11.NEED_DATA, h11.PAUSED):
+        pass
+    length = str(len(content)).encode()
+    head = connection.send(h11.Response(status_code=200, headers=[(b"content-length", length)]))
+    sent = [head, connection.send(h11.Data(data=content)), connection.send(h11.EndOfMessage())]
+    assert sent[0] == b""
+    assert b"".join(sent) == b"HTTP/1.1 200 \r\ncontent-length: " + length + b"\r\n\r\n" + content
+    assert sum(map(bool, sent)) == 1

@@ -8,16 +8,17 @@ import bombs
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from service.bundle.manifest import ImageSpec
 from service.images.decode import Limits, read_row
-from service.images.formats import colour
+from service.images.formats import colour, heif, profiles
 
 COLOUR = ImageSpec(height=16, width=16, channels=3)
 GREY = ImageSpec(height=16, width=16, channels=1)
 LIMITS = Limits(1_000_000)
 DISPLAY_P3, BT_2020 = 12, 9
+SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def read(image, format="PNG", spec=COLOUR, **options):
@@ -85,10 +86,9 @@ def test_an_embedded_profile_is_applied(format):
 
 
 def test_the_profile_of_srgb_changes_nothing():
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-    assert np.array_equal(read(noise, icc_profile=srgb).pixels, np.asarray(noise))
-    assert colour.find_conversion({"icc_profile": srgb}, "RGB") is None
+    assert np.array_equal(read(noise, icc_profile=SRGB_PROFILE).pixels, np.asarray(noise))
+    assert colour.find_conversion({"icc_profile": SRGB_PROFILE}, "RGB") is None
 
 
 def test_a_profile_of_grey_serves_grey_with_and_without_alpha():
@@ -111,9 +111,12 @@ def test_alpha_and_palettes_keep_their_profile():
     assert np.abs(read(palette, icc_profile=profile()).pixels[8, 8].astype(int) - expected).max() <= 1
 
 
-def test_lab_is_read():
-    pixels = read(flat("LAB", (255, 128, 128)), "TIFF").pixels
-    assert pixels.min() > 250
+def test_lab_is_read_and_needs_no_profile():
+    lab = flat("LAB", (255, 128, 128))
+    for options in ({}, {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()}):
+        result = read(lab, "TIFF", **options)
+        assert result.pixels.min() > 250
+        assert result.notes == ()
 
 
 @pytest.mark.parametrize("content", [b"no profile", profile()[:200], profile("GRAY"), b""])
@@ -171,6 +174,74 @@ def test_heic_may_name_its_colours_by_number():
     )
     expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], srgb_to_linear)
     assert np.abs(read_row(file.getvalue(), COLOUR, "fit", LIMITS).pixels[8, 8].astype(int) - expected).max() <= 2
+
+
+def test_avif_may_name_its_colours_by_number():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 100, 50)).save(file, "AVIF", quality=100, subsampling="4:4:4")
+    box = struct.pack(">8sHH", b"colrnclx", 1, 13)
+    assert box in file.getvalue()
+    content = file.getvalue().replace(box, struct.pack(">8sHH", b"colrnclx", DISPLAY_P3, 13))
+    expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], srgb_to_linear)
+    assert np.abs(read_row(content, COLOUR, "fit", LIMITS).pixels[8, 8].astype(int) - expected).max() <= 2
+    assert heif.find_cicp(content[: content.index(b"colrnclx") + 9]) is None
+
+
+def test_a_bmp_may_have_a_profile():
+    pixels = np.tile(np.array([50, 100, 200, 255], np.uint8), (16, 16, 1)).tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 124, 16, 16, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    end = struct.pack("<4I", 4, 124 + len(pixels), len(profile()), 0)
+
+    def read_bmp(space):
+        content = struct.pack("<HIHHI", 0x4D42, 138 + len(pixels), 0, 0, 138) + header + space + bytes(48) + end
+        return read_row(content + pixels + profile(), COLOUR, "fit", LIMITS).pixels[8, 8].astype(int)
+
+    expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], lambda value: value**2.2)
+    assert np.abs(read_bmp(struct.pack("<I", 0x4D424544)) - expected).max() <= 1
+    assert read_bmp(struct.pack("<I", 0x73524742)).tolist() == [200, 100, 50]
+
+
+def test_a_gif_may_have_a_profile():
+    file = io.BytesIO()
+    flat("RGB", (200, 100, 50)).quantize(4).save(file, "GIF")
+    content, start = file.getvalue(), file.getvalue().index(b",")
+    blocks = [profile()[at : at + 255] for at in range(0, len(profile()), 255)]
+    extension = b"!\xff\x0bICCRGBG1012" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    result = read_row(content[:start] + extension + content[start:], COLOUR, "fit", LIMITS)
+    expected = naive_srgb((200, 100, 50), colour.PRIMARIES[DISPLAY_P3], lambda value: value**2.2)
+    assert result.notes == ()
+    assert np.abs(result.pixels[8, 8].astype(int) - expected).max() <= 1
+    cut_short = content[:start] + extension[:100]
+    assert 0 < len(profiles.find_profile(cut_short)) < len(profile())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("entry", ["index", "space"])
+def test_cameras_say_adobe_rgb_in_exif(order, entry):
+    exif = Image.Exif()
+    exif.endian = order
+    if entry == "index":
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03"}
+    else:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 2
+    expected = naive_srgb((200, 100, 50), colour.ADOBE_RGB, lambda value: value ** (563 / 256))
+    for format, options in (("JPEG", {"quality": 100, "subsampling": 0}), ("PNG", {})):
+        pixel = read(flat("RGB", (200, 100, 50)), format, exif=exif.tobytes(), **options).pixels[8, 8]
+        assert np.abs(pixel.astype(int) - expected).max() <= 3
+    with_profile = read(flat("RGB", (200, 100, 50)), exif=exif.tobytes(), icc_profile=SRGB_PROFILE)
+    assert with_profile.pixels[8, 8].tolist() == [200, 100, 50]
+
+
+def test_ink_of_a_jpeg_without_the_marker_of_adobe_is_not_inverted():
+    ink = np.asarray(flat("RGB", (200, 100, 50)).convert("CMYK"))
+    file = io.BytesIO()
+    Image.fromarray(255 - ink, "CMYK").save(file, "JPEG", quality=100)  # Pillow inverts what it writes
+    content, start = file.getvalue(), file.getvalue().index(b"\xff\xee")
+    end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    for jpeg, expected in ((content[:start] + content[end:], [200, 100, 50]), (content, [0, 0, 0])):
+        pixel = read_row(jpeg, COLOUR, "fit", LIMITS).pixels[8, 8]
+        assert np.abs(pixel.astype(int) - expected).max() <= 3
 
 
 @pytest.mark.parametrize(("transfer", "signal"), [(colour.PQ, 0.5807), (colour.HLG, 0.75)])

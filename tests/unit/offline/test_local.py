@@ -4,97 +4,62 @@ import errno
 import os
 import subprocess
 import sys
-import zipfile
 
+import offline_runs
 import pytest
 from click.testing import CliRunner
-from serving import ROOT
 
 from service.cli.main import cli
 from service.offline.scores_table import read_scores
 
 pytest.importorskip("pyarrow")
 
-BATCH = ROOT / "tests/data/shapes3d_batch.zip"
-# The command with shards of 8 images. It ends itself by SIGKILL at a moment that its first argument names.
-PROGRAM = """
-import os, signal, sys
-from service.cli import score_large
-from service.offline import table_formats
-from service.offline.engines import work
-work.SHARD_IMAGES = 8
-moment, calls = sys.argv.pop(1), 0
-def end(at):
-    global calls
-    calls += 1
-    if calls == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-replace, write = os.replace, table_formats.Parquet.write
-if moment == "before a shard has its name":
-    def before(source, target):
-        if str(target).endswith(".parquet"):
-            end(3)
-        replace(source, target)
-    os.replace = before
-elif moment == "while scores are written":
-    def writing(self, rows):
-        write(self, rows)
-        end(2)
-    table_formats.Parquet.write = writing
-from service.cli.main import cli
-cli()
-"""
-
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Three groups, whose borders are no borders of shards, with images that cannot be read."""
-    path = tmp_path_factory.mktemp("tree")
-    with zipfile.ZipFile(BATCH) as archive:
-        for number, name in enumerate(archive.namelist()):
-            file = path / ("abc"[number // 21]) / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(archive.read(name))
-    (path / "a/broken.png").write_bytes(b"nothing")
-    (path / "none").mkdir()
-    (path / "none/broken.png").write_bytes(b"nothing")
-    return path
+    return offline_runs.write_tree(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")
 def expected(tree, tmp_path_factory):
-    """The scores of one request for each group."""
-    out = tmp_path_factory.mktemp("expected") / "scores.parquet"
-    result = CliRunner().invoke(cli, ["score", str(tree), "--by", "folder", "--nearest", "1", "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    return read_scores(out)
+    return offline_runs.score_by_requests(tree, tmp_path_factory.mktemp("expected") / "scores.parquet")
 
 
 def score(tree, out, *options):
-    return CliRunner().invoke(
-        cli, ["score", str(tree), "--by", "folder", "--nearest", "1", "--out", str(out), *map(str, options)]
-    )
+    arguments = ["score", tree, *offline_runs.OPTIONS, "--out", out, *options]
+    return CliRunner().invoke(cli, [str(each) for each in arguments])
 
 
 @pytest.mark.parametrize(
-    ("moment", "at_least"),
-    [("before a shard has its name", 2), ("while scores are written", 8)],
+    ("who", "latents", "scores"),
+    [
+        ("driver encoding", 1, 0),
+        ("driver scoring", 8, 1),
+        ("tree encoding", 1, 0),
+        ("tree scoring", 8, 1),
+        ("before a shard has its name", 2, 0),
+        ("while scores are written", 8, 1),
+    ],
 )
-def test_ended_at_any_moment_it_goes_on_with_equal_results(moment, at_least, tree, expected, tmp_path, monkeypatch):
+def test_ended_at_any_moment_it_goes_on_with_equal_results(who, latents, scores, tree, expected, tmp_path):
     out, work = tmp_path / "scores.parquet", tmp_path / ".scores.parquet.work"
-    arguments = ["score", str(tree), "--by", "folder", "--nearest", "1", "--out", str(out), "--work", str(work)]
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, moment, *arguments], cwd=ROOT, capture_output=True)
-    assert ended.returncode == -9, ended.stderr.decode()
+    ended = offline_runs.score(tree, out, work, 8, who)
+    assert ended.returncode == -9, ended.stderr
     assert not out.exists()
     done = {path: path.stat().st_ino for path in work.glob("*/*.parquet")}
-    assert len(list((work / "latents").glob("*.parquet"))) >= at_least
-    assert len(list((work / "scores").glob("*.parquet"))) == (moment == "while scores are written")
-    monkeypatch.setattr("service.offline.engines.work.SHARD_IMAGES", 8)
-    result = score(tree, out, "--work", work)
-    assert result.exit_code == 0, result.output
+    assert len(list((work / "latents").glob("*.parquet"))) >= latents
+    assert len(list((work / "scores").glob("*.parquet"))) == scores
+    result = offline_runs.score(tree, out, work, 8, "nobody")
+    assert result.returncode == 0, result.stderr
     assert read_scores(out) == expected
     assert len(list((work / "latents").glob("*"))) == 8
     assert {path: path.stat().st_ino for path in done} == done
+
+
+def test_killed_workers_are_replaced_and_no_image_is_lost(tree, expected, tmp_path):
+    result = offline_runs.score(tree, tmp_path / "scores.parquet", tmp_path / "work", 8, "worker")
+    assert result.returncode == 0, result.stderr
+    assert read_scores(tmp_path / "scores.parquet") == expected
 
 
 def test_other_work_is_refused_and_two_processes_do_not_share_it(tree, tmp_path):

@@ -22,6 +22,7 @@ from service.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
+from service.images import archived_arrays, arrays
 from service.settings import Settings
 from service.transports.http.body_parsers import parse_images
 from service.transports.http.handler import read_query
@@ -661,6 +662,21 @@ def test_arrays_in_archives_are_unpacked_when_they_are_read(images):
     for upload in damaged.images[:3]:
         with pytest.raises(UndecodableImage, match="cannot be unpacked"):
             upload.read()
+
+
+def test_headers_of_arrays_in_archives_are_read_once(images, monkeypatch):
+    heads = []
+    monkeypatch.setattr(archived_arrays, "read_header", lambda head, *rest: heads.append(head) or read(head, *rest))
+    read = arrays.read_header
+    body = bodies.zipped({f"{number}.npy": bodies.npy(images[number : number + 1]) for number in range(5)})
+    assert len(parsed(("application/zip", body)).images) == 5
+    assert len(heads) == 5
+
+
+def test_an_array_in_an_archive_that_is_none_is_named(images):
+    files = {"a.npy": bodies.npy(images), "b.npy": b"no array"}
+    with pytest.raises(InvalidInput, match=r"'b\.npy': 8 bytes are not an npy file"):
+        parsed(("application/zip", bodies.zipped(files)))
 
 
 def test_what_an_archive_may_unpack_to_follows_from_its_length():

@@ -1,4 +1,8 @@
-"""BentoML as documented: a batchable service, and a FastAPI application mounted in front of it."""
+"""BentoML as documented: a batchable service, and a FastAPI application mounted in front of it.
+
+By default, BentoML closes the connections between the two after 100 calls or 5 minutes, whatever is still under way on
+them: small requests then end in errors 500.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from encoder import THREADS, Encoder, decode, read_npy, write_npy
 
 app = FastAPI()
+NEVER_RECONNECT = {"max_requests": 2**31, "max_age": 1e9}
 
 
-@bentoml.service(workers=1, threads=THREADS)
+@bentoml.service(workers=1, threads=THREADS, runner_connection=NEVER_RECONNECT)
 class Encoders:
     def __init__(self) -> None:
         self.encoder = Encoder(THREADS)

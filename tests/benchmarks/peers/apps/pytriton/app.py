@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,9 @@ def make_encode_files():
 
 
 if __name__ == "__main__":
+    # Triton's processes load the library of the first Python 3.11 that the system finds, with this one's modules.
+    libraries = [str(sysconfig.get_config_var("LIBDIR")), os.environ.get("LD_LIBRARY_PATH", "")]
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
     port, grpc_port = int(sys.argv[1]), int(sys.argv[2])
     config = TritonConfig(http_address="127.0.0.1", http_port=port, grpc_port=grpc_port, metrics_port=grpc_port + 1000)
     batching = ModelConfig(max_batch_size=1024, batcher=DynamicBatcher(max_queue_delay_microseconds=500))

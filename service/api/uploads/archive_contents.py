@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from service.errors import InvalidInput
 from service.images.archive_names import is_no_image
-from service.images.archived_arrays import is_array, read_shape
+from service.images.archived_arrays import ArrayHeaders, is_array
 from service.images.archives import Archive, Member
 
 REFERENCE = ("reference", "references")
@@ -77,36 +77,38 @@ def find_reference(names: Sequence[str]) -> list[bool]:
     return [is_inside[folder] for folder in own_folders]
 
 
-def leave_out_arrays(files: Sequence[tuple[Member, bool]]) -> tuple[list[tuple[Member, bool]], list[str], list[str]]:
+def leave_out_arrays(
+    files: Sequence[tuple[Member, bool]], headers: ArrayHeaders
+) -> tuple[list[tuple[Member, bool]], list[str], list[str]]:
     """Return the files but for arrays that are no images, the names of these, and warnings of what was taken.
 
     Where all files are such arrays they stay, and reading them says what is wrong. Raises InvalidInput where a file is
     called npy and is none.
     """
-    others = _list_other_arrays(files)
+    others = _list_other_arrays(files, headers)
     if len(others) == len(files):
         return list(files), [], []
     left_out = set(others)
     images = [each for each in files if each[0] not in left_out]
-    return images, [member.name for member in others], _note_arrays(images)
+    return images, [member.name for member in others], _note_arrays(images, headers)
 
 
-def _list_other_arrays(files: Sequence[tuple[Member, bool]]) -> list[Member]:
+def _list_other_arrays(files: Sequence[tuple[Member, bool]], headers: ArrayHeaders) -> list[Member]:
     """Return the arrays that are no images: labels and the like, of fewer than three axes or of objects; and where an
     array is called images, all others, as masks, but for those of the reference set.
     """
     arrays = [(member, is_reference) for member, is_reference in files if is_array(member)]
-    tables = {m for m, _ in arrays if not is_reference_array(m.name) and len(read_shape(m)) < 3}
+    tables = {m for m, _ in arrays if not is_reference_array(m.name) and len(headers.read(m).shape) < 3}
     named = {m for m, is_reference in arrays if not is_reference and m not in tables and _file_name(m) == IMAGES_ARRAY}
     return [m for m, is_reference in arrays if m in tables or (named and not is_reference and m not in named)]
 
 
-def _note_arrays(files: Sequence[tuple[Member, bool]]) -> list[str]:
+def _note_arrays(files: Sequence[tuple[Member, bool]], headers: ArrayHeaders) -> list[str]:
     """Return a warning where the images come from several arrays, which may be something else, as masks are."""
     arrays = [member for member, is_reference in files if is_array(member) and not is_reference]
     if len(arrays) < 2:
         return []
-    listed = ", ".join(f"{member.name[:80]} {read_shape(member)}" for member in arrays[:MOST_LISTED])
+    listed = ", ".join(f"{member.name[:80]} {headers.read(member).shape}" for member in arrays[:MOST_LISTED])
     more = f" and {len(arrays) - MOST_LISTED} more" if len(arrays) > MOST_LISTED else ""
     return [
         f"The images of {len(arrays)} arrays were taken: {listed}{more}. Call one of them images to leave out the rest."

@@ -1,0 +1,246 @@
+"""Kinds: parts of a batch that are alike, and apart from one another.
+
+Three searches, since kinds show in three ways: as two parts of one latent while the others are free; as clumps over all
+latents, which no single latent need separate; as a rule that most images follow on a latent, and exceptions to it. Each
+asks for gaps of several spreads, which continuous variation with heavy tails or a skew does not leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_pmf
+from service.core.types import BoolArray, Float64Array, IndexArray
+
+# Two kinds are apart where on one latent their centres lie so many variances, of the wider one, from each other.
+APART = 30.0
+# Misfits are at most this share of a batch; any share up to it is as likely as any other.
+LARGEST_SHARE = 0.4
+# The fewest images that make a group, and the fewest in which kinds are looked for.
+SMALLEST, FEWEST_TO_SPLIT = 3, 10
+# The smallest share of each of two parts of a latent, and of each clump. At most so many clumps are told apart.
+SMALLEST_SHARE, SMALLEST_CLUMP, MOST_CLUMPS = 0.2, 0.15, 4
+# Clumps are looked for among at most so many images.
+SEARCHED = 350
+# Images are dense where they have at most this share of the batch's variance on every latent, and of its volume for
+# each latent. Of fewer images, or on fewer latents, a part of one kind may be as dense. So many parts are tried.
+DENSE_VARIANCE, DENSE_VOLUME, FEWEST_TO_BE_DENSE, FEWEST_AXES, MOST_PARTS = 0.14, 0.13, 40, 3, 8
+SMALLEST_DENSE = 0.08
+# Exceptions to a rule lie beyond gaps of RULE_GAP + WIDER_GAP / n spreads of the images that follow it: few images
+# leave wider gaps. They are at least this share of the batch, and FEWEST_EXCEPTIONS images.
+RULE_GAP, WIDER_GAP, SMALLEST_EXCEPTION, FEWEST_EXCEPTIONS = 2.0, 10.0, 0.15, 4
+# A rule is one if draws of the population would follow it as often with a smaller chance than this.
+RULE_CHANCE = 1e-3
+# A group's latents are those that tell it apart at least this share as well as the best one does.
+NAMED_SHARE, MOST_NAMED = 0.25, 3
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are alike and apart from the rest, or exceptions to what the rest have in common.
+
+    members      (m,)  rows, rising
+    axes         (k,)  the axes that tell them from the rest, the best first
+    share        of the images that were compared
+    are_misfits  the probability that they are misfits, rather than one of `kinds` that are equally common
+    kinds        how many there are, if they are one of them
+    """
+
+    members: IndexArray
+    axes: IndexArray
+    share: float
+    are_misfits: float
+    kinds: int = 2
+
+
+def find_kinds(points: Float64Array, floor: Float64Array, population: Float64Array) -> Group | None:
+    """Return the smallest of the kinds of a batch, or None where it has but one.
+
+    points (n, d) in population units, floor (d,) the encoder's noise, population (p, d) its points.
+    """
+    if len(points) < FEWEST_TO_SPLIT or points.shape[1] == 0:
+        return None
+    usual, _ = _split_axes(population, floor)
+    own = usual < APART / 2  # (d,) what splits the population as well makes no kinds
+    clumps = _find_clumps(points, floor, own)
+    if clumps and clumps.kinds > 2:
+        return clumps
+    return _find_halves(points, floor, own) or clumps or find_exceptions(points, floor, population)
+
+
+def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
+    """Return the probability that `members` alike of `size` images are misfits rather than one of some common kinds.
+
+    Misfits: their share is uniform up to LARGEST_SHARE. Kinds: every image is of each with probability 1 / kinds.
+    """
+    misfits = beta_cdf(LARGEST_SHARE, members + 1, size - members + 1) / ((size + 1) * LARGEST_SHARE)
+    common = binomial_pmf(members, size, 1 / kinds)
+    return float(misfits / (misfits + common)) if misfits + common > 0 else 0.0
+
+
+def _find_halves(points: Float64Array, floor: Float64Array, own: BoolArray) -> Group | None:
+    """Return the smaller of two parts of an axis that are alike and apart; only axes in `own` (d,) count."""
+    apart, parts = _split_axes(points, floor)
+    apart = np.where(own, apart, 0.0)
+    axis = int(apart.argmax())
+    if apart[axis] < APART:
+        return None
+    members = parts[:, axis]
+    return _group(members if members.sum() <= len(points) / 2 else ~members, apart, 2)
+
+
+def _find_clumps(points: Float64Array, floor: Float64Array, own: BoolArray) -> Group | None:
+    """Return the smallest of several clumps, every two of which are apart on some axis in `own` (d,).
+
+    Ward's (1963) clustering proposes two, three, ... clumps. The largest number counts of which all are apart.
+    """
+    from scipy.cluster.hierarchy import fcluster, ward  # takes time to import, and small batches do not need it
+
+    points, floor, axes = points[:, own], floor[own], np.flatnonzero(own)
+    if not axes.size:
+        return None
+    sample = _sample(points)
+    tree = ward(sample)
+    best: tuple[Float64Array, Float64Array] | None = None
+    for count in range(2, MOST_CLUMPS + 1):
+        labels = fcluster(tree, count, "maxclust")
+        clumps = [sample[labels == label] for label in range(1, count + 1)]
+        if min(map(len, clumps)) < max(SMALLEST, SMALLEST_CLUMP * len(sample)):
+            break
+        centres = np.stack([clump.mean(axis=0) for clump in clumps])
+        variances = np.stack([clump.var(axis=0, ddof=1) for clump in clumps]) + floor
+        if _distances_between(centres, variances).max(axis=2)[np.triu_indices(count, 1)].min() >= APART:
+            best = centres, variances
+    if best is None:
+        return None
+    centres, variances = best
+    # Each image belongs to the clump under whose Gaussian it is likeliest.
+    misfit = (np.square(points[:, None] - centres) / variances + np.log(variances)).sum(axis=2)
+    nearest = misfit.argmin(axis=1)
+    smallest = int(np.bincount(nearest, minlength=len(centres)).argmin())
+    apart = np.zeros(len(own))
+    apart[axes] = np.delete(_distances_between(centres, variances)[smallest], smallest, axis=0).min(axis=0)
+    return _group(nearest == smallest, apart, len(centres))
+
+
+def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
+    """Return the images that lie much closer together than a part of one kind does, on every latent.
+
+    They may be misfits with one cause, within the reach of what is normal. points (n, d) in population units, floor
+    (d,) the encoder's noise.
+    """
+    from scipy.cluster.hierarchy import fcluster, ward
+
+    n, d = points.shape
+    if n < FEWEST_TO_BE_DENSE or d < FEWEST_AXES:
+        return None
+    sample = _sample(points)
+    tree, covariance = ward(sample), np.cov(sample.T) + np.diag(floor)
+    best, smallest = None, DENSE_VOLUME
+    for count in range(2, MOST_PARTS + 1):
+        labels = fcluster(tree, count, "maxclust")
+        for part in (sample[labels == label] for label in range(1, count + 1)):
+            if not max(SMALLEST, SMALLEST_DENSE * len(sample)) <= len(part) <= LARGEST_SHARE * len(sample):
+                continue
+            # As if one more image had come from the batch.
+            own = (np.cov(part.T, bias=True) * len(part) + covariance) / (len(part) + 1)
+            volume = np.exp((np.linalg.slogdet(own)[1] - np.linalg.slogdet(covariance)[1]) / d)
+            variance = (part.var(axis=0, ddof=1) + floor) / np.diag(covariance)
+            if volume <= smallest and variance.max() <= DENSE_VARIANCE:
+                best, smallest = part, volume
+    if best is None:
+        return None
+    offset = points - best.mean(axis=0)
+    members = (np.square(offset) <= 9 * (best.var(axis=0, ddof=1) + floor)).all(axis=1)
+    apart = np.diag(covariance) / (best.var(axis=0, ddof=1) + floor)
+    return _group(members, apart, 2, needed=NAMED_SHARE * float(apart.max()))
+
+
+def _sample(points: Float64Array) -> Float64Array:
+    """Return at most SEARCHED of the points (n, d), sorted: the order in which the images came changes nothing."""
+    return points[np.lexsort(points.T)][:: -(-len(points) // SEARCHED)]
+
+
+def find_exceptions(points: Float64Array, floor: Float64Array, population: Float64Array) -> Group | None:
+    """Return the exceptions to the rules of a batch, on any axis.
+
+    A rule: most images lie in one interval of an axis, with gaps beside it, and the population does not. Exceptions
+    need not be alike: of spheres among cubes and cylinders, all but the spheres are.
+    """
+    n, d = points.shape
+    exceptions, share = np.zeros(n, dtype=bool), np.zeros(d)
+    for axis in range(d):
+        low, high, gap = _find_rule(np.sort(points[:, axis]), float(floor[axis]))
+        outside = (points[:, axis] < low) | (points[:, axis] > high)
+        count = int(outside.sum())
+        if not max(FEWEST_EXCEPTIONS, SMALLEST_EXCEPTION * n) <= count <= LARGEST_SHARE * n:
+            continue
+        inside = np.abs(population[:, axis] - (low + high) / 2) <= (high - low + gap) / 2
+        usual = (inside.sum() + 1) / (len(population) + 1)
+        if beta_cdf(usual, n - count, count + 1) <= RULE_CHANCE / d:
+            exceptions, share[axis] = exceptions | outside, count / n
+    if not share.any() or exceptions.sum() > LARGEST_SHARE * n:
+        return None
+    return _group(exceptions, share, 2, needed=NAMED_SHARE * float(share.max()))
+
+
+def _find_rule(ordered: Float64Array, floor: float) -> tuple[float, float, float]:
+    """Return from where to where the shortest half of an axis, and all that no gap parts from it, reaches, and how wide
+    a gap must be.
+
+    ordered (n,)  places on the axis, rising
+    """
+    n, gaps = len(ordered), np.diff(ordered)
+    half = -(-n // 2)
+    widths = ordered[half - 1 :] - ordered[: n - half + 1]
+    first = int(widths.argmin())
+    deviation = float(np.sqrt(np.square(widths[first] / (2 * UPPER_MEDIAN)) + floor))
+    while True:
+        gap = (RULE_GAP + WIDER_GAP / n) * deviation
+        breaks = np.flatnonzero(gaps > gap)
+        below, above = breaks[breaks < first], breaks[breaks >= first + half - 1]
+        low, high = int(below[-1]) + 1 if below.size else 0, int(above[0]) if above.size else n - 1
+        # The shortest half of a skewed axis is tighter than what it belongs to.
+        wider = float(np.sqrt(ordered[low : high + 1].var() + floor))
+        if wider <= deviation * (1 + 1e-9):
+            return float(ordered[low]), float(ordered[high]), gap
+        deviation = wider
+
+
+def _group(members: BoolArray, apart: Float64Array, kinds: int, needed: float = APART) -> Group:
+    """Return the group of `members` (n,), with the axes on which `apart` (d,) is `needed`, the best first."""
+    axes = np.flatnonzero(apart >= min(needed, apart.max()))
+    axes = axes[np.argsort(-apart[axes], kind="stable")][:MOST_NAMED]
+    count, size = int(members.sum()), len(members)
+    return Group(np.flatnonzero(members), axes, count / size, probability_of_misfits(count, size, kinds), kinds)
+
+
+def _distances_between(centres: Float64Array, variances: Float64Array) -> Float64Array:
+    """Return the squared distances (c, c, d) between centres (c, d) on each axis, in the larger of two variances."""
+    gaps = np.square(centres[:, None] - centres[None])
+    return np.asarray(gaps / np.maximum(variances[:, None], variances[None]))
+
+
+def _split_axes(points: Float64Array, floor: Float64Array) -> tuple[Float64Array, BoolArray]:
+    """Return how far apart the two parts of each axis (d,) are that vary least, and which points (n, d) are below.
+
+    The distance is between the means, squared, in the larger of the two variances.
+    """
+    n, d = points.shape
+    ordered = np.sort(points, axis=0)
+    below = np.arange(1, n)[:, None]
+    sums, squares = np.cumsum(ordered, axis=0)[:-1], np.cumsum(np.square(ordered), axis=0)[:-1]
+    total, total_squares = ordered.sum(axis=0), np.square(ordered).sum(axis=0)
+    means = sums / below, (total - sums) / (n - below)
+    scatters = squares - below * means[0] ** 2, total_squares - squares - (n - below) * means[1] ** 2
+    within = scatters[0] + scatters[1]
+    fewest = max(SMALLEST, int(np.ceil(SMALLEST_SHARE * n)))
+    within[: fewest - 1] = within[n - fewest :] = np.inf
+    cut = within.argmin(axis=0)
+    axes = np.arange(d)
+    sizes = cut + 1.0, n - cut - 1.0
+    variances = [np.maximum(part[cut, axes], 0) / (size - 1) for part, size in zip(scatters, sizes, strict=True)]
+    variance = np.maximum(*variances) + floor
+    return np.square(means[1][cut, axes] - means[0][cut, axes]) / variance, points <= ordered[cut, axes]

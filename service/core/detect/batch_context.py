@@ -1,0 +1,118 @@
+"""The context of a batch: fitted to its images without those that are clearly misfits.
+
+Misfits that share their cause vouch for each other, as long as they take part in the context. Those that can be told
+from the rest without knowing it better are left out: a kind of its own, and highest-ranked images that are alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from service.core.decide.groups import find_common_cause
+from service.core.decide.kinds import Group, find_kinds
+from service.core.detect.context import Context
+from service.core.detect.estimators import estimator_of
+from service.core.detect.fit import fit
+from service.core.detect.gaussian_odds import noise_floor
+from service.core.detect.posterior import (
+    POPULATION_SCORES,
+    calibrate_context,
+    is_graded,
+    posterior_log_odds,
+    ranking_scores,
+)
+from service.core.detect.standardize import PopulationUnits
+from service.core.types import BoolArray, EstimatorName, Float64Array
+
+# Images of a graded batch that are outliers with this probability take no part in its context.
+PROBABLE = 0.15
+# A group that is more surely misfits than this is not called one of several kinds.
+CLEARLY_MISFITS = 0.9
+
+
+def fit_batch(
+    latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits, estimator: EstimatorName
+) -> tuple[Context, BoolArray, Float64Array]:
+    """Return the context of a batch, the images (n,) that it was fitted to, and what ranks all images (n,).
+
+    latents (n, 2, L); native (n,) the images that are not foreign
+    """
+    points = units.points(latents)
+    members = native & ~_clear_misfits(latents, native, units)
+    context = fit(latents[members], units.population, estimator=estimator, source="batch")
+    left_out = float((native & ~members).sum())
+    if units.population.graded and context.calibration is not None:
+        first = _outlier_probability(points, context, units)
+        probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
+        members, left_out = members & ~probable, left_out + float(first[probable].sum())
+        context = fit(latents[members], units.population, estimator=estimator, source="batch")
+    scores = ranking_scores(estimator_of(context), points, context, units, members)
+    if context.calibration is not None and not units.population.graded:
+        misfits = _common_misfits(points, scores, members, context, units)
+        if misfits.any():
+            members, left_out = members & ~misfits, left_out + float(misfits.sum())
+            context = fit(latents[members], units.population, estimator=estimator, source="batch")
+            scores = ranking_scores(estimator_of(context), points, context, units, members)
+    if context.calibration is not None and is_graded(estimator_of(context), units):
+        # Whether outliers are masked shows in the scores of all images, also of those that were left out.
+        context = calibrate_context(context, points[native], units)
+    else:
+        context = _with_share(context, int(members.sum()), int(native.sum()), left_out)
+    return context, members, scores
+
+
+def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits) -> BoolArray:
+    """Return the images (n,) of a kind that is too rare to be one of two: it takes no part in the context.
+
+    A third of a batch that shares its cause would otherwise pass for a part of what is normal. If the rest is of two
+    kinds as well, nothing is clear.
+    """
+    misfits = np.zeros(len(latents), dtype=bool)
+    rows = np.flatnonzero(native)
+    if rows.size:
+        points, population = units.points(latents[rows]), units.draws(POPULATION_SCORES)
+        floor = noise_floor(np.exp(np.clip(latents[rows, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
+        group = find_kinds(points, floor, population)
+        if group is not None and _is_clear(group, points, floor, population):
+            misfits[rows[group.members]] = True
+    return misfits
+
+
+def _common_misfits(
+    points: Float64Array, scores: Float64Array, members: BoolArray, context: Context, units: PopulationUnits
+) -> BoolArray:
+    """Return the members of a context (n,) that rank highest and are alike, if they are clearly misfits."""
+    misfits = np.zeros(len(points), dtype=bool)
+    rows = np.flatnonzero(members)
+    floor = noise_floor(context.posterior_variance, units)
+    group = find_common_cause(points[rows], scores[rows], floor)
+    if group is not None and _is_clear(group, points[rows], floor, units.draws(POPULATION_SCORES)):
+        misfits[rows[group.members]] = True
+    return misfits
+
+
+def _is_clear(group: Group, points: Float64Array, floor: Float64Array, population: Float64Array) -> bool:
+    """Return whether a group of points (n, d) is clearly misfits: too rare for one of two kinds, beside one kind."""
+    if group.are_misfits < CLEARLY_MISFITS or group.kinds > 2:
+        return False
+    return find_kinds(np.delete(points, group.members, axis=0), floor, population) is None
+
+
+def _outlier_probability(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+    """Return the probability (n,) that each of the points (n, d) that `context` was fitted to is an outlier."""
+    scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
+    return np.asarray(expit(posterior_log_odds(scores, points, context, units)))
+
+
+def _with_share(context: Context, members: int, native: int, left_out: float) -> Context:
+    """Return the context with a share of outliers among all `native` images: `left_out` of those that are no members
+    are outliers.
+    """
+    if context.calibration is None or members == native:
+        return context
+    share = (left_out + context.calibration.share * members) / native
+    return replace(context, calibration=replace(context.calibration, share=float(share)))
