@@ -151,7 +151,11 @@ def photographs(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     measured = [
         photographs.run(
-            own, options.contexts, options.seed, others=[each for each in options.collections if each != own]
+            own,
+            options.contexts,
+            options.seed,
+            others=[each for each in options.collections if each != own],
+            only_default=options.only_default,
         )
         for own in options.collections
     ]

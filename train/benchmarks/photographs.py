@@ -129,11 +129,17 @@ def draw(half: Half, cell: Cell, random: np.random.Generator) -> tuple[NDArray[n
 
 
 def run(
-    collection: Path, contexts: int, seed: int, backbone: Path = BACKBONE, others: Sequence[Path] = ()
+    collection: Path,
+    contexts: int,
+    seed: int,
+    backbone: Path = BACKBONE,
+    others: Sequence[Path] = (),
+    only_default: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Learn half of a collection and measure `contexts` contexts of every cell that its classes allow.
 
-    Also return how well photographs of `others`, collections of their own, are told from those of the other half.
+    Also return how well photographs of `others`, collections of their own, are told from those of the other half. With
+    `only_default`, the other estimators and the baselines are not measured: they take most of the time.
     """
     with tempfile.TemporaryDirectory() as scratch:
         bundle, half, _ = learn_half(collection, Path(scratch), seed, backbone)
@@ -143,7 +149,7 @@ def run(
             drawn = [context for _ in range(contexts) if (context := draw(half, cell, random)) is not None]
             if not drawn:
                 continue
-            measured = [_measure(bundle, half, rows, is_outlier) for rows, is_outlier in drawn]
+            measured = [_measure(bundle, half, rows, is_outlier, only_default) for rows, is_outlier in drawn]
             probability += [each["probability"] for each in measured]
             truth += [is_outlier for _, is_outlier in drawn]
             entries.append({"size": cell.size, "outliers": cell.outliers, **_entry(measured)})
@@ -175,16 +181,20 @@ def _measure_foreign(bundle: Bundle, half: Half, own: Path, other: Path) -> dict
     }
 
 
-def _measure(bundle: Bundle, half: Half, rows: NDArray[np.intp], is_outlier: BoolArray) -> dict[str, Any]:
+def _measure(
+    bundle: Bundle, half: Half, rows: NDArray[np.intp], is_outlier: BoolArray, only_default: bool
+) -> dict[str, Any]:
     latents, features = half.latents[rows], half.features[rows]
-    scored: dict[str, Scores] = {name: score(latents, bundle.population, estimator=name) for name in ESTIMATORS}
+    estimators = (bundle.manifest.default_estimator,) if only_default else ESTIMATORS
+    scored: dict[str, Scores] = {name: score(latents, bundle.population, estimator=name) for name in estimators}
     default = scored[bundle.manifest.default_estimator]
     native = np.ones(len(rows), dtype=bool)
     discovered = false_discovery_flags(default.outlier_probability, default.rank, FDR, native)
     areas: dict[str, float] = {}
     if is_outlier.any():
         values = {name: each.outlier_score for name, each in scored.items()}
-        values |= {name: baseline(features) for name, baseline in BASELINES.items()}
+        if not only_default:
+            values |= {name: baseline(features) for name, baseline in BASELINES.items()}
         areas = {name: float(roc_auc_score(is_outlier, each)) for name, each in values.items()}
     return {
         "auroc": areas,

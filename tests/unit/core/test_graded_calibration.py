@@ -1,5 +1,7 @@
 """Calibration of photographs: by how far scores reach towards those of strangers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,12 @@ from service.core.decide.graded_calibration import (
     calibrate_graded,
     compare,
 )
+from service.core.detect.density_ratio import log_ratios
+from service.core.detect.estimators import estimator_of
+from service.core.detect.fit import fit
+from service.core.detect.gaussian_odds import background_fit, normal_fit, outlier_log_odds
 from service.core.detect.scoring import score
+from service.core.detect.standardize import PopulationUnits
 from service.core.explain.attribution import attribute
 from service.core.population import Population
 
@@ -230,3 +237,43 @@ def test_attributions_add_up_to_the_score_that_ranks(narrow):
     terms = attribute(latents, scores.context, population)
     span = np.ptp(scores.outlier_score)
     np.testing.assert_allclose(np.ptp(terms.shapley_odds.sum(axis=1) - scores.outlier_score), 0, atol=1e-6 * span)
+
+
+def test_a_fifth_of_one_kind_ranks_first():
+    found = []
+    for seed in range(6):
+        latents, population, is_outlier = graded_batch(20, seed=seed)
+        scores = score(latents, population, estimator="density_ratio")
+        found.append(is_outlier[scores.rank <= 20].mean())
+        # By the Gaussian of all images alone they are masked more often.
+        assert scores.context.robust is not None
+    assert np.mean(found) > 0.9
+
+
+def test_the_base_of_photographs_is_the_mean_of_two_gaussians():
+    latents, population, _ = graded_batch(20)
+    by_rules = replace(population, graded=False)
+    assert fit(latents, by_rules, estimator="density_ratio", source="batch").robust is None
+    context = fit(latents, population, estimator="density_ratio", source="batch")
+    units = PopulationUnits.of(population)
+    points, background = units.points(latents), background_fit(context, units)
+    half = outlier_log_odds(points, context.robust, background)
+    everything = outlier_log_odds(points, normal_fit(context, units), background)
+    kernels = log_ratios(points, context.kernel, units.sample(), -(half + everything) / 2)
+    # The batch is far narrower than the population, but not infinitely: a little of the distance is added.
+    np.testing.assert_allclose(log_odds_of(latents, context, population), -kernels, atol=2e-3)
+    assert np.abs(half - everything).max() > 1
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_the_half_of_a_few_images_still_makes_a_context(size):
+    latents, population, _ = graded_batch(0, n=size)
+    context = fit(latents, population, estimator="density_ratio", source="batch")
+    assert np.isfinite(context.robust.covariance).all()
+    assert np.isfinite(score(latents, population, estimator="density_ratio").outlier_score).all()
+
+
+def log_odds_of(latents, context, population):
+    """Return the estimator's own log odds (n,), before calibration."""
+    units = PopulationUnits.of(population)
+    return estimator_of(context).log_odds(units.points(latents), context, units)
