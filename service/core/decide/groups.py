@@ -12,6 +12,7 @@ from operator import itemgetter
 import numpy as np
 
 from service.core.decide.kinds import (
+    FEWEST_ALIKE,
     LARGEST_SHARE,
     MOST_NAMED,
     NAMED_SHARE,
@@ -85,7 +86,7 @@ def find_common_cause(points: Float64Array, scores: Float64Array, floor: Float64
     the tails of its distribution, and hardly near one another: those that share a cause are.
     """
     size = len(points)
-    fewest, most = max(SMALLEST, int(np.ceil(FEWEST_RANKED * size))), int(LARGEST_SHARE * size)
+    fewest, most = max(FEWEST_ALIKE, int(np.ceil(FEWEST_RANKED * size))), int(LARGEST_SHARE * size)
     if most < fewest or points.shape[1] == 0:
         return None
     # Ties take the order of the points themselves, so that the order in which the images came changes nothing.
@@ -99,7 +100,7 @@ def find_common_cause(points: Float64Array, scores: Float64Array, floor: Float64
     border = np.sqrt(max(spread, noise) * whole)
     near = np.square(points - centre).sum(axis=1) <= border
     members = np.flatnonzero(near)
-    if not SMALLEST <= len(members) <= most:
+    if not FEWEST_ALIKE <= len(members) <= most:
         return None
     apart = _distances_apart(points[near], points[~near], floor)
     return Group(members, _name_axes(apart), len(members) / size, probability_of_misfits(len(members), size))

@@ -18,8 +18,9 @@ from service.core.types import BoolArray, Float64Array, IndexArray
 APART = 30.0
 # Misfits are at most this share of a batch; any share up to it is as likely as any other.
 LARGEST_SHARE = 0.4
-# The fewest images that make a group, and the fewest in which kinds are looked for.
-SMALLEST, FEWEST_TO_SPLIT = 3, 10
+# The fewest flagged images that make a group, the fewest other ones (three of twenty are alike by chance now and then),
+# and the fewest images in which kinds are looked for.
+SMALLEST, FEWEST_ALIKE, FEWEST_TO_SPLIT = 3, 4, 10
 # The smallest share of each of two parts of a latent, and of each clump. At most so many clumps are told apart.
 SMALLEST_SHARE, SMALLEST_CLUMP, MOST_CLUMPS = 0.2, 0.15, 4
 # Clumps are looked for among at most so many images.
@@ -29,8 +30,8 @@ SEARCHED = 350
 DENSE_VARIANCE, DENSE_VOLUME, FEWEST_TO_BE_DENSE, FEWEST_AXES, MOST_PARTS = 0.14, 0.13, 40, 3, 8
 SMALLEST_DENSE = 0.08
 # Exceptions to a rule lie beyond gaps of RULE_GAP + WIDER_GAP / n spreads of the images that follow it: few images
-# leave wider gaps. They are at least this share of the batch, and FEWEST_EXCEPTIONS images.
-RULE_GAP, WIDER_GAP, SMALLEST_EXCEPTION, FEWEST_EXCEPTIONS = 2.0, 10.0, 0.15, 4
+# leave wider gaps. They are at least this share of the batch, and FEWEST_ALIKE images.
+RULE_GAP, WIDER_GAP, SMALLEST_EXCEPTION, FEWEST_ALIKE = 2.0, 10.0, 0.15, 4
 # A rule is one if draws of the population would follow it as often with a smaller chance than this.
 RULE_CHANCE = 1e-3
 # A group's latents are those that tell it apart at least this share as well as the best one does.
@@ -107,7 +108,7 @@ def _find_clumps(points: Float64Array, floor: Float64Array, own: BoolArray) -> G
     for count in range(2, MOST_CLUMPS + 1):
         labels = fcluster(tree, count, "maxclust")
         clumps = [sample[labels == label] for label in range(1, count + 1)]
-        if min(map(len, clumps)) < max(SMALLEST, SMALLEST_CLUMP * len(sample)):
+        if min(map(len, clumps)) < max(FEWEST_ALIKE, SMALLEST_CLUMP * len(sample)):
             break
         centres = np.stack([clump.mean(axis=0) for clump in clumps])
         variances = np.stack([clump.var(axis=0, ddof=1) for clump in clumps]) + floor
@@ -142,7 +143,7 @@ def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
     for count in range(2, MOST_PARTS + 1):
         labels = fcluster(tree, count, "maxclust")
         for part in (sample[labels == label] for label in range(1, count + 1)):
-            if not max(SMALLEST, SMALLEST_DENSE * len(sample)) <= len(part) <= LARGEST_SHARE * len(sample):
+            if not max(FEWEST_ALIKE, SMALLEST_DENSE * len(sample)) <= len(part) <= LARGEST_SHARE * len(sample):
                 continue
             # As if one more image had come from the batch.
             own = (np.cov(part.T, bias=True) * len(part) + covariance) / (len(part) + 1)
@@ -175,7 +176,7 @@ def find_exceptions(points: Float64Array, floor: Float64Array, population: Float
         low, high, gap = _find_rule(np.sort(points[:, axis]), float(floor[axis]))
         outside = (points[:, axis] < low) | (points[:, axis] > high)
         count = int(outside.sum())
-        if not max(FEWEST_EXCEPTIONS, SMALLEST_EXCEPTION * n) <= count <= LARGEST_SHARE * n:
+        if not max(FEWEST_ALIKE, SMALLEST_EXCEPTION * n) <= count <= LARGEST_SHARE * n:
             continue
         inside = np.abs(population[:, axis] - (low + high) / 2) <= (high - low + gap) / 2
         usual = (inside.sum() + 1) / (len(population) + 1)
