@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from service.cli.endings import WrongUsage
 from service.errors import MisfitError
 from service.images.pictures import png
 from service.images.sample_range import Samples
+from service.offline.atomic_files import new_file, write_bytes
 from service.offline.heat_map_files import safe_path
 from service.offline.inputs.source_table import Source
 
@@ -60,13 +62,28 @@ def _place(action: Action, source: Source, target: Path) -> None:
     if target.exists() or target.is_symlink():
         return  # the same file, of an earlier run
     if not source.is_file:
-        target.write_bytes(content)
+        write_bytes(target, content)
     elif action == "copy":
-        shutil.copy2(source.path, target)
+        _copy(source.path, target)
     elif action == "link":
         os.symlink(source.path, target)
     else:
-        shutil.move(source.path, target)
+        _move(source.path, target)
+
+
+def _copy(path: str, target: Path) -> None:
+    with new_file(target) as scratch:
+        shutil.copy2(path, scratch)
+
+
+def _move(path: str, target: Path) -> None:
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(path, target)  # to another disk
+        os.unlink(path)
 
 
 def _read(source: Source) -> tuple[bytes, str]:

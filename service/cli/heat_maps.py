@@ -7,6 +7,7 @@ from pathlib import Path
 
 from service.api.schemas import ScoreResponse
 from service.client.client import png
+from service.offline.atomic_files import write_bytes
 from service.offline.heat_map_files import name_heat_map
 
 
@@ -17,7 +18,6 @@ def write_heat_maps(answers: Mapping[str, ScoreResponse], folder: Path) -> int:
         for item in answer.items:
             for heat_map in item.heat_maps or ():
                 path = folder / name_heat_map(group, item.id, heat_map.latent)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(png(heat_map))
+                write_bytes(path, png(heat_map))
                 count += 1
     return count

@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("service.cli.fit", "Keep what is normal among images in a file, to compare others with."),
     "report": ("service.cli.report", "Write a table of scores as one HTML file to look at."),
     "learn": ("service.cli.learn", "Learn a folder of photographs, and write a bundle."),
-    "convert": ("service.cli.convert", "Convert a table of scores for Label Studio or CVAT."),
+    "convert": ("service.cli.convert", "Convert a table of scores for Label Studio, CVAT or FiftyOne."),
     "describe": ("service.cli.describe", "Describe a bundle, or the one that a service serves."),
     "serve": ("service.cli.serve", "Serve a bundle over HTTP and gRPC."),
 }

@@ -18,6 +18,7 @@ from service.cli.progress import show_progress
 from service.cli.score import name_images
 from service.client.client import png
 from service.errors import readable
+from service.offline.atomic_files import write_bytes, write_text
 from service.offline.heat_map_files import safe_path
 
 ANSWER = "answer.json"
@@ -31,11 +32,11 @@ def write_pictures(answer: PicturesResponse, folder: Path) -> list[Path]:
     for place, picture in enumerate(answer.pictures):
         stem = str(safe_path(picture.id)).replace("/", "_").removesuffix(".png")
         path = folder / f"{place:0{digits}}_{stem}.png"
-        path.write_bytes(png(picture))
+        write_bytes(path, png(picture))
         paths.append(path)
     pictures = [picture.model_copy(update={"image": None}) for picture in answer.pictures]
     text = answer.model_copy(update={"pictures": pictures}).model_dump_json(indent=2, exclude_unset=True)
-    (folder / ANSWER).write_text(f"{text}\n", encoding="utf-8")
+    write_text(folder / ANSWER, f"{text}\n")
     return paths
 
 

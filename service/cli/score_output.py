@@ -23,6 +23,8 @@ def print_table(rows: Sequence[ScoreRow], shown: int | None, *, has_groups: bool
     ranked = sort_rows(rows)
     is_terminal = sys.stdout.isatty()
     count = shown if shown is not None else SHOWN_AT_TERMINAL if is_terminal else len(ranked)
+    if not count:
+        return
     cells = [_cells(row, has_groups) for row in ranked[:count]]
     headings = ("group", *HEADINGS) if has_groups else HEADINGS
     if is_terminal:

@@ -21,6 +21,7 @@ from PIL import Image
 from service.api.score_records import ScoreRow, ScoresTable
 from service.errors import InvalidInput
 from service.images.pictures.heat_map import read_strength
+from service.offline.atomic_files import about, name_scratch
 from service.offline.hand_over import path_within
 from service.offline.heat_map_files import find_heat_maps
 
@@ -45,8 +46,7 @@ def write_fiftyone(table: ScoresTable, out: Path, root: Path | None = None, maps
     """
     if out.exists():
         raise InvalidInput(f"{out} is there already.", "Name a new folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(f".{out.name}.{uuid4().hex}")
+    scratch = name_scratch(out)
     try:
         (scratch / FIELDS).mkdir(parents=True)
         samples = [_build_sample(row, root, _write_heat_maps(row, maps, scratch)) for row in table.rows]
@@ -55,6 +55,8 @@ def write_fiftyone(table: ScoresTable, out: Path, root: Path | None = None, maps
         metadata = {"media_type": "image", "info": info}
         (scratch / METADATA).write_text(json.dumps(metadata, ensure_ascii=False) + "\n", encoding="utf-8")
         os.rename(scratch, out)
+    except OSError as error:
+        raise about(error, scratch, out) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

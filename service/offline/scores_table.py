@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from uuid import uuid4
 
 from service.api.score_records import COLUMNS, FLAGS, TEXTS, ScoreRow, ScoresTable, TableInfo
 from service.errors import InvalidInput
+from service.offline.atomic_files import about, name_scratch, publish
 from service.offline.table_formats import FORMATS, METADATA_KEY
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -34,21 +33,27 @@ class ScoresWriter:
 
     def __init__(self, path: Path) -> None:
         check_format(path)
-        self._path = path
+        self._path, self._scratch = path, name_scratch(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-        self._format = FORMATS[path.suffix.lower()](self._scratch)
+        try:
+            self._format = FORMATS[path.suffix.lower()](self._scratch)
+        except OSError as error:
+            raise about(error, self._scratch, path) from error
 
     def write(self, rows: Sequence[ScoreRow]) -> None:
-        self._format.write(rows)
+        try:
+            self._format.write(rows)
+        except OSError as error:
+            raise about(error, self._scratch, self._path) from error
 
     def finish(self, info: TableInfo) -> None:
         """Write what is said of all rows, and give the file its name."""
-        self._format.finish(info)
-        self._format.close()
-        with self._scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._scratch, self._path)
+        try:
+            self._format.finish(info)
+            self._format.close()
+            publish(self._scratch, self._path)
+        except OSError as error:
+            raise about(error, self._scratch, self._path) from error
 
     def __enter__(self) -> Self:
         return self

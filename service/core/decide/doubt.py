@@ -21,7 +21,9 @@ ORIGIN = 0.25
 # Flags are doubtful where errors are expected that come to this share of the outliers, and to at least one image.
 DOUBTFUL_SHARE = 0.5
 # Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
-LARGEST_CHANCE = 0.02
+LARGEST_CHANCE = 0.05
+# Of fewer images than this, the scores' origin is rough and so is the chance: less of it is accepted, in proportion.
+ENOUGH = 50
 # So small a share of doubtful ones among the flagged images is no doubt of the others.
 FEW_DOUBTFUL = 0.05
 # Flags miss misfits where they recognise a smaller share of the population's images.
@@ -69,12 +71,9 @@ def find_doubts(
     flagged = probability > 0.5
     # Flagged images that are alike have a cause in common, which the tail of what is normal has not.
     rest = ~(flagged & alike)
+    accepted = LARGEST_CHANCE * min(len(scores) / ENOUGH, 1.0)
     many = np.count_nonzero(flagged & rest) > FEW_DOUBTFUL * np.count_nonzero(flagged)
-    if (
-        smallest_scale is not None
-        and many
-        and chance_of_gap(scores[rest], flagged[rest], smallest_scale) > LARGEST_CHANCE
-    ):
+    if smallest_scale is not None and many and chance_of_gap(scores[rest], flagged[rest], smallest_scale) > accepted:
         yield (
             "The scores fall off gradually from the usual images to the flagged ones: some of these may be rare normal "
             "images. Trust the ranks, or send a reference set of normal images."

@@ -30,6 +30,8 @@ from service.core.types import BoolArray, EstimatorName, Float64Array
 
 # Images of a graded batch that are outliers with this probability take no part in its context.
 PROBABLE = 0.15
+# Of a few, which no more than regularise the moments, fewer can be spared: the others would look tight without them.
+PROBABLE_OF_FEW = 0.4
 # A group that is more surely misfits than this is not called one of several kinds.
 CLEARLY_MISFITS = 0.9
 
@@ -47,7 +49,8 @@ def fit_batch(
     left_out = float((native & ~members).sum())
     if units.population.graded and context.calibration is not None:
         first = _outlier_probability(points, context, units)
-        probable = members & (first >= PROBABLE) & (first > np.median(first[members]))
+        are_few = members.sum() <= 2 * units.live.size
+        probable = members & (first >= (PROBABLE_OF_FEW if are_few else PROBABLE)) & (first > np.median(first[members]))
         members, left_out = members & ~probable, left_out + float(first[probable].sum())
         context = fit(latents[members], units.population, estimator=estimator, source="batch")
     scores = ranking_scores(estimator_of(context), points, context, units, members)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from service.errors import MisfitError
 from service.images.conform import Note
 from service.images.reading import Reading
 from service.images.sample_range import Extent
+from service.offline.atomic_files import new_file
 from service.pipeline.batch import EncodedImages
 
 READING = b"misfit_reading"
@@ -67,15 +66,8 @@ def write_shard(path: Path, segments: Mapping[str, Segment]) -> None:
         }
     )
     notes = {group: _reading_to_json(segment.reading) for group, segment in segments.items()}
-    scratch = path.with_name(f".{path.name}.{uuid4().hex}")  # another machine may have the same process id
-    try:
-        with scratch.open("wb") as file:
-            parquet.write_table(table.replace_schema_metadata({READING: json.dumps(notes)}), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with new_file(path) as scratch:
+        parquet.write_table(table.replace_schema_metadata({READING: json.dumps(notes)}), scratch)
 
 
 class ShardReader:

@@ -140,6 +140,41 @@ def test_mistakes_are_one_line(arguments, code, message, tmp_path, monkeypatch):
     assert {each.name for each in tmp_path.iterdir()} == {"broken.png", "b.zip", "chw.npy"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "--out", "scores.csv"],
+        ["score", "--out", "scores.jsonl"],
+        ["score", "--out", "scores.parquet"],
+        ["score", "--html", "report.html"],
+        ["score", "--copy-flagged", "flagged"],
+        ["score", "--engine", "local", "--out", "scores.csv"],
+        ["explain", "--maps", "maps"],
+        ["edit", "--out", "pictures"],
+        ["fit", "--out", "context.json"],
+    ],
+    ids=" ".join,
+)
+def test_no_room_is_one_line_and_no_file_is_half_written(arguments, tmp_path):
+    """Files may have 300 bytes, as on a disk that is nearly full."""
+    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n" + (
+        "from service.cli.main import cli; cli()"
+    )
+    command, *options = arguments
+    ended = subprocess.run(
+        [sys.executable, "-c", program, command, str(BATCH), *options, "--quiet"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == ExitCode.FAILED, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if "the same command goes on" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert lines[0].endswith("File too large")
+    assert ".tmp" not in lines[0]
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert names <= {"lock", "manifest.json"}, "what a command of two passes keeps to go on"
+
+
 def test_help_imports_nothing_heavy_and_says_what_the_commands_say():
     program = (
         "import sys; from service.cli.main import cli\n"

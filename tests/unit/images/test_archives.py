@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -189,6 +190,22 @@ def test_a_link_through_a_linked_folder_is_followed():
     assert bytes(members["best.png"].read()) == b"x"
     with pytest.raises(UndecodableImage, match="no file of the archive"):
         members["endless.png"].read()
+
+
+def test_a_zip_in_memory_is_not_copied():
+    file, size = io.BytesIO(), 8 << 20
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.png", bytes([number]) * size)
+    content = memoryview(file.getvalue())
+    tracemalloc.start()
+    try:
+        members = read_archive(content, 10, 1 << 30).members
+        assert [bytes(member.head(2)) for member in members] == [bytes([number]) * 2 for number in range(3)]
+        assert tracemalloc.get_traced_memory()[1] < size // 8
+    finally:
+        tracemalloc.stop()
+    assert all(member.read() == bytes([number]) * size for number, member in enumerate(members))
 
 
 def test_an_empty_archive_says_so():

@@ -81,3 +81,10 @@ def test_the_stronger_the_lighter_in_even_steps():
     assert (np.diff(lightness) > 0).all()
     straight = np.linspace(lightness[0], lightness[-1], 101)
     np.testing.assert_allclose(lightness, straight, atol=2.5)
+
+
+def test_the_strength_of_an_overlay_is_read_back():
+    random = np.random.default_rng(0)
+    image, evidence = random.integers(0, 256, (32, 32, 3), dtype=np.uint8), random.random((1, 32, 32))
+    shown = heat_map.read_strength(heat_map.overlays(image, evidence)[0]) / 255
+    assert np.abs(shown - evidence[0] / evidence.max()).max() < 0.02

@@ -96,11 +96,11 @@ def test_a_full_disk_is_one_line_and_what_is_done_stays(tree, tmp_path, monkeypa
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr("service.offline.engines.latent_shards.os.replace", fill)
+    monkeypatch.setattr("service.offline.atomic_files.os.replace", fill)
     out = tmp_path / "scores.csv"
     result = score(tree, out)
     assert result.exit_code == 4
-    assert result.stderr.splitlines()[-1] == "error: No space left on device"
+    assert result.stderr.splitlines()[-1].endswith(".parquet: No space left on device")
     assert "the same command goes on" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".scores.csv.work"]
     assert score(tree, out).exit_code == 0
