@@ -58,7 +58,9 @@ class SimulatedNetworks:
         self._latents = latents.astype(np.float32)
 
     async def encode_checked(self, images: Uint8Array) -> CheckedLatents:
-        return CheckedLatents(self._latents[: len(images)], np.full(len(images), 1.0, np.float32))
+        return CheckedLatents(self._latents[: len(images)], np.zeros(len(images), np.float32))
+
+    encode_screened = encode_checked
 
 
 def list_sources(folder: Path, count: int) -> SourceTable:

@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from serving import ROOT
 
 from service.api.score_records import ScoresTable
@@ -80,8 +82,9 @@ cli()
 
 
 def write_tree(path: Path) -> Path:
-    """Write three groups, whose borders are no borders of shards, with an image that cannot be read, and a group of
-    such images only.
+    """Write three groups, whose borders are no borders of shards, and a group of what cannot be read.
+
+    One has such an image, and one a foreign image: there the errors that the screen leaves out matter.
     """
     with zipfile.ZipFile(BATCH) as archive:
         for number, name in enumerate(archive.namelist()):
@@ -91,6 +94,8 @@ def write_tree(path: Path) -> Path:
     for group in ("a", "none"):
         (path / group).mkdir(exist_ok=True)
         (path / group / "broken.png").write_bytes(b"nothing")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path / "b/noise.png")
     return path
 
 

@@ -1,4 +1,7 @@
-"""Shards of latents as Parquet: what pass one leaves for pass two. A file is complete, or not there."""
+"""Shards of latents as Parquet: what pass one leaves for pass two. A file is complete, or not there.
+
+Errors of the foreign check are null where there was no check, and nan where a screen left them out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from service import errors
 from service.core.detect.ood import OodCheck
-from service.core.types import Float32Array
+from service.core.types import Float32Array, Float64Array, IndexArray
 from service.errors import MisfitError
 from service.images.conform import Note
 from service.images.reading import Reading
@@ -21,6 +24,8 @@ from service.offline.atomic_files import new_file
 from service.pipeline.batch import EncodedImages
 
 READING = b"misfit_reading"
+# Columns of the foreign check, and what stands for null in arrays of them.
+ERRORS, UNCHECKED = ("error_ratio", "times_median"), -1.0
 # Error types by their codes.
 TYPES: dict[str, type[MisfitError]] = {
     each.code: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, MisfitError)
@@ -47,7 +52,7 @@ def write_shard(path: Path, segments: Mapping[str, Segment]) -> None:
         images = segment.images
         whole = np.zeros((len(images.ids), *images.latents.shape[1:]), dtype=np.float32)
         whole[images.positions] = images.latents
-        check = np.full((len(images.ids), 2), np.nan)
+        check = np.full((len(images.ids), 2), UNCHECKED)
         if images.check is not None:
             check[images.positions] = np.stack([images.check.error_ratio, images.check.times_median], axis=1)
         latents.append(whole)
@@ -61,13 +66,44 @@ def write_shard(path: Path, segments: Mapping[str, Segment]) -> None:
             "group": pa.array(columns["group"], pa.string()),
             "error": pa.array(columns["error"], pa.string()),
             "latents": pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1]),
-            "error_ratio": ratios[:, 0],
-            "times_median": ratios[:, 1],
+            "error_ratio": _to_column(ratios[:, 0]),
+            "times_median": _to_column(ratios[:, 1]),
         }
     )
     notes = {group: _reading_to_json(segment.reading) for group, segment in segments.items()}
     with new_file(path) as scratch:
         parquet.write_table(table.replace_schema_metadata({READING: json.dumps(notes)}), scratch)
+
+
+def read_error_ratio(path: Path) -> Float64Array:
+    """Return the errors (n,) of a shard in units of the population's limit, UNCHECKED where there was no check."""
+    from pyarrow import parquet
+
+    return _from_column(parquet.read_table(path, columns=["error_ratio"])["error_ratio"])
+
+
+def add_errors(path: Path, rows: IndexArray, check: OodCheck) -> None:
+    """Write a shard again with the errors (k,) of the images in `rows` (k,). Raises OSError."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    for name in ERRORS:
+        values = _from_column(table[name])
+        values[rows] = getattr(check, name)
+        table = table.set_column(table.schema.get_field_index(name), name, _to_column(values))
+    with new_file(path) as scratch:
+        parquet.write_table(table, scratch)
+
+
+def _to_column(values: Float64Array) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, mask=values == UNCHECKED, from_pandas=False)
+
+
+def _from_column(column: Any) -> Float64Array:
+    values: Float64Array = np.array(column.fill_null(UNCHECKED).to_numpy())
+    return values
 
 
 class ShardReader:
@@ -106,7 +142,7 @@ def read_group(
     first = 0
     for path, rows in parts:
         table = reader.read(path)
-        _restore_reading(json.loads(table.schema.metadata[READING]).get(group), reading)
+        restore_reading(table, group, reading)
         count = rows.stop - rows.start
         part = table.slice(rows.start, count)
         values = np.asarray(part["latents"].combine_chunks().flatten()).reshape(count, 2, -1)
@@ -115,10 +151,11 @@ def read_group(
         usable[list(failed)] = False
         errors_by_position |= {first + at: _error_from_json(text) for at, text in failed.items()}
         latents.append(values[usable])
-        ratios.append(np.stack([part["error_ratio"].to_numpy(), part["times_median"].to_numpy()], axis=1)[usable])
+        ratios.append(np.stack([_from_column(part[name]) for name in ERRORS], axis=1)[usable])
         first += count
     whole = np.concatenate(ratios)
-    check = None if np.isnan(whole).any() or not len(whole) else OodCheck(whole[:, 0], whole[:, 1], error)
+    is_checked = len(whole) > 0 and not (whole == UNCHECKED).any()
+    check = OodCheck(whole[:, 0], whole[:, 1], error) if is_checked else None
     return EncodedImages(ids, np.concatenate(latents), np.empty((0, 0, 0, 0), np.uint8), check, errors_by_position)
 
 
@@ -135,6 +172,11 @@ def _reading_to_json(reading: Reading) -> dict[str, Any]:
     notes, count = reading.noted
     measured = {name: [each.low, each.high] for name, each in reading.samples.measured.items()}
     return {"notes": notes, "count": count, "measured": measured}
+
+
+def restore_reading(table: Any, group: str, reading: Reading) -> None:
+    """Tell `reading` what was noted of a group's images in a shard."""
+    _restore_reading(json.loads(table.schema.metadata[READING]).get(group), reading)
 
 
 def _restore_reading(content: dict[str, Any] | None, reading: Reading) -> None:

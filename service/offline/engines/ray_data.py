@@ -26,7 +26,7 @@ from service.errors import InvalidInput, MisfitError, first_line
 from service.offline.engines.latent_shards import TYPES
 from service.offline.engines.partition_scorer import PartitionScorer
 from service.offline.engines.shard_encoder import ShardEncoder
-from service.offline.engines.work import Progress, Work
+from service.offline.engines.work import Progress, Work, find_unmeasured
 from service.settings import PREFIX
 
 # Does a step by its number.
@@ -85,13 +85,24 @@ class EncodingActor(Actor):
     """Pass one."""
 
     def prepare(self) -> Steps:
+        return self._open().encode
+
+    def _open(self) -> ShardEncoder:
+        """Load the networks. Raises InvalidInput where the bundle is another one here."""
         directory, expected = self._work.bundle.directory, self._work.bundle.manifest.bundle_id
         if (there := store.load(directory).manifest.bundle_id) != expected:
             raise InvalidInput(
                 f"{directory} on a machine of the cluster is bundle {there[:12]}..., expected {expected[:12]}....",
                 "Run the same image on all machines, or keep the bundle in a folder that they share.",
             )
-        return ShardEncoder(self._work).encode
+        return ShardEncoder(self._work)
+
+
+class CompletingActor(EncodingActor):
+    """Measures what the screen of pass one left out."""
+
+    def prepare(self) -> Steps:
+        return self._open().complete
 
 
 class ScoringActor(Actor):
@@ -112,6 +123,8 @@ class RayEngine:
         counts = {number: len(self.work.take_shard(number)) for number in self.work.shards}
         todo = [number for number in counts if not self.work.folder.latents(number).exists()]
         self._run(EncodingActor, self.pool, counts, todo, progress)
+        unmeasured = find_unmeasured(self.work)
+        self._run(CompletingActor, self.pool, dict.fromkeys(unmeasured, 0), list(unmeasured), lambda count: None)
 
     def score(self, progress: Progress = lambda count: None) -> None:
         counts = {number: self.work.count_images(number) for number in range(len(self.work.partitions))}

@@ -15,14 +15,20 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from service.api.contexts.portable import PortableContext
 from service.api.options import ScoreOptions
 from service.api.score_records import GroupSummary, ScoreRow
 from service.bundle.store import Bundle
+from service.core.detect.ood import OodCheck
+from service.core.types import IndexArray
 from service.errors import InvalidInput
+from service.offline.engines.latent_shards import UNCHECKED, read_error_ratio
 from service.offline.engines.work_folder import WorkFolder
 from service.offline.inputs.source_table import SourceTable
 from service.offline.scores_table import read_info, read_rows
+from service.pipeline.familiarity import needs_all_errors
 
 # Images of one shard. Changing it changes no score.
 SHARD_IMAGES = 4096
@@ -93,11 +99,31 @@ class Work:
         return sum(stop - start for _, start, stop in self.partitions[partition])
 
 
+def find_unmeasured(work: Work) -> dict[int, IndexArray]:
+    """Return the rows of each shard whose errors a screen left out although they decide what is foreign in their group.
+
+    Every shard of latents is there. Raises OSError.
+    """
+    if work.contexts:
+        return {}  # the limit is the contexts' own
+    ratio = np.concatenate([read_error_ratio(work.folder.latents(number)) for number in work.shards])
+    is_open = np.isnan(ratio)
+    for _, start, stop in work.spans:
+        checked = ratio[start:stop][ratio[start:stop] != UNCHECKED]
+        if not needs_all_errors(OodCheck(checked, checked), None):
+            is_open[start:stop] = False
+    shards = np.split(is_open, range(work.shard_images, len(is_open), work.shard_images))
+    return {number: np.flatnonzero(rows) for number, rows in enumerate(shards) if rows.any()}
+
+
 class Engine(Protocol):
     """Does the steps of some work. `progress` is told of images that are done."""
 
     def encode(self, progress: Progress) -> None:
-        """Pass one: write every shard of latents that is not there. Raises MisfitError and OSError."""
+        """Pass one: write every shard of latents that is not there, and the errors that `find_unmeasured` finds.
+
+        Raises MisfitError and OSError.
+        """
 
     def score(self, progress: Progress) -> None:
         """Pass two: write the scores of every partition that is not there. Raises MisfitError and OSError."""

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from service.cli.main import cli
 from service.offline.scores_table import read_scores
 
-pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,23 @@ def test_ended_at_any_moment_it_goes_on_with_equal_results(who, latents, scores,
     assert read_scores(out) == expected
     assert len(list((work / "latents").glob("*"))) == 8
     assert {path: path.stat().st_ino for path in done} == done
+
+
+def test_the_errors_that_a_screen_left_out_are_measured_where_they_decide(tree, expected, tmp_path):
+    foreign = [row.id for row in expected.rows if row.is_foreign]
+    assert foreign == ["b/noise.png"]
+    work = tmp_path / "work"
+    assert offline_runs.score(tree, tmp_path / "scores.parquet", work, 8, "nobody").returncode == 0
+    shards = [parquet.read_table(path) for path in sorted((work / "latents").glob("*.parquet"))]
+    rows = [
+        (group, error is None and ratio != ratio)
+        for shard in shards
+        for group, error, ratio in zip(
+            *(shard[name].to_pylist() for name in ("group", "error", "error_ratio")), strict=True
+        )
+    ]
+    assert {group for group, is_open in rows if is_open} == {"a", "c"}, "the screen left them out, and nothing asks"
+    assert read_scores(tmp_path / "scores.parquet") == expected
 
 
 def test_killed_workers_are_replaced_and_no_image_is_lost(tree, expected, tmp_path):
