@@ -6,6 +6,7 @@ from offline_runs import score, score_by_requests, write_tree
 from service.offline.scores_table import read_scores
 
 pytest.importorskip("ray")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 RAY = ("--engine", "ray")
 
@@ -52,13 +53,19 @@ def test_a_lost_driver_or_tree_goes_on_with_what_is_done(who, kind, tree, expect
     ended = score(tree, out, work, 16, who, *RAY)
     assert ended.returncode == -9, ended.stderr
     assert not out.exists()
-    done = {path.name: path.stat().st_ino for path in (work / kind).glob("*.parquet")}
-    assert done
+    files = list((work / kind).glob("*.parquet"))
+    assert files
+    # Latents of group b are written again, with the errors that its foreign image asks for.
+    done = {path.name: path.stat().st_ino for path in files if kind == "scores" or "b" not in read_groups(path)}
     # Engines share what is done.
     result = score(tree, out, work, 16, "nobody", *(("--engine", "local") if who == "tree scoring" else RAY))
     assert result.returncode == 0, result.stderr
     assert read_scores(out) == expected
     assert {name: (work / kind / name).stat().st_ino for name in done} == done
+
+
+def read_groups(path):
+    return parquet.read_table(path, columns=["group"])["group"].to_pylist()
 
 
 def test_what_no_actor_can_get_is_one_line(tree, tmp_path):
