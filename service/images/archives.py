@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BytesIO, RawIOBase
 from typing import Any, NamedTuple, NoReturn
 
 from service.errors import InvalidInput, TooLarge, TooManyImages, UndecodableImage, quoted
@@ -141,7 +141,7 @@ def _list_zips(content: bytes | memoryview, max_members: int) -> Entries:
         raise InvalidInput("The archive has 0 bytes.", "Was it written to its end?")
     whole = memoryview(content)
     try:
-        zips = [zipfile.ZipFile(MemoryFile(whole))]
+        zips = [zipfile.ZipFile(BytesIO(content) if isinstance(content, bytes) else MemoryFile(whole))]
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise _no_archive(content, error) from error
     end = len(content)

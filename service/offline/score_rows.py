@@ -8,7 +8,7 @@ from typing import Any
 
 from service.api.schemas import ScoredItem, ScoreResponse
 from service.api.score_records import GroupSummary, ScoreRow
-from service.core.detect.estimators import ESTIMATORS, MERGED, Estimator
+from service.core.detect.estimators.registry import ESTIMATORS, MERGED, Estimator
 from service.errors import readable
 from service.offline.inputs.source_table import Source
 

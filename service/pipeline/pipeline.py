@@ -34,7 +34,7 @@ from service.api.schemas import Description, EncodeResponse, FitResponse, Limits
 from service.bundle import quality
 from service.bundle.manifest import ENCODER_INT8
 from service.bundle.store import Bundle
-from service.core.detect.estimators import ESTIMATORS
+from service.core.detect.estimators.registry import ESTIMATORS
 from service.core.types import Float64Array, IndexArray
 from service.decoding.pool import Decoder, LocalDecoder
 from service.images.reading import Reading

@@ -27,7 +27,7 @@ from service.api.requests import ImagesRequest
 from service.bundle.store import Bundle
 from service.core.decide.calibration import MOST_KNOTS
 from service.core.detect import density_ratio
-from service.core.detect.estimators import ESTIMATORS
+from service.core.detect.estimators.registry import ESTIMATORS
 from service.core.explain import minimal_sets, nearest, shapley_density_ratio
 from service.core.population import SAMPLE_SIZE
 from service.core.types import Float64Array

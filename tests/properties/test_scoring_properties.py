@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.core.detect.classical import leave_one_out_distances
+from service.core.detect.estimators.classical import leave_one_out_distances
 from service.core.detect.scoring import score
 from service.core.population import Population
 from service.core.types import EstimatorName

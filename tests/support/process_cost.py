@@ -6,8 +6,9 @@ import contextlib
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -63,9 +64,9 @@ class ProcessWatch:
         self._mib = max(self._mib, memory / MIB)
 
 
-def run_watched(command: Sequence[str], *others: int, **options: object) -> Cost:
+def run_watched(command: Sequence[str], *others: int, cwd: Path, env: Mapping[str, str]) -> Cost:
     """Run a command to its end, and watch it with the processes of the pids `others`. Raises CalledProcessError."""
-    process = subprocess.Popen(command, **options)  # type: ignore[call-overload]
+    process = subprocess.Popen(command, cwd=cwd, env=env)
     with ProcessWatch(process.pid, *others) as watch:
         code = process.wait()
     if code:

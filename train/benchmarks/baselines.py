@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from sklearn.ensemble import IsolationForest
 
-from service.core.detect.classical import leave_one_out_distances
+from service.core.detect.estimators.classical import leave_one_out_distances
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population

@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 from service.bundle.store import Bundle
 from service.core.decide.calibration import SHARES
 from service.core.decide.graded_calibration import BEYOND, MASKED, PLACES, find_reaches
-from service.core.detect.estimators import estimator_of
+from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.posterior import scores_to_calibrate
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits

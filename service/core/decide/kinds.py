@@ -1,8 +1,9 @@
 """Kinds: parts of a batch that are alike, and apart from one another.
 
-Three searches, since kinds show in three ways: as two parts of one latent while the others are free; as clumps over all
-latents, which no single latent need separate; as a rule that most images follow on a latent, and exceptions to it. Each
-asks for gaps of several spreads, which continuous variation with heavy tails or a skew does not leave.
+Three searches find kinds, since kinds show in three ways: as two parts of one latent while the others are free; as
+clumps over all latents, which no single latent need separate; as a rule that most images follow on a latent, and
+exceptions to it. Each asks for gaps of several spreads, which continuous variation with heavy tails or a skew does not
+leave. A fourth search finds dense parts, which have no gap around them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DENSE_VARIANCE, DENSE_VOLUME, FEWEST_TO_BE_DENSE, FEWEST_AXES, MOST_PARTS = 0.14
 SMALLEST_DENSE = 0.08
 # Exceptions to a rule lie beyond gaps of RULE_GAP + WIDER_GAP / n spreads of the images that follow it: few images
 # leave wider gaps. They are at least this share of the batch, and FEWEST_ALIKE images.
-RULE_GAP, WIDER_GAP, SMALLEST_EXCEPTION, FEWEST_ALIKE = 2.0, 10.0, 0.15, 4
+RULE_GAP, WIDER_GAP, SMALLEST_EXCEPTION = 2.0, 10.0, 0.15
 # A rule is one if draws of the population would follow it as often with a smaller chance than this.
 RULE_CHANCE = 1e-3
 # A group's latents are those that tell it apart at least this share as well as the best one does.

@@ -15,7 +15,7 @@ from scipy.special import expit
 from service.core.decide.groups import find_common_cause
 from service.core.decide.kinds import Group, find_kinds
 from service.core.detect.context import Context
-from service.core.detect.estimators import estimator_of
+from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.posterior import (

@@ -8,12 +8,11 @@ image is, from the neighbours that it has among the context's images and among a
     ratio(x) = (sum_j w_j K(x, x_j) / mean_p K(x, z_p) + BASE_WEIGHT * base(x)) / (sum_j w_j + BASE_WEIGHT),
 
 the predictive density, relative to the population, of a Dirichlet process (Ferguson 1973) whose base measure is the
-context's own Gaussian: base(x) is what `service/core/detect/mixture.py` makes of the ratio. Where neighbours are too
-few to tell,
-the Gaussian decides. K is a Gaussian kernel with a bandwidth of its own on every axis, in units of the encoder's own
-uncertainty. A free axis has an infinite one: it says nothing, and costs no neighbours (Hall, Racine & Li 2004). Axes
-are let in, one at a time, while each image is better explained by the others (leave-one-out likelihood). w_j is the
-probability that image j is an inlier.
+context's own Gaussian: base(x) is what `service/core/detect/estimators/mixture.py` makes of the ratio. Where
+neighbours are too few to tell, the Gaussian decides. K is a Gaussian kernel with a bandwidth of its own on every axis,
+in units of the encoder's own uncertainty. A free axis has an infinite one: it says nothing, and costs no neighbours
+(Hall, Racine & Li 2004). Axes are let in, one at a time, while each image is better explained by the others
+(leave-one-out likelihood). w_j is the probability that image j is an inlier.
 
 Points (n, d) are in population units over the live latents, rounded, so that a context that travelled as text says
 the same; nothing depends on their order, if they come in a canonical one. No image vouches for itself: one neighbour

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from service.core.decide.calibration import FEWEST
 from service.core.detect.context import Context
-from service.core.detect.estimators import estimator_named
+from service.core.detect.estimators.registry import estimator_named
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.moments import Moments

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 
 from service.core.decide.calibration import calibrate
 from service.core.detect.context import Context
-from service.core.detect.estimators import Estimator, estimator_of
+from service.core.detect.estimators.registry import Estimator, estimator_of
 from service.core.detect.gaussian import mahalanobis_squared
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population

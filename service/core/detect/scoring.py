@@ -14,7 +14,7 @@ from service.core.decide.groups import find_common_cause, find_groups
 from service.core.decide.kinds import Group, find_dense
 from service.core.detect.batch_context import CLEARLY_MISFITS, fit_batch
 from service.core.detect.context import Context
-from service.core.detect.estimators import estimator_named, estimator_of
+from service.core.detect.estimators.registry import estimator_named, estimator_of
 from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
-from service.core.detect.estimators import estimator_of
+from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import background_fit
 from service.core.detect.standardize import PopulationUnits

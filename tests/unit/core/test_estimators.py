@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from service.core.detect.estimators import ESTIMATORS, estimator_named, estimator_of
+from service.core.detect.estimators.registry import ESTIMATORS, estimator_named, estimator_of
 from service.core.detect.fit import fit, merge
 from service.core.detect.gaussian import Fit
 from service.core.detect.scoring import score

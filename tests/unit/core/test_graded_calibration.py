@@ -22,7 +22,7 @@ from service.core.decide.graded_calibration import (
     compare,
 )
 from service.core.detect.density_ratio import log_ratios
-from service.core.detect.estimators import estimator_of
+from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
 from service.core.detect.gaussian_odds import background_fit, normal_fit, outlier_log_odds
 from service.core.detect.scoring import score

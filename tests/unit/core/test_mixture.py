@@ -5,9 +5,9 @@ import pytest
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
+from service.core.detect.estimators.mixture import SEARCH_SIZE, fit_mixture
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import outlier_log_odds
-from service.core.detect.mixture import SEARCH_SIZE, fit_mixture
 
 D = 9
 FLOOR = np.full(D, 0.002)

@@ -4,7 +4,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from service.core.detect.classical import leave_one_out_distances
+from service.core.detect.estimators.classical import leave_one_out_distances
 from service.core.detect.scoring import false_discovery_flags, score
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName

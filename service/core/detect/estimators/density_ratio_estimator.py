@@ -1,0 +1,120 @@
+"""The estimator by the density ratio of context to population: kernels on a base of Gaussians."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from service.core.detect import density_ratio
+from service.core.detect.context import Context
+from service.core.detect.estimators.gaussian_estimators import Mixture
+from service.core.detect.gaussian import Fit, mahalanobis_squared
+from service.core.detect.gaussian_odds import (
+    background_fit,
+    marginal_log_ratios,
+    noise_floor,
+    normal_fit,
+    outlier_log_odds,
+    population_power,
+)
+from service.core.detect.standardize import PopulationUnits
+from service.core.explain import shapley_gaussian
+from service.core.explain.shapley_density_ratio import odds_shares
+from service.core.types import BoolArray, Float64Array
+
+# A mixture is fitted to at least so many images.
+FEWEST_IN_HALF = 3
+
+
+@dataclass(frozen=True)
+class DensityRatio(Mixture):
+    """The mixture's Gaussians as a base, and kernels on the context's images where neighbours are enough to tell.
+
+    Without a sample of the population, or with two images or fewer, it is the mixture.
+
+    pools_half  in graded batches the base is the mean of two log ratios: that of all images, and that of the half that
+                lies nearest. Many misfits of one kind widen the first, so that they pass for normal ones, and take no
+                part in the second, which knows less of the normal images
+    """
+
+    pools_half: bool = False
+
+    def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        if len(points) <= 2 or not units.live.size:
+            return context
+        sample = units.sample()
+        if sample is None:
+            warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
+            return replace(context, warnings=(*context.warnings, warning))
+        if self.pools_half and units.population.graded:
+            context = replace(context, robust=self._fit_half(context, points, units))
+        resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
+        base = -self._base_odds(points, context, units)
+        return replace(context, kernel=density_ratio.fit_kernel(points, resolution, sample, base))
+
+    def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        gaussian, sample = self._base_odds(points, context, units), units.sample()
+        if context.kernel is None or sample is None:
+            return gaussian
+        ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
+        fading = _fading(context, units)
+        if fading == 0:
+            return ratio
+        normal = normal_fit(context, units)
+        return np.asarray(ratio + fading / 2 * mahalanobis_squared(points, normal.location, normal.covariance))
+
+    def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        sample = units.sample()
+        if context.kernel is None or sample is None:
+            return super().shapley_odds(points, context, units)
+
+        background, fits = background_fit(context, units), self._base_fits(context, units)
+
+        def base(points: Float64Array, axes: BoolArray) -> Float64Array:
+            ratios = [marginal_log_ratios(points, fit, background, axes) for fit in fits]
+            return np.asarray(sum(ratios) / len(ratios))
+
+        shares = odds_shares(points, context.kernel, sample, base)
+        fading = _fading(context, units)
+        if fading == 0:
+            return shares
+        # Odds against no population at all are half the squared distance.
+        return np.asarray(
+            shares + fading * shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
+        )
+
+    def _base_fits(self, context: Context, units: PopulationUnits) -> list[Fit]:
+        """Return the Gaussians of the normal images whose log ratios to the population have the base as their mean."""
+        half = [] if context.robust is None or not self.pools_half else [context.robust]
+        return [normal_fit(context, units), *half]
+
+    def _base_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        """Return the Gaussian log odds (n,) of points (n, d)."""
+        background = background_fit(context, units)
+        odds = [outlier_log_odds(points, fit, background) for fit in self._base_fits(context, units)]
+        return np.asarray(sum(odds) / len(odds))
+
+    def _fit_half(self, context: Context, points: Float64Array, units: PopulationUnits) -> Fit:
+        """Return the moments of the half of points (n, d), n >= 3, with the least odds by the moments of all."""
+        odds = super().log_odds(points, context, units)
+        nearest = np.argsort(odds, kind="stable")[: max(-(-len(points) // 2), FEWEST_IN_HALF)]
+        # In the order of the points, so that sums round alike whatever the odds are.
+        floor = noise_floor(context.posterior_variance, units)
+        return self.fit(points[np.sort(nearest)], floor, background_fit(context, units))
+
+
+def _fading(context: Context, units: PopulationUnits) -> float:
+    """Return how much of a graded context's squared distance counts beside its density ratio, from 0 to 1.
+
+    A folder that was learned may be sent as one batch: it is as wide as the population, and the ratio says nothing.
+    How wide it is, the plain moments of its images tell.
+    """
+    moments = context.moments
+    if not units.population.graded or moments is None or moments.size <= 2 * units.live.size:
+        return 0.0
+    background = background_fit(context, units)
+    location = (moments.mean - units.population.location)[units.live] / units.unit
+    covariance = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit) / (moments.size - 1)
+    floor = noise_floor(context.posterior_variance, units)
+    return (1.0 - population_power(Fit(location, covariance + np.diag(floor)), background)) ** 2
