@@ -13,9 +13,9 @@ def page(result: dict[str, Any]) -> str:
         "# Photographs",
         "",
         "Half of every class is learned by `misfit learn`; contexts are drawn from the other half: one class with some "
-        f"photographs of one other class, {result['contexts']} contexts of every cell. The baselines see the pooled "
-        f"features of the same backbone. Made by `{result['command']}` at commit {result['commit']}, in "
-        f"{result['seconds']:.0f} s.",
+        f"photographs of one other class, {result['contexts']} contexts of every cell. Baselines, where they are "
+        f"measured, see the pooled features of the same backbone. Made by `{result['command']}` at commit "
+        f"{result['commit']}, in {result['seconds']:.0f} s.",
     ]
     for collection in result["collections"]:
         lines += ["", f"## {collection['collection']}", "", *_collection(collection)]
