@@ -12,18 +12,18 @@ from click.shell_completion import CompletionItem
 
 # Each command, the module that defines it under the command's own name, and what --help says of it.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "score": ("service.cli.score", "Find the images that do not belong."),
-    "explain": ("service.cli.score", "Say why images do not belong, with heat maps."),
-    "edit": ("service.cli.pictures", "Draw images as they would look if they belonged."),
-    "traverse": ("service.cli.pictures", "Draw pictures along the latents of a model."),
-    "interpolate": ("service.cli.pictures", "Draw pictures on the way between two images."),
-    "sample": ("service.cli.pictures", "Draw new pictures that belong to the images."),
-    "fit": ("service.cli.fit", "Keep what is normal among images in a file, to compare others with."),
-    "report": ("service.cli.report", "Write a table of scores as one HTML file to look at."),
-    "learn": ("service.cli.learn", "Learn a folder of photographs, and write a bundle."),
-    "convert": ("service.cli.convert", "Convert a table of scores for Label Studio, CVAT or FiftyOne."),
-    "describe": ("service.cli.describe", "Describe a bundle, or the one that a service serves."),
-    "serve": ("service.cli.serve", "Serve a bundle over HTTP and gRPC."),
+    "score": ("service.cli.commands.score", "Find the images that do not belong."),
+    "explain": ("service.cli.commands.score", "Say why images do not belong, with heat maps."),
+    "edit": ("service.cli.commands.pictures", "Draw images as they would look if they belonged."),
+    "traverse": ("service.cli.commands.pictures", "Draw pictures along the latents of a model."),
+    "interpolate": ("service.cli.commands.pictures", "Draw pictures on the way between two images."),
+    "sample": ("service.cli.commands.pictures", "Draw new pictures that belong to the images."),
+    "fit": ("service.cli.commands.fit", "Keep what is normal among images in a file, to compare others with."),
+    "report": ("service.cli.commands.report", "Write a table of scores as one HTML file to look at."),
+    "learn": ("service.cli.commands.learn", "Learn a folder of photographs, and write a bundle."),
+    "convert": ("service.cli.commands.convert", "Convert a table of scores for Label Studio, CVAT or FiftyOne."),
+    "describe": ("service.cli.commands.describe", "Describe a bundle, or the one that a service serves."),
+    "serve": ("service.cli.commands.serve", "Serve a bundle over HTTP and gRPC."),
 }
 
 

@@ -25,7 +25,7 @@ from offline import cpu_seconds
 
 from service.api.options import ScoreOptions
 from service.bundle.store import Bundle
-from service.cli.score_large import Highlights
+from service.cli.commands.score_large import Highlights
 from service.decoding.pool import DecodePool
 from service.images.decode_budget import DecodeBudget
 from service.inference.local import LocalNetworks

@@ -42,7 +42,7 @@ MISFIT = [sys.executable, "-m", "service.cli"]
 ONE_PASS = [
     sys.executable,
     "-c",
-    "import sys; from service.cli import main, score; score.LARGE = sys.maxsize; main.cli()",
+    "import sys; from service.cli.commands import score; score.LARGE = sys.maxsize; score.score()",
 ]
 NUMBERS = ("outlier_score", "outlier_probability", "mahalanobis_squared")
 EXACT = ("group", "id", "path", "rank", "is_outlier", "is_foreign", "reason", "error")

@@ -28,7 +28,7 @@ from merging import simulate
 
 from service.api.options import ScoreOptions
 from service.bundle.store import Bundle
-from service.cli.score_large import Highlights
+from service.cli.commands.score_large import Highlights
 from service.core.detect.ood import OodCheck
 from service.images.reading import Reading
 from service.images.spec import Uint8Array

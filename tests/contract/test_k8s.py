@@ -19,7 +19,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from service.bundle.store import Bundle
-from service.cli.score import score
+from service.cli.commands.score import score
 from service.settings import MIB, PREFIX, Settings
 from service.telemetry.batch_metrics import BatchMetrics
 from service.telemetry.metrics import Metrics

@@ -27,7 +27,7 @@ PROGRAM = """
 import os, signal, sys
 from contextlib import contextmanager
 import psutil
-from service.cli import score_large
+from service.cli.commands import score_large
 from service.offline import table_formats
 from service.offline.engines import ray_data, work
 work.SHARD_IMAGES, who, calls = int(sys.argv.pop(1)), sys.argv.pop(1), 0

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from service.bundle import store
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES, PROVENANCE
-from service.cli import training_process
+from service.cli.commands import training_process
 from service.cli.main import cli
 
 
@@ -53,7 +53,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.cli.learn.learning.learn", interrupt)
+    monkeypatch.setattr("service.cli.commands.learn.learning.learn", interrupt)
     result = invoke("learn", tmp_path / "mine", "--out", tmp_path / "bundle")
     assert result.exit_code == 130
     assert "goes on from here" in result.stderr

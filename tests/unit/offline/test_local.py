@@ -103,7 +103,7 @@ def test_other_work_is_refused_and_two_processes_do_not_share_it(tree, tmp_path)
 
 def test_a_full_disk_is_one_line_and_what_is_done_stays(tree, tmp_path, monkeypatch):
     monkeypatch.setattr("service.offline.engines.work.SHARD_IMAGES", 8)
-    monkeypatch.setattr("service.cli.score.LARGE", 10)
+    monkeypatch.setattr("service.cli.commands.score.LARGE", 10)
     replace, calls = os.replace, []
 
     def fill(source, target):

@@ -38,7 +38,7 @@ def print_table(rows: Sequence[ScoreRow], shown: int | None, *, has_groups: bool
 
 def write_report(path: Path, rows: list[ScoreRow], info: TableInfo, bundle: str | None) -> None:
     """Write a report of the scores. Raises MisfitError and OSError."""
-    from service.cli.report import write_html
+    from service.cli.commands.report import write_html
 
     with redirect_stdout(sys.stderr):  # standard output is for the scores
         write_html(path, ScoresTable(rows, info), readable(path.stem), bundle=bundle)

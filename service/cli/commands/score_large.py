@@ -17,7 +17,8 @@ import click
 from service.api.contexts.portable import PortableContext
 from service.api.options import FitOptions, ScoreOptions
 from service.api.score_records import ScoreRow, TableInfo
-from service.cli import flagged_files, score_output
+from service.cli import flagged_files
+from service.cli.commands import score_output
 from service.cli.endings import WrongUsage
 from service.cli.progress import show_progress
 from service.cli.request import Comparison, Computing
@@ -161,7 +162,7 @@ def _make_engine(work: Work, large: Large) -> Engine:
 
 
 def _fit(client: Any, reference: Sequence[Source], options: dict[str, Any]) -> PortableContext:
-    from service.cli.score import name_images
+    from service.cli.commands.score import name_images
 
     with client:
         fitting = {name: value for name, value in options.items() if name in FitOptions.model_fields}

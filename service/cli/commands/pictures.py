@@ -12,10 +12,10 @@ from service.api.endpoints import ENDPOINTS
 from service.api.options import Options
 from service.api.schemas import Picture, PicturesResponse
 from service.cli import request
+from service.cli.commands.score import name_images
 from service.cli.endings import WrongUsage, explain_errors
 from service.cli.endpoint_options import endpoint_options, read_endpoint_options
 from service.cli.progress import show_progress
-from service.cli.score import name_images
 from service.client.client import png
 from service.errors import readable
 from service.offline.atomic_files import write_bytes, write_text

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from service.api.score_records import ScoresTable
+from service.cli.commands.report_pictures import draw_findings
 from service.cli.endings import explain_errors
-from service.cli.report_pictures import draw_findings
 from service.errors import InvalidInput, readable
 from service.offline.inputs import hdf5_files
 from service.offline.scores_table import read_scores

@@ -15,13 +15,14 @@ import click
 from service.api.options import ExplainOptions, FitOptions, Options, ScoreOptions
 from service.api.schemas import ScoreResponse
 from service.api.score_records import GroupSummary, ScoreRow, TableInfo
-from service.cli import flagged_files, heat_maps, request, score_output
+from service.cli import flagged_files, heat_maps, request
+from service.cli.commands import score_output
+from service.cli.commands.score_large import LARGE, Large, score_large
 from service.cli.endings import ExitCode, WrongUsage, explain_errors
 from service.cli.endpoint_options import endpoint_options, read_endpoint_options
 from service.cli.flagged_files import Action
 from service.cli.progress import Advance, show_progress
 from service.cli.request import Comparison
-from service.cli.score_large import LARGE, Large, score_large
 from service.client.calls import CallError, NamedImage
 from service.client.client import Client
 from service.errors import InvalidInput

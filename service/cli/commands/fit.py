@@ -9,10 +9,10 @@ import click
 
 from service.api.options import FitOptions
 from service.cli import request
+from service.cli.commands.score import name_images
 from service.cli.endings import WrongUsage, explain_errors
 from service.cli.endpoint_options import endpoint_options, read_endpoint_options
 from service.cli.progress import show_progress
-from service.cli.score import name_images
 from service.errors import readable
 from service.offline.atomic_files import write_text
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from service.bundle.backbone_file import BACKBONES, DEFAULT_BACKBONE, FEATURES
-from service.cli import training_process
+from service.cli.commands import training_process
 from service.errors import MisfitError, readable
 from service.learning import learn as learning
 
