@@ -42,7 +42,8 @@ MISFIT = [sys.executable, "-m", "service.cli"]
 ONE_PASS = [
     sys.executable,
     "-c",
-    "import sys; from service.cli.commands import score; score.LARGE = sys.maxsize; score.score()",
+    "import sys; from service.cli import main; from service.cli.commands import score\n"
+    "score.LARGE = sys.maxsize; main.cli()",
 ]
 NUMBERS = ("outlier_score", "outlier_probability", "mahalanobis_squared")
 EXACT = ("group", "id", "path", "rank", "is_outlier", "is_foreign", "reason", "error")
