@@ -28,7 +28,8 @@ from service.core.detect.posterior import (
 from service.core.detect.standardize import PopulationUnits
 from service.core.types import BoolArray, EstimatorName, Float64Array
 
-# Images of a graded batch that are outliers with this probability take no part in its context.
+# Images of a graded batch that are outliers with this probability take no part in its context, but no more of them than
+# outliers are expected: what is normal may have a small part of its own, all of whose images are a little likely.
 PROBABLE = 0.15
 # Of a few, which no more than regularise the moments, fewer can be spared: the others would look tight without them.
 PROBABLE_OF_FEW = 0.4
@@ -49,8 +50,8 @@ def fit_batch(
     left_out = float((native & ~members).sum())
     if units.population.graded and context.calibration is not None:
         first = _outlier_probability(points, context, units)
-        are_few = members.sum() <= 2 * units.live.size
-        probable = members & (first >= (PROBABLE_OF_FEW if are_few else PROBABLE)) & (first > np.median(first[members]))
+        limit = PROBABLE_OF_FEW if members.sum() <= 2 * units.live.size else PROBABLE
+        probable = members & (first >= max(limit, _probability_of_last(first[members])))
         members, left_out = members & ~probable, left_out + float(first[probable].sum())
         context = fit(latents[members], units.population, estimator=estimator, source="batch")
     scores = ranking_scores(estimator_of(context), points, context, units, members)
@@ -109,6 +110,15 @@ def _outlier_probability(points: Float64Array, context: Context, units: Populati
     """Return the probability (n,) that each of the points (n, d) that `context` was fitted to is an outlier."""
     scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
     return np.asarray(expit(posterior_log_odds(scores, points, context, units)))
+
+
+def _probability_of_last(probability: Float64Array) -> float:
+    """Return the least probability (n,) of those that are outliers, if they are the likeliest, and as many as expected.
+
+    It is above that of the median image.
+    """
+    expected = min(int(np.ceil(probability.sum())), (len(probability) - 1) // 2)
+    return float(np.sort(probability)[-max(expected, 1)]) if len(probability) else 1.0
 
 
 def _with_share(context: Context, members: int, native: int, left_out: float) -> Context:
