@@ -35,6 +35,8 @@ SMALLEST_DENSE = 0.08
 RULE_GAP, WIDER_GAP, SMALLEST_EXCEPTION = 2.0, 10.0, 0.15
 # A rule is one if draws of the population would follow it as often with a smaller chance than this.
 RULE_CHANCE = 1e-3
+# To name what the flags miss, a single exception and a less certain rule are enough, but the gap has to be wider.
+NAMED_GAP, NAMED_CHANCE = 5.0, 1e-2
 # A group's latents are those that tell it apart at least this share as well as the best one does.
 NAMED_SHARE, MOST_NAMED = 0.25, 3
 
@@ -171,28 +173,51 @@ def find_exceptions(points: Float64Array, floor: Float64Array, population: Float
     A rule: most images lie in one interval of an axis, with gaps beside it, and the population does not. Exceptions
     need not be alike: of spheres among cubes and cylinders, all but the spheres are.
     """
+    fewest = max(FEWEST_ALIKE, SMALLEST_EXCEPTION * len(points))
+    exceptions, share = _break_rules(points, floor, population, fewest, RULE_GAP, RULE_CHANCE)
+    return _group(exceptions, share, 2, needed=NAMED_SHARE * float(share.max())) if share.any() else None
+
+
+def find_missed_exceptions(
+    points: Float64Array, flagged: BoolArray, floor: Float64Array, population: Float64Array
+) -> Group | None:
+    """Return the exceptions to the rules of a batch that are not `flagged` (n,), be they as few as one."""
+    if len(points) < FEWEST_TO_SPLIT:
+        return None
+    exceptions, share = _break_rules(points, floor, population, 1, NAMED_GAP, NAMED_CHANCE)
+    missed = exceptions & ~flagged
+    return _group(missed, share, 2, needed=NAMED_SHARE * float(share.max())) if missed.any() else None
+
+
+def _break_rules(
+    points: Float64Array, floor: Float64Array, population: Float64Array, fewest: float, gap: float, chance: float
+) -> tuple[BoolArray, Float64Array]:
+    """Return the points (n,) that are exceptions to a rule on any axis, and their share on each axis (d,).
+
+    fewest  exceptions to one rule; `gap` in spreads and `chance` are what RULE_GAP and RULE_CHANCE say
+    """
     n, d = points.shape
     exceptions, share = np.zeros(n, dtype=bool), np.zeros(d)
     for axis in range(d):
-        low, high, gap = _find_rule(np.sort(points[:, axis]), float(floor[axis]))
+        low, high, width = _find_rule(np.sort(points[:, axis]), float(floor[axis]), gap)
         outside = (points[:, axis] < low) | (points[:, axis] > high)
         count = int(outside.sum())
-        if not max(FEWEST_ALIKE, SMALLEST_EXCEPTION * n) <= count <= LARGEST_SHARE * n:
+        if not fewest <= count <= LARGEST_SHARE * n:
             continue
-        inside = np.abs(population[:, axis] - (low + high) / 2) <= (high - low + gap) / 2
+        inside = np.abs(population[:, axis] - (low + high) / 2) <= (high - low + width) / 2
         usual = (inside.sum() + 1) / (len(population) + 1)
-        if beta_cdf(usual, n - count, count + 1) <= RULE_CHANCE / d:
+        if beta_cdf(usual, n - count, count + 1) <= chance / d:
             exceptions, share[axis] = exceptions | outside, count / n
-    if not share.any() or exceptions.sum() > LARGEST_SHARE * n:
-        return None
-    return _group(exceptions, share, 2, needed=NAMED_SHARE * float(share.max()))
+    if exceptions.sum() > LARGEST_SHARE * n:
+        return np.zeros(n, dtype=bool), np.zeros(d)
+    return exceptions, share
 
 
-def _find_rule(ordered: Float64Array, floor: float) -> tuple[float, float, float]:
+def _find_rule(ordered: Float64Array, floor: float, spreads: float) -> tuple[float, float, float]:
     """Return from where to where the shortest half of an axis, and all that no gap parts from it, reaches, and how wide
     a gap must be.
 
-    ordered (n,)  places on the axis, rising
+    ordered (n,)  places on the axis, rising; spreads  that a gap must have among many images
     """
     n, gaps = len(ordered), np.diff(ordered)
     half = -(-n // 2)
@@ -200,7 +225,7 @@ def _find_rule(ordered: Float64Array, floor: float) -> tuple[float, float, float
     first = int(widths.argmin())
     deviation = float(np.sqrt(np.square(widths[first] / (2 * UPPER_MEDIAN)) + floor))
     while True:
-        gap = (RULE_GAP + WIDER_GAP / n) * deviation
+        gap = (spreads + WIDER_GAP / n) * deviation
         breaks = np.flatnonzero(gaps > gap)
         below, above = breaks[breaks < first], breaks[breaks >= first + half - 1]
         low, high = int(below[-1]) + 1 if below.size else 0, int(above[0]) if above.size else n - 1

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from service.core.decide.doubt import find_doubts
 from service.core.decide.groups import find_common_cause, find_groups
-from service.core.decide.kinds import Group, find_dense
+from service.core.decide.kinds import Group, find_dense, find_missed_exceptions
 from service.core.detect.batch_context import CLEARLY_MISFITS, fit_batch
 from service.core.detect.context import Context
 from service.core.detect.estimators.registry import estimator_named, estimator_of
@@ -169,8 +169,12 @@ def _with_groups(
     floor = noise_floor(context.posterior_variance, units)
     found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES))
     if not found and not units.population.graded:
-        common = find_common_cause(points[native], scores[native], floor) or find_dense(points[native], floor)
-        found = [common] if common else []
+        missed = (
+            find_common_cause(points[native], scores[native], floor)
+            or find_dense(points[native], floor)
+            or find_missed_exceptions(points[native], flagged, floor, units.draws(POPULATION_SCORES))
+        )
+        found = [missed] if missed else []
     groups = [replace(group, members=native[group.members]) for group in found]
     probability = probability.copy()
     for group in groups:
@@ -199,9 +203,10 @@ def _of_batch(
                 "normal. Send a reference set of normal images."
             )
         elif (probability[group.members] > 0.5).mean() <= 0.5:
+            images = "1 image stands" if count == 1 else f"{count} images stand"
             warnings.append(
-                f"{count} of the images are alike and apart from the rest, and no outliers by their scores: look at "
-                "`groups`, or send a reference set of normal images."
+                f"{images} apart from the rest without a flag: look at `groups`, or send a reference set of "
+                "normal images."
             )
     if contamination >= HEAVY_CONTAMINATION:
         warnings.append(

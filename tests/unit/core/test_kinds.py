@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from service.core.decide.groups import find_common_cause, find_groups
-from service.core.decide.kinds import find_dense, find_exceptions, find_kinds, probability_of_misfits
+from service.core.decide.kinds import (
+    find_dense,
+    find_exceptions,
+    find_kinds,
+    find_missed_exceptions,
+    probability_of_misfits,
+)
 
 D = 5
 FLOOR = np.full(D, 0.005)
@@ -74,6 +80,34 @@ def test_exceptions_on_several_axes_are_one_group():
     assert group is not None
     np.testing.assert_array_equal(group.members, np.arange(33))
     assert set(group.axes) == {0, 3}
+
+
+@pytest.mark.parametrize("n", [20, 50, 350])
+def test_few_exceptions_are_named_where_the_flags_miss_them(n):
+    points = np.random.default_rng(n).standard_normal((n, D))
+    points[:, 2] = 0.5 + 0.05 * points[:, 2]
+    points[:2, 2] = -1.0, 1.6
+    flagged = np.zeros(n, dtype=bool)
+    group = find_missed_exceptions(points, flagged, FLOOR, POPULATION)
+    assert group is not None
+    np.testing.assert_array_equal(group.members, [0, 1])
+    assert list(group.axes) == [2]
+    flagged[0] = True
+    group = find_missed_exceptions(points, flagged, FLOOR, POPULATION)
+    assert group is not None
+    np.testing.assert_array_equal(group.members, [1])
+    flagged[1] = True
+    assert find_missed_exceptions(points, flagged, FLOOR, POPULATION) is None
+
+
+# The end of a long tail to one side is an exception as well, flagged or not: most answers about it are doubtful anyway.
+@pytest.mark.parametrize("kind", ["normal", "student_t", "laplace", "uniform"])
+@pytest.mark.parametrize(("n", "most"), [(20, 3), (50, 2), (350, 2)])
+def test_natural_variation_has_few_exceptions(kind, n, most):
+    batches = [natural(kind, n, seed) for seed in range(40)]
+    nobody = np.zeros(n, dtype=bool)
+    found = [find_missed_exceptions(points, nobody, FLOOR, POPULATION) for points in batches]
+    assert sum(group is not None for group in found) <= most
 
 
 @pytest.mark.parametrize("kinds", [2, 3, 4])
