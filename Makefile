@@ -148,7 +148,7 @@ overload: .venv/tools  ## five times the capacity for a minute, small requests b
 	$(SERVE)/pytest -q -s tests/faults/test_overload.py
 
 soak: .venv/tools  ## ten minutes of everything at once: memory, descriptors and temporary files stay flat
-	$(SERVE)/pytest -q -s tests/faults/test_soak.py
+	$(SERVE)/pytest -q -s -o faulthandler_timeout=7200 tests/faults/test_soak.py
 
 fuzz: .venv/tools  ## 120,000 spoiled images, bodies, contexts and options (half an hour)
 	$(SERVE)/pytest -q --hypothesis-profile=fuzz --show-capture=no -o faulthandler_timeout=7200 \

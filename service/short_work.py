@@ -1,4 +1,4 @@
-"""Where the work of a request runs: at once, in one thread for all small work, or in a thread of its own."""
+"""Where the work of a request runs: at once, in one thread for small work of its kind, or in a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ T = TypeVar("T")
 # take longer.
 SHORT_IMAGES = 16
 SHORT_BYTES = 128 * 1024
+# Parsing a body that costs so many bytes takes some 40 ms.
+MEDIUM_BYTES = 4 * 1024 * 1024
 # The statistics of so many images take some 20 ms, and those of three images nearly as long.
 SMALL_IMAGES = 64
 
@@ -28,20 +30,23 @@ async def run(is_short: bool, function: Callable[P, T], *args: P.args, **kwargs:
 
 
 class Lane:
-    """One thread for all work on few images.
+    """One thread for all small work of one kind.
 
-    Statistics of few images are thousands of short calls of numpy. Several threads at them would hand Python's lock to
-    each other all the time, which takes CPU as well. Work on many images runs in a thread of its own, so that no small
-    work waits for it.
+    Statistics of few images are thousands of short calls of numpy, and parsing is Python alone. Several threads at them
+    would hand Python's lock to each other all the time, which takes CPU as well, and the event loop would wait for the
+    lock behind each of them. Large work runs in a thread of its own, so that no small work waits for it.
     """
 
-    def __init__(self) -> None:
-        """Make a lane whose thread starts with the first work. It may serve several event loops."""
-        self._thread = ThreadPoolExecutor(1, "small_work")
+    def __init__(self, largest: int = SMALL_IMAGES) -> None:
+        """Make a lane for work of a size up to `largest`: by default images.
 
-    async def run(self, images: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `function`, which works on so many images, returns. It sees the caller's context variables."""
-        if images > SMALL_IMAGES:
+        Its thread starts with the first work. It may serve several event loops.
+        """
+        self._thread, self._largest = ThreadPoolExecutor(1, "small_work"), largest
+
+    async def run(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function`, which does work of that size, returns. It sees the caller's context variables."""
+        if size > self._largest:
             return await asyncio.to_thread(function, *args, **kwargs)
         call = partial(copy_context().run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

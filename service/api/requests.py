@@ -13,7 +13,12 @@ from typing import Generic, TypeVar
 from service.api.contexts.portable import PortableContext
 from service.api.json_texts import read_json, read_object
 from service.api.options import Options
-from service.api.uploads.archive_contents import leave_out_arrays, sort_members, warn_of_left_out
+from service.api.uploads.archive_contents import (
+    leave_out_arrays,
+    sort_members,
+    warn_of_left_out,
+    warn_of_like_reference,
+)
 from service.api.uploads.mistaken_uploads import read_image
 from service.api.validation import cut_name, read_contexts, read_options
 from service.errors import (
@@ -220,7 +225,7 @@ class RequestBuilder:
         contents, headers = sort_members(archive), ArrayHeaders()
         files, other_arrays, notes = leave_out_arrays(contents.files, headers)
         self._left_out += contents.left_out + other_arrays
-        self._notes += notes
+        self._notes += [*notes, *warn_of_like_reference(files)]
         for member in contents.contexts:
             self.add_contexts(member.read(), member.name)
         for member, is_reference in files:

@@ -99,7 +99,7 @@ class LocalDecoder:
         samples: SampleRange,
         measures: bool,
     ) -> Rows:
-        rows = RowBuffer(uploads, spec)
+        rows = RowBuffer(uploads, spec, budget)
         shape, files = RowShape.of(spec), list(rows.files)
         limits = Limits(self._max_pixels, budget.max_image_bytes)
         job = Job((), shape, resize, limits, None, budget.bytes_left, 0, samples, measures)
@@ -155,9 +155,9 @@ class DecodePool:
         measures: bool = False,
     ) -> Rows:
         if len(uploads) <= SHORT_IMAGES and all(upload.is_in_memory for upload in uploads):
-            rows = RowBuffer(uploads, spec)
+            rows = RowBuffer(uploads, spec, budget)
         else:
-            rows = await asyncio.get_running_loop().run_in_executor(self._threads, RowBuffer, uploads, spec)
+            rows = await asyncio.get_running_loop().run_in_executor(self._threads, RowBuffer, uploads, spec, budget)
         if rows.files:
             limits = Limits(self._max_pixels, budget.max_image_bytes)
             job = Job((), RowShape.of(spec), resize, limits, AT_ONCE_BYTES, 0, 0, samples, measures)

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.decoding.jobs import Decoded, Job
+from service.decoding.jobs import REFUSED_BYTES, Decoded, Job
 from service.errors import InvalidInput, MisfitError
 from service.images import sample_range
 from service.images.conform import Note
 from service.images.decode import Content, Rows, Upload, is_row, with_channels
+from service.images.decode_budget import DecodeBudget
+from service.images.formats import decode_cost
 from service.images.sample_range import Extents
 from service.images.spec import Spec
 
@@ -19,8 +21,12 @@ from service.images.spec import Spec
 class RowBuffer:
     """The rows of some uploads while they are filled in: first arrays of the right shape, then decoded files."""
 
-    def __init__(self, uploads: Sequence[Upload], spec: Spec) -> None:
-        """Read every upload. Call this in a thread where that may unpack an archive."""
+    def __init__(self, uploads: Sequence[Upload], spec: Spec, budget: DecodeBudget) -> None:
+        """Read every upload. Call this in a thread where that may unpack an archive.
+
+        Raises TooLarge once the sizes in the files' first bytes tell that all together exceed the budget: the rest is
+        not unpacked, and no worker sees them.
+        """
         self.files: dict[int, Content] = {}
         self.errors: dict[int, MisfitError] = {}
         self._pages = [upload.page for upload in uploads]
@@ -29,6 +35,7 @@ class RowBuffer:
         self._notes: dict[int, Sequence[Note]] = {}
         self._pixels = np.empty((len(uploads), *spec.shape), dtype=np.uint8)
         self._sizes = np.full((len(uploads), 2), (spec.width, spec.height), dtype=np.int64)
+        least_cost = 0
         for position, upload in enumerate(uploads):
             try:
                 content = upload.read()
@@ -39,6 +46,10 @@ class RowBuffer:
                 self._pixels[position] = with_channels(content)
             else:
                 self.files[position] = content
+                if not isinstance(content, np.ndarray):
+                    # An image that is refused by itself counts as REFUSED_BYTES.
+                    least_cost += min(decode_cost.estimate_least(content), REFUSED_BYTES)
+                    budget.check(least_cost)
 
     def select(self, job: Job, positions: Sequence[int]) -> Job:
         """Return the job with the files at `positions`."""

@@ -26,6 +26,15 @@ SAMPLE_TYPES = (
     "uint8", "bool", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64"
 )  # fmt: skip
 
+# What to do about arrays of other types, by numpy's kind: objects, texts, bytes, fields with names.
+NAMES_HINT = "It holds texts, and names are never followed: send the images themselves."
+DTYPE_HINTS = {
+    "O": "It holds images of several sizes, or a list of them: numpy.stack those of one size, or send image files.",
+    "U": NAMES_HINT,
+    "S": NAMES_HINT,
+    "V": "It is a table with named fields: send the field that holds the images, table['images'].",
+}
+
 # The longest axis of an array without content. numpy requires that the axes multiply to less than 2**63, even where
 # one of them is 0; four axes of this length do.
 LONGEST_EMPTY_AXIS = 2**15
@@ -143,7 +152,7 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     if dtype.name not in SAMPLE_TYPES:
         raise ShapeMismatch(
             f"The array has dtype {dtype}, expected one of {', '.join(SAMPLE_TYPES)}.",
-            "Send grey levels 0..255: images.astype(numpy.uint8).",
+            DTYPE_HINTS.get(dtype.kind, "Send grey levels 0..255: images.astype(numpy.uint8)."),
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 2, 3, 4)):
         raise ShapeMismatch(
@@ -165,6 +174,12 @@ def _explain_order(shape: tuple[int, ...]) -> str:
         return "Move the channels last: images.transpose(0, 2, 3, 1)."
     if len(shape) == 4 and shape[2] in (1, 3, 4):
         return "Move the images first: images.transpose(3, 0, 1, 2)."
+    if len(shape) == 4 and shape[0] in (1, 3, 4):
+        return "Move the images first and the channels last: images.transpose(3, 1, 2, 0)."
+    if len(shape) == 5 and 1 in shape:
+        return f"Take out an axis of length 1: images.squeeze({shape.index(1)})."
+    if len(shape) == 2 and shape[1] > 4:
+        return "Give every image its rows and columns back: images.reshape(len(images), H, W, C)."
     return "Stack the images along a first axis; a single one takes image[None]."
 
 

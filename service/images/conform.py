@@ -18,9 +18,7 @@ from service.images.spec import Resize, Spec, Uint8Array
 Note = Literal["pages", "unused_alpha", "cut", "dark", "faint", "missing", "profile", "stack"]
 
 
-def conform(
-    image: Image.Image, spec: Spec, resize: Resize, cicp: tuple[int, int] | None, notes: list[Note]
-) -> Uint8Array:
+def conform(image: Image.Image, spec: Spec, resize: Resize, cicp: colour.Cicp | None, notes: list[Note]) -> Uint8Array:
     """Return a decoded image as uint8 `spec.shape`, and add to its notes."""
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         image = _invert_ink(image)

@@ -21,6 +21,7 @@ from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, U
 from service.images import sample_range
 from service.images.conform import Note, conform
 from service.images.formats import decode_cost, deep, files, pages, png_chunks
+from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
 from service.images.spec import Resize, Spec, Uint8Array
@@ -115,7 +116,7 @@ class Opened:
 
     cost    the peak of bytes that decoding takes; also a measure of its time, about 3 ns a byte
     size    width and height in the file
-    cicp    primaries and transfer function of its colours, where a PNG names them
+    cicp    the numbers that name its colours, where it has them
     reopen  returns the image without what is damaged beside its pixels; None where nothing can be left out
     """
 
@@ -123,7 +124,7 @@ class Opened:
     cost: int
     size: tuple[int, int]
     notes: tuple[Note, ...] = ()
-    cicp: tuple[int, int] | None = None
+    cicp: Cicp | None = None
     reopen: Callable[[], Opened | None] = lambda: None
 
     def find_range(self, samples: SampleRange) -> Extent | None:

@@ -73,9 +73,13 @@ class DecodeBudget:
     def take(self, bytes: int) -> None:
         """Count `bytes` more. Raises TooLarge where the images then take more bytes than they may."""
         self.bytes += bytes
-        if self.bytes > self.max_bytes:
+        self.check(self.bytes)
+
+    def check(self, bytes: int) -> None:
+        """Raise TooLarge where images that take `bytes` are more than a request may have. Nothing is counted."""
+        if bytes > self.max_bytes:
             raise TooLarge(
-                f"Decoding the images takes {self.bytes // MIB} MiB or more; of a body of {self.sent_bytes} bytes at "
+                f"Decoding the images takes {bytes // MIB} MiB or more; of a body of {self.sent_bytes} bytes at "
                 f"most {self.max_bytes // MIB} MiB are taken.",
                 HINT,
             )

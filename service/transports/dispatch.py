@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from service import short_work
 from service.api.endpoints import Endpoint
 from service.api.options import ComparingOptions
 from service.api.requests import ImagesRequest
@@ -16,7 +16,7 @@ from service.core.types import Float64Array
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.explain.score_sheet import ScoreSheet
 from service.pipeline.pipeline import Pipeline
-from service.short_work import SHORT_BYTES
+from service.short_work import MEDIUM_BYTES, SHORT_BYTES, Lane
 from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.transports import memory_footprint
@@ -52,12 +52,14 @@ class Dispatcher:
     """Runs the endpoints of a pipeline.
 
     provider  returns the execution provider that the networks run on
+    parsing   runs what parses bodies of medium size
     """
 
     pipeline: Pipeline
     admission: Admission
     metrics: Metrics
     provider: Callable[[], Awaitable[str]]
+    parsing: Lane = field(default_factory=partial(Lane, MEDIUM_BYTES))
 
     async def run(
         self,
@@ -115,4 +117,4 @@ class Dispatcher:
 
     async def _parse(self, parse: Callable[[], T], cost: int) -> T:
         with self.metrics.stage("parse"):
-            return await short_work.run(cost <= SHORT_BYTES, parse)
+            return parse() if cost <= SHORT_BYTES else await self.parsing.run(cost, parse)

@@ -68,3 +68,11 @@ async def test_cancelled_work_that_has_not_begun_never_runs():
     go_on.set()
     await asyncio.gather(first, third)
     assert work.order == [3]
+
+
+async def test_a_lane_may_count_in_another_unit():
+    lane, work = Lane(1000), Work()
+    await asyncio.gather(*(lane.run(1000, work.run, number) for number in range(20)))
+    assert work.most_running == len(work.threads) == 1
+    await lane.run(1001, work.run, 20)
+    assert len(work.threads) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from service.images.archives import Archive, Member
 
 REFERENCE = ("reference", "references")
 REFERENCE_ARRAYS = tuple(f"{name}.npy" for name in REFERENCE)
+# Folders whose names a person may take for that of a reference set.
+LIKE_REFERENCE = re.compile(r"refs?|(refs?|references?)[ _-].*|.*[ _-](refs?|references?)", re.IGNORECASE)
 IMAGES_ARRAY = "images.npy"
 CONTEXT = "context.json"
 # How many names a warning lists.
@@ -75,6 +78,20 @@ def find_reference(names: Sequence[str]) -> list[bool]:
     if not any(is_inside.values()):
         is_inside = {folder: _names_reference(each) for folder, each in parts.items()}
     return [is_inside[folder] for folder in own_folders]
+
+
+def warn_of_like_reference(files: Sequence[tuple[Member, bool]]) -> tuple[str, ...]:
+    """Return a warning where a part of the images lies in a folder whose name is like reference, and none is one."""
+    if any(is_reference for _, is_reference in files):
+        return ()
+    folders = [member.name.split("/")[:-1] for member, _ in files]
+    alike = {folder for each in folders for folder in each if LIKE_REFERENCE.fullmatch(folder)}
+    name = next((name for name in sorted(alike) if not all(name in each for each in folders)), None)
+    if name is None:
+        return ()
+    return (
+        f"What is in the folder {name[:80]!r} was taken as images of the batch: a reference set is in 'reference'.",
+    )
 
 
 def leave_out_arrays(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,14 @@ WHITE_NITS, HLG_WHITE = 203.0, 0.75
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
+class Cicp(NamedTuple):
+    """Numbers that name colours (ITU-T H.273), and whether samples go from 16 to 235 as in video, not from 0 to 255."""
+
+    primaries: int
+    transfer: int
+    is_narrow: bool = False
+
+
 @dataclass(frozen=True)
 class Conversion:
     """What brings an image of `mode` to sRGB. `apply` returns an image of mode RGB, or L where it was grey."""
@@ -59,14 +67,13 @@ class Conversion:
     apply: Callable[[Image.Image], Image.Image]
 
 
-def find_conversion(info: Mapping[Any, Any], mode: str, cicp: tuple[int, int] | None = None) -> Conversion | None:
+def find_conversion(info: Mapping[Any, Any], mode: str, cicp: Cicp | None = None) -> Conversion | None:
     """Return what brings the colours of an image with that mode and info to sRGB, or None where they are.
 
-    cicp: primaries and transfer function by their numbers in H.273, which precede all else. Raises ValueError where
-    the file's profile cannot be used.
+    cicp precedes all else. Raises ValueError where the file's profile cannot be used.
     """
     if cicp is not None:
-        return _of_cicp(*cicp)
+        return _of_cicp(cicp)
     if mode == "LAB":
         return _of_lab()  # it needs no profile
     if profile := info.get("icc_profile"):
@@ -147,8 +154,9 @@ def _is_srgb(conversion: Conversion) -> bool:
     return int(np.abs(changed.astype(int) - colours).max()) <= TOLERANCE
 
 
-def _of_cicp(primaries: int, transfer: int) -> Conversion | None:
-    if transfer in LIKE_SRGB and primaries not in PRIMARIES:
+def _of_cicp(cicp: Cicp) -> Conversion | None:
+    primaries, transfer, is_narrow = cicp
+    if transfer in LIKE_SRGB and primaries not in PRIMARIES and not is_narrow:
         return None
     transfers: dict[int, ToLinear] = {
         GAMMA_22: partial(_power, exponent=2.2),
@@ -157,7 +165,8 @@ def _of_cicp(primaries: int, transfer: int) -> Conversion | None:
         PQ: _linear_of_pq,
         HLG: _linear_of_hlg,
     }
-    return _of_encoding(transfers.get(transfer, _linear_of_srgb), PRIMARIES.get(primaries, SRGB))
+    to_linear = transfers.get(transfer, _linear_of_srgb)
+    return _of_encoding(partial(_of_narrow, to_linear) if is_narrow else to_linear, PRIMARIES.get(primaries, SRGB))
 
 
 @lru_cache(maxsize=16)
@@ -210,6 +219,11 @@ def _linear_of_srgb(values: Float64Array) -> Float64Array:
 def _power(values: Float64Array, exponent: float) -> Float64Array:
     linear: Float64Array = values**exponent
     return linear
+
+
+def _of_narrow(to_linear: ToLinear, values: Float64Array) -> Float64Array:
+    """Return what `to_linear` makes of values whose black is 16 of 255 and whose white is 235."""
+    return to_linear(np.clip((255 * values - 16) / (235 - 16), 0, 1))
 
 
 def _linear_of_pq(values: Float64Array) -> Float64Array:

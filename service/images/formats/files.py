@@ -11,6 +11,7 @@ from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
 from service.images.formats import deep, frames, heif, other_files, pages, png_chunks, profiles, tiff
+from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 
 # Only these are ever tried.
@@ -95,18 +96,22 @@ def has_pages(image: Image.Image | DeepImage, content: bytes | memoryview) -> bo
         return False
 
 
-def find_cicp(image: Image.Image | DeepImage, content: bytes | memoryview) -> tuple[int, int] | None:
-    """Return the numbers of the primaries and of the transfer function that a PNG, AVIF or HEIC names; None without."""
+def find_cicp(image: Image.Image | DeepImage, content: bytes | memoryview) -> Cicp | None:
+    """Return the numbers that a PNG, AVIF or HEIC names its colours by; None without."""
     if isinstance(image, DeepImage) or image.format == "PNG":
-        return png_chunks.find_cicp(content)
+        return Cicp(*numbers) if (numbers := png_chunks.find_cicp(content)) else None
     if "icc_profile" in image.info:
         return None
     if image.format == "AVIF":
-        return heif.find_cicp(content)
+        return Cicp(*names) if (names := heif.find_cicp(content)) else None
     if image.format == "HEIF":
         nclx = image.info.get("nclx_profile") or {}
         unspecified = 2
-        return int(nclx.get("color_primaries", unspecified)), int(nclx.get("transfer_characteristics", unspecified))
+        primaries, transfer = (
+            nclx.get("color_primaries", unspecified),
+            nclx.get("transfer_characteristics", unspecified),
+        )
+        return Cicp(int(primaries), int(transfer))
     return None
 
 

@@ -10,11 +10,12 @@ JPEG_LS = 0xF7
 # Of a file, as many bytes as the patterns below look at.
 HEAD_BYTES = 256
 
-ARCHIVE_HINT = "Send its files in a zip, or in an uncompressed tar (tar -cf)."
+ARCHIVE_HINT = "Unpack it, and send its files in a zip, or in an uncompressed tar (tar -cf)."
 SAVE_HINT = "Save it as PNG or JPEG."
 RAW_HINT = "Develop it, and send it as PNG, TIFF or JPEG."
 ARRAY_HINT = "Send its images as an npy array or as image files."
 FRAMES_HINT = "Send its frames as images."
+REPEAT_HINT = 'Repeat the field for every file: -F "images=@a.png" -F "images=@b.png".'
 BYTES_HINT = "Read, keep and send the file as bytes: open(path, 'rb') in Python, responseType 'arraybuffer' in axios."
 
 
@@ -69,8 +70,8 @@ OTHERS = _compile(
     (rb"FLIF|BPG\xfb|BLP[12]", "an image of a rare format (FLIF, BPG, BLP)", SAVE_HINT),
     (rb"%!PS|\xc5\xd0\xd3\xc6|\x01\0{3}.{36} EMF|\xd7\xcd\xc6\x9a", "a drawing (PostScript, EMF, WMF)", SAVE_HINT),
     (rb"P[1-7fF]\s", "a PNM or PFM image", SAVE_HINT),
-    (rb"\0\0\x01\0[\x01-\xff]\0", "an icon (ICO)", SAVE_HINT),
-    (rb"\0\0[\x02\x0a]\0{6}", "a TGA image", SAVE_HINT),
+    (rb"\0\0[\x01\x02]\0[\x01-\xff]\0", "an icon or a cursor (ICO, CUR)", SAVE_HINT),
+    (rb"\0\0[\x02\x03\x0a\x0b]\0{5}|\0\x01[\x01\x09]\0{2}[\0-\xff]{2}[\x0f\x10\x18\x20]", "a TGA image", SAVE_HINT),
     (rb"DDS ", "a DDS texture", SAVE_HINT),
     (rb"v/1\x01", "an OpenEXR image", "Save it as a TIFF of floats, or as PNG."),
     (rb"#\?R(ADIANCE|GBE)", "a Radiance HDR image", "Save it as a TIFF of floats, or as PNG."),
@@ -82,7 +83,19 @@ OTHERS = _compile(
         "a PNG in Apple's own form for apps",
         "Save it as PNG (pngcrush -revert-iphone-optimizations).",
     ),
-    (rb"....ftyp(qt  |iso|mp4|avc1|M4V|3g|dash)|\x1aE\xdf\xa3|RIFF....AVI ", "a film", FRAMES_HINT),
+    (
+        rb"\0\x05\x16[\0\x07]\0[\x01\x02]\0\0",
+        "what macOS keeps beside a file (AppleDouble)",
+        "Leave files called ._NAME out.",
+    ),
+    (rb".{3}\0{5}\{\"", "a safetensors file", ARRAY_HINT),
+    (rb"-{2,}[^\r\n]{1,200}\r\nContent-", "a form within the form, of several files in one field", REPEAT_HINT),
+    (
+        rb"\0{256}",
+        "nothing but zeros at its beginning",
+        "Copy it again: it was not written, or not downloaded to its end.",
+    ),
+    (rb"....ftyp(qt  |iso|mp4|avc1|M4V|3g|dash)|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]", "a film", FRAMES_HINT),
     (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound", "Send images."),
     (rb"MZ[\0-\xff]{58}|\x7fELF|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe", "a program", "Send images."),
 )

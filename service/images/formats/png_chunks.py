@@ -99,8 +99,9 @@ def _is_sound(kind: bytes, chunk: memoryview) -> bool:
     return len(data) == LENGTHS.get(kind, len(data))
 
 
-def find_cicp(content: bytes | memoryview) -> tuple[int, int] | None:
-    """Return the numbers of the primaries and of the transfer function in a PNG's cICP chunk; None where it has none.
+def find_cicp(content: bytes | memoryview) -> tuple[int, int, bool] | None:
+    """Return the numbers of the primaries and of the transfer function in a PNG's cICP chunk, and whether its range is
+    that of video; None where it has none.
 
     Pillow does not read this chunk.
     """
@@ -108,9 +109,9 @@ def find_cicp(content: bytes | memoryview) -> tuple[int, int] | None:
         return None
     whole = bytes(content)
     start = whole.find(b"cICP", 0, CICP_WITHIN)
-    if start < 0 or whole[start - 4 : start] != b"\0\0\0\4" or b"IDAT" in whole[:start] or start + 6 > len(whole):
+    if start < 0 or whole[start - 4 : start] != b"\0\0\0\4" or b"IDAT" in whole[:start] or start + 8 > len(whole):
         return None
-    return whole[start + 4], whole[start + 5]
+    return whole[start + 4], whole[start + 5], whole[start + 7] == 0
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, memoryview]]:

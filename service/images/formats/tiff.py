@@ -31,7 +31,7 @@ BITS, COMPRESSION, ORIENTATION, COLOUR_MAP, MAX_SAMPLE, SAMPLE_FORMAT, S_MIN, S_
     340,
     341,
 )
-ICC_PROFILE, GDAL_NODATA = 34675, 42113
+ICC_PROFILE, GDAL_NODATA, IMAGE_DEPTH = 34675, 42113, 32997
 # Compressions that Pillow's libtiff has: none, CCITT, LZW, JPEG, deflate, packbits, LZMA, Zstandard.
 PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 PILLOW_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"})
@@ -74,6 +74,7 @@ def is_plain(image: Image.Image) -> bool:
         and max(tags.get(BITS, (1,))) <= 8
         and set(tags.get(SAMPLE_FORMAT, (WHOLE,))) <= {WHOLE}
         and tags.get(COMPRESSION, 1) in PILLOW_COMPRESSIONS
+        and tags.get(IMAGE_DEPTH, 1) == 1
         and not is_palette_of_bytes(tags.get(COLOUR_MAP, ()))
     )
 
@@ -103,7 +104,12 @@ def _describe(page: Any) -> DeepImage:
     what = f"{page.bitspersample} bits, photometric {photometric}, compression {compression}"
     if photometric == "YCBCR" and compression in RGB_CODECS:
         photometric = "RGB"
-    if dtype is None or dtype.kind not in "biuf" or photometric not in KINDS or page.imagedepth != 1:
+    if page.imagedepth != 1:
+        raise UndecodableImage(
+            f"The TIFF is a volume of {page.imagedepth} planes, expected an image.",
+            "Save its planes as pages or as images.",
+        )
+    if dtype is None or dtype.kind not in "biuf" or photometric not in KINDS:
         raise UndecodableImage(f"This kind of TIFF is not read: {what}.", HINT)
     mode, count = KINDS[photometric]
     total = page.samplesperpixel

@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import BinaryIO
 
-from service.api.uploads.archive_contents import find_reference, leave_out_arrays, sort_members, warn_of_left_out
+from service.api.uploads.archive_contents import (
+    find_reference,
+    leave_out_arrays,
+    sort_members,
+    warn_of_left_out,
+    warn_of_like_reference,
+)
 from service.errors import InvalidInput, quoted, readable
 from service.images import archive_names, archives, arrays, tar_headers
 from service.images.archived_arrays import ArrayHeaders, is_array
@@ -154,7 +160,7 @@ class _Finder:
         contents, headers = sort_members(archive), ArrayHeaders()
         files, other_arrays, notes = leave_out_arrays(contents.files, headers)
         self._left_out += contents.left_out + [member.name for member in contents.contexts] + other_arrays
-        self._notes += notes
+        self._notes += [*notes, *warn_of_like_reference(files)]
         numbers = {id(member): number for number, member in enumerate(archive.members)}
         for member, is_reference in files:
             number = numbers[id(member)]

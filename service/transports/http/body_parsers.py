@@ -48,6 +48,7 @@ ALIASES = {
 MOST_FIELD_BYTES = 1_000_000
 URL_ALPHABET = str.maketrans("-_", "+/")
 JSON_IMAGES_HINT = f"{JSON_EXAMPLE} Send pixels as an npy array, application/x-npy: numpy.save."
+TWICE_HINT = f"It was written as JSON twice, as by requests.post(json=json.dumps(...)): once will do. {JSON_EXAMPLE}"
 # Options, and contexts to be merged.
 MOST_JSON_PARTS = 1001
 # The query's options: what an HTTP server takes as a URL is no longer.
@@ -107,7 +108,7 @@ def _read_multipart(builder: RequestBuilder, body: bytes, content_type: str) -> 
         else:
             raise InvalidInput(
                 f"The form has a field {quoted(part.name)}; known fields are {', '.join(FIELDS)}.",
-                'Write -F "images=@a.png" for every image, and the options as one JSON field.',
+                'Call the field of every image "images", as -F "images=@a.png" does; all options are one JSON field.',
             )
 
 
@@ -123,7 +124,8 @@ def _read_json(builder: RequestBuilder, body: bytes, content_type: str) -> None:
     content = builder.parse_json(body, "The body")
     if not isinstance(content, dict) or (content.keys() - set(FIELDS)):
         description = f"fields {', '.join(sorted(content))}" if isinstance(content, dict) else type(content).__name__
-        raise InvalidInput(f"The body has {description}; expected {', '.join(FIELDS)}.", JSON_EXAMPLE)
+        hint = TWICE_HINT if isinstance(content, str) else JSON_EXAMPLE
+        raise InvalidInput(f"The body has {description}; expected {', '.join(FIELDS)}.", hint)
     for field in ("images", "reference"):
         files = content.get(field)
         if files is None:

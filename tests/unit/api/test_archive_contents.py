@@ -3,7 +3,7 @@
 import bodies
 import pytest
 
-from service.api.uploads.archive_contents import sort_members, warn_of_left_out
+from service.api.uploads.archive_contents import sort_members, warn_of_left_out, warn_of_like_reference
 from service.errors import InvalidInput
 from service.images.archives import read_archive
 
@@ -28,6 +28,20 @@ def test_a_folder_called_reference_holds_the_reference_set(folder):
 )
 def test_a_file_or_another_folder_is_no_reference(name):
     assert sort(name, "b.png") == ([], [name, "b.png"])
+
+
+@pytest.mark.parametrize("folder", ["ref", "Refs", "reference_images", "reference-set/a", "my references"])
+def test_a_folder_that_is_nearly_called_reference_is_told(folder):
+    def warn(*names: str):
+        return warn_of_like_reference(
+            sort_members(read_archive(bodies.zipped(dict.fromkeys(names, b"x")), 9, 99)).files
+        )
+
+    (warning,) = warn("images/a.png", f"all/{folder}/b.png")
+    assert f"{folder.split('/')[0]!r} was taken as images" in warning
+    assert warn("a.png", "reference/c.png", f"{folder}/b.png") == ()
+    assert warn(f"{folder}/a.png", f"{folder}/b.png") == ()
+    assert warn("a.png", f"{folder.replace('/', '-')}.png", "refined/b.png", "preferences/c.png") == ()
 
 
 @pytest.mark.parametrize("name", ["reference.npy", "a/Reference.NPY"])

@@ -347,6 +347,21 @@ async def test_a_request_of_many_images_that_are_too_large_is_given_up(pool, ima
         await pool.read(uploads([*[large] * 128, good]), SPEC, "fit", decode_budget)
 
 
+async def test_a_request_of_large_images_is_refused_by_first_bytes_alone(pool):
+    """The rest is not unpacked, and no worker sees it."""
+    file, unpacked = BOMBS["WebP, lossless"](8000), []
+    decode_budget = budget()
+    for decoder in (pool, LocalDecoder(Settings())):
+        unpacked.clear()
+        bombs = [Upload(str(number), lambda number=number: unpacked.append(number) or file) for number in range(128)]
+        with pytest.raises(
+            TooLarge, match="Decoding the images takes 196 MiB or more; of a body of 0 bytes at most 192"
+        ):
+            await decoder.read(bombs, SPEC, "fit", decode_budget)
+        assert len(unpacked) == 49  # each counts as 4 MiB
+    assert decode_budget.seconds == decode_budget.bytes == 0
+
+
 def test_the_file_of_several_pages_is_sent_once():
     file, other = bytes(10 * jobs.SEPARATE_BYTES), np.zeros((2, 2), np.uint8)
     limits = Limits(1000)

@@ -29,7 +29,13 @@ def test_every_other_order_is_taken(shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "hint"), [((60, 3, 28, 28), "(0, 2, 3, 1)"), ((32, 32, 3, 60), "(3, 0, 1, 2)"), ((60, 784), "first axis")]
+    ("shape", "hint"),
+    [
+        ((60, 3, 28, 28), "(0, 2, 3, 1)"),
+        ((32, 32, 3, 60), "(3, 0, 1, 2)"),
+        ((60, 784), "reshape"),
+        ((3, 28, 28, 60), "(3, 1, 2, 0)"),
+    ],
 )
 def test_a_shape_that_is_none_is_refused_with_the_order_that_it_has(shape, hint):
     with pytest.raises(ShapeMismatch) as caught:

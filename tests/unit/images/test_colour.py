@@ -154,8 +154,8 @@ def test_gamma_and_chromaticities_of_png():
 
 
 def test_cicp_goes_first():
-    def pixel(primaries, transfer, **chunks):
-        chunk = bytes([primaries, transfer, 0, 1])
+    def pixel(primaries, transfer, is_full=1, **chunks):
+        chunk = bytes([primaries, transfer, 0, is_full])
         return read_row(png_with(cICP=chunk, **chunks), COLOUR, "fit", LIMITS).pixels[8, 8].tolist()
 
     p3 = colour.PRIMARIES[DISPLAY_P3]
@@ -163,6 +163,9 @@ def test_cicp_goes_first():
     assert pixel(DISPLAY_P3, 13) == naive_srgb((200, 100, 50), p3, srgb_to_linear)
     assert pixel(DISPLAY_P3, 13, gAMA=struct.pack(">I", 100_000)) == pixel(DISPLAY_P3, 13)
     assert pixel(1, 8) == naive_srgb((200, 100, 50), colour.SRGB, lambda value: value)
+    video = [round((level - 16) / 219 * 255) for level in (200, 100, 50)]
+    assert pixel(1, 13, is_full=0) == video
+    assert pixel(1, 8, is_full=0) == naive_srgb([(v - 16) / 219 * 255 for v in (200, 100, 50)], colour.SRGB, float)
 
 
 def test_heic_may_name_its_colours_by_number():
@@ -246,7 +249,7 @@ def test_ink_of_a_jpeg_without_the_marker_of_adobe_is_not_inverted():
 
 @pytest.mark.parametrize(("transfer", "signal"), [(colour.PQ, 0.5807), (colour.HLG, 0.75)])
 def test_the_white_of_high_dynamic_range_is_white(transfer, signal):
-    conversion = colour.find_conversion({}, "RGB", (BT_2020, transfer))
+    conversion = colour.find_conversion({}, "RGB", colour.Cicp(BT_2020, transfer))
     level = round(signal * 255)
     image = conversion.apply(Image.fromarray(np.array([[[0] * 3, [level // 2] * 3, [level] * 3]], np.uint8)))
     black, middle, white = np.asarray(image)[0, :, 0].tolist()

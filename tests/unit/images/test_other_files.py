@@ -30,6 +30,12 @@ def saved(format: str) -> bytes:
     return file.getvalue()
 
 
+def saved_as(mode: str, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).convert(mode).save(file, format, **options)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "name"),
     [
@@ -64,6 +70,15 @@ def saved(format: str) -> bytes:
         (saved("EPS"), "PostScript"),
         (b"\x01\0\0\0" + bytes(36) + b" EMF", "EMF"),
         (b"\x7fELF\2\1\1", "program"),
+        (b"\0\0\2\0" + saved("ICO")[4:], "cursor"),
+        (saved_as("L", "TGA"), "TGA"),
+        (saved_as("P", "TGA"), "TGA"),
+        (saved_as("RGB", "TGA", compression="tga_rle"), "TGA"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "AppleDouble"),
+        (struct.pack("<Q", 60) + b'{"images":{"dtype":"U8"}}', "safetensors"),
+        (bytes(5000), "zeros"),
+        (b"\0\0\1\xba" + bytes(99), "film"),
+        (b'--------x1\r\nContent-Disposition: attachment; filename="a.png"\r\n\r\n' + PNG, "form"),
     ],
 )
 def test_other_kinds_of_files_are_named(content, name):

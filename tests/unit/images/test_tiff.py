@@ -184,12 +184,17 @@ def test_ranges_that_the_request_has_measured_hold_for_every_image(grey):
         (tiff(np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "5 channels"),
         (tiff(np.zeros((8, 8, 3), np.uint16), photometric="cielab"), "CIELAB"),
         (tiff(np.zeros((8, 8), np.uint16), photometric="cfa"), "CFA"),
+        (
+            tiff(np.zeros((16, 16, 16), np.uint8), photometric="minisblack", volumetric=True, tile=(16, 16, 16)),
+            "16 planes",
+        ),
+        (tiff(np.zeros((2, 16, 16), np.float32), photometric="minisblack", volumetric=True), "2 planes"),
     ],
 )
 def test_a_kind_that_is_not_read_is_named(content, words):
     with pytest.raises(UndecodableImage, match=words) as caught:
         pixels_of(content)
-    assert "PNG" in caught.value.hint
+    assert "PNG" in caught.value.hint or "planes" in caught.value.hint
 
 
 def test_arrays_of_every_type_are_read_like_files(rgb):

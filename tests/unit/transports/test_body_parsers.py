@@ -238,6 +238,21 @@ def test_an_empty_file_with_a_name_is_an_image_all_the_same(files):
     assert len(parsed(bodies.as_form([*bodies.form_of(files), ("images", "a.png", b"")])).images) == len(files) + 1
 
 
+def test_json_that_was_written_as_json_twice_is_told(files):
+    content_type, body = bodies.as_json(files.values())
+    with pytest.raises(InvalidInput, match="The body has str") as caught:
+        parsed((content_type, json.dumps(body.decode()).encode()))
+    assert "JSON twice" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["image", "files[]", "images[0]", "resize"])
+def test_a_field_of_another_name_is_told_what_to_be_called(files, name):
+    with pytest.raises(InvalidInput, match="The form has a field") as caught:
+        parsed(bodies.as_form([(name, "a.png", b"x")]))
+    assert '"images"' in caught.value.hint
+    assert "options" in caught.value.hint
+
+
 def test_an_option_that_differs_in_query_and_body_is_refused(files):
     with pytest.raises(InvalidOption, match="differ in fdr"):
         parsed(bodies.as_json(files.values(), options={"fdr": 0.1}), fdr="0.2")
@@ -247,14 +262,17 @@ def test_an_option_that_differs_in_query_and_body_is_refused(files):
     ("array", "hint"),
     [
         (np.zeros((2, 64, 64, 3), dtype=complex), "astype"),
-        (np.zeros((2, 64, 64), dtype="U1"), "astype"),
-        (np.zeros((64, 64), dtype=np.uint8), ""),
-        (np.zeros((1, 2, 64, 64, 3), dtype=np.uint8), ""),
-        (np.zeros((2, 3, 64, 64), dtype=np.uint8), "transpose"),
+        (np.zeros((2, 64, 64), dtype="U1"), "holds texts"),
+        (np.array([b"a.png"]), "holds texts"),
+        (np.zeros((64, 64), dtype=np.uint8), "reshape(len(images), H, W, C)"),
+        (np.zeros((1, 2, 64, 64, 3), dtype=np.uint8), "squeeze(0)"),
+        (np.zeros((2, 3, 64, 64), dtype=np.uint8), "transpose(0, 2, 3, 1)"),
+        (np.zeros((64, 64, 3, 9), dtype=np.uint8), "transpose(3, 0, 1, 2)"),
+        (np.zeros((3, 64, 64, 9), dtype=np.uint8), "transpose(3, 1, 2, 0)"),
         (np.zeros((64, 64, 3), dtype=np.uint8), "None"),
         (np.zeros((2, 0, 64, 3), dtype=np.uint8), ""),
-        (np.array([{}, []], dtype=object), "astype"),
-        (np.zeros(3, dtype=[("a", "u1")]), "astype"),
+        (np.array([{}, []], dtype=object), "numpy.stack"),
+        (np.zeros(3, dtype=[("a", "u1")]), "named fields"),
     ],
 )
 def test_arrays_of_the_wrong_rank_or_type_are_refused(array, hint):
