@@ -47,7 +47,7 @@ class Familiarity:
         return self.margin * self.high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Population:
     """The latents of the training population.
 

@@ -37,18 +37,22 @@ def solve_lower(factor: NDArray[np.floating], right: Float64Array) -> Float64Arr
 
 def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Return squared distances (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
-    factor = np.linalg.cholesky(covariance)
-    whitened = solve_lower(factor, (points - location).T)
-    distances: Float64Array = np.square(whitened).sum(axis=0)
-    return distances
+    return distances_and_volume(points, location, covariance)[0]
 
 
 def log_density(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Return Gaussian log densities (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
+    distances, volume = distances_and_volume(points, location, covariance)
+    return np.asarray(-0.5 * distances - volume)
+
+
+def distances_and_volume(
+    points: Float64Array, location: Float64Array, covariance: Float64Array
+) -> tuple[Float64Array, float]:
+    """Return the squared distances (n,) of points (n, d), and half the log determinant of the covariance."""
     factor = np.linalg.cholesky(covariance)
     whitened = solve_lower(factor, (points - location).T)
-    density: Float64Array = -0.5 * np.square(whitened).sum(axis=0) - np.log(np.diag(factor)).sum()
-    return density
+    return np.square(whitened).sum(axis=0), float(np.log(factor.diagonal()).sum())
 
 
 def marginal_distances(points: Float64Array, fit: Fit, axes: BoolArray) -> tuple[Float64Array, Float64Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
@@ -31,6 +32,7 @@ class PopulationUnits:
     unit: Float64Array
 
     @classmethod
+    @lru_cache(maxsize=16)
     def of(cls, population: Population) -> Self:
         live = population.live_dims
         return cls(population, live, np.sqrt(np.diag(population.covariance)[live]))
@@ -41,18 +43,20 @@ class PopulationUnits:
         centred = (mean - self.population.location[self.live]) / self.unit
         return np.clip(centred, -FURTHEST, FURTHEST)
 
+    @cached_property
     def sample(self) -> Float64Array | None:
         """Return the population's sample as points (p, d), None where the bundle holds none."""
         return None if self.population.sample is None else self.points(self.population.sample)
 
     def draws(self, count: int) -> Float64Array:
         """Return some `count` points (p, d) of the population, always the same: of its sample, else of its Gaussian."""
-        sample = self.sample()
+        sample = self.sample
         if sample is None:
-            factor = np.linalg.cholesky(self.correlation())
+            factor = np.linalg.cholesky(self.correlation)
             return np.asarray(np.random.default_rng(0).standard_normal((count, len(factor))) @ factor.T)
         return sample[:: -(-len(sample) // count)]
 
+    @cached_property
     def correlation(self) -> Float64Array:
         """Return the population's covariance (d, d) in these units."""
         covariance: Float64Array = self.population.covariance[np.ix_(self.live, self.live)]

@@ -139,10 +139,12 @@ def fit_axes(
         linear = narrow * mean / variance
         constant = -0.5 * (narrow * (np.log(variance) + mean**2 / variance)).sum(axis=1, keepdims=True)
         ratio = quadratic @ squares.T + linear @ points.T + constant  # (s, n)
-        r, evidence = _expectation(ratio, size, n)
+        before, (r, evidence) = r, _expectation(ratio, size, n)
         evidence = evidence + (entr(narrow) + entr(1 - narrow) - narrow * price).sum(axis=1)
         better = evidence[:, None] > best_evidence
         best, best_evidence = np.where(better, r, best), np.where(better, evidence[:, None], best_evidence)
+        if np.array_equal(r, before):  # few images settle soon
+            break
     return best, best_evidence[:, 0]
 
 
