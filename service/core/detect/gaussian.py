@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtrs
+from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from service.core.types import BoolArray, Float64Array
 
@@ -23,6 +23,19 @@ class Fit:
     location: Float64Array
     covariance: Float64Array
     warnings: tuple[str, ...] = ()
+
+
+def factorise(covariance: Float64Array) -> Float64Array:
+    """Return the Cholesky factor L (d, d), covariance = LL': LAPACK without what numpy.linalg checks.
+
+    Raises LinAlgError where the covariance is not positive definite.
+    """
+    if not covariance.size:
+        return covariance
+    factor, failed = dpotrf(covariance, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("The covariance is not positive definite.")
+    return np.asarray(factor)
 
 
 def solve_lower(factor: NDArray[np.floating], right: Float64Array) -> Float64Array:
@@ -50,7 +63,7 @@ def distances_and_volume(
     points: Float64Array, location: Float64Array, covariance: Float64Array
 ) -> tuple[Float64Array, float]:
     """Return the squared distances (n,) of points (n, d), and half the log determinant of the covariance."""
-    factor = np.linalg.cholesky(covariance)
+    factor = factorise(covariance)
     whitened = solve_lower(factor, (points - location).T)
     return np.square(whitened).sum(axis=0), float(np.log(factor.diagonal()).sum())
 

@@ -109,12 +109,13 @@ def starts(points: Float64Array) -> Float64Array:
 
 def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int) -> list[int]:
     """Return the first mode and up to `most` others by evidence, each different from all before."""
-    selected = [0]
-    for mode in np.argsort(-evidence, kind="stable"):
+    selected, nearest = [0], np.abs(responsibilities - responsibilities[0]).mean(axis=1)
+    for mode in np.argsort(-evidence, kind="stable").tolist():
         if len(selected) > most:
             break
-        if np.abs(responsibilities[selected] - responsibilities[mode]).mean(axis=1).min() > SAME_MODE:
-            selected.append(int(mode))
+        if nearest[mode] > SAME_MODE:
+            selected.append(mode)
+            nearest = np.minimum(nearest, np.abs(responsibilities - responsibilities[mode]).mean(axis=1))
     return selected
 
 
