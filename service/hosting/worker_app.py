@@ -70,8 +70,8 @@ def add_api(server: Starlette, get_service: Callable[[], Any]) -> ASGIApp:
     models = [model for name, each in manifests.items() for model in list_models(each, name).values()]
     # In front of BentoML's own page at /, and of its own routes.
     server.router.routes[:0] = [
+        *list_routes(get_service, settings.more_bundles),  # first, since the router tries one after the other
         *static_pages.ROUTES,
-        *list_routes(get_service, settings.more_bundles),
         *open_inference.make_routes(models, get_service),
     ]
     app = PathAllowlist(server)
