@@ -24,7 +24,6 @@ from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_pr
 from service.hosting.routes import Routes
 from service.hosting.workers import Api, Worker, get_addresses
 from service.inference.hardware import has_gpu
-from service.inference.remote import RemoteNetworks
 from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings, describe_problems, warn_of_unknown_variables
@@ -46,6 +45,7 @@ from service.transports.http.middleware import (
 
 if TYPE_CHECKING:
     from service.inference.local import LocalNetworks
+    from service.inference.remote import RemoteNetworks
     from service.transports.grpc.server import Server
 
 # Of calls from one service to the other. Longer than any MISFIT_TIMEOUT_SECONDS in earnest: that one answers in our own
@@ -173,6 +173,8 @@ class Misfit(Routes):
         loaded = store.load(self.settings.bundle_directory, self.settings.precision)
         self.networks: LocalNetworks | RemoteNetworks
         if "Inference" in get_addresses():
+            from service.inference.remote import RemoteNetworks  # with aiohttp, which the supervisor does not need
+
             self.networks = RemoteNetworks(self.inference, loaded.manifest.capabilities, watch.has_ended)
         else:
             self.networks = open_networks(loaded, self.settings)

@@ -34,7 +34,7 @@ class Drift:
 
     def __init__(self, population: Population, window: int = WINDOW) -> None:
         self._units = PopulationUnits.of(population)
-        correlation = self._units.correlation()
+        correlation = self._units.correlation
         # The rank counts latents that are exactly dependent once.
         self._precision = np.linalg.pinv(correlation, hermitian=True)
         self._expected = max(int(np.linalg.matrix_rank(correlation, hermitian=True)) if correlation.size else 0, 1)

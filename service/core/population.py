@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -47,7 +48,7 @@ class Familiarity:
         return self.margin * self.high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Population:
     """The latents of the training population.
 
@@ -84,7 +85,7 @@ class Population:
             graded=graded,
         )
 
-    @property
+    @cached_property
     def live_dims(self) -> IndexArray:
         """Return the indices of the latents that vary over the population."""
         return np.flatnonzero(np.diag(self.covariance) >= DEAD_VARIANCE)

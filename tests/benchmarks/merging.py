@@ -30,7 +30,7 @@ def simulate(
 ) -> tuple[Float64Array, BoolArray]:
     """Return latents (n, 2, L) and which of them are misfits (n,)."""
     units = PopulationUnits.of(population)
-    factor = np.linalg.cholesky(units.correlation())
+    factor = np.linalg.cholesky(units.correlation)
     width = np.where(np.arange(units.live.size) % 2 == 0, NARROW, 1.0)
     points = random.standard_normal((count, len(width))) @ factor.T
     is_misfit = random.random(count) < misfits

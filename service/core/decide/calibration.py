@@ -13,13 +13,12 @@ A score is any number that ranks images: log odds, or half a squared distance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 from scipy.special import betaln, logit
 
 from service.core.distributions import f_cdf, f_ppf
-from service.core.types import Float64Array
+from service.core.types import Float64Array, IndexArray
 
 # Fewer scores than this tell nothing about their distribution. Of more than MOST, evenly spaced ones are used.
 FEWEST, MOST = 4, 2_000
@@ -63,6 +62,7 @@ _TAIL, _SHARE = (grid.ravel() for grid in np.meshgrid(TAILS, SHARES, indexing="i
 _LOG_PRIOR = np.log(np.outer(TAIL_PRIOR, SHARE_PRIOR)).ravel()
 _OVERLAP_POWER = np.repeat(OVERLAP_POWER, len(SHARES))
 _STANDARD = f_ppf(np.array(QUANTILES), SHAPE, _TAIL[:, None])
+_STANDARD_GAP, _QUANTILES = np.ptp(_STANDARD, axis=1), np.array(QUANTILES)[:, None]
 _MEDIAN = f_ppf(0.5, SHAPE, _TAIL)[:, None]
 _SPREAD = np.diff(f_ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
 # What the log density of F(SHAPE, tail) has beside its argument, and the logarithms of the shares: (pairs, 1)
@@ -102,11 +102,11 @@ def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: fl
     ordered = everything[:: -(-len(everything) // MOST)]
     # An outlier that scores as normal images do is none. Without them the two groups can be told apart even where the
     # context is as wide as the population.
-    outliers = population[population > np.median(ordered)]
+    outliers, middle = population[population > np.median(ordered)], np.median(population)
     normal = np.ones((len(_TAIL), len(ordered)))
     for _ in range(ROUNDS):
         location, scale = _fit_location_scale(ordered, normal, smallest_scale)
-        distance = np.maximum((np.median(population) - location) / scale - _MEDIAN, 0) / _SPREAD
+        distance = np.maximum((middle - location) / scale - _MEDIAN, 0) / _SPREAD
         log_normal, log_ratio = _densities(ordered, outliers, distance, location, scale)
         odds = log_ratio + _SHARE_ODDS
         updated = 1 / (1 + np.exp(np.clip(odds, -LARGEST_RATIO, LARGEST_RATIO)))
@@ -131,8 +131,14 @@ def _fit_location_scale(
     """Return location and scale (c, 1) that give the scores (n,) with weights (c, n) the quantiles of F(SHAPE, nu)."""
     weights = normal + 1e-9
     positions = (np.cumsum(weights, axis=1) - 0.5 * weights) / weights.sum(axis=1, keepdims=True)
-    quantiles = np.array([np.interp(QUANTILES, position, ordered) for position in positions])
-    scale = np.maximum(np.ptp(quantiles, axis=1) / np.ptp(_STANDARD, axis=1), smallest_scale)
+    # np.interp, of all rows at once: (c, 2)
+    above = (positions[:, None] <= _QUANTILES).sum(axis=2)
+    left, right = np.maximum(above - 1, 0), np.minimum(above, len(ordered) - 1)
+    rows = np.arange(len(positions))[:, None]
+    before, gap = positions[rows, left], positions[rows, right] - positions[rows, left]
+    way = np.clip((_QUANTILES[:, 0] - before) / np.maximum(gap, np.finfo(np.float64).tiny), 0, 1)
+    quantiles = ordered[left] + way * (ordered[right] - ordered[left])
+    scale = np.maximum((quantiles[:, 1] - quantiles[:, 0]) / _STANDARD_GAP, smallest_scale)
     return (quantiles[:, 0] - scale * _STANDARD[:, 0])[:, None], scale[:, None]
 
 
@@ -150,15 +156,14 @@ def _densities(
     log_normal = (
         _LOG_RATIO + (half - 1) * height - (half + tail / 2) * np.log1p(SHAPE * standard / tail) - _LOG_BETA - log_scale
     )
-    place = (np.log(np.maximum((outliers - location) / scale, LOWEST)) - GRID[0]) / _STEP
-    bin_ = np.minimum(place.astype(np.intp), len(GRID) - 2)
-    near = np.clip(place - bin_, 0, 1)
     # The bins of all pairs in one count.
-    bins, size = (bin_ + _ROWS).ravel(), _ROWS.size * len(GRID)
-    counts = np.bincount(bins, (1 - near).ravel(), size) + np.bincount(bins + 1, near.ravel(), size)
+    bins, near = _find_bins(np.log(np.maximum((outliers - location) / scale, LOWEST)))
+    bins, near, size = bins.ravel(), near.ravel(), _ROWS.size * len(GRID)
+    counts = np.bincount(bins, 1 - near, size) + np.bincount(bins + 1, near, size)
     shares = (counts / max(len(outliers), 1)).reshape(len(_ROWS), len(GRID))
-    smooth = shares @ _SMOOTHING
-    density = np.stack([np.interp(*each) for each in zip(height, repeat(GRID), smooth)])
+    smooth = (shares @ _SMOOTHING).ravel()
+    bins, near = _find_bins(height)
+    density = (1 - near) * smooth[bins] + near * smooth[bins + 1]
     centre = np.maximum(BROAD_CENTRE, 0.5 * np.log(np.maximum(_MEDIAN + _SPREAD * distance, LOWEST)))
     # A Cauchy density, as scipy.stats computes it.
     broad = 1 / np.pi / (1 + ((height - centre) / BROAD_WIDTH) ** 2) / BROAD_WIDTH
@@ -170,6 +175,13 @@ def _densities(
     first = np.minimum(low.sum(axis=1), low.shape[1] - 1)
     ratio = np.where(low, np.minimum(ratio, np.take_along_axis(ratio, first[:, None], axis=1)), ratio)
     return log_normal, np.maximum.accumulate(ratio, axis=1)
+
+
+def _find_bins(height: Float64Array) -> tuple[IndexArray, Float64Array]:
+    """Return the bin (c, n) of GRID below each height (c, n), counted over all rows, and how near it is to the next."""
+    place = (height - GRID[0]) / _STEP
+    bins = np.minimum(place.astype(np.intp), len(GRID) - 2)
+    return bins + _ROWS, np.clip(place - bins, 0, 1)
 
 
 def _weigh(
@@ -200,7 +212,8 @@ def _weigh(
 def _choose_knots(ordered: Float64Array, population: Float64Array) -> Float64Array:
     """Return knots (k,) from the lowest score to the highest, of the images or of the population."""
     highest = ordered[-HIGHEST_KNOTS:]
-    quantiles = np.quantile(ordered, np.linspace(0, 1, QUANTILE_KNOTS))
+    last = len(ordered) - 1
+    quantiles = np.interp(np.linspace(0, last, QUANTILE_KNOTS), np.arange(last + 1), ordered)
     gap = max(population[-1] - ordered[-1], 0.0)
     far = ordered[-1] + gap * np.linspace(0, 1, FAR_KNOTS + 1)[1:] ** 2
     return np.unique(np.concatenate([quantiles, highest, far]))

@@ -135,11 +135,11 @@ def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
     They may be misfits with one cause, within the reach of what is normal. points (n, d) in population units, floor
     (d,) the encoder's noise.
     """
-    from scipy.cluster.hierarchy import fcluster, ward
-
     n, d = points.shape
     if n < FEWEST_TO_BE_DENSE or d < FEWEST_AXES:
         return None
+    from scipy.cluster.hierarchy import fcluster, ward
+
     sample = _sample(points)
     tree, covariance = ward(sample), np.cov(sample.T) + np.diag(floor)
     best, smallest = None, DENSE_VOLUME

@@ -203,9 +203,10 @@ def density_of(kernels: Float32Array) -> Float64Array:
 def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float64Array) -> Float32Array:
     """Return kernels (n, m) between points (n, d) and others (m, d): 1 where they coincide."""
     squares = np.zeros((len(points), len(others)), dtype=np.float32)
-    for axis in np.flatnonzero(np.isfinite(bandwidth)):
-        scaled, theirs = ((side[:, axis] / bandwidth[axis]).astype(np.float32) for side in (points, others))
-        gaps = scaled[:, None] - theirs
+    used = np.flatnonzero(np.isfinite(bandwidth))
+    scaled, theirs = ((side[:, used].T / bandwidth[used, None]).astype(np.float32) for side in (points, others))
+    for own, other in zip(scaled, theirs, strict=True):
+        gaps = own[:, None] - other
         squares += np.square(gaps, out=gaps)
     squares *= np.float32(-0.5)
     return np.exp(squares, out=squares)

@@ -191,7 +191,7 @@ def fit_context(
 ) -> tuple[Fit, tuple[str, ...]]:
     """Return the moments of the normal images, from points (n, d) in population units, and warnings for the user."""
     n, d = points.shape
-    background = Fit(np.zeros(d), units.correlation() + np.diag(floor))
+    background = Fit(np.zeros(d), units.correlation + np.diag(floor))
     if d == 0:
         return background, ("No latent of this model varies over its population: every image scores alike.",)
     if source == "population":

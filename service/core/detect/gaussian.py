@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtrs
+from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from service.core.types import BoolArray, Float64Array
 
@@ -25,6 +25,19 @@ class Fit:
     warnings: tuple[str, ...] = ()
 
 
+def factorise(covariance: Float64Array) -> Float64Array:
+    """Return the Cholesky factor L (d, d), covariance = LL': LAPACK without what numpy.linalg checks.
+
+    Raises LinAlgError where the covariance is not positive definite.
+    """
+    if not covariance.size:
+        return covariance
+    factor, failed = dpotrf(covariance, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("The covariance is not positive definite.")
+    return np.asarray(factor)
+
+
 def solve_lower(factor: NDArray[np.floating], right: Float64Array) -> Float64Array:
     """Return L^-1 B (d, n) of a Cholesky factor L (d, d) and B (d, n): LAPACK without what scipy.linalg checks."""
     if not right.size:
@@ -37,18 +50,22 @@ def solve_lower(factor: NDArray[np.floating], right: Float64Array) -> Float64Arr
 
 def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Return squared distances (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
-    factor = np.linalg.cholesky(covariance)
-    whitened = solve_lower(factor, (points - location).T)
-    distances: Float64Array = np.square(whitened).sum(axis=0)
-    return distances
+    return distances_and_volume(points, location, covariance)[0]
 
 
 def log_density(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
     """Return Gaussian log densities (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
-    factor = np.linalg.cholesky(covariance)
+    distances, volume = distances_and_volume(points, location, covariance)
+    return np.asarray(-0.5 * distances - volume)
+
+
+def distances_and_volume(
+    points: Float64Array, location: Float64Array, covariance: Float64Array
+) -> tuple[Float64Array, float]:
+    """Return the squared distances (n,) of points (n, d), and half the log determinant of the covariance."""
+    factor = factorise(covariance)
     whitened = solve_lower(factor, (points - location).T)
-    density: Float64Array = -0.5 * np.square(whitened).sum(axis=0) - np.log(np.diag(factor)).sum()
-    return density
+    return np.square(whitened).sum(axis=0), float(np.log(factor.diagonal()).sum())
 
 
 def marginal_distances(points: Float64Array, fit: Fit, axes: BoolArray) -> tuple[Float64Array, Float64Array]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
-from service.core.detect.gaussian import Fit, log_density, mahalanobis_squared, marginal_distances
+from service.core.detect.gaussian import Fit, distances_and_volume, log_density, marginal_distances
 from service.core.detect.standardize import PopulationUnits
 from service.core.types import Float64Array
 
@@ -26,23 +28,24 @@ def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64
 
     Outliers follow the population's Gaussian, with a far tail.
     """
-    distance = mahalanobis_squared(points, background.location, background.covariance)
-    outlier = log_density(points, background.location, background.covariance) + far_tail(distance, points.shape[1])
+    distance, volume = distances_and_volume(points, background.location, background.covariance)
+    outlier = -0.5 * distance - volume + far_tail(distance, points.shape[1])
     inlier = log_density(points, fit.location, fit.covariance)
     odds: Float64Array = outlier - inlier
     return odds
 
 
-def tempered_log_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64Array:
-    """Return log odds (n,) of outlier against inlier, where outliers follow a power of the population's density.
+def tempered_log_odds(points: Float64Array, fits: Sequence[Fit], background: Fit) -> list[Float64Array]:
+    """Return log odds (n,) of outlier against inlier by each fit, where outliers follow a power of the population's
+    density.
 
     The power is `population_power`: 1 in a narrow context, 0 in one as wide as the population, where outliers may lie
     anywhere and the odds are half the squared distance.
     """
-    power = population_power(fit, background)
-    outlier = power * log_density(points, background.location, background.covariance)
-    odds: Float64Array = outlier - log_density(points, fit.location, fit.covariance)
-    return odds
+    outlier = log_density(points, background.location, background.covariance)
+    return [
+        population_power(fit, background) * outlier - log_density(points, fit.location, fit.covariance) for fit in fits
+    ]
 
 
 def population_power(fit: Fit, background: Fit) -> float:
@@ -84,7 +87,7 @@ def normal_fit(context: Context, units: PopulationUnits) -> Fit:
 def background_fit(context: Context, units: PopulationUnits) -> Fit:
     """Return the population's moments, with the noise floor of the context."""
     floor = noise_floor(context.posterior_variance, units)
-    return Fit(np.zeros_like(units.unit), units.correlation() + np.diag(floor))
+    return Fit(np.zeros_like(units.unit), units.correlation + np.diag(floor))
 
 
 def noise_floor(posterior_variance: Float64Array, units: PopulationUnits) -> Float64Array:

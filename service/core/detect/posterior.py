@@ -113,9 +113,13 @@ def scores_to_calibrate(
 ) -> tuple[Float64Array, Float64Array]:
     """Return the scores (n,) of the points (n, d) that `context` was fitted to, and of some of the population (p,)."""
     estimator, population = estimator_of(context), units.draws(POPULATION_SCORES)
-    everybody, nobody = np.ones(len(points), dtype=bool), np.zeros(len(population), dtype=bool)
-    scores = ranking_scores(estimator, points, context, units, everybody)
-    others = ranking_scores(estimator, population, context, units, nobody)
+    if estimator.ranks_by_odds:  # what does not depend on the points is then computed once
+        odds = estimator.log_odds(np.concatenate([points, population]), context, units)
+        scores, others = odds[: len(points)], odds[len(points) :]
+    else:
+        everybody, nobody = np.ones(len(points), dtype=bool), np.zeros(len(population), dtype=bool)
+        scores = estimator.distances(points, context, units, everybody)
+        others = estimator.distances(population, context, units, nobody)
     if context.source == "reference":
         # Other images will be scored, and lie further off than those that the moments were fitted to.
         lower = np.quantile(scores, LOWER_QUANTILE)

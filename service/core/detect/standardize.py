@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
@@ -31,6 +32,7 @@ class PopulationUnits:
     unit: Float64Array
 
     @classmethod
+    @lru_cache(maxsize=16)
     def of(cls, population: Population) -> Self:
         live = population.live_dims
         return cls(population, live, np.sqrt(np.diag(population.covariance)[live]))
@@ -41,28 +43,38 @@ class PopulationUnits:
         centred = (mean - self.population.location[self.live]) / self.unit
         return np.clip(centred, -FURTHEST, FURTHEST)
 
+    @cached_property
     def sample(self) -> Float64Array | None:
         """Return the population's sample as points (p, d), None where the bundle holds none."""
         return None if self.population.sample is None else self.points(self.population.sample)
 
     def draws(self, count: int) -> Float64Array:
         """Return some `count` points (p, d) of the population, always the same: of its sample, else of its Gaussian."""
-        sample = self.sample()
+        sample = self.sample
         if sample is None:
-            factor = np.linalg.cholesky(self.correlation())
+            factor = np.linalg.cholesky(self.correlation)
             return np.asarray(np.random.default_rng(0).standard_normal((count, len(factor))) @ factor.T)
         return sample[:: -(-len(sample) // count)]
 
+    @cached_property
     def correlation(self) -> Float64Array:
         """Return the population's covariance (d, d) in these units."""
-        covariance: Float64Array = self.population.covariance[np.ix_(self.live, self.live)]
-        return np.asarray(covariance / np.outer(self.unit, self.unit))
+        return np.asarray(self.population.covariance[self._square] / self._scales)
+
+    @cached_property
+    def _square(self) -> tuple[NDArray[np.intp], ...]:
+        """Return what takes the live latents (d, d) of a covariance (L, L)."""
+        return np.ix_(self.live, self.live)
+
+    @cached_property
+    def _scales(self) -> Float64Array:
+        """Return the product (d, d) of the standard deviations of each two live latents."""
+        return np.outer(self.unit, self.unit)
 
     def in_units(self, context: Context) -> tuple[Float64Array, Float64Array]:
         """Return location (d,) and covariance (d, d) of `context` in these units: the inverse of the methods below."""
         location = (context.location[self.live] - self.population.location[self.live]) / self.unit
-        covariance = context.covariance[np.ix_(self.live, self.live)] / np.outer(self.unit, self.unit)
-        return location, np.asarray(covariance)
+        return location, np.asarray(context.covariance[self._square] / self._scales)
 
     def location_in_latents(self, location: Float64Array) -> Float64Array:
         """Return a location (d,) as latents (L,). A dead latent takes the population's mean."""
@@ -76,16 +88,17 @@ class PopulationUnits:
         """
         # A latent that never varies would make the matrix singular.
         whole = np.diag(np.maximum(np.diag(self.population.covariance), np.finfo(np.float64).tiny))
-        whole[np.ix_(self.live, self.live)] = covariance * np.outer(self.unit, self.unit)
+        whole[self._square] = covariance * self._scales
         return whole
 
 
 def without_copies(points: Float64Array) -> Float64Array:
     """Return each of points (n, d) once, in order, to three decimals. If most of them are copies of one, return all."""
-    _, first, counts = np.unique(np.round(points, 3), axis=0, return_index=True, return_counts=True)
-    if counts.max(initial=0) > len(points) / 2 or len(first) < FEWEST_DISTINCT:
+    first: dict[bytes, int] = {}
+    places = [first.setdefault(row.tobytes(), place) for place, row in enumerate(np.round(points, 3) + 0.0)]
+    if len(first) < FEWEST_DISTINCT or np.bincount(places).max() > len(points) / 2:
         return points
-    return points[np.sort(first)]
+    return points[list(first.values())]
 
 
 def canonical_order(points: Float64Array) -> NDArray[np.intp]:

@@ -59,7 +59,8 @@ class OtherProcesses:
     """How much of the machine's CPU time processes take that are neither the servers nor this one."""
 
     def __init__(self, pids: list[int]) -> None:
-        self._pids, self._began, self._spent = pids, time.perf_counter(), self._spend()
+        self._pids, self._began = pids, time.perf_counter()
+        self._spent = self._spend()
 
     def measure_share(self) -> float:
         """Return their share since this object was made."""

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from scipy import stats
 
-from service.core.decide.calibration import FEWEST, MOST_KNOTS, calibrate
+from service.core.decide import calibration
+from service.core.decide.calibration import FEWEST, GRID, MOST_KNOTS, QUANTILES, calibrate
 
 POPULATION = 3 + 6 * stats.f.rvs(4, 12, size=250, random_state=99)
 
@@ -117,3 +119,27 @@ def test_scores_beyond_all_others_stay_finite(far):
     odds = calibration.log_odds(np.array([-far, far, 10 * far]), 0.05)
     assert np.isfinite(odds).all()
     assert odds[1] > 0
+
+
+def test_location_and_scale_follow_from_interpolated_quantiles():
+    random = np.random.default_rng(4)
+    for n in (4, 5, 8, 60):
+        ordered, normal = np.sort(random.normal(size=n)), random.random((len(calibration._TAIL), n))
+        weights = normal + 1e-9
+        positions = (np.cumsum(weights, axis=1) - 0.5 * weights) / weights.sum(axis=1, keepdims=True)
+        low, high = np.array([np.interp(QUANTILES, each, ordered) for each in positions]).T
+        expected_scale = np.maximum((high - low) / np.ptp(calibration._STANDARD, axis=1), 0.1)
+        location, scale = calibration._fit_location_scale(ordered, normal, 0.1)
+        assert_allclose(scale[:, 0], expected_scale, rtol=1e-12)
+        assert_allclose(location[:, 0], low - expected_scale * calibration._STANDARD[:, 0], rtol=1e-12, atol=1e-12)
+
+
+def test_densities_of_all_pairs_are_interpolated_as_one_is():
+    random = np.random.default_rng(5)
+    pairs = len(calibration._TAIL)
+    height, density = random.uniform(GRID[0], GRID[-1] + 1, (pairs, 9)), random.random((pairs, len(GRID)))
+    height[:, 0], height[:, 1] = GRID[0], GRID[-1]
+    bins, near = calibration._find_bins(height)
+    together = (1 - near) * density.ravel()[bins] + near * density.ravel()[bins + 1]
+    alone = [np.interp(own, GRID, row) for own, row in zip(height, density, strict=True)]
+    assert_allclose(together, alone, rtol=1e-9)

@@ -259,7 +259,7 @@ def test_the_base_of_photographs_is_the_mean_of_two_gaussians():
     points, background = units.points(latents), background_fit(context, units)
     half = outlier_log_odds(points, context.robust, background)
     everything = outlier_log_odds(points, normal_fit(context, units), background)
-    kernels = log_ratios(points, context.kernel, units.sample(), -(half + everything) / 2)
+    kernels = log_ratios(points, context.kernel, units.sample, -(half + everything) / 2)
     # The batch is far narrower than the population, but not infinitely: a little of the distance is added.
     np.testing.assert_allclose(log_odds_of(latents, context, population), -kernels, atol=2e-3)
     assert np.abs(half - everything).max() > 1

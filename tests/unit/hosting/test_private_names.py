@@ -17,12 +17,12 @@ USERS = {
     "metric_files": ["prometheus_client.mmap_dict", "prometheus_client.multiprocess"],
     "routes": ["bentoml._internal.configuration.containers"],
     "uvicorn_protocol": ["uvicorn.config", "uvicorn.protocols.http.h11_impl"],
-    "workers": [
+    "worker_app": [
         "_bentoml_impl.server.app",
-        "_bentoml_sdk.service.factory",
         "bentoml._internal.configuration.containers",
         "bentoml._internal.server.base_app",
     ],
+    "workers": ["_bentoml_sdk.service.factory", "bentoml._internal.configuration.containers"],
 }
 ATTRIBUTES = [
     ("circus_sockets", "bentoml._internal.utils.circus", "Arbiter"),
@@ -40,7 +40,8 @@ ATTRIBUTES = [
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:H11Protocol", "send_400_response"),
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:H11Protocol", "timeout_keep_alive_handler"),
     ("workers", "bentoml._internal.configuration.containers:_BentoMLContainerClass", "remote_runner_mapping"),
-    ("workers", "bentoml._internal.configuration.containers:_BentoMLContainerClass", "tracer_provider"),
+    ("worker_app", "bentoml._internal.configuration.containers:_BentoMLContainerClass", "tracer_provider"),
+    ("worker_app", "bentoml:Service", "inject_config"),
     ("workers", "bentoml:Service", "inject_config"),
     ("workers", "bentoml:Service", "openapi_spec"),
     ("workers", "bentoml:Service", "__attrs_post_init__"),
@@ -51,8 +52,8 @@ CODE = [
     ("metric_files", "prometheus_client.mmap_dict:MmapedDict", "__init__"),
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:H11Protocol", "__init__"),
     ("uvicorn_protocol", "uvicorn.protocols.http.h11_impl:RequestResponseCycle", "__init__"),
-    ("workers", "_bentoml_impl.server.app:ServiceAppFactory", "__init__"),
-    ("workers", "bentoml._internal.server.base_app:BaseAppFactory", "__init__"),
+    ("worker_app", "_bentoml_impl.server.app:ServiceAppFactory", "__init__"),
+    ("worker_app", "bentoml._internal.server.base_app:BaseAppFactory", "__init__"),
     ("workers", "_bentoml_sdk.service.factory", "service"),
 ]
 

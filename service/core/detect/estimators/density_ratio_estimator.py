@@ -43,7 +43,7 @@ class DensityRatio(Mixture):
     def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
         if len(points) <= 2 or not units.live.size:
             return context
-        sample = units.sample()
+        sample = units.sample
         if sample is None:
             warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
             return replace(context, warnings=(*context.warnings, warning))
@@ -54,7 +54,7 @@ class DensityRatio(Mixture):
         return replace(context, kernel=density_ratio.fit_kernel(points, resolution, sample, base))
 
     def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-        gaussian, sample = self._base_odds(points, context, units), units.sample()
+        gaussian, sample = self._base_odds(points, context, units), units.sample
         if context.kernel is None or sample is None:
             return gaussian
         ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
@@ -65,7 +65,7 @@ class DensityRatio(Mixture):
         return np.asarray(ratio + fading / 2 * mahalanobis_squared(points, normal.location, normal.covariance))
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-        sample = units.sample()
+        sample = units.sample
         if context.kernel is None or sample is None:
             return super().shapley_odds(points, context, units)
 

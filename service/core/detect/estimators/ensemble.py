@@ -48,10 +48,8 @@ class Ensemble(DensityRatio):
         ratio = super().log_odds(points, context, units)
         if context.robust is None:
             return ratio
-        background = background_fit(context, units)
-        robust_odds = tempered_log_odds(points, context.robust, background)
-        mixture_odds = tempered_log_odds(points, normal_fit(context, units), background)
-        return _pool(ratio, mixture_odds, robust_odds)
+        fits = normal_fit(context, units), context.robust
+        return _pool(ratio, *tempered_log_odds(points, fits, background_fit(context, units)))
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         ratio = super().shapley_odds(points, context, units)

@@ -109,12 +109,13 @@ def starts(points: Float64Array) -> Float64Array:
 
 def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int) -> list[int]:
     """Return the first mode and up to `most` others by evidence, each different from all before."""
-    selected = [0]
-    for mode in np.argsort(-evidence, kind="stable"):
+    selected, nearest = [0], np.abs(responsibilities - responsibilities[0]).mean(axis=1)
+    for mode in np.argsort(-evidence, kind="stable").tolist():
         if len(selected) > most:
             break
-        if np.abs(responsibilities[selected] - responsibilities[mode]).mean(axis=1).min() > SAME_MODE:
-            selected.append(int(mode))
+        if nearest[mode] > SAME_MODE:
+            selected.append(mode)
+            nearest = np.minimum(nearest, np.abs(responsibilities - responsibilities[mode]).mean(axis=1))
     return selected
 
 
@@ -139,10 +140,12 @@ def fit_axes(
         linear = narrow * mean / variance
         constant = -0.5 * (narrow * (np.log(variance) + mean**2 / variance)).sum(axis=1, keepdims=True)
         ratio = quadratic @ squares.T + linear @ points.T + constant  # (s, n)
-        r, evidence = _expectation(ratio, size, n)
+        before, (r, evidence) = r, _expectation(ratio, size, n)
         evidence = evidence + (entr(narrow) + entr(1 - narrow) - narrow * price).sum(axis=1)
         better = evidence[:, None] > best_evidence
         best, best_evidence = np.where(better, r, best), np.where(better, evidence[:, None], best_evidence)
+        if np.array_equal(r, before):  # few images settle soon
+            break
     return best, best_evidence[:, 0]
 
 
