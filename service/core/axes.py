@@ -16,6 +16,8 @@ from service.core.types import Float64Array
 
 # Neighbours of an image, by the cosine of the angle between features.
 NEIGHBOURS = 15
+# The share of a collection that a photograph should have near it to be one of its kinds.
+CROWD, FEWEST_IN_CROWD = 0.05, 4
 # Variances below this share of the largest one are rounding errors.
 NO_VARIANCE = 1e-9
 
@@ -75,6 +77,18 @@ def residuals(features: Float64Array, mean: Float64Array, principal: Float64Arra
     centred = features - mean
     within = centred @ principal
     return np.asarray(np.maximum(np.square(centred).sum(axis=1) - np.square(within).sum(axis=1), 0.0))
+
+
+def crowd_distances(features: Float64Array, sample: Float64Array) -> Float64Array:
+    """Return how far each of features (n, C) lies from the nearest CROWD of a sample (m, C) of its collection, (n,): 1
+    less the cosine of the angle to the furthest of them.
+
+    Fewer strangers than that, however alike they are, do not vouch for each other.
+    """
+    count = min(max(round(CROWD * len(sample)), FEWEST_IN_CROWD), len(sample))
+    cosines = directions(features).astype(np.float32) @ directions(sample).astype(np.float32).T
+    place = len(sample) - count
+    return np.asarray(1 - np.partition(cosines, place, axis=1)[:, place].astype(np.float64))
 
 
 def locality_preserving(

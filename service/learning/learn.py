@@ -16,7 +16,7 @@ from service.bundle.backbone_file import PROVENANCE
 from service.bundle.manifest import ENCODER, FORMAT_VERSION, Manifest, Parity
 from service.bundle.projection_file import PROJECTION, Projection
 from service.bundle.store import Bundle
-from service.core.axes import FeatureMoments, directions, locality_preserving, residuals
+from service.core.axes import FeatureMoments, crowd_distances, directions, locality_preserving, residuals
 from service.core.distributions import normal_deviation
 from service.core.latent import CONTENT, Latent, content_name
 from service.core.population import DEAD_VARIANCE, Familiarity, Population
@@ -36,6 +36,9 @@ AXES = 12
 PRINCIPAL, PHOTOGRAPHS_A_PRINCIPAL, PHOTOGRAPHS_AN_AXIS = 128, 3, 8
 # Photographs among which neighbours are looked for.
 NEIGHBOURHOOD = 4_000
+# There may be strangers among the learned photographs: the loneliest of them take no part in what the others span.
+# Lonely are those that are far from the nearest crowd among so many photographs.
+LONELY, CROWDED = 0.05, 2_000
 # Photographs are dealt to so many parts: how far off each part lies is measured by the others.
 FOLDS = 3
 # How exactly a latent is known, as a share of its variance over the collection. Properties count for less than content:
@@ -44,8 +47,7 @@ CONTENT_VARIANCE, PROPERTY_VARIANCE = 0.3, 0.5
 # Of each property. Photographs of one camera have files of one size, but for what was cut off by hand.
 LEAST_SPREAD = np.repeat([0.0, 0.05], [len(PIXEL_PROPERTIES), len(FILE_PROPERTIES)])
 HIGH = 0.999
-# There may be strangers among the learned photographs. The direction's reach, by its logarithm, is therefore at most so
-# many robust standard deviations.
+# For the strangers' sake, the direction's reach, by its logarithm, is at most so many robust standard deviations.
 MOST_DEVIATIONS = 4.75
 # A property reaches at least so many spreads, however much alike the learned photographs are.
 LEAST_REACH, PROPERTY_HIGH = 4.0, 0.9997
@@ -129,14 +131,10 @@ def _fit_projection(
 ) -> tuple[Projection, list[tuple[Float64Array, Float64Array]]]:
     """Return the projection, and for each fold the mean and principal axes of the other folds' directions."""
     moments = FeatureMoments.empty(channels)
-    parts = [FeatureMoments.empty(channels) for _ in range(FOLDS)]
     step = -(-count // NEIGHBOURHOOD)
     sample, measured, seen = [], [], 0
     for tile in cache.tiles():
         moments.add(tile.features)
-        towards, fold = directions(tile.features), _deal(seen, tile)
-        for number, part in enumerate(parts):
-            part.add(towards[fold == number])
         sample.append(tile.features[-seen % step :: step].copy())  # a view would keep the whole tile
         measured.append(tile.measured)
         seen += len(tile.features)
@@ -148,13 +146,15 @@ def _fit_projection(
             "Learn a folder whose photographs differ. Copies of one photograph do not.",
         )
     few = min(axes, len(variances), max(count // PHOTOGRAPHS_AN_AXIS, 1))
+    neighbourhood = np.concatenate(sample)
+    parts = _sum_directions(cache, channels, neighbourhood[:: -(-len(neighbourhood) // CROWDED)])
     whole = sum(parts[1:], start=parts[0])
     direction, span, _ = whole.principal(most)
     values = np.concatenate(measured)
     spread = values.std(axis=0)
     projection = Projection(
         mean=mean,
-        axes=locality_preserving(np.concatenate(sample), mean, principal, variances, few),
+        axes=locality_preserving(neighbourhood, mean, principal, variances, few),
         direction=direction,
         principal=span,
         property_mean=values.mean(axis=0),
@@ -164,6 +164,21 @@ def _fit_projection(
         property_reach=np.ones(len(PROPERTIES)),
     )
     return projection, [(whole - part).principal(most)[:2] for part in parts]
+
+
+def _sum_directions(cache: FeatureCache, channels: int, sample: Float64Array) -> list[FeatureMoments]:
+    """Return the moments of the directions of each fold without its loneliest photographs: `sample` (m, C) is what
+    they are far from.
+    """
+    parts, seen = [FeatureMoments.empty(channels) for _ in range(FOLDS)], 0
+    furthest = np.quantile(crowd_distances(sample, sample), 1 - LONELY)
+    for tile in cache.tiles():
+        towards, fold = directions(tile.features), _deal(seen, tile)
+        is_crowded = crowd_distances(tile.features, sample) <= furthest
+        for number, part in enumerate(parts):
+            part.add(towards[is_crowded & (fold == number)])
+        seen += len(towards)
+    return parts
 
 
 def _project(

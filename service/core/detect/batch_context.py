@@ -26,6 +26,7 @@ from service.core.detect.posterior import (
     ranking_scores,
 )
 from service.core.detect.standardize import PopulationUnits
+from service.core.detect.wide_batch import USUAL, is_wide
 from service.core.types import BoolArray, EstimatorName, Float64Array
 
 # Images of a graded batch that are outliers with this probability take no part in its context, but no more of them than
@@ -38,14 +39,22 @@ CLEARLY_MISFITS = 0.9
 
 
 def fit_batch(
-    latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits, estimator: EstimatorName
+    latents: NDArray[np.floating],
+    native: BoolArray,
+    units: PopulationUnits,
+    estimator: EstimatorName,
+    error: NDArray[np.floating] | None = None,
 ) -> tuple[Context, BoolArray, Float64Array]:
     """Return the context of a batch, the images (n,) that it was fitted to, and what ranks all images (n,).
 
-    latents (n, 2, L); native (n,) the images that are not foreign
+    latents (n, 2, L); native (n,) the images that are not foreign; error (n,) by which that is judged
     """
     points = units.points(latents)
-    members = native & ~_clear_misfits(latents, native, units)
+    if is_wide(latents[native], units):
+        # A kind of images is as common in the population, and no misfit.
+        members = native if error is None else native & (error <= np.quantile(error[native], USUAL))
+    else:
+        members = native & ~_clear_misfits(latents, native, units)
     context = fit(latents[members], units.population, estimator=estimator, source="batch")
     left_out = float((native & ~members).sum())
     if units.population.graded and context.calibration is not None:

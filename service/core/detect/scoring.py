@@ -28,6 +28,7 @@ from service.core.detect.posterior import (
     share_of_outliers,
 )
 from service.core.detect.standardize import PopulationUnits
+from service.core.detect.wide_batch import error_odds, likeness
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
 from service.errors import InvalidInput, InvalidOption
@@ -93,7 +94,7 @@ def score(
     if context is None and reference is not None:
         context = fit(reference, population, estimator=estimator, source="reference")
     elif context is None:
-        context, members, scores = fit_batch(latents, ~ood, units, estimator)
+        context, members, scores = fit_batch(latents, ~ood, units, estimator, ood_ratio)
         if context.source == "population" and units.live.size:
             context = _without_batch(context, int(ood.sum()), len(latents))
     fitted_by = estimator_of(context)
@@ -108,9 +109,7 @@ def score(
     distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
     outlier_score = scores
     if fitted_by.ranks_by_odds:
-        outlier_score = (
-            odds if context.calibration is None else scores - context.calibration.zero(share_of_outliers(context))
-        )
+        outlier_score = odds if context.calibration is None else _shift(scores, context, units, ood, ood_ratio)
     if ood_ratio is not None:
         above = max(OOD_SCORE, outlier_score[~ood].max(initial=0))
         ranked = ood_ratio if ood.mean() <= MOST_FOREIGN else np.ones(len(ood))
@@ -123,6 +122,30 @@ def score(
     if context.source == "batch":
         context = _of_batch(context, scores, probability, ood, groups, units)
     return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
+
+
+def _shift(
+    scores: Float64Array,
+    context: Context,
+    units: PopulationUnits,
+    ood: BoolArray,
+    ood_ratio: NDArray[np.floating] | None,
+) -> Float64Array:
+    """Return scores (n,) such that 0 is where the probability is 1/2.
+
+    In a batch that shows no strangers that is nowhere. Then 0 is the median image, and the errors of the images count
+    as well, as far as they are known.
+    """
+    assert context.calibration is not None
+    if np.ptp(context.calibration.evidence):
+        return scores - context.calibration.zero(share_of_outliers(context))
+    if context.source != "batch" or ood.all():
+        return scores
+    shifted = scores - np.median(scores[~ood])
+    alike = likeness(context.moments, context.posterior_variance, units)
+    if alike == 0 or ood_ratio is None:
+        return shifted
+    return shifted + alike * error_odds(ood_ratio.astype(np.float64), ~ood)
 
 
 def false_discovery_flags(

@@ -16,9 +16,9 @@ from service.core.detect.gaussian_odds import (
     noise_floor,
     normal_fit,
     outlier_log_odds,
-    population_power,
 )
 from service.core.detect.standardize import PopulationUnits
+from service.core.detect.wide_batch import likeness, plain_fit, pool
 from service.core.explain import shapley_gaussian
 from service.core.explain.shapley_density_ratio import odds_shares
 from service.core.types import BoolArray, Float64Array
@@ -48,7 +48,7 @@ class DensityRatio(Mixture):
             warning = "This bundle holds no sample of its population, so density_ratio is as mixture: export it again."
             return replace(context, warnings=(*context.warnings, warning))
         if self.pools_half and units.population.graded:
-            context = replace(context, robust=self._fit_half(context, points, units))
+            context = self._with_half(context, points, units)
         resolution = np.sqrt(context.posterior_variance[units.live]) / units.unit
         base = -self._base_odds(points, context, units)
         return replace(context, kernel=density_ratio.fit_kernel(points, resolution, sample, base))
@@ -58,11 +58,12 @@ class DensityRatio(Mixture):
         if context.kernel is None or sample is None:
             return gaussian
         ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
-        fading = _fading(context, units)
-        if fading == 0:
+        alike = likeness(context.moments, context.posterior_variance, units)
+        if alike == 0:
             return ratio
         normal = normal_fit(context, units)
-        return np.asarray(ratio + fading / 2 * mahalanobis_squared(points, normal.location, normal.covariance))
+        distance = mahalanobis_squared(points, normal.location, normal.covariance)
+        return np.asarray((1 - alike) * ratio + alike / 2 * distance)
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         sample = units.sample
@@ -76,13 +77,12 @@ class DensityRatio(Mixture):
             return np.asarray(sum(ratios) / len(ratios))
 
         shares = odds_shares(points, context.kernel, sample, base)
-        fading = _fading(context, units)
-        if fading == 0:
+        alike = likeness(context.moments, context.posterior_variance, units)
+        if alike == 0:
             return shares
         # Odds against no population at all are half the squared distance.
-        return np.asarray(
-            shares + fading * shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
-        )
+        distance = shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
+        return np.asarray((1 - alike) * shares + alike * distance)
 
     def _base_fits(self, context: Context, units: PopulationUnits) -> list[Fit]:
         """Return the Gaussians of the normal images whose log ratios to the population have the base as their mean."""
@@ -95,6 +95,26 @@ class DensityRatio(Mixture):
         odds = [outlier_log_odds(points, fit, background) for fit in self._base_fits(context, units)]
         return np.asarray(sum(odds) / len(odds))
 
+    def _with_half(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+        """Return the context with the moments of the half that lies nearest.
+
+        To the degree that the batch is as wide as the population, all of it is normal: neither the mixture nor the half
+        is more so than the rest.
+        """
+        half = self._fit_half(context, points, units)
+        alike = likeness(context.moments, context.posterior_variance, units)
+        if context.moments is None or alike == 0:
+            return replace(context, robust=half)
+        plain = plain_fit(context.moments, units)
+        plain = Fit(plain.location, plain.covariance + np.diag(noise_floor(context.posterior_variance, units)))
+        normal = pool(normal_fit(context, units), plain, alike)
+        return replace(
+            context,
+            location=units.location_in_latents(normal.location),
+            covariance=units.covariance_in_latents(normal.covariance),
+            robust=pool(half, plain, alike),
+        )
+
     def _fit_half(self, context: Context, points: Float64Array, units: PopulationUnits) -> Fit:
         """Return the moments of the half of points (n, d), n >= 3, with the least odds by the moments of all."""
         odds = super().log_odds(points, context, units)
@@ -102,19 +122,3 @@ class DensityRatio(Mixture):
         # In the order of the points, so that sums round alike whatever the odds are.
         floor = noise_floor(context.posterior_variance, units)
         return self.fit(points[np.sort(nearest)], floor, background_fit(context, units))
-
-
-def _fading(context: Context, units: PopulationUnits) -> float:
-    """Return how much of a graded context's squared distance counts beside its density ratio, from 0 to 1.
-
-    A folder that was learned may be sent as one batch: it is as wide as the population, and the ratio says nothing.
-    How wide it is, the plain moments of its images tell.
-    """
-    moments = context.moments
-    if not units.population.graded or moments is None or moments.size <= 2 * units.live.size:
-        return 0.0
-    background = background_fit(context, units)
-    location = (moments.mean - units.population.location)[units.live] / units.unit
-    covariance = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit) / (moments.size - 1)
-    floor = noise_floor(context.posterior_variance, units)
-    return (1.0 - population_power(Fit(location, covariance + np.diag(floor)), background)) ** 2
