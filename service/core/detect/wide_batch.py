@@ -32,7 +32,7 @@ def likeness(moments: Moments | None, posterior_variance: Float64Array, units: P
     if not units.population.graded or moments is None or moments.size <= 2 * units.live.size:
         return 0.0
     floor = np.diag(noise_floor(posterior_variance, units))
-    background = Fit(np.zeros_like(units.unit), units.correlation() + floor)
+    background = Fit(np.zeros_like(units.unit), units.correlation + floor)
     plain = plain_fit(moments, units)
     alike = (1.0 - population_power(Fit(plain.location, plain.covariance + floor), background)) ** 2
     return alike if alike >= LEAST_LIKENESS else 0.0
