@@ -13,9 +13,12 @@ from service.core.decide.kinds import Group
 from service.core.detect.context import Context
 from service.core.detect.ood import OodCheck
 from service.core.detect.scoring import Scores
-from service.core.types import Float32Array, Float64Array, IndexArray
+from service.core.types import BoolArray, Float32Array, Float64Array, IndexArray
 from service.errors import MisfitError
 from service.images.spec import Uint8Array
+
+# Where a batch cannot tell which images are outliers, this share of them, the first, get a reason.
+FIRST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class NearestImages:
     ids                of all images of the request
     positions  (k, m)  in the request
     distances  (k, m)  in population units
-    shown              how many of them each item shows; where it is 0, only flagged images have any
+    shown              how many of them each item shows; where it is 0, only those have any that stand out
     """
 
     ids: Sequence[str]
@@ -108,6 +111,16 @@ class Batch:
         if self.images.check is not None:
             distances = np.where(self.images.check.is_ood, np.inf, distances)
         return int(distances.argmin())
+
+    @property
+    def stands_out(self) -> BoolArray:
+        """Return which usable images (n,) have something to be said of: the flagged ones, and those that rank first
+        where the batch cannot tell which are outliers.
+        """
+        scores, calibration = self.require_scores(), self.context.calibration
+        if calibration is None or np.ptp(calibration.evidence) or self.context.source != "batch":
+            return scores.is_outlier
+        return np.asarray(scores.is_outlier | (scores.rank <= FIRST_SHARE * len(scores.rank)))
 
     def require_scores(self) -> Scores:
         """Return the scores of a batch with images."""

@@ -200,7 +200,7 @@ class BatchScorer:
         points = units.points(batch.images.latents)[:, axes]
         positions = np.array(batch.images.positions, dtype=np.intp)
         if count := max(options.nearest, named):
-            rows = np.arange(len(points)) if options.nearest else np.flatnonzero(batch.require_scores().is_outlier)
+            rows = np.arange(len(points)) if options.nearest else np.flatnonzero(batch.stands_out)
             neighbours, found = find_nearest(points, count, rows)
             shape = len(points), found.shape[1]
             nearest, distances = np.zeros(shape, dtype=np.intp), np.zeros(shape)

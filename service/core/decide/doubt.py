@@ -53,7 +53,8 @@ def find_doubts(
     if not np.ptp(calibration.evidence):
         yield (
             "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
-            "first. Send one kind at a time, or a reference set of normal images."
+            "first, and scores say how much further off an image is than the usual one. "
+            "Send one kind at a time, or a reference set of normal images."
         )
         return
     if expected_errors >= max(1.0, DOUBTFUL_SHARE * probability.sum()):

@@ -99,7 +99,9 @@ def describe(
         for name, z in [*measured.items()][:NAMED]
         if abs(z) >= OUTSTANDING
     ]
-    return "; ".join(parts) or f"nothing stands out by itself, but together it is unusual for {context}"
+    return "; ".join(parts) or f"nothing stands out by itself, but together it is unusual for {context}" + (
+        f": nearest {'is' if len(nearest) == 1 else 'are'} {_listed(nearest)}" if nearest else ""
+    )
 
 
 def _measured(selected: BoolArray, z: Float64Array, latents: Sequence[Latent]) -> dict[str, float]:

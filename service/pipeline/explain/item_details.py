@@ -172,8 +172,8 @@ def find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> list[str]:
 def _find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> tuple[BoolArray, list[str]]:
     """Return the minimal sets (k, L) of the usable images in `rows` (k,), and what they say; foreign ones alike."""
     latents, context, population = batch.images.latents[rows], batch.context, bundle.population
-    is_outlier = batch.require_scores().is_outlier[rows]
-    # What is not flagged needs no repair.
+    is_outlier = batch.stands_out[rows]
+    # What does not stand out needs no repair.
     repaired = np.zeros((len(rows), latents.shape[2]), dtype=bool)
     deviations = np.zeros(repaired.shape)
     repaired[is_outlier] = minimal_sets.minimal_sets(latents[is_outlier], context, population)
@@ -187,7 +187,7 @@ def _name_nearest(batch: Batch, rows: IndexArray) -> dict[int, list[str]]:
 
     Only where a batch is its own context: else those nearest may be others that do not belong to the context.
     """
-    nearest, is_outlier = batch.nearest, batch.require_scores().is_outlier
+    nearest, is_outlier = batch.nearest, batch.stands_out
     if nearest is None or batch.context.source != "batch":
         return {}
     positions = nearest.positions[rows, : reasons.NEAREST_NAMED].tolist()
