@@ -18,8 +18,6 @@ from service.core.detect.standardize import PopulationUnits
 from service.core.distributions import normal_deviation
 from service.core.types import BoolArray, Float64Array
 
-# Below so much likeness only the density ratio counts.
-LEAST_LIKENESS = 0.01
 # From so much likeness on, a batch is wide: what is usual in it is told by this share of the images, those with the
 # smallest errors. Nothing else tells strangers there, and they would hide themselves.
 WIDE, USUAL = 0.5, 0.95
@@ -34,8 +32,7 @@ def likeness(moments: Moments | None, posterior_variance: Float64Array, units: P
     floor = np.diag(noise_floor(posterior_variance, units))
     background = Fit(np.zeros_like(units.unit), units.correlation + floor)
     plain = plain_fit(moments, units)
-    alike = (1.0 - population_power(Fit(plain.location, plain.covariance + floor), background)) ** 2
-    return alike if alike >= LEAST_LIKENESS else 0.0
+    return (1.0 - population_power(Fit(plain.location, plain.covariance + floor), background)) ** 2
 
 
 def plain_fit(moments: Moments, units: PopulationUnits) -> Fit:

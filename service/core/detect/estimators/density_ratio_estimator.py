@@ -18,7 +18,7 @@ from service.core.detect.gaussian_odds import (
     outlier_log_odds,
 )
 from service.core.detect.standardize import PopulationUnits
-from service.core.detect.wide_batch import likeness, plain_fit, pool
+from service.core.detect.wide_batch import WIDE, likeness, plain_fit, pool
 from service.core.explain import shapley_gaussian
 from service.core.explain.shapley_density_ratio import odds_shares
 from service.core.types import BoolArray, Float64Array
@@ -63,7 +63,7 @@ class DensityRatio(Mixture):
             return ratio
         normal = normal_fit(context, units)
         distance = mahalanobis_squared(points, normal.location, normal.covariance)
-        return np.asarray((1 - alike) * ratio + alike / 2 * distance)
+        return np.asarray(_share_of_ratio(alike) * ratio + alike / 2 * distance)
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         sample = units.sample
@@ -82,7 +82,7 @@ class DensityRatio(Mixture):
             return shares
         # Odds against no population at all are half the squared distance.
         distance = shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
-        return np.asarray((1 - alike) * shares + alike * distance)
+        return np.asarray(_share_of_ratio(alike) * shares + alike * distance)
 
     def _base_fits(self, context: Context, units: PopulationUnits) -> list[Fit]:
         """Return the Gaussians of the normal images whose log ratios to the population have the base as their mean."""
@@ -103,7 +103,7 @@ class DensityRatio(Mixture):
         """
         half = self._fit_half(context, points, units)
         alike = likeness(context.moments, context.posterior_variance, units)
-        if context.moments is None or alike == 0:
+        if context.moments is None or alike < WIDE:
             return replace(context, robust=half)
         plain = plain_fit(context.moments, units)
         plain = Fit(plain.location, plain.covariance + np.diag(noise_floor(context.posterior_variance, units)))
@@ -122,3 +122,8 @@ class DensityRatio(Mixture):
         # In the order of the points, so that sums round alike whatever the odds are.
         floor = noise_floor(context.posterior_variance, units)
         return self.fit(points[np.sort(nearest)], floor, background_fit(context, units))
+
+
+def _share_of_ratio(alike: float) -> float:
+    """Return how much the density ratio counts: all, but in a batch that is as wide as the population."""
+    return 1.0 - alike if alike >= WIDE else 1.0
