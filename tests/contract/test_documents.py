@@ -244,6 +244,17 @@ def test_the_digits_report_s_commit_is_quoted():
     assert re.search(rf"measured at\s+commit {report['commit'][:7]}", RESULTS)
 
 
+@pytest.mark.parametrize("images", ["shapes3d", "photographs"])
+def test_the_engines_give_the_numbers_and_the_rates_that_the_page_says(images):
+    page = (ROOT / "docs/command-line.md").read_text()
+    results = json.loads((ROOT / f"tests/benchmarks/results/engines_{images}.json").read_text())["results"]
+    for runs in results.values():
+        cells = [f"{run['images per CPU second']:,} ({run['MiB']:,})" for run in runs]
+        assert f"| {runs[0]['images']:,} | {' | '.join(cells)} |" in page
+        assert all(run["largest relative difference"] < 3e-11 for run in runs[1:])
+        assert not any(run["rows that differ otherwise"] for run in runs[1:])
+
+
 def test_the_tables_of_speed_are_what_was_measured():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "tests/benchmarks/peers/tables.py")
     tables = importlib.util.module_from_spec(spec)
