@@ -8,9 +8,11 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401 -- its BLAS is another one than numpy's
 from hypothesis import HealthCheck
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from service.bundle import store
 from service.settings import Settings
@@ -21,6 +23,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 hypothesis.settings.load_profile("same")
+
+# As a pipeline has it: the matrices are tiny, and BLAS threads would wait for each other longer than they compute.
+threadpool_limits(limits=1, user_api="blas")
 
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
 LATENT_DIM = store.load(Settings().bundle_directory).manifest.latent_dim

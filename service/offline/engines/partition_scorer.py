@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from service.api.contexts import codec as context_codec
 from service.api.contexts.codec import from_portable
 from service.api.score_records import GroupSummary, ScoreRow, TableInfo
@@ -35,6 +37,8 @@ class PartitionScorer:
 
     def __init__(self, work: Work) -> None:
         """Merge the contexts, in the order in which they came. Raises InvalidInput for contexts that do not merge."""
+        # As in a pipeline: BLAS threads would wait for each other longer than they compute.
+        threadpool_limits(limits=1, user_api="blas")
         hooks = Hooks()
         networks: Any = _NoNetworks(work.bundle)
         inference = ChunkedInference(work.bundle, networks, None, local_settings(), hooks)  # type: ignore[arg-type]
