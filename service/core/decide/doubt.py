@@ -53,7 +53,7 @@ def find_doubts(
     if not np.ptp(calibration.evidence):
         yield (
             "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
-            "first, and scores say how much further off an image is than the usual one. "
+            "first. Scores say how much further off an image is than the usual one; probabilities tell nothing. "
             "Send one kind at a time, or a reference set of normal images."
         )
         return

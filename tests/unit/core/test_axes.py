@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from service.core.axes import FeatureMoments, locality_preserving, residuals
+from service.core.axes import CROWD, FEWEST_IN_CROWD, FeatureMoments, crowd_distances, locality_preserving, residuals
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,40 @@ def test_residuals_are_distances_from_the_span():
     principal = np.eye(4)[:, :2]
     features = np.array([[1.0, 2.0, 0.0, 0.0], [5.0, 5.0, 3.0, 4.0]])
     np.testing.assert_allclose(residuals(features, np.zeros(4), principal), [0, 25])
+
+
+def crowd(kinds, strangers, random, channels=40):
+    """Return features of three kinds of `kinds` each, and of strangers that are alike."""
+    centres = random.standard_normal((4, channels))
+    which = np.concatenate([np.repeat(np.arange(3), kinds), np.full(strangers, 3)])
+    return 4 * centres[which] + random.standard_normal((len(which), channels))
+
+
+@pytest.mark.parametrize("strangers", [1, 5, 20])
+def test_strangers_that_are_alike_do_not_vouch_for_each_other(strangers):
+    features = crowd(200, strangers, np.random.default_rng(0))
+    distances = crowd_distances(features, features)
+    assert distances[600:].min() > np.quantile(distances[:600], 0.99)
+
+
+def test_a_kind_that_is_a_crowd_is_not_lonely():
+    features = crowd(200, round(1.5 * CROWD * 600), np.random.default_rng(0))
+    distances = crowd_distances(features, features)
+    assert np.median(distances[600:]) < np.quantile(distances[:600], 0.99)
+
+
+def test_the_distance_to_a_crowd_is_that_of_the_angle_to_its_furthest():
+    features = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0], [-1.0, 0.0], [0.0, -1.0]])
+    assert len(features) * CROWD < FEWEST_IN_CROWD == 4
+    np.testing.assert_allclose(
+        crowd_distances(features[:2], features), [1 + 0.0, 1 + np.sqrt(0.5)], atol=1e-6
+    )  # the fourth nearest: at a right angle, and at 135 degrees
+    np.testing.assert_allclose(crowd_distances(features[:1], features[:2]), [1 - np.sqrt(0.5)], atol=1e-6)
+
+
+def test_lengths_and_order_do_not_matter_to_a_crowd():
+    random = np.random.default_rng(0)
+    features = crowd(50, 3, random)
+    order, lengths = random.permutation(len(features)), random.uniform(0.5, 2, (len(features), 1))
+    expected = crowd_distances(features, features)
+    np.testing.assert_allclose(crowd_distances(features * lengths, features[order]), expected, atol=1e-5)
