@@ -124,7 +124,7 @@ export class Gallery {
       },
       this.drawPicture(item),
       create("span", { class: "name", title: item.id }, item.id.split("/").pop() || item.id),
-      create("span", { class: "facts" }, [rank, probability].filter(Boolean).join(" · ")),
+      create("span", { class: "facts" }, [rank, probability, item.group].filter(Boolean).join(" · ")),
       status && create("span", { class: `badge ${status}` }, status),
       item.note && create("span", { class: "badge note" }, item.note),
       create("span", { class: "reason" }, item.error || item.reason),
