@@ -239,6 +239,16 @@ def test_the_photographs_report_s_figures_are_quoted():
         assert any(quoted in line and flags in line for line in text.splitlines())
 
 
+def test_the_figures_of_a_folder_as_a_whole_are_quoted():
+    text = (ROOT / "docs/photographs.md").read_text()
+    report = json.loads((ROOT / "tests/benchmarks/results/new_user.json").read_text())
+    assert f"measured at commit {report['commit'][:7]}" in text
+    columns = ("in the first", "in three times as many", "flagged", "others flagged")
+    for each in report["results"]:
+        figures = [", ".join(str(run[column]) for run in each["runs"]) for column in columns]
+        assert f"| {each['case']} | {each['runs'][0]['images']:,} | {' | '.join(figures)} |" in text
+
+
 def test_the_digits_report_s_commit_is_quoted():
     report = json.loads((ROOT / "train/results/mnist_contexts/digits.json").read_text())
     assert re.search(rf"measured at\s+commit {report['commit'][:7]}", RESULTS)
