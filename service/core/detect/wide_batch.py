@@ -26,8 +26,10 @@ LEAST_SPREAD = 0.1
 
 
 def likeness(moments: Moments | None, posterior_variance: Float64Array, units: PopulationUnits) -> float:
-    """Return how much plain moments are those of a graded population, from 0 to 1; 0 for too few images."""
-    if not units.population.graded or moments is None or moments.size <= 2 * units.live.size:
+    """Return how much plain moments are those of a graded population, from 0 to 1; 0 for too few images, and where no
+    latent varies.
+    """
+    if not units.population.graded or moments is None or not 0 < 2 * units.live.size < moments.size:
         return 0.0
     floor = np.diag(noise_floor(posterior_variance, units))
     background = Fit(np.zeros_like(units.unit), units.correlation + floor)
@@ -53,7 +55,7 @@ def pool(fit: Fit, other: Fit, share: float) -> Fit:
 
 def is_wide(latents: NDArray[np.floating], units: PopulationUnits) -> bool:
     """Return whether a batch with latents (n, 2, L) is about as wide as the population."""
-    if not units.population.graded or len(latents) <= 2 * units.live.size:
+    if not units.population.graded or not 0 < 2 * units.live.size < len(latents):
         return False
     means, logvars = latents.astype(np.float64).transpose(1, 0, 2)
     return likeness(Moments.of(means), np.exp(np.clip(logvars, -50, 50)).mean(axis=0), units) >= WIDE

@@ -79,6 +79,15 @@ def test_few_images_and_other_bundles_are_never_wide(collection):
     assert likeness(None, np.ones(AXES), PopulationUnits.of(population)) == 0
 
 
+def test_nothing_is_wide_where_no_latent_varies():
+    latents = with_variances(np.zeros((40, AXES)))
+    population = Population.from_latents(latents, graded=True)
+    assert not PopulationUnits.of(population).live.size
+    assert not is_wide(latents, PopulationUnits.of(population))
+    assert likeness_of(latents, population) == 0
+    assert np.isfinite(scored(latents, population, np.full(40, 0.3)).outlier_score).all()
+
+
 def test_plain_moments_are_those_of_the_points(collection):
     means, population = collection
     units = PopulationUnits.of(population)
