@@ -44,10 +44,18 @@ ALONE = "decoding and networks"
 
 
 async def decode_and_encode(bundle: Bundle, sources: SourceTable) -> None:
+    """Decode and encode all images, with networks and workers that start and end here."""
+    decoder = DecodePool(local_settings())
+    try:
+        await encode_all(bundle, sources, LocalNetworks(bundle), decoder)
+    finally:
+        decoder.close()
+
+
+async def encode_all(bundle: Bundle, sources: SourceTable, networks: LocalNetworks, decoder: DecodePool) -> None:
     """Decode and encode all images, in the chunks of a request."""
-    networks, decoder, uploads = LocalNetworks(bundle), DecodePool(local_settings()), Uploads(sources)
+    uploads, slots = Uploads(sources), asyncio.Semaphore(CHUNKS_IN_FLIGHT)
     encode = networks.encode_checked if bundle.manifest.screen is None else networks.encode_screened
-    slots = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
 
     async def run(start: int) -> None:
         async with slots:
@@ -55,10 +63,7 @@ async def decode_and_encode(bundle: Bundle, sources: SourceTable) -> None:
             rows = await decoder.read(chunk, bundle.manifest.image, "fit", DecodeBudget.unlimited())
             await encode(rows.pixels)
 
-    try:
-        await asyncio.gather(*(run(start) for start in range(0, len(uploads), CHUNK_ROWS)))
-    finally:
-        decoder.close()
+    await asyncio.gather(*(run(start) for start in range(0, len(uploads), CHUNK_ROWS)))
 
 
 def run_engine(bundle: Bundle, sources: SourceTable, *, scores: bool) -> None:

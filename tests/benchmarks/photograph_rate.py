@@ -3,8 +3,8 @@
     python tests/benchmarks/photograph_rate.py FOLDER --bundle PATH [--images 350] [--rounds 6] [--out FILE.json]
 
 The first images of FOLDER become JPEGs of 640 x 480 pixels. Every round sends them in one request, and has them decoded
-and encoded by `engine_share.decode_and_encode`, in turns: a share is what the latter takes over what the request takes,
-of wall clock. The service runs with its networks in the API's process and the default options.
+and encoded by `engine_share.encode_all`, in turns, with networks and workers that are there: a share is what the latter
+takes over what the request takes, of wall clock. The service has its defaults.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from statistics import median
 from PIL import Image
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
-from engine_share import decode_and_encode
+from engine_share import encode_all
 from measurements import save
 from serving import serve
 
+from service.bundle.store import Bundle
 from service.client.client import Client
-from service.offline.in_process import load_bundle
+from service.decoding.pool import DecodePool
+from service.inference.local import LocalNetworks
+from service.offline.in_process import load_bundle, local_settings
+from service.offline.inputs.source_table import SourceTable
 from service.offline.inputs.sources import find_sources
 
 SIZE, QUALITY = (640, 480), 90
@@ -43,6 +47,27 @@ def write_photographs(folder: Path, count: int, to: Path) -> list[Path]:
     return paths
 
 
+async def measure(
+    bundle: Bundle, sources: SourceTable, client: Client, paths: list[Path], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of every round: of decoding and the backbone alone, and of the request."""
+    networks, decoder = LocalNetworks(bundle), DecodePool(local_settings())
+    alone, request = [], []
+    try:
+        for number in range(UNMEASURED + rounds):
+            began = time.monotonic()
+            await encode_all(bundle, sources, networks, decoder)
+            between = time.monotonic()
+            await asyncio.to_thread(client.score, paths)
+            ended = time.monotonic()
+            if number >= UNMEASURED:
+                alone.append(between - began)
+                request.append(ended - between)
+    finally:
+        decoder.close()
+    return alone, request
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -57,18 +82,9 @@ def main() -> None:
         photographs.mkdir()
         paths = write_photographs(arguments.folder, arguments.images, photographs)
         sources = find_sources([str(photographs)]).images
-        alone, request = [], []
         environment = {"MISFIT_BUNDLE": str(arguments.bundle.resolve())}
         with serve(Path(scratch) / "log", environment) as served, Client(served.url, timeout=600) as client:
-            for number in range(UNMEASURED + arguments.rounds):
-                began = time.monotonic()
-                asyncio.run(decode_and_encode(bundle, sources))
-                between = time.monotonic()
-                client.score(paths)
-                ended = time.monotonic()
-                if number >= UNMEASURED:
-                    alone.append(between - began)
-                    request.append(ended - between)
+            alone, request = asyncio.run(measure(bundle, sources, client, paths, arguments.rounds))
     results = {
         "images": len(paths),
         "rounds": arguments.rounds,
