@@ -265,6 +265,11 @@ def test_the_engines_give_the_numbers_and_the_rates_that_the_page_says(images):
         assert not any(run["rows that differ otherwise"] for run in runs[1:])
 
 
+def test_the_rate_of_photographs_is_what_was_measured():
+    share = json.loads((ROOT / "tests/benchmarks/results/photograph_rate.json").read_text())["results"]["share"]
+    assert f"at {share:.2f} of the rate of decoding" in (ROOT / "docs/photographs.md").read_text()
+
+
 def test_the_tables_of_speed_are_what_was_measured():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "tests/benchmarks/peers/tables.py")
     tables = importlib.util.module_from_spec(spec)
