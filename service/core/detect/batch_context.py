@@ -60,7 +60,8 @@ def fit_batch(
     if units.population.graded and context.calibration is not None:
         first = _outlier_probability(points, context, units)
         limit = PROBABLE_OF_FEW if members.sum() <= 2 * units.live.size else PROBABLE
-        probable = members & (first >= max(limit, _probability_of_last(first[members])))
+        likely = max(limit, _probability_of_last(first[members]))
+        probable = members & (first >= likely) & (first > np.median(first[members]))
         members, left_out = members & ~probable, left_out + float(first[probable].sum())
         context = fit(latents[members], units.population, estimator=estimator, source="batch")
     scores = ranking_scores(estimator_of(context), points, context, units, members)
@@ -122,11 +123,11 @@ def _outlier_probability(points: Float64Array, context: Context, units: Populati
 
 
 def _probability_of_last(probability: Float64Array) -> float:
-    """Return the least probability (n,) of those that are outliers, if they are the likeliest, and as many as expected.
+    """Return the least outlier probability among the likeliest outliers, of which there are as many as expected.
 
-    It is above that of the median image.
+    probability (n,) of all images; their sum is the expected number of outliers
     """
-    expected = min(int(np.ceil(probability.sum())), (len(probability) - 1) // 2)
+    expected = int(np.ceil(probability.sum()))
     return float(np.sort(probability)[-max(expected, 1)]) if len(probability) else 1.0
 
 

@@ -66,12 +66,21 @@ def test_no_more_images_are_left_out_than_outliers_are_expected(monkeypatch):
     assert (~members).sum() <= np.ceil(probability.sum()) < APART
 
 
+@pytest.mark.parametrize("rest", [0.2, 0.6])
+def test_images_that_are_as_likely_as_the_median_one_are_never_left_out(monkeypatch, rest):
+    """A calibration that says nothing gives all images one probability."""
+    latents, population = class_with_a_part(0, 1.2)
+    monkeypatch.setattr(batch_context, "_outlier_probability", lambda *_: np.full(SIZE, rest))
+    _, members, _ = fit_batch(latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio")
+    assert members.all()
+
+
 @pytest.mark.parametrize(
     ("probability", "last"),
     [
         ([0.01] * 8 + [0.9, 0.95], 0.9),  # 1.93 are expected
         ([0.01] * 9 + [0.4], 0.4),  # less than one
-        ([0.9, 0.8, 0.7, 0.6, 0.1], 0.8),  # never half of them or more
+        ([0.9, 0.8, 0.7, 0.6, 0.1], 0.6),  # 3.1 are expected
         ([0.3], 0.3),
         ([], 1.0),
     ],
