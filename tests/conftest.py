@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
-import scipy.linalg  # noqa: F401 -- its BLAS is another one than numpy's
 from hypothesis import HealthCheck
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,11 +24,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 hypothesis.settings.load_profile("same")
 
-# As a pipeline has it: the matrices are tiny, and BLAS threads would wait for each other longer than they compute.
-threadpool_limits(limits=1, user_api="blas")
-
 SAMPLE_BATCH = Path(__file__).parent / "data" / "shapes3d_batch.zip"
 LATENT_DIM = store.load(Settings().bundle_directory).manifest.latent_dim
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """As in a pipeline: the matrices are tiny, and BLAS threads would wait for each other longer than they compute."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ class Batch:
         where the batch cannot tell which are outliers.
         """
         scores, calibration = self.require_scores(), self.context.calibration
-        if calibration is None or np.ptp(calibration.evidence) or self.context.source != "batch":
+        if calibration is None or calibration.tells_outliers or self.context.source != "batch":
             return scores.is_outlier
         return np.asarray(scores.is_outlier | (scores.rank <= FIRST_SHARE * len(scores.rank)))
 

@@ -84,6 +84,11 @@ class Calibration:
     evidence: Float64Array
     share: float
 
+    @property
+    def tells_outliers(self) -> bool:
+        """Return whether some scores are more evidence of an outlier than others are."""
+        return bool(np.ptp(self.evidence))
+
     def log_odds(self, scores: Float64Array, share: float) -> Float64Array:
         """Return the log posterior odds (n,) of outlier against normal image, where `share` of all are outliers."""
         return np.asarray(np.interp(scores, self.scores, self.evidence) + logit(share))

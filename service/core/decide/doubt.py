@@ -50,7 +50,7 @@ def find_doubts(
     """
     # The probabilities say themselves how often a threshold of 1/2 errs.
     expected_errors = float(np.minimum(probability, 1 - probability).sum())
-    if not np.ptp(calibration.evidence):
+    if not calibration.tells_outliers:
         yield (
             "The images are as varied as those that the model knows, so no kind of them is unusual: the furthest rank "
             "first. Scores say how much further off an image is than the usual one; probabilities tell nothing. "

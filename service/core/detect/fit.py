@@ -139,9 +139,7 @@ def _all_moments(context: Context, units: PopulationUnits) -> Moments:
     """Return the moments of all images of a context, in population units over the live latents."""
     moments = context.moments
     assert moments is not None, "a context without images is refused before"
-    location = (moments.mean - units.population.location)[units.live] / units.unit
-    scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
-    return Moments(moments.size, location, scatter)
+    return units.moments_in_units(moments)
 
 
 def _normal_moments(context: Context, units: PopulationUnits) -> Moments:

@@ -109,7 +109,7 @@ def score(
     distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
     outlier_score = scores
     if fitted_by.ranks_by_odds:
-        outlier_score = odds if context.calibration is None else _shift(scores, context, units, ood, ood_ratio)
+        outlier_score = odds if context.calibration is None else _outlier_scores(scores, context, units, ood, ood_ratio)
     if ood_ratio is not None:
         above = max(OOD_SCORE, outlier_score[~ood].max(initial=0))
         ranked = ood_ratio if ood.mean() <= MOST_FOREIGN else np.ones(len(ood))
@@ -124,20 +124,20 @@ def score(
     return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
 
 
-def _shift(
+def _outlier_scores(
     scores: Float64Array,
     context: Context,
     units: PopulationUnits,
     ood: BoolArray,
     ood_ratio: NDArray[np.floating] | None,
 ) -> Float64Array:
-    """Return scores (n,) such that 0 is where the probability is 1/2.
+    """Return scores (n,) that are 0 where the probability is 1/2.
 
-    In a batch that shows no strangers that is nowhere. Then 0 is the median image, and the errors of the images count
-    as well, as far as they are known.
+    Where a batch does not tell outliers, the probability is the same everywhere. The median image then has the score 0,
+    and the errors of the images count as well, as far as they are known.
     """
     assert context.calibration is not None
-    if np.ptp(context.calibration.evidence):
+    if context.calibration.tells_outliers:
         return scores - context.calibration.zero(share_of_outliers(context))
     if context.source != "batch" or ood.all():
         return scores

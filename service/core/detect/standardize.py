@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
+from service.core.detect.moments import Moments
 from service.core.population import Population
 from service.core.types import Float64Array, IndexArray
 
@@ -75,6 +76,11 @@ class PopulationUnits:
         """Return location (d,) and covariance (d, d) of `context` in these units: the inverse of the methods below."""
         location = (context.location[self.live] - self.population.location[self.live]) / self.unit
         return location, np.asarray(context.covariance[self._square] / self._scales)
+
+    def moments_in_units(self, moments: Moments) -> Moments:
+        """Return moments of latents (L,) in these units (d,)."""
+        location = (moments.mean - self.population.location)[self.live] / self.unit
+        return Moments(moments.size, location, moments.scatter[self._square] / self._scales)
 
     def location_in_latents(self, location: Float64Array) -> Float64Array:
         """Return a location (d,) as latents (L,). A dead latent takes the population's mean."""

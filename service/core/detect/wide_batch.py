@@ -39,9 +39,8 @@ def likeness(moments: Moments | None, posterior_variance: Float64Array, units: P
 
 def plain_fit(moments: Moments, units: PopulationUnits) -> Fit:
     """Return the moments of all images of a context, in population units over the live latents, without noise."""
-    location = (moments.mean - units.population.location)[units.live] / units.unit
-    scatter = moments.scatter[np.ix_(units.live, units.live)] / np.outer(units.unit, units.unit)
-    return Fit(location, scatter / (moments.size - 1))
+    own = units.moments_in_units(moments)
+    return Fit(own.mean, own.scatter / (own.size - 1))
 
 
 def pool(fit: Fit, other: Fit, share: float) -> Fit:

@@ -172,14 +172,14 @@ def find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> list[str]:
 def _find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> tuple[BoolArray, list[str]]:
     """Return the minimal sets (k, L) of the usable images in `rows` (k,), and what they say; foreign ones alike."""
     latents, context, population = batch.images.latents[rows], batch.context, bundle.population
-    is_outlier = batch.stands_out[rows]
+    stands_out = batch.stands_out[rows]
     # What does not stand out needs no repair.
     repaired = np.zeros((len(rows), latents.shape[2]), dtype=bool)
     deviations = np.zeros(repaired.shape)
-    repaired[is_outlier] = minimal_sets.minimal_sets(latents[is_outlier], context, population)
-    deviations[is_outlier] = minimal_sets.repair_z(latents[is_outlier], repaired[is_outlier], context, population)
+    repaired[stands_out] = minimal_sets.minimal_sets(latents[stands_out], context, population)
+    deviations[stands_out] = minimal_sets.repair_z(latents[stands_out], repaired[stands_out], context, population)
     nearest = _name_nearest(batch, rows)
-    return repaired, reasons.sentences(repaired, deviations, is_outlier, bundle.manifest.latents, context, nearest)
+    return repaired, reasons.sentences(repaired, deviations, stands_out, bundle.manifest.latents, context, nearest)
 
 
 def _name_nearest(batch: Batch, rows: IndexArray) -> dict[int, list[str]]:
@@ -187,11 +187,11 @@ def _name_nearest(batch: Batch, rows: IndexArray) -> dict[int, list[str]]:
 
     Only where a batch is its own context: else those nearest may be others that do not belong to the context.
     """
-    nearest, is_outlier = batch.nearest, batch.stands_out
+    nearest, stands_out = batch.nearest, batch.stands_out
     if nearest is None or batch.context.source != "batch":
         return {}
     positions = nearest.positions[rows, : reasons.NEAREST_NAMED].tolist()
-    return {place: [nearest.ids[at] for at in positions[place]] for place in np.flatnonzero(is_outlier[rows]).tolist()}
+    return {place: [nearest.ids[at] for at in positions[place]] for place in np.flatnonzero(stands_out[rows]).tolist()}
 
 
 def _build_attributions(

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from service.core.decide.calibration import Calibration
 from service.pipeline.batch import FIRST_SHARE, Batch
 
 SIZE = 200
 
 
 def batch(evidence, source="batch", flagged=()):
-    calibration = None if evidence is None else SimpleNamespace(evidence=np.asarray(evidence, dtype=float))
+    calibration = None if evidence is None else Calibration(np.arange(5.0), np.asarray(evidence, dtype=float), 0.1)
     is_outlier = np.isin(np.arange(SIZE), flagged)
     rank = np.roll(np.arange(1, SIZE + 1), 7)
     scores = SimpleNamespace(is_outlier=is_outlier, rank=rank)
