@@ -73,12 +73,14 @@ def score(
     reference: NDArray[np.floating] | None = None,
     context: Context | None = None,
     ood_ratio: NDArray[np.floating] | None = None,
+    error: NDArray[np.floating] | None = None,
 ) -> Scores:
     """Score `latents` (n, 2, L), mean and logvar, against each other, `reference` (m, 2, L), or a fitted `context`.
 
     An image is flagged where its outlier probability exceeds `threshold`. With `fdr` instead, the largest top-ranked
     set is flagged whose mean of (1 - outlier probability) is at most `fdr`. An out-of-distribution image, by its
-    `ood_ratio` (n,), ranks above the others, is always flagged and takes no part in the context.
+    `ood_ratio` (n,), ranks above the others, is always flagged and takes no part in the context. In a batch that is as
+    wide as the population, `error` (n,) counts as well: how much of each image no latent knows.
 
     Raises InvalidOption, ShapeMismatch, InvalidInput (no images, or latents that are not finite) and ContextTooSmall
     (an empty reference).
@@ -109,7 +111,9 @@ def score(
     distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
     outlier_score = scores
     if fitted_by.ranks_by_odds:
-        outlier_score = odds if context.calibration is None else _outlier_scores(scores, context, units, ood, ood_ratio)
+        outlier_score = odds
+        if context.calibration is not None:
+            outlier_score = _outlier_scores(scores, distances, context, units, ~ood, error)
     if ood_ratio is not None:
         above = max(OOD_SCORE, outlier_score[~ood].max(initial=0))
         ranked = ood_ratio if ood.mean() <= MOST_FOREIGN else np.ones(len(ood))
@@ -126,26 +130,27 @@ def score(
 
 def _outlier_scores(
     scores: Float64Array,
+    distances: Float64Array,
     context: Context,
     units: PopulationUnits,
-    ood: BoolArray,
-    ood_ratio: NDArray[np.floating] | None,
+    native: BoolArray,
+    error: NDArray[np.floating] | None,
 ) -> Float64Array:
     """Return scores (n,) that are 0 where the probability is 1/2.
 
     Where a batch does not tell outliers, the probability is the same everywhere. The median image then has the score 0,
-    and the errors of the images count as well, as far as they are known.
+    and the errors of the images count beside their squared distances (n,), as far as they are known.
     """
     assert context.calibration is not None
     if context.calibration.tells_outliers:
         return scores - context.calibration.zero(share_of_outliers(context))
-    if context.source != "batch" or ood.all():
+    if context.source != "batch" or not native.any():
         return scores
-    shifted = scores - np.median(scores[~ood])
+    shifted = scores - np.median(scores[native])
     alike = likeness(context.moments, context.posterior_variance, units)
-    if alike == 0 or ood_ratio is None:
-        return shifted
-    return shifted + alike * error_odds(ood_ratio.astype(np.float64), ~ood)
+    if alike > 0 and error is not None:
+        shifted[native] += alike * error_odds(error[native].astype(np.float64), distances[native])
+    return shifted
 
 
 def false_discovery_flags(
