@@ -68,7 +68,7 @@ class OodCheck:
     def reason(self, row: int) -> str:
         """Return one sentence on why the image in that row is out of distribution."""
         times = times_in_words(self.times_median[row])
-        return f"outside what the model has seen: {self.error} {times} times the population's median"
+        return f"outside what the model has seen: its {self.error} is {times} times the usual"
 
     def with_error(self, other: NDArray[np.floating], familiarity: Familiarity) -> Self:
         """Return the same check where another error (n,) counts as well, whichever is more."""

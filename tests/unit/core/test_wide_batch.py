@@ -219,7 +219,8 @@ def test_attributions_add_up_to_what_is_not_the_error(collection):
     terms = attribute(latents, context, collection[1])
     alike = likeness(context.moments, context.posterior_variance, PopulationUnits.of(collection[1]))
     assert alike >= WIDE
-    rest = result.outlier_score - alike * error_odds(error, result.mahalanobis_squared)
+    np.testing.assert_allclose(result.by_error, alike * error_odds(error, result.mahalanobis_squared))
+    rest = result.outlier_score - result.by_error
     span = np.ptp(result.outlier_score)
     np.testing.assert_allclose(np.ptp(terms.shapley_odds.sum(axis=1) - rest), 0, atol=1e-6 * span)
 
@@ -229,9 +230,9 @@ def test_errors_do_not_count_in_a_narrow_batch_or_against_a_reference(collection
     random = np.random.default_rng(0)
     narrow = with_variances(means[np.linalg.norm(means - means[0], axis=1) < 1.8][:60])
     error = random.uniform(0.1, 0.9, len(narrow))
-    np.testing.assert_array_equal(
-        scored(narrow, population, error).outlier_score, scored(narrow, population).outlier_score
-    )
+    result = scored(narrow, population, error)
+    np.testing.assert_array_equal(result.outlier_score, scored(narrow, population).outlier_score)
+    assert not result.by_error.any()
     latents, error = whole(collection)
     reference = with_variances(means[random.permutation(2000)[:300]])
     with_errors = scored(latents, population, error, reference=reference).outlier_score
