@@ -21,7 +21,7 @@ from service.errors import InvalidInput, readable
 from service.offline.atomic_files import write_text
 from service.offline.inputs.source_table import Source
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST, LATENTS, SCORES, LOCK = "manifest.json", "latents", "scores", "lock"
 # What a manifest says, in the words of an error.
 WORDS = {
