@@ -23,13 +23,13 @@ inlier.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import entr, expit
+from scipy.special import expit
 
 from service.core.detect.gaussian import Fit, log_density, solve_lower
-from service.core.detect.moments import Moments
 from service.core.types import Float64Array
 
 # Prior of eps: Beta(OUTLIERS, INLIERS + RELUCTANCE * n). The term that grows with n discourages small tight modes.
@@ -54,6 +54,8 @@ SAME_MODE = 0.01
 SMALLEST_RATIO = 1e-9
 TOLERANCE = 1e-3
 
+_LOG_VOLUME = math.log(LOG_RANGE) - 0.5 * math.log(math.pi)
+
 
 @dataclass(frozen=True)
 class _Mode:
@@ -74,21 +76,20 @@ def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> F
     own = np.flatnonzero(np.square(np.diag(factor)) >= REDUNDANT)
     white, noise = white[:, own], noise[np.ix_(own, own)]
     sample = white[:: -(-len(white) // SEARCH_SIZE)]
-    modes = [refine(sample, noise, r) for r in search(sample, np.diag(noise))]
-    best = max(modes, key=lambda mode: mode.evidence)
+    best = refine(sample, noise, search(sample, noise.diagonal()))
     if len(sample) < len(white):
-        best = refine(white, noise, _responsibilities(white, best))
+        best = refine(white, noise, _responsibilities(white, best)[None])
     location, covariance = np.zeros(len(factor)), np.eye(len(factor))
     location[own], covariance[np.ix_(own, own)] = best.location, best.covariance
     return Fit(factor @ location, factor @ covariance @ factor.T)
 
 
-def search(points: Float64Array, noise: Float64Array) -> list[Float64Array]:
-    """Return responsibilities (n,) of the whole batch's mode and of the best modes that differ from it."""
+def search(points: Float64Array, noise: Float64Array) -> Float64Array:
+    """Return responsibilities (m, n) of the whole batch's mode and of the best modes that differ from it."""
     responsibilities, evidence = fit_axes(points, noise, starts(points), SHORT_RUN)
     survivors = _distinct(responsibilities, evidence, SURVIVORS)
     responsibilities, evidence = fit_axes(points, noise, responsibilities[survivors], LONG_RUN)
-    return [responsibilities[mode] for mode in _distinct(responsibilities, evidence, CANDIDATES)]
+    return responsibilities[_distinct(responsibilities, evidence, CANDIDATES)]
 
 
 def starts(points: Float64Array) -> Float64Array:
@@ -122,111 +123,138 @@ def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int)
 def fit_axes(
     points: Float64Array, noise: Float64Array, r: Float64Array, iterations: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Run variational EM with independent axes from s starts: return responsibilities (s, n) and evidence (s,)."""
-    n = len(points)
-    squares = np.square(points)
-    best, best_evidence = r, np.full((len(r), 1), -np.inf)
+    """Run variational EM with independent axes from s starts: return responsibilities (s, n) and evidence (s,).
+
+    They are those of each start's iterate of the largest evidence.
+    """
+    n, d = points.shape
+    # What the density of such a Gaussian depends on, and its coefficients: x**2 and x of every axis, and 1.
+    statistics = np.hstack([np.square(points), points, np.ones((n, 1))])
+    coefficients = np.empty((len(r), 2 * d + 1))
+    iterates, evidence = [], []
     for _ in range(iterations):
-        size = r.sum(axis=1, keepdims=True) + 1e-9  # (s, 1)
-        mean = r @ points / size  # (s, d)
-        second = r @ squares / size
-        spread = np.maximum(second - mean**2, 0)
-        variance = _narrow_variance(spread, size) + noise
-        gain = 0.5 * size * (second - np.log(variance) - spread / variance)
-        price = _price(mean, variance, size)
-        narrow = expit(gain - price)
-        # sum over axes of narrow * (log N(x; mean, variance) - log N(x; 0, 1)), as a quadratic in x
-        quadratic = 0.5 * narrow * (1 - 1 / variance)
-        linear = narrow * mean / variance
-        constant = -0.5 * (narrow * (np.log(variance) + mean**2 / variance)).sum(axis=1, keepdims=True)
-        ratio = quadratic @ squares.T + linear @ points.T + constant  # (s, n)
-        before, (r, evidence) = r, _expectation(ratio, size, n)
-        evidence = evidence + (entr(narrow) + entr(1 - narrow) - narrow * price).sum(axis=1)
-        better = evidence[:, None] > best_evidence
-        best, best_evidence = np.where(better, r, best), np.where(better, evidence[:, None], best_evidence)
-        if np.array_equal(r, before):  # few images settle soon
+        sums = r @ statistics
+        squares, size = sums[:, :d], sums[:, -1:] + 1e-9  # (s, d), (s, 1)
+        mean = sums[:, d:-1] / size
+        mean_squared = np.square(mean)
+        scatter = np.maximum(squares - size * mean_squared, 0)
+        variance = _narrow_variance(scatter, size) + noise
+        log_variance = np.log(variance)
+        gain = 0.5 * (squares - size * log_variance - scatter / variance)
+        odds = gain - _price(mean_squared, log_variance, size)
+        narrow = expit(odds)
+        # sum over axes of narrow * (log N(x; mean, variance) - log N(x; 0, 1))
+        share = narrow / variance
+        coefficients[:, :d] = 0.5 * (narrow - share)
+        coefficients[:, d:-1] = share * mean
+        coefficients[:, -1] = -0.5 * (narrow * log_variance + share * mean_squared).sum(axis=1)
+        before, (r, fits) = r, _expectation(coefficients @ statistics.T, size, n)
+        iterates.append(r)
+        evidence.append(fits + _evidence_of_choice(odds, narrow, gain))
+        if (r == before).all():  # few images settle soon
             break
-    return best, best_evidence[:, 0]
+    best = np.argmax(evidence, axis=0), np.arange(len(r))
+    return np.array(iterates)[best], np.array(evidence)[best]
 
 
 def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
-    """Run EM with correlations from responsibilities r (n,), over the inliers' principal directions. noise (d, d).
+    """Run EM with correlations from m modes' responsibilities r (m, n), over the inliers' principal directions.
 
     A direction that is not narrow takes the population's moments, so that it says nothing. Return the iterate of the
-    largest evidence.
+    largest evidence, of all modes. All modes take each step at once, until they settle: of few images, a step costs its
+    calls rather than its sums. noise (d, d).
     """
     n, d = points.shape
+    axes, own_noise = np.eye(d), noise.diagonal()
     best: _Mode | None = None
     for _ in range(REFINEMENTS):
-        moments = Moments.of(points, r)
-        size, mean, scatter = moments.size, moments.mean, moments.scatter / moments.size
-        spread = np.diag(scatter)
-        variance = _narrow_variance(spread, size) + np.diag(noise)
-        gain = 0.5 * size * (spread + mean**2 - np.log(variance) - spread / variance)
-        narrow = expit(gain - _price(mean, variance, size))
+        size = r.sum(axis=1, keepdims=True)  # (m, 1)
+        mean = r @ points / size  # (m, d)
+        centred = points - mean[:, None]  # (m, n, d)
+        scatter = (centred * r[:, :, None]).transpose(0, 2, 1) @ centred  # (m, d, d)
+        own_scatter = scatter.diagonal(axis1=1, axis2=2)
+        variance = _narrow_variance(own_scatter, size) + own_noise
+        mean_squared, log_variance = np.square(mean), np.log(variance)
+        gain = 0.5 * (own_scatter + size * (mean_squared - log_variance) - own_scatter / variance)
+        narrow = expit(gain - _price(mean_squared, log_variance, size))
         # With few inliers, the covariance falls back on the axes' own variances.
-        weight = 1 / (1 + (CORRELATION_WEIGHT * d / size) ** 2)
+        weight = 1 / (1 + np.square(CORRELATION_WEIGHT * d / size))
         alone = narrow * variance + 1 - narrow
         jitter = NARROW_WEIGHT * NARROW_VARIANCE / (size + NARROW_WEIGHT)
-        covariance = weight * (scatter + noise + jitter * np.eye(d)) + (1 - weight) * np.diag(alone)
+        own = weight * jitter + (1 - weight) * alone
+        covariance = weight[:, :, None] * (scatter / size[:, :, None] + noise) + own[:, :, None] * axes
         mean = mean * (narrow + (1 - narrow) * weight)
 
         ratio, directions = np.linalg.eigh(covariance)
-        ratio = np.clip(ratio, SMALLEST_RATIO, 1)
-        along, centre = points @ directions, mean @ directions
-        gain = 0.5 * (r @ (along**2 - np.square(along - centre) / ratio) - size * np.log(ratio))
-        price = _price(centre, ratio, size)
-        narrow = expit(gain - price)
+        ratio = np.minimum(np.maximum(ratio, SMALLEST_RATIO), 1)
+        log_ratio = np.log(ratio)
+        along, centre = points @ directions, (mean[:, None] @ directions)[:, 0]
+        squares = np.square(along)
+        gaps = squares - np.square(along - centre[:, None]) / ratio[:, None]
+        gain = 0.5 * ((r[:, None] @ gaps)[:, 0] - size * log_ratio)
+        odds = gain - _price(np.square(centre), log_ratio, size)
+        narrow = expit(odds)
         # Narrow and free are averaged by their natural parameters, so that the context stays one Gaussian.
         shrunk = 1 / (narrow / ratio + 1 - narrow)
         centre = shrunk * narrow * centre / ratio
-        log_ratio = 0.5 * (along**2 - np.square(along - centre) / shrunk - np.log(shrunk)).sum(axis=1)
-        updated, evidence = _expectation(log_ratio[None], np.array([[size]]), n)
-        fits = float(evidence[0] + (entr(narrow) + entr(1 - narrow) - narrow * price).sum())
-        if best is None or fits > best.evidence:
+        gaps = squares - np.square(along - centre[:, None]) / shrunk[:, None]
+        log_odds = 0.5 * (gaps.sum(axis=2) - np.log(shrunk).sum(axis=1, keepdims=True))
+        updated, evidence = _expectation(log_odds, size, n)
+        evidence += _evidence_of_choice(odds, narrow, gain)
+        mode = int(evidence.argmax())
+        if best is None or evidence[mode] > best.evidence:
             # RELUCTANCE serves the choice of a mode. The share of outliers within it is estimated without it.
-            contamination = (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS)
-            best = _Mode(directions @ centre, directions * shrunk @ directions.T, contamination, fits)
-        settled = np.abs(updated[0] - r).max() < TOLERANCE
-        r = updated[0]
-        if settled:
+            contamination = (n - float(size[mode, 0]) + OUTLIERS) / (n + OUTLIERS + INLIERS)
+            basis = directions[mode]
+            location, covariance = basis @ centre[mode], basis * shrunk[mode] @ basis.T
+            best = _Mode(location, covariance, contamination, float(evidence[mode]))
+        r = updated[np.abs(updated - r).max(axis=1) >= TOLERANCE]
+        if not len(r):
             break
     assert best is not None, "there is at least one iteration"
     return best
 
 
-def _narrow_variance(spread: Float64Array, size: Float64Array | float) -> Float64Array:
-    return (size * spread + NARROW_WEIGHT * NARROW_VARIANCE) / (size + NARROW_WEIGHT)
+def _narrow_variance(scatter: Float64Array, size: Float64Array) -> Float64Array:
+    """Return the posterior mean of the variance of directions (s, d) that are narrow, from their sums of squares."""
+    return (scatter + NARROW_WEIGHT * NARROW_VARIANCE) / (size + NARROW_WEIGHT)
 
 
-def _price(mean: Float64Array, variance: Float64Array, size: Float64Array | float) -> Float64Array:
+def _price(mean_squared: Float64Array, log_variance: Float64Array, size: Float64Array) -> Float64Array:
     """Return the cost in nats of a direction's own mean and variance: log prior volume over posterior volume.
 
     The mean's prior is the population's N(0, 1), its posterior sd sqrt(variance / size). The log variance's prior is
     flat over LOG_RANGE in the standard deviation, its posterior sd 1 / sqrt(2 size).
     """
-    certainty = np.maximum(size, np.pi)
-    price: Float64Array = (
-        0.5 * mean**2
-        + 0.5 * np.log(certainty / np.minimum(variance, 1))
-        + np.log(LOG_RANGE)
-        + 0.5 * np.log(certainty / np.pi)
-    )
-    return price
+    certainty = np.log(np.maximum(size, math.pi)) + _LOG_VOLUME
+    return np.asarray(0.5 * (mean_squared - np.minimum(log_variance, 0)) + certainty)
+
+
+def _evidence_of_choice(odds: Float64Array, narrow: Float64Array, gain: Float64Array) -> Float64Array:
+    """Return what directions (s, d) that are narrow with log odds `odds` add to the evidence (s,) of an expectation.
+
+    It is the entropy of the choice less the price where it is narrow. With odds = gain - price, that is
+    log(1 + exp(odds)) - narrow * gain.
+    """
+    return np.asarray((np.logaddexp(0, odds) - narrow * gain).sum(axis=1))
 
 
 def _share(size: Float64Array, n: int) -> Float64Array:
     """Return the posterior mean of eps with `size` inliers among n."""
-    return (n - size + OUTLIERS) / (n + OUTLIERS + INLIERS + RELUCTANCE * n)
+    return (n + OUTLIERS - size) / (n + OUTLIERS + INLIERS + RELUCTANCE * n)
 
 
 def _expectation(log_ratio: Float64Array, size: Float64Array, n: int) -> tuple[Float64Array, Float64Array]:
     """Return responsibilities (s, n) and penalised log likelihood (s,), from log inlier/population ratios (s, n)."""
     eps = _share(size, n)
-    inlier = np.log1p(-eps) + log_ratio
-    total = np.logaddexp(inlier, np.log(eps))
-    prior = OUTLIERS * np.log(eps) + (INLIERS + RELUCTANCE * n) * np.log1p(-eps)
-    return np.exp(inlier - total), total.sum(axis=1) + prior[:, 0]
+    log_eps, log_rest = np.log(eps), np.log1p(-eps)
+    odds = log_ratio + (log_rest - log_eps)
+    # log(1 + exp(odds)) and expit(odds) by the smaller of exp(odds) and its inverse. numpy computes these functions of
+    # many numbers at once, unlike logaddexp.
+    smaller = np.exp(-np.abs(odds))
+    likelihood = (np.maximum(odds, 0) + np.log1p(smaller)).sum(axis=1)
+    prior = (n + OUTLIERS) * log_eps + (INLIERS + RELUCTANCE * n) * log_rest
+    return np.where(odds > 0, 1.0, smaller) / (1 + smaller), likelihood + prior[:, 0]
 
 
 def _responsibilities(points: Float64Array, mode: _Mode) -> Float64Array:
