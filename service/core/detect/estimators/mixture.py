@@ -258,7 +258,7 @@ def _expectation(log_ratio: Float64Array, size: Float64Array, n: int) -> tuple[F
 
 
 def _responsibilities(points: Float64Array, mode: _Mode) -> Float64Array:
-    population = log_density(points, np.zeros_like(mode.location), np.eye(len(mode.location)))
-    log_ratio = log_density(points, mode.location, mode.covariance) - population
+    # The population is N(0, I).
+    log_ratio = log_density(points, mode.location, mode.covariance) + 0.5 * np.square(points).sum(axis=1)
     inlier: Float64Array = expit(log_ratio + np.log(1 / mode.contamination - 1))
     return inlier
