@@ -71,7 +71,8 @@ def report_by_share(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def report_by_reliability(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return for each kind and size what holds of the batches that call themselves reliable, and how many do."""
+    """Return for each kind and size what holds of the batches that call themselves reliable, and how many do;
+    and the calibration error of all batches, of every share and cause."""
     entries = []
     for kind in KINDS:
         for size in SIZES:
@@ -96,15 +97,16 @@ def _of_reliable(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
         "discoveries_silently_false": _mean([float(each.discovered.any() and each.is_reliable) for each in all_clean]),
         "false_discoveries_several": _mean([_false_discoveries(each) for each in several]),
         "false_discoveries_alike": _mean([_false_discoveries(each) for each in alike]),
-        "calibration_error": (
-            calibration_error(
-                np.concatenate([each.probability for each in reliable]),
-                np.concatenate([each.is_outlier for each in reliable]),
-            )
-            if reliable
-            else None
-        ),
+        "calibration_error": _calibration_error(reliable),
+        "calibration_error_of_all": _calibration_error(outcomes),
     }
+
+
+def _calibration_error(outcomes: Sequence[Outcome]) -> float | None:
+    if not outcomes:
+        return None
+    probability = np.concatenate([each.probability for each in outcomes])
+    return calibration_error(probability, np.concatenate([each.is_outlier for each in outcomes]))
 
 
 def _false_discoveries(outcome: Outcome) -> float:

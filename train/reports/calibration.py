@@ -32,6 +32,7 @@ _COLUMNS = (
 _RELIABLE_COLUMNS = (
     *("inliers", "images", "reliable", "reliable with flags", "clean batches with a discovery"),
     *("of all clean batches", "false discoveries, several causes", "one cause", "calibration error"),
+    "calibration error of all",
 )
 _RELIABLE_VALUES = (
     *("reliable", "flagged_reliable", "clean_with_discoveries"),
@@ -65,7 +66,8 @@ def page(result: dict[str, Any]) -> str:
         "share; reliable with flags: their share of the batches that have a flag. Of all clean batches: the share of "
         "those that have a discovery and call themselves reliable. Discoveries are at a false discovery "
         f"rate of {FDR}; false ones: their mean proportion, where outliers have several causes, and where they share "
-        "one or are copies. - where there is no such batch.",
+        "one or are copies. Calibration error of all: over all batches of the kind and size, reliable or not. - where "
+        "there is no such batch.",
         "",
         *table(_RELIABLE_COLUMNS, map(_reliable_row, result["by_reliability"])),
         "",
@@ -122,12 +124,12 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _reliable_row(entry: Entry) -> list[str]:
-    error = entry["calibration_error"]
+    errors = entry["calibration_error"], entry["calibration_error_of_all"]
     return [
         entry["kind"].replace("_", " "),
         str(entry["size"]),
         *("-" if entry[name] is None else f"{entry[name]:.2f}" for name in _RELIABLE_VALUES),
-        "-" if error is None else f"{error:.3f}",
+        *("-" if error is None else f"{error:.3f}" for error in errors),
     ]
 
 

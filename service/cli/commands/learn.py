@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import sys
@@ -93,7 +94,8 @@ def learn(folder: Path, out: Path, backbone: Path | None, axes: int, decoder: bo
     if decoder:
         training_process.train_decoder(learned.bundle.directory, folder)
     click.echo(f"what its axes mean: {directory}/axes.png")
-    click.echo(f"serve it: MISFIT_BUNDLE={directory} bentoml serve service.app:Misfit")
+    click.echo(f"find what does not belong: misfit score FOLDER --bundle {shlex.quote(directory)}")
+    click.echo(f"serve it: misfit serve {shlex.quote(directory)}")
 
 
 def _finish(bar: Any) -> None:

@@ -22,6 +22,9 @@ ORIGIN = 0.25
 DOUBTFUL_SHARE = 0.5
 # Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
 LARGEST_CHANCE = 0.05
+# A heavy tail that may have made the flagged images leaves them this probability of being normal: more than the usual
+# false discovery rate, and too little to unflag them.
+MOST_NORMAL = 0.15
 # Of fewer images than this, the scores' origin is rough and so is the chance: less of it is accepted, in proportion.
 ENOUGH = 50
 # So small a share of doubtful ones among the flagged images is no doubt of the others.
@@ -84,6 +87,28 @@ def find_doubts(
             f"Misfits may be missed: {1 - recognised:.0%} of the images that the model knows would not be flagged "
             "among these. Trust the ranks, lower the threshold, or send one kind of images at a time."
         )
+
+
+def temper(probability: Float64Array, scores: Float64Array, alike: BoolArray, smallest_scale: float) -> Float64Array:
+    """Return the probabilities (n,) of being outliers, lower where a heavy tail may have made the flagged images.
+
+    probability, scores (n,), alike (n,) and smallest_scale are those of `find_doubts`. An image keeps its probability
+    as far as a gap that no heavy tail leaves lies anywhere below it. Images that share a cause keep theirs.
+    """
+    rows = np.flatnonzero((probability <= 0.5) | ~alike)
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    flagged = np.flatnonzero(probability[rows] > 0.5)
+    if not flagged.size or flagged[-1] == len(rows) - 1:
+        return probability
+    count = int(flagged[-1]) + 1
+    height = np.maximum(scores[rows] - np.quantile(scores[rows], ORIGIN), smallest_scale)
+    places = -(-np.arange(1, count + 1) // 2)
+    chances = np.minimum(height[1 : count + 1] / height[:count], 1.0) ** (TAIL_INDEX * places)
+    smallest = np.minimum.accumulate(chances[::-1])[::-1]
+    most = 1 - MOST_NORMAL * np.minimum(smallest / LARGEST_CHANCE, 1.0)
+    tempered = probability.copy()
+    tempered[rows[:count]] = np.minimum(probability[rows[:count]], most)
+    return tempered
 
 
 def chance_of_gap(scores: Float64Array, flagged: BoolArray, smallest_scale: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from service.core.decide.doubt import find_doubts
+from service.core.decide.doubt import find_doubts, temper
 from service.core.decide.groups import find_common_cause, find_groups
 from service.core.decide.kinds import Group, find_dense, find_missed_exceptions
 from service.core.detect.batch_context import CLEARLY_MISFITS, fit_batch
@@ -185,7 +185,7 @@ def _with_groups(
     """Return the probabilities (n,) once groups are known, and the groups.
 
     A flagged group that is alike may be one of several kinds that are equally common: its images are outliers only if
-    they are misfits after all.
+    they are misfits after all. Those that a heavy tail may have made are less probable.
     """
     native = np.flatnonzero(~ood)
     flagged = probability[native] > 0.5
@@ -203,7 +203,28 @@ def _with_groups(
     for group in groups:
         members = group.members[probability[group.members] > 0.5]
         probability[members] *= group.are_misfits
+    smallest_scale = _smallest_scale(context, units)
+    if smallest_scale is not None:
+        alike = _members_of(groups, len(points))[native]
+        probability[native] = temper(probability[native], scores[native], alike, smallest_scale)
     return probability, groups
+
+
+def _members_of(groups: Sequence[Group], count: int) -> BoolArray:
+    """Return which of `count` images are in a group."""
+    alike = np.zeros(count, dtype=bool)
+    for group in groups:
+        alike[group.members] = True
+    return alike
+
+
+def _smallest_scale(context: Context, units: PopulationUnits) -> float | None:
+    """Return the spread of scores that noise may cause; None where no gap tells tails from misfits.
+
+    A graded population knows its own tails.
+    """
+    estimator = estimator_of(context)
+    return None if context.calibration is None or is_graded(estimator, units) else estimator.smallest_scale
 
 
 def _of_batch(
@@ -237,16 +258,12 @@ def _of_batch(
             "send a reference set of normal images."
         )
     if context.calibration is not None:
-        alike = np.zeros(len(ood), dtype=bool)
-        for group in groups:
-            alike[group.members] = True
-        estimator = estimator_of(context)
         warnings += find_doubts(
             context.calibration,
             scores[~ood],
             probability[~ood],
-            alike[~ood],
-            smallest_scale=None if is_graded(estimator, units) else estimator.smallest_scale,
+            _members_of(groups, len(ood))[~ood],
+            smallest_scale=_smallest_scale(context, units),
             hidden=hidden_share(context),
             recognised=recognised_share(context),
         )

@@ -25,7 +25,8 @@ def test_it_learns_a_folder_and_says_what_comes_next(tmp_path):
     result = invoke("learn", tmp_path / "mine", "--out", tmp_path / "bundle", "--axes", 5)
     assert result.exit_code == 0, result.output
     assert "learned 60 photographs" in result.stdout
-    assert f"MISFIT_BUNDLE={tmp_path / 'bundle'} bentoml serve" in result.stdout
+    assert f"misfit score FOLDER --bundle {tmp_path / 'bundle'}" in result.stdout
+    assert f"misfit serve {tmp_path / 'bundle'}" in result.stdout
     assert f"left out {tmp_path / 'mine' / 'broken.png'}" in result.stderr
     assert sum(latent.factor == "content" for latent in store.load(tmp_path / "bundle").manifest.latents) == 5
 

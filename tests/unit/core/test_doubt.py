@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from service.core.decide.calibration import Calibration
-from service.core.decide.doubt import TAIL_INDEX, chance_of_gap, find_doubts
+from service.core.decide.doubt import MOST_NORMAL, TAIL_INDEX, chance_of_gap, find_doubts, temper
 
 
 def top(scores, count):
@@ -67,6 +67,51 @@ def test_differences_below_the_noise_are_no_gap():
 
 def test_a_flag_below_an_image_that_is_not_flagged_leaves_no_gap():
     assert chance_of_gap(np.arange(5.0), np.array([0, 0, 0, 1, 0], dtype=bool), 0.1) == 1
+
+
+NOBODY = np.zeros(30, dtype=bool)
+
+
+def test_flags_that_a_heavy_tail_may_have_made_are_less_probable():
+    scores = stats.f.ppf(np.arange(0.5, 30) / 30, 6, 3)
+    probability = np.where(top(scores, 3), 0.99, 0.2)
+    tempered = temper(probability, scores, NOBODY, 0.1)
+    np.testing.assert_allclose(tempered, np.where(top(scores, 3), 1 - MOST_NORMAL, 0.2))
+    assert probability.max() == 0.99, "what was given stays as it is"
+    doubtful = np.where(top(scores, 3), 0.6, 0.2)
+    np.testing.assert_array_equal(temper(doubtful, scores, NOBODY, 0.1), doubtful)
+
+
+def test_images_above_a_gap_keep_their_probability_and_those_below_it_lose_some():
+    scores = stats.f.ppf(np.arange(0.5, 30) / 30, 6, 3)
+    scores[-2:] = 300.0, 400.0
+    probability = np.where(top(scores, 4), 0.99, 0.2)
+    tempered = temper(probability, scores, NOBODY, 0.1)
+    np.testing.assert_array_equal(tempered[top(scores, 2)], [0.99, 0.99])
+    below = top(scores, 4) & ~top(scores, 2)
+    np.testing.assert_allclose(tempered[below], 1 - MOST_NORMAL)
+
+
+def test_probabilities_never_rise_with_a_falling_score_once_they_are_tempered():
+    random = np.random.default_rng(6)
+    for scores in stats.f.rvs(6, 3, size=(50, 30), random_state=5):
+        probability = np.sort(random.random(30))[np.argsort(np.argsort(scores))]
+        tempered = temper(probability, scores, NOBODY, 0.1)
+        assert (np.diff(tempered[np.argsort(scores)]) >= 0).all()
+        np.testing.assert_array_equal(tempered > 0.5, probability > 0.5)
+
+
+def test_images_that_share_a_cause_keep_their_probability():
+    scores = stats.f.ppf(np.arange(0.5, 30) / 30, 6, 3)
+    probability = np.where(top(scores, 3), 0.99, 0.2)
+    np.testing.assert_array_equal(temper(probability, scores, top(scores, 3), 0.1), probability)
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.9])
+def test_without_flags_or_without_others_nothing_is_tempered(probability):
+    np.testing.assert_array_equal(
+        temper(np.full(30, probability), np.arange(30.0), NOBODY, 0.1), np.full(30, probability)
+    )
 
 
 def doubts_of(scores, flagged, alike, *, smallest_scale=0.1, hidden=0.0, recognised=1.0):
