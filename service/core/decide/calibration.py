@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaln, logit
 
-from service.core.distributions import f_cdf, f_ppf
+from service.core.distributions import f_cdf, f_ppf, median
 from service.core.types import Float64Array, IndexArray
 
 # Fewer scores than this tell nothing about their distribution. Of more than MOST, evenly spaced ones are used.
@@ -70,6 +70,9 @@ _SLOPE, _POWER = SHAPE / _TAIL[:, None], (SHAPE + _TAIL[:, None]) / 2
 _LOG_CONSTANT = SHAPE / 2 * np.log(_SLOPE) - betaln(SHAPE / 2, _TAIL[:, None] / 2)
 _SHARE_ODDS, _LOG_SHARE, _LOG_REST = logit(_SHARE)[:, None], np.log(_SHARE)[:, None], np.log1p(-_SHARE)[:, None]
 _ROWS = np.arange(len(_TAIL), dtype=np.intp)[:, None] * len(GRID)
+# The highest place on GRID, in steps, that has a bin above it.
+_LAST_PLACE = np.nextafter(len(GRID) - 1.0, 0.0)
+_FAR = np.square(np.linspace(0, 1, FAR_KNOTS + 1)[1:])
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: fl
     ordered = everything[:: -(-len(everything) // MOST)]
     # An outlier that scores as normal images do is none. Without them the two groups can be told apart even where the
     # context is as wide as the population.
-    outliers, middle = population[population > np.median(ordered)], np.median(population)
+    outliers, middle = population[population > median(ordered)], median(population)
     normal = np.ones((len(_TAIL), len(ordered)))
     for _ in range(ROUNDS):
         location, scale = _fit_location_scale(ordered, normal, smallest_scale)
@@ -136,13 +139,14 @@ def _fit_location_scale(
 ) -> tuple[Float64Array, Float64Array]:
     """Return location and scale (c, 1) that give the scores (n,) with weights (c, n) the quantiles of F(SHAPE, nu)."""
     weights = normal + 1e-9
-    positions = (np.cumsum(weights, axis=1) - 0.5 * weights) / weights.sum(axis=1, keepdims=True)
+    cumulative = weights.cumsum(axis=1)
+    positions = (cumulative - 0.5 * weights) / cumulative[:, -1:]
     # np.interp, of all rows at once: (c, 2)
     above = (positions[:, None] <= _QUANTILES).sum(axis=2)
     left, right = np.maximum(above - 1, 0), np.minimum(above, len(ordered) - 1)
     rows = np.arange(len(positions))[:, None]
     before, gap = positions[rows, left], positions[rows, right] - positions[rows, left]
-    way = np.clip((_QUANTILES[:, 0] - before) / np.maximum(gap, np.finfo(np.float64).tiny), 0, 1)
+    way = ((_QUANTILES[:, 0] - before) / np.maximum(gap, np.finfo(np.float64).tiny)).clip(0.0, 1.0)
     quantiles = ordered[left] + way * (ordered[right] - ordered[left])
     scale = np.maximum((quantiles[:, 1] - quantiles[:, 0]) / _STANDARD_GAP, smallest_scale)
     return (quantiles[:, 0] - scale * _STANDARD[:, 0])[:, None], scale[:, None]
@@ -199,8 +203,8 @@ def _densities(
 
 def _find_bins(height: Float64Array) -> tuple[IndexArray, Float64Array]:
     """Return the bin (c, n) of GRID below each height (c, n), counted over all rows, and how near it is to the next."""
-    place = np.clip((height - GRID[0]) / _STEP, 0, len(GRID) - 1)
-    bins = np.minimum(place.astype(np.intp), len(GRID) - 2)
+    place = np.clip((height - GRID[0]) / _STEP, 0.0, _LAST_PLACE)
+    bins = place.astype(np.intp)
     return bins + _ROWS, place - bins
 
 
@@ -235,5 +239,5 @@ def _choose_knots(ordered: Float64Array, population: Float64Array) -> Float64Arr
     last = len(ordered) - 1
     quantiles = np.interp(np.linspace(0, last, QUANTILE_KNOTS), np.arange(last + 1), ordered)
     gap = max(population[-1] - ordered[-1], 0.0)
-    far = ordered[-1] + gap * np.linspace(0, 1, FAR_KNOTS + 1)[1:] ** 2
+    far = ordered[-1] + gap * _FAR
     return np.unique(np.concatenate([quantiles, highest, far]))
