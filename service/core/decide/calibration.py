@@ -160,7 +160,9 @@ def _log_sum(logs: Float64Array) -> Float64Array:
 
 def _smooth_density(outliers: Float64Array, location: Float64Array, scale: Float64Array) -> Float64Array:
     """Return the density (c, bins) on GRID of the scores (m,) of outliers, by location and scale (c, 1)."""
-    bins, near = _find_bins(np.log(np.maximum((outliers - location) / scale, LOWEST)))
+    height = (outliers - location) / scale
+    np.log(np.maximum(height, LOWEST, out=height), out=height)
+    bins, near = _find_bins(height)
     # The bins of all pairs in one count. A score counts for two bins, the more the nearer it is.
     bins, size, shape = bins.ravel(), _ROWS.size * len(GRID), (len(_ROWS), len(GRID))
     next_counts = np.bincount(bins, near.ravel(), size).reshape(shape)
@@ -203,9 +205,13 @@ def _densities(
 
 def _find_bins(height: Float64Array) -> tuple[IndexArray, Float64Array]:
     """Return the bin (c, n) of GRID below each height (c, n), counted over all rows, and how near it is to the next."""
-    place = np.clip((height - GRID[0]) / _STEP, 0.0, _LAST_PLACE)
+    place = height - GRID[0]
+    place /= _STEP
+    np.clip(place, 0.0, _LAST_PLACE, out=place)
     bins = place.astype(np.intp)
-    return bins + _ROWS, place - bins
+    place -= bins
+    bins += _ROWS
+    return bins, place
 
 
 def _weigh(

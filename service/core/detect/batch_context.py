@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from service.core.decide.groups import find_common_cause
-from service.core.decide.kinds import Group, find_kinds
+from service.core.decide.kinds import FEWEST_TO_SPLIT, Group, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
@@ -87,7 +87,7 @@ def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: Popu
     """
     misfits = np.zeros(len(latents), dtype=bool)
     rows = np.flatnonzero(native)
-    if rows.size:
+    if rows.size >= FEWEST_TO_SPLIT:
         points, population = units.points(latents[rows]), units.draws(POPULATION_SCORES)
         floor = noise_floor(np.exp(np.clip(latents[rows, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
         group = find_kinds(points, floor, population)

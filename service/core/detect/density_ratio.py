@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
     near_so_far = 1 - np.eye(n, dtype=np.float32)
     there_so_far = np.ones((n, len(sample)), dtype=np.float32)
     bandwidth, free = np.full(d, np.inf), np.arange(d)
-    best = float(_log_likelihood(near_so_far[None], np.ones((1, n)))[0])
+    best = _likelihood_of_free_axes(n)
     while free.size:
         fewest = FEWEST_NEIGHBOURS / len(sample)
         # (n, d b, p) @ (n, p, 1): one product for each image
@@ -136,6 +137,13 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
         there_so_far = there_so_far * there[:, axis * near.shape[1] + choice]
         free = np.delete(free, place)
     return bandwidth
+
+
+@lru_cache(maxsize=512)
+def _likelihood_of_free_axes(n: int) -> float:
+    """Return the log likelihood of n points while every axis is free."""
+    near = 1 - np.eye(n, dtype=np.float32)
+    return float(_log_likelihood(near[None], np.ones((1, n)))[0])
 
 
 def count_searched(images: int, axes: int) -> int:

@@ -69,18 +69,19 @@ class _Mode:
 
 def fit_mixture(points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
     """Fit the inliers' moments of points (n, d) in population units, n >= 3, d >= 1."""
-    factor = np.linalg.cholesky(background.covariance)
+    factor = background.factor
     white = solve_lower(factor, np.clip(points, -CLIP, CLIP).T).T
     noise = solve_lower(factor, np.diag(np.sqrt(floor)))
     noise = noise @ noise.T
-    own = np.flatnonzero(np.square(np.diag(factor)) >= REDUNDANT)
-    white, noise = white[:, own], noise[np.ix_(own, own)]
+    own = np.flatnonzero(np.square(factor.diagonal()) >= REDUNDANT)
+    square = np.ix_(own, own)
+    white, noise = white[:, own], noise[square]
     sample = white[:: -(-len(white) // SEARCH_SIZE)]
     best = refine(sample, noise, search(sample, noise.diagonal()))
     if len(sample) < len(white):
         best = refine(white, noise, _responsibilities(white, best)[None])
     location, covariance = np.zeros(len(factor)), np.eye(len(factor))
-    location[own], covariance[np.ix_(own, own)] = best.location, best.covariance
+    location[own], covariance[square] = best.location, best.covariance
     return Fit(factor @ location, factor @ covariance @ factor.T)
 
 
@@ -95,29 +96,34 @@ def search(points: Float64Array, noise: Float64Array) -> Float64Array:
 def starts(points: Float64Array) -> Float64Array:
     """Return responsibilities (s, n) to start from: all points, and each axis' shortest stretches that hold a share."""
     n, d = points.shape
-    order = np.argsort(points, axis=0, kind="stable")
-    ordered = np.take_along_axis(points, order, axis=0)
-    responsibilities = [np.ones(n)]
+    order, axes = points.argsort(axis=0, kind="stable"), np.arange(d)
+    ordered = points[order, axes]
+    responsibilities = [np.ones((1, n))]
     for share in START_SHARES:
-        count = int(np.ceil(share * n))
+        count = math.ceil(share * n)
         first = (ordered[count - 1 :] - ordered[: n - count + 1]).argmin(axis=0)
-        for axis in range(d):
-            inside = np.zeros(n)
-            inside[order[first[axis] : first[axis] + count, axis]] = 1
-            responsibilities.append(inside)
-    return np.array(responsibilities)
+        inside = np.zeros((d, n))
+        inside[axes, order[first + np.arange(count)[:, None], axes]] = 1.0
+        responsibilities.append(inside)
+    return np.concatenate(responsibilities)
 
 
 def _distinct(responsibilities: Float64Array, evidence: Float64Array, most: int) -> list[int]:
     """Return the first mode and up to `most` others by evidence, each different from all before."""
-    selected, nearest = [0], np.abs(responsibilities - responsibilities[0]).mean(axis=1)
+    selected, nearest = [0], _distances(responsibilities, 0)
     for mode in np.argsort(-evidence, kind="stable").tolist():
         if len(selected) > most:
             break
         if nearest[mode] > SAME_MODE:
             selected.append(mode)
-            nearest = np.minimum(nearest, np.abs(responsibilities - responsibilities[mode]).mean(axis=1))
+            nearest = np.minimum(nearest, _distances(responsibilities, mode))
     return selected
+
+
+def _distances(responsibilities: Float64Array, mode: int) -> Float64Array:
+    """Return how much responsibilities (s, n) differ from those of one mode, on average over the points, (s,)."""
+    gaps = np.abs(responsibilities - responsibilities[mode])
+    return np.asarray(gaps.sum(axis=1) / gaps.shape[1])
 
 
 def fit_axes(
@@ -167,14 +173,14 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
     calls rather than its sums. noise (d, d).
     """
     n, d = points.shape
-    axes, own_noise, statistics = np.eye(d), noise.diagonal(), np.stack([points, np.ones((n, d))])
+    axes, own_noise, statistics = np.eye(d), noise.diagonal().copy(), np.stack([points, np.ones((n, d))])
     best: _Mode | None = None
     for _ in range(REFINEMENTS):
         mean, size = r @ statistics  # (m, d), the size the same on all axes
         mean /= size
         centred = points - mean[:, None]  # (m, n, d)
         scatter = (centred * r[:, :, None]).transpose(0, 2, 1) @ centred  # (m, d, d)
-        own_scatter = scatter.diagonal(axis1=1, axis2=2)
+        own_scatter = scatter.diagonal(axis1=1, axis2=2).copy()
         variance = _narrow_variance(own_scatter, size) + own_noise
         mean_squared, log_variance = np.square(mean), np.log(variance)
         gain = 0.5 * (own_scatter + size * (mean_squared - log_variance) - own_scatter / variance)
