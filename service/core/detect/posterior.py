@@ -46,7 +46,9 @@ def posterior_log_odds(
     Without a calibration they are the estimator's own, with the prior share of outliers.
     """
     if context.calibration is None:
-        return np.asarray(estimator_of(context).log_odds(points, context, units) + logit(PRIOR_CONTAMINATION))
+        estimator = estimator_of(context)
+        odds = scores if estimator.ranks_by_odds else estimator.log_odds(points, context, units)
+        return np.asarray(odds + logit(PRIOR_CONTAMINATION))
     return context.calibration.log_odds(scores, share_of_outliers(context))
 
 
