@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import entr, expit, logit
 from sklearn.metrics import roc_auc_score
 
 from service.core.detect.estimators import mixture
@@ -109,14 +109,19 @@ def test_modes_that_are_refined_together_are_those_refined_alone(n):
     np.testing.assert_allclose(together.covariance, best.covariance, rtol=1e-7, atol=1e-9)
 
 
-def test_an_expectation_is_that_of_the_textbook_however_far_the_odds_are():
+def test_responsibilities_and_evidence_are_those_of_the_textbook_however_far_the_odds_are():
     log_ratio, size, n = np.array([[-900.0, -3.0, 0.0, 2.5, 900.0]]), np.array([3.2]), 5
-    responsibilities, evidence = mixture._expectation(log_ratio, size, n)
+    gain, price = np.array([[-800.0, -2.0, 0.5, 700.0]]), np.array([[1.5, 2.0, 2.5, 3.0]])
+    narrow = expit(gain - price)
+    log_odds = mixture._log_odds(log_ratio, size, n)
+    evidence = mixture._evidence(n, log_odds, np.tile(size, (1, 4)), gain - price, narrow, gain)
     eps = (n - size + mixture.OUTLIERS) / (n + mixture.OUTLIERS + mixture.INLIERS + mixture.RELUCTANCE * n)
-    np.testing.assert_allclose(responsibilities, expit(log_ratio + logit(1 - eps)), rtol=1e-12)
+    expected = expit(log_ratio + logit(1 - eps))
+    np.testing.assert_allclose(mixture._probability(log_odds), expected, rtol=1e-12, atol=1e-300)
     total = np.logaddexp(np.log(1 - eps) + log_ratio, np.log(eps)).sum()
     prior = mixture.OUTLIERS * np.log(eps) + (mixture.INLIERS + mixture.RELUCTANCE * n) * np.log(1 - eps)
-    np.testing.assert_allclose(evidence, total + prior, rtol=1e-12)
+    choice = (entr(narrow) + entr(1 - narrow) - narrow * price).sum()
+    np.testing.assert_allclose(evidence, total + prior + choice, rtol=1e-12)
 
 
 def test_the_search_starts_from_all_points_and_from_the_shortest_stretches_of_every_axis():

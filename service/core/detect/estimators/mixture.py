@@ -139,7 +139,7 @@ def fit_axes(
     statistics = np.stack([np.square(points), points, np.ones((n, d))])
     by_image, coefficients = np.hstack(list(statistics)).T, np.empty((len(r), 3 * d))
     noise = np.tile(noise, (len(r), 1))
-    iterates, evidence = [], []
+    iterates, terms = [], []
     for _ in range(iterations):
         squares, mean, size = r @ statistics  # (s, d)
         size += 1e-9
@@ -156,25 +156,27 @@ def fit_axes(
         coefficients[:, :d] = 0.5 * (narrow - share)
         coefficients[:, d : 2 * d] = share * mean
         coefficients[:, 2 * d :] = -0.5 * (narrow * log_variance + share * mean_squared)
-        before, (r, fits) = r, _expectation(coefficients @ by_image, size[:, 0], n)
+        log_odds = _log_odds(coefficients @ by_image, size[:, 0], n)
+        before, r = r, _probability(log_odds)
         iterates.append(r)
-        evidence.append(fits + _evidence_of_choice(odds, narrow, gain))
+        terms.append((log_odds, size, odds, narrow, gain))
         if (r == before).all():  # few images settle soon
             break
-    best = np.argmax(evidence, axis=0), np.arange(len(r))
-    return np.array(iterates)[best], np.array(evidence)[best]
+    evidence = _evidence(n, *map(np.array, zip(*terms, strict=True)))
+    best = evidence.argmax(axis=0), np.arange(len(r))
+    return np.array(iterates)[best], evidence[best]
 
 
 def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
     """Run EM with correlations from m modes' responsibilities r (m, n), over the inliers' principal directions.
 
     A direction that is not narrow takes the population's moments, so that it says nothing. Return the iterate of the
-    largest evidence, of all modes. All modes take each step at once, until they settle: of few images, a step costs its
-    calls rather than its sums. noise (d, d).
+    largest evidence, of all modes. All modes take each step at once, until they settle, and the evidence is computed
+    at the end: of few images, a step costs its calls rather than its sums. noise (d, d).
     """
     n, d = points.shape
     axes, own_noise, statistics = np.eye(d), noise.diagonal().copy(), np.stack([points, np.ones((n, d))])
-    best: _Mode | None = None
+    iterates, terms = [], []
     for _ in range(REFINEMENTS):
         mean, size = r @ statistics  # (m, d), the size the same on all axes
         mean /= size
@@ -207,20 +209,19 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
         shrunk = 1.0 / (share + 1.0 - narrow)
         centre = shrunk * share * centre
         gaps = squares - np.square(along - centre[:, None]) / shrunk[:, None] - np.log(shrunk)[:, None]
-        updated, evidence = _expectation(0.5 * gaps.sum(axis=2), size[:, 0], n)
-        evidence += _evidence_of_choice(odds, narrow, gain)
-        mode = int(evidence.argmax())
-        if best is None or evidence[mode] > best.evidence:
-            # RELUCTANCE serves the choice of a mode. The share of outliers within it is estimated without it.
-            contamination = (n - float(size[mode, 0]) + OUTLIERS) / (n + OUTLIERS + INLIERS)
-            basis = directions[mode]
-            location, covariance = basis @ centre[mode], basis * shrunk[mode] @ basis.T
-            best = _Mode(location, covariance, contamination, float(evidence[mode]))
+        log_odds = _log_odds(0.5 * gaps.sum(axis=2), size[:, 0], n)
+        iterates.append((directions, centre, shrunk, size))
+        terms.append((log_odds, size, odds, narrow, gain))
+        updated = _probability(log_odds)
         r = updated[np.abs(updated - r).max(axis=1) >= TOLERANCE]
         if not len(r):
             break
-    assert best is not None, "there is at least one iteration"
-    return best
+    evidence = _evidence(n, *map(np.concatenate, zip(*terms, strict=True)))
+    best = int(evidence.argmax())
+    basis, centre, shrunk, size = (np.concatenate(parts)[best] for parts in zip(*iterates, strict=True))
+    # RELUCTANCE serves the choice of a mode. The share of outliers within it is estimated without it.
+    contamination = (n - float(size[0]) + OUTLIERS) / (n + OUTLIERS + INLIERS)
+    return _Mode(basis @ centre, basis * shrunk @ basis.T, contamination, float(evidence[best]))
 
 
 def _narrow_variance(scatter: Float64Array, size: Float64Array) -> Float64Array:
@@ -238,34 +239,39 @@ def _price(mean_squared: Float64Array, log_variance: Float64Array, size: Float64
     return np.asarray(0.5 * (mean_squared - np.minimum(log_variance, 0.0)) + certainty)
 
 
-def _evidence_of_choice(odds: Float64Array, narrow: Float64Array, gain: Float64Array) -> Float64Array:
-    """Return what directions (s, d) that are narrow with log odds `odds` add to the evidence (s,) of an expectation.
-
-    It is the entropy of the choice less the price where it is narrow. With odds = gain - price, that is
-    log(1 + exp(odds)) - narrow * gain.
-    """
-    return np.asarray((np.logaddexp(0.0, odds) - narrow * gain).sum(axis=1))
-
-
 def _share(size: Float64Array, n: int) -> Float64Array:
     """Return the posterior mean of eps with `size` inliers among n."""
     return (n + OUTLIERS - size) / (n + OUTLIERS + INLIERS + RELUCTANCE * n)
 
 
-def _expectation(log_ratio: Float64Array, size: Float64Array, n: int) -> tuple[Float64Array, Float64Array]:
-    """Return responsibilities (s, n) and penalised log likelihood (s,), from log inlier/population ratios (s, n).
-
-    size (s,)
-    """
+def _log_odds(log_ratio: Float64Array, size: Float64Array, n: int) -> Float64Array:
+    """Return the log odds of inlier (s, n), from log inlier/population ratios (s, n) and sizes (s,)."""
     eps = _share(size, n)
-    log_eps, log_rest = np.log(eps), np.log1p(-eps)
-    odds = log_ratio + (log_rest - log_eps)[:, None]
-    # log(1 + exp(odds)) and expit(odds) by the smaller of exp(odds) and its inverse. numpy computes these functions of
-    # many numbers at once, unlike logaddexp.
-    smaller = np.exp(-np.abs(odds))
-    likelihood = (np.maximum(odds, 0.0) + np.log1p(smaller)).sum(axis=1)
-    prior = (n + OUTLIERS) * log_eps + (INLIERS + RELUCTANCE * n) * log_rest
-    return np.exp(np.minimum(odds, 0.0)) / (1.0 + smaller), likelihood + prior
+    return log_ratio + np.log(1.0 / eps - 1.0)[:, None]
+
+
+def _probability(log_odds: Float64Array) -> Float64Array:
+    """Return what scipy.special.expit does. numpy computes exponentials of many numbers at once."""
+    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(-log_odds, 700.0))))
+
+
+def _evidence(
+    n: int, log_odds: Float64Array, size: Float64Array, odds: Float64Array, narrow: Float64Array, gain: Float64Array
+) -> Float64Array:
+    """Return the evidence (...) of iterates: the penalised log likelihood, and what the choice of directions adds.
+
+    log_odds      (..., n)  of inlier against outlier
+    size          (..., d)  the number of inliers, the same on all axes
+    odds, narrow  (..., d)  the log odds and the probability that a direction is narrow
+    gain          (..., d)  in nats, where it is
+
+    The choice adds its entropy, less the price where a direction is narrow. With odds = gain - price, that is
+    log(1 + exp(odds)) - narrow * gain.
+    """
+    eps = _share(size[..., 0], n)
+    likelihood = (np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))).sum(axis=-1)
+    prior = (n + OUTLIERS) * np.log(eps) + (INLIERS + RELUCTANCE * n) * np.log1p(-eps)
+    return np.asarray(likelihood + prior + (np.logaddexp(0.0, odds) - narrow * gain).sum(axis=-1))
 
 
 def _responsibilities(points: Float64Array, mode: _Mode) -> Float64Array:
