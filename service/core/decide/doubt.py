@@ -75,7 +75,7 @@ def find_doubts(
     flagged = probability > 0.5
     # Flagged images that are alike have a cause in common, which the tail of what is normal has not.
     rest = ~(flagged & alike)
-    accepted = LARGEST_CHANCE * min(len(scores) / ENOUGH, 1.0)
+    accepted = _accepted_chance(len(scores))
     many = np.count_nonzero(flagged & rest) > FEW_DOUBTFUL * np.count_nonzero(flagged)
     if smallest_scale is not None and many and chance_of_gap(scores[rest], flagged[rest], smallest_scale) > accepted:
         yield (
@@ -105,10 +105,15 @@ def temper(probability: Float64Array, scores: Float64Array, alike: BoolArray, sm
     places = -(-np.arange(1, count + 1) // 2)
     chances = np.minimum(height[1 : count + 1] / height[:count], 1.0) ** (TAIL_INDEX * places)
     smallest = np.minimum.accumulate(chances[::-1])[::-1]
-    most = 1 - MOST_NORMAL * np.minimum(smallest / LARGEST_CHANCE, 1.0)
+    most = 1 - MOST_NORMAL * np.minimum(smallest / _accepted_chance(len(scores)), 1.0)
     tempered = probability.copy()
     tempered[rows[:count]] = np.minimum(probability[rows[:count]], most)
     return tempered
+
+
+def _accepted_chance(count: int) -> float:
+    """Return how probable a gap below the flagged of `count` images may be in a heavy tail, without a doubt."""
+    return LARGEST_CHANCE * min(count / ENOUGH, 1.0)
 
 
 def chance_of_gap(scores: Float64Array, flagged: BoolArray, smallest_scale: float) -> float:

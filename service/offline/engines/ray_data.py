@@ -13,12 +13,15 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any
 
 from service.bundle import store
@@ -155,14 +158,46 @@ class RayEngine:
                     max_restarts=RESTARTS,
                     max_task_retries=RETRIES,
                 )
-            for row in steps.iter_rows():
-                if row["error"]:
-                    raise _to_error(json.loads(row["error"]))
-                progress(counts[row["number"]])
+            with keep_interruptions() as check:
+                for row in steps.iter_rows():
+                    if row["error"]:
+                        raise _to_error(json.loads(row["error"]))
+                    progress(counts[row["number"]])
+                    check()
+                check()
         except (MisfitError, OSError):
             raise
         except Exception as error:  # of any type
             raise MisfitError(f"Ray failed: {first_line(error)}.") from error
+
+
+@contextmanager
+def keep_interruptions() -> Iterator[Callable[[], None]]:
+    """Yield what raises KeyboardInterrupt if Ctrl-C came while the block runs.
+
+    Ray calls Python where an exception is printed and forgotten, and Ctrl-C with it.
+    """
+    came = False
+    usual = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.default_int_handler(number, frame)
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or usual is not signal.default_int_handler:  # whoever set another handler knows what comes
+        yield check
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def start_ray(pool: ActorPool) -> Any:

@@ -84,7 +84,7 @@ def test_flags_that_a_heavy_tail_may_have_made_are_less_probable():
 
 def test_images_above_a_gap_keep_their_probability_and_those_below_it_lose_some():
     scores = stats.f.ppf(np.arange(0.5, 30) / 30, 6, 3)
-    scores[-2:] = 300.0, 400.0
+    scores[-2:] = 3000.0, 4000.0
     probability = np.where(top(scores, 4), 0.99, 0.2)
     tempered = temper(probability, scores, NOBODY, 0.1)
     np.testing.assert_array_equal(tempered[top(scores, 2)], [0.99, 0.99])

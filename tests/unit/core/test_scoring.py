@@ -479,6 +479,17 @@ def test_a_copy_with_less_than_the_encoder_s_noise_is_no_outlier(population, est
     assert scores.outlier_probability[-1] < 0.3
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.002, 0.01])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_near_copies_within_the_encoder_s_noise_are_no_outliers(population, estimator, jitter):
+    random = np.random.default_rng(9)
+    mean = np.repeat(random.standard_normal((1, LIVE + DEAD)), 40, axis=0)
+    mean += jitter * random.standard_normal(mean.shape)
+    mean[:3] += 0.02 * random.standard_normal((3, LIVE + DEAD))  # the posterior's standard deviation is 0.1
+    scores = score(as_latents(mean), population, estimator=estimator)
+    assert scores.outlier_probability.max() < 0.3
+
+
 @pytest.mark.parametrize("size", [20, 50, 200])
 def test_two_kinds_of_the_same_number_are_named_and_not_flagged(population, size):
     random = np.random.default_rng(size)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from service.api.options import ScoreOptions
 from service.cli.main import cli
 from service.errors import BundleError, InvalidInput, UndecodableImage
 from service.offline.engines import ray_data
-from service.offline.engines.ray_data import Actor, ActorPool, start_ray
+from service.offline.engines.ray_data import Actor, ActorPool, keep_interruptions, start_ray
 from service.offline.engines.work import Work
 from service.offline.engines.work_folder import WorkFolder
 from service.offline.inputs.source_table import TableBuilder
@@ -101,3 +102,25 @@ def test_engines_that_cannot_work_are_refused(arguments, message, tmp_path, monk
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_an_interruption_that_ray_forgets_is_raised_again():
+    with keep_interruptions() as check:
+        check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_interruptions_that_is_there_stays():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        with keep_interruptions() as check:
+            signal.raise_signal(signal.SIGINT)
+            check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]

@@ -123,6 +123,22 @@ def test_a_rule_s_outliers_are_found():
     assert not result.flagged[~result.is_outlier].any()
 
 
+@pytest.mark.parametrize("kind", ["rule", "gaussian", "student_t", "laplace", "skewed", "binomial"])
+@pytest.mark.parametrize("size", [20, 50])
+def test_discoveries_keep_the_rate_and_probabilities_mean_what_they_say(kind, size):
+    """A rate of .1, over batches of which half have outliers. Of 30 batches, 15% have 8 by chance once in 30 times."""
+    clean, dirty = (
+        [measure(cell, draw(cell, 4, index)) for index in range(30)]
+        for cell in (Cell(kind, size, 0, "none"), Cell(kind, size, size // 10, "several"))
+    )
+    assert sum(each.discovered.any() for each in clean) <= 7
+    false = [(each.discovered & ~each.is_outlier).sum() / max(each.discovered.sum(), 1) for each in dirty]
+    assert np.mean(false) <= 0.15
+    probability = np.concatenate([each.probability for each in [*clean, *dirty]])
+    truth = np.concatenate([each.is_outlier for each in [*clean, *dirty]])
+    assert calibration_error(probability, truth) <= 0.05
+
+
 def test_the_page_and_the_figures_hold_every_kind(tmp_path):
     cells = [Cell(kind, size, count, cause) for kind in KINDS for size in SIZES for count, cause in [(0, "none")]]
     cells += [Cell(kind, size, 1, cause) for kind in KINDS for size in SIZES for cause in CAUSES]

@@ -61,10 +61,12 @@ class LeaveOneOut(GaussianEstimator):
         if context.source == "batch" and context.size > 2 and members.any():
             # A canonical order, so that sums round alike however the images are permuted.
             order = np.flatnonzero(members)[canonical_order(points[members])]
-            # The published formula has no floor: it is exact wherever the others' covariance can be inverted.
-            floor = noise_floor(context.posterior_variance, units)
-            needed = floor if is_degenerate(points[order]) else np.zeros_like(floor)
-            distances[order] = leave_one_out_distances(points[order], needed)
+            own, floor = points[order], noise_floor(context.posterior_variance, units)
+            # The published formula has no floor: it is exact wherever the others' covariance can be inverted. Among
+            # copies of one image, with the encoder's noise, it would tell the noise.
+            are_copies = bool((own.var(axis=0, ddof=1) <= floor).all())
+            needed = floor if are_copies or is_degenerate(own) else np.zeros_like(floor)
+            distances[order] = leave_one_out_distances(own, needed)
         return distances
 
 

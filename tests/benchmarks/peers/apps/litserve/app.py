@@ -37,7 +37,11 @@ class EncoderAPI(litserve.LitAPI):
         return Response(write_npy(output), media_type="application/x-npy")
 
 
-if __name__ == "__main__":
-    api = EncoderAPI(max_batch_size=16, batch_timeout=0.002, api_path="/encode")
+def serve(api_class: type[litserve.LitAPI]) -> None:
+    api = api_class(max_batch_size=16, batch_timeout=0.002, api_path="/encode")
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=THREADS)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)
+
+
+if __name__ == "__main__":
+    serve(EncoderAPI)
