@@ -29,7 +29,7 @@ class BackboneHead:
         self, images: Uint8Array, features: NDArray[np.float32], rows: int = 0
     ) -> tuple[Float32Array, Float32Array]:
         """Return latents (n, 2, L), mean and logvar, of images (n, H, W, 3) with features (n, C, h, w), and how far off
-        the collection each lies (n,).
+        the collection the content of each lies (n,): the squared distance of its direction, in reaches.
 
         The properties of files are not known here: see `with_files`. The products of matrices are of at least `rows`
         rows: the last bits of a row's result may depend on their number.
@@ -38,9 +38,8 @@ class BackboneHead:
         pooled, pixels = pad(pool(features), rows), pad(properties.measure_pixels(images), rows)
         files = projection.property_mean[pixels.shape[1] :]
         measured = np.hstack([pixels, np.broadcast_to(files, (len(pixels), len(files)))])
-        off = residuals(directions(pooled), projection.direction, projection.principal)
-        foreignness = self.foreignness_of(off, measured).astype(np.float32)
-        return self.latents_of(pooled, measured)[:count], foreignness[:count]
+        off = residuals(directions(pooled), projection.direction, projection.principal) / projection.direction_reach
+        return self.latents_of(pooled, measured)[:count], off[:count].astype(np.float32)
 
     def with_files(self, latents: Float32Array, sizes: NDArray[np.int64]) -> Float32Array:
         """Return latents (n, 2, L) with the properties of files of sizes (n, 2), width and height."""
@@ -65,14 +64,13 @@ class BackboneHead:
         means = np.hstack([content, (measured - projection.property_mean) / projection.property_spread])
         return np.stack([means, np.broadcast_to(projection.logvar, means.shape)], axis=1).astype(np.float32)
 
-    def foreignness_of(self, off: NDArray[np.floating], measured: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the squared distance (n,) in reaches: of the direction's, `off` (n,), or of a property's, (n, P),
-        whichever is more. A file of another shape or size is not foreign.
+    def property_errors(self, latents: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the squared distance (n,), in reaches, of the property of latents (n, 2, L) that is furthest. A file
+        of another shape or size is not foreign.
         """
-        projection = self.projection
-        z = (measured - projection.property_mean) / projection.property_spread
-        furthest = np.square(z / projection.property_reach)[:, : len(properties.PIXEL_PROPERTIES)].max(axis=1)
-        return np.asarray(np.maximum(off / projection.direction_reach, furthest))
+        reach, count = self.projection.property_reach, len(properties.PIXEL_PROPERTIES)
+        z = latents[:, 0, -len(reach) :] / reach
+        return np.asarray(np.square(z[:, :count]).max(axis=1))
 
     def saliency(self, features: NDArray[np.float32]) -> Float32Array:
         """Return heat maps (n, L, h, w) of features (n, C, h, w). Properties are of the whole image: theirs are 0."""

@@ -15,11 +15,12 @@ from service.images.spec import Uint8Array
 
 @dataclass(frozen=True)
 class CheckedLatents:
-    """The latents of n images, and how well the decoder draws the images again from them.
+    """The latents of n images, and how much of each image they do not know.
 
     latents               (n, 2, L)  mean and logvar
     reconstruction_error  (n,)       mean squared error in grey levels (see `service.core.detect.reconstruction`); nan
-                                     where a screen saw that it is below the population's limit
+                                     where a screen saw that it is below the population's limit. Of a backbone bundle:
+                                     how far off the learned photographs the content lies, in reaches
     """
 
     latents: Float32Array

@@ -107,7 +107,8 @@ def learn(
     projection, folds = _fit_projection(cache, network.channels, count, axes)
     latents, off, measured = _project(cache, projection, folds)
     projection = _with_reach(projection, off, measured)
-    errors = BackboneHead(projection).foreignness_of(off, measured)
+    properties_off = BackboneHead(projection).property_errors(latents)
+    errors = np.maximum(off / projection.direction_reach, properties_off)
     # Errors are in reaches.
     familiarity = Familiarity(
         min(float(np.median(errors)), 1.0), 1.0, margin=1.0, error="distance from the learned photographs"

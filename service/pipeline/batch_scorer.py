@@ -165,7 +165,8 @@ class BatchScorer:
     def _score_images(
         self, images: EncodedImages, context: Context | None, options: ScoringOptions, reading: Reading
     ) -> Batch:
-        images, manifest = judge_in_context(images, self.bundle.population.familiarity, context), self.bundle.manifest
+        error = None if images.check is None else images.check.error_ratio
+        images, manifest = judge_in_context(images, self.bundle, context), self.bundle.manifest
         scores = scoring.score(
             images.latents,
             self.bundle.population,
@@ -174,6 +175,7 @@ class BatchScorer:
             fdr=options.fdr,
             context=context,
             ood_ratio=None if images.check is None else images.check.ood_ratio,
+            error=error,
         )
         warnings = (
             *scores.context.warnings,
@@ -212,7 +214,7 @@ class BatchScorer:
         return batch
 
     def _fit(self, images: EncodedImages, options: FitOptions) -> Context:
-        images, manifest = judge_in_context(images, self.bundle.population.familiarity, None), self.bundle.manifest
+        images, manifest = judge_in_context(images, self.bundle, None), self.bundle.manifest
         native = images.native
         if len(native) == 0:
             raise InvalidInput(

@@ -7,26 +7,33 @@ from dataclasses import replace
 import numpy as np
 
 from service.bundle.manifest import Manifest
+from service.bundle.store import Bundle
 from service.core.detect import ood
 from service.core.detect.context import Context
 from service.core.detect.ood import FEWEST_IN_CONTEXT, MOST_FOREIGN, OodCheck, times_in_words
-from service.core.population import Familiarity
+from service.inference.backbone import BackboneHead
 from service.pipeline.batch import EncodedImages
 
 LEARN = "Learn your own images with `misfit learn FOLDER`"
 
 
-def judge_in_context(images: EncodedImages, familiarity: Familiarity | None, context: Context | None) -> EncodedImages:
-    """Return the images with their check by the limit of `context`, or of the images themselves where it is None."""
-    if images.check is None or familiarity is None:
+def judge_in_context(images: EncodedImages, bundle: Bundle, context: Context | None) -> EncodedImages:
+    """Return the images with their check by the limit of `context`, or of the images themselves where it is None.
+
+    The networks know the error of the content only: here the measured properties of photographs count as well.
+    """
+    check, familiarity = images.check, bundle.population.familiarity
+    if check is None or familiarity is None:
         return images
+    if bundle.projection is not None:
+        check = check.with_error(BackboneHead(bundle.projection).property_errors(images.latents), familiarity)
     if context is not None:
         limit = context.ood_limit
-    elif np.isnan(images.check.error_ratio).any():
+    elif np.isnan(check.error_ratio).any():
         limit = 1.0  # see `needs_all_errors`: no image would be judged otherwise
     else:
-        limit = ood.contextual_limit(images.check.error_ratio, familiarity)
-    return replace(images, check=images.check.in_context(limit))
+        limit = ood.contextual_limit(check.error_ratio, familiarity)
+    return replace(images, check=check.in_context(limit))
 
 
 def needs_all_errors(check: OodCheck | None, context: Context | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +85,8 @@ def write_report(
     names = list(dict.fromkeys(row.group for row in table.rows))
     order = sorted(range(len(table.rows)), key=lambda position: _order(table.rows[position]))[:MOST_IMAGES]
     listed = [table.rows[position] for position in order]
-    groups = _summarise(names, table, drift or {})
+    told = _told_by_probability(table.rows)
+    groups = _summarise(names, table, drift or {}, told)
     thumbnails = draw_thumbnails(len(listed), None if read_image is None else lambda place: read_image(listed[place]))
     shown, has_all = _encode_pictures(order, pictures or {})
     warnings = [
@@ -104,7 +105,7 @@ def write_report(
         "facts": _describe(table.info),
         "warnings": [readable(warning)[:LONGEST_TEXT] for warning in warnings],
         "groups": [asdict(group) for group in groups],
-        "columns": _columns(listed, {name: number for number, name in enumerate(names)}),
+        "columns": _columns(listed, {name: number for number, name in enumerate(names)}, told),
         "sample": None if len(listed) == len(table.rows) else _sample(table.rows, names),
         "live_latents": live_latents or None,
         "thumbnails": describe_tiles(thumbnails),
@@ -125,7 +126,22 @@ def _order(row: ScoreRow) -> tuple[bool, bool, float, float, int]:
     )
 
 
-def _summarise(names: Sequence[str], table: ScoresTable, drift: Mapping[str, float]) -> list[Group]:
+def _told_by_probability(rows: Sequence[ScoreRow]) -> set[str]:
+    """Return the groups whose outlier probabilities say something of their images.
+
+    Where a batch cannot tell which images are outliers, all have the same, but for foreign ones: the share of outliers
+    that any batch may have.
+    """
+    probabilities: dict[str, list[float | None]] = {row.group: [] for row in rows}
+    for row in rows:
+        if row.rank is not None and not row.is_foreign:
+            probabilities[row.group].append(row.outlier_probability)
+    return {group for group, known in probabilities.items() if len(known) < 2 or len(set(known)) > 1}
+
+
+def _summarise(
+    names: Sequence[str], table: ScoresTable, drift: Mapping[str, float], told: Collection[str]
+) -> list[Group]:
     counts = {name: dict.fromkeys(("images", "flagged", "foreign", "unreadable"), 0) for name in names}
     for row in table.rows:
         count = counts[row.group]
@@ -138,7 +154,7 @@ def _summarise(names: Sequence[str], table: ScoresTable, drift: Mapping[str, flo
         Group(
             name=readable(name),
             **counts[name],
-            contamination=_finite(summary.contamination) if (summary := said.get(name)) else None,
+            contamination=_finite(summary.contamination) if (summary := said.get(name)) and name in told else None,
             reliability=summary.reliability if summary else None,
             warnings=list(summary.warnings) if summary else [],
             drift=_finite(drift.get(name)),
@@ -147,7 +163,7 @@ def _summarise(names: Sequence[str], table: ScoresTable, drift: Mapping[str, flo
     ]
 
 
-def _columns(rows: Sequence[ScoreRow], numbers: Mapping[str, int]) -> dict[str, list[object]]:
+def _columns(rows: Sequence[ScoreRow], numbers: Mapping[str, int], told: Collection[str]) -> dict[str, list[object]]:
     attributions = [_largest(read_attributions(row)) for row in rows]
     return {
         "group": [numbers[row.group] for row in rows],
@@ -155,7 +171,9 @@ def _columns(rows: Sequence[ScoreRow], numbers: Mapping[str, int]) -> dict[str, 
         "path": [readable(row.path) for row in rows],
         "rank": [row.rank for row in rows],
         "outlier_score": [_finite(row.outlier_score) for row in rows],
-        "outlier_probability": [_finite(row.outlier_probability) for row in rows],
+        "outlier_probability": [
+            _finite(row.outlier_probability) if row.is_foreign or row.group in told else None for row in rows
+        ],
         "is_outlier": [bool(row.is_outlier) for row in rows],
         "is_foreign": [bool(row.is_foreign) for row in rows],
         "mahalanobis_squared": [_finite(row.mahalanobis_squared) for row in rows],

@@ -33,6 +33,7 @@ from service.bundle.manifest import ENCODER
 from service.bundle.store import Bundle
 from service.core.detect.scoring import Scores, false_discovery_flags, score
 from service.core.types import EstimatorName
+from service.inference.backbone import BackboneHead
 from service.inference.features import FeatureNetwork
 from service.inference.onnx_runtime import OnnxNetworks
 from service.learning import folder, learn
@@ -97,7 +98,8 @@ def learn_half(
 
 def encode(bundle: Bundle, files: Sequence[Path]) -> Half:
     """Read and encode files; their class is the folder that they lie in."""
-    networks = OnnxNetworks(bundle)
+    assert bundle.projection is not None, "learned bundles have one"
+    networks, head = OnnxNetworks(bundle), BackboneHead(bundle.projection)
     features = FeatureNetwork(bundle.directory / ENCODER)
     names = sorted({file.parent.name for file in files})
     parts: list[Half] = []
@@ -105,7 +107,7 @@ def encode(bundle: Bundle, files: Sequence[Path]) -> Half:
         read = folder.read(files[start : start + 256], bundle.manifest.image)
         checked = networks.encode_checked(read.pixels)
         labels = np.array([names.index(files[start + position].parent.name) for position in read.read])
-        errors = checked.reconstruction_error.astype(np.float64)
+        errors = np.maximum(checked.reconstruction_error.astype(np.float64), head.property_errors(checked.latents))
         parts.append(Half(checked.latents.astype(np.float64), features.pooled(read.pixels), labels, errors))
     return Half(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 

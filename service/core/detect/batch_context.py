@@ -26,7 +26,7 @@ from service.core.detect.posterior import (
     ranking_scores,
 )
 from service.core.detect.standardize import PopulationUnits
-from service.core.detect.wide_batch import USUAL, is_wide
+from service.core.detect.wide_batch import is_wide, usual_images
 from service.core.types import BoolArray, EstimatorName, Float64Array
 
 # Images of a graded batch that are outliers with this probability take no part in its context, but no more of them than
@@ -50,10 +50,9 @@ def fit_batch(
     latents (n, 2, L); native (n,) the images that are not foreign; error (n,) by which that is judged
     """
     points = units.points(latents)
-    if is_wide(latents[native], units):
-        # A kind of images is as common in the population, and no misfit.
-        members = native if error is None else native & (error <= np.quantile(error[native], USUAL))
-    else:
+    members = usual_images(native, error)
+    # In a wide batch a kind of images is as common in the population, and no misfit.
+    if not is_wide(latents[members], units):
         members = native & ~_clear_misfits(latents, native, units)
     context = fit(latents[members], units.population, estimator=estimator, source="batch")
     left_out = float((native & ~members).sum())

@@ -68,7 +68,15 @@ class OodCheck:
     def reason(self, row: int) -> str:
         """Return one sentence on why the image in that row is out of distribution."""
         times = times_in_words(self.times_median[row])
-        return f"outside what the model has seen: {self.error} {times} times the population's median"
+        return f"outside what the model has seen: its {self.error} is {times} times the usual"
+
+    def with_error(self, other: NDArray[np.floating], familiarity: Familiarity) -> Self:
+        """Return the same check where another error (n,) counts as well, whichever is more."""
+        return replace(
+            self,
+            error_ratio=np.maximum(self.error_ratio, other / familiarity.limit),
+            times_median=np.maximum(self.times_median, other / familiarity.median),
+        )
 
     def in_context(self, limit: float) -> Self:
         """Return the same check with another limit, that of a context."""

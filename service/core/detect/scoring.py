@@ -51,6 +51,8 @@ class Scores:
                                for an out-of-distribution image
     is_outlier           (n,)
     rank                 (n,)  1 is the most outlying image; ties go to the earlier one
+    by_error             (n,)  the part of the outlier_score that no latent has: 0 but in a batch as wide as the
+                               population
     groups               of images that are alike and apart from the rest of the batch; members are rows of the n
     """
 
@@ -60,6 +62,7 @@ class Scores:
     outlier_probability: Float64Array
     is_outlier: NDArray[np.bool_]
     rank: NDArray[np.int64]
+    by_error: Float64Array
     groups: tuple[Group, ...] = ()
 
 
@@ -73,12 +76,14 @@ def score(
     reference: NDArray[np.floating] | None = None,
     context: Context | None = None,
     ood_ratio: NDArray[np.floating] | None = None,
+    error: NDArray[np.floating] | None = None,
 ) -> Scores:
     """Score `latents` (n, 2, L), mean and logvar, against each other, `reference` (m, 2, L), or a fitted `context`.
 
     An image is flagged where its outlier probability exceeds `threshold`. With `fdr` instead, the largest top-ranked
     set is flagged whose mean of (1 - outlier probability) is at most `fdr`. An out-of-distribution image, by its
-    `ood_ratio` (n,), ranks above the others, is always flagged and takes no part in the context.
+    `ood_ratio` (n,), ranks above the others, is always flagged and takes no part in the context. In a batch that is as
+    wide as the population, `error` (n,) counts as well: how much of each image no latent knows.
 
     Raises InvalidOption, ShapeMismatch, InvalidInput (no images, or latents that are not finite) and ContextTooSmall
     (an empty reference).
@@ -107,9 +112,12 @@ def score(
     if context.source == "batch":
         probability, groups = _with_groups(points, scores, probability, ood, context, units)
     distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
+    by_error = np.zeros(len(points))
+    if error is not None and (counts := _share_of_error(context, units)) > 0:
+        by_error[~ood] = counts * error_odds(error[~ood].astype(np.float64), distances[~ood])
     outlier_score = scores
     if fitted_by.ranks_by_odds:
-        outlier_score = odds if context.calibration is None else _outlier_scores(scores, context, units, ood, ood_ratio)
+        outlier_score = odds if context.calibration is None else _outlier_scores(scores + by_error, context, ~ood)
     if ood_ratio is not None:
         above = max(OOD_SCORE, outlier_score[~ood].max(initial=0))
         ranked = ood_ratio if ood.mean() <= MOST_FOREIGN else np.ones(len(ood))
@@ -121,31 +129,30 @@ def score(
 
     if context.source == "batch":
         context = _of_batch(context, scores, probability, ood, groups, units)
-    return Scores(context, outlier_score, distances, probability, flags | ood, rank, tuple(groups))
+    return Scores(context, outlier_score, distances, probability, flags | ood, rank, by_error, tuple(groups))
 
 
-def _outlier_scores(
-    scores: Float64Array,
-    context: Context,
-    units: PopulationUnits,
-    ood: BoolArray,
-    ood_ratio: NDArray[np.floating] | None,
-) -> Float64Array:
+def _outlier_scores(scores: Float64Array, context: Context, native: BoolArray) -> Float64Array:
     """Return scores (n,) that are 0 where the probability is 1/2.
 
-    Where a batch does not tell outliers, the probability is the same everywhere. The median image then has the score 0,
-    and the errors of the images count as well, as far as they are known.
+    Where a batch does not tell outliers, the probability is the same everywhere. The median `native` image then has the
+    score 0.
     """
     assert context.calibration is not None
     if context.calibration.tells_outliers:
         return scores - context.calibration.zero(share_of_outliers(context))
-    if context.source != "batch" or ood.all():
+    if context.source != "batch" or not native.any():
         return scores
-    shifted = scores - np.median(scores[~ood])
-    alike = likeness(context.moments, context.posterior_variance, units)
-    if alike == 0 or ood_ratio is None:
-        return shifted
-    return shifted + alike * error_odds(ood_ratio.astype(np.float64), ~ood)
+    return np.asarray(scores - np.median(scores[native]))
+
+
+def _share_of_error(context: Context, units: PopulationUnits) -> float:
+    """Return how much errors count beside squared distances, from 0 to 1: where a batch does not tell outliers, as much
+    as it is like the population.
+    """
+    if context.source != "batch" or context.calibration is None or context.calibration.tells_outliers:
+        return 0.0
+    return likeness(context.moments, context.posterior_variance, units)
 
 
 def false_discovery_flags(

@@ -1,9 +1,10 @@
 """Batches that are about as wide as the population: a folder that was learned, sent as a whole.
 
 The ratio of the densities of batch and population says nothing there: both are the same. What is left is how far off an
-image lies: its squared distance in the latents, and its error, which says how much of it no latent knows. Both count as
-in a Gaussian (probabilistic principal components, Tipping & Bishop 1999): the error is that of many directions at once,
-a multiple of chi-squared, and its spread over the batch tells of how many.
+image lies: its squared distance in the latents, and its error, which says how much of it no latent knows. Both are of
+many directions at once (probabilistic principal components, Tipping & Bishop 1999): multiples of chi-squared. Of how
+many, their spread over the batch tells. Where some photographs have extreme colours, distances spread widely, as if
+they were of few directions: then errors count for more.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import noise_floor, population_power
 from service.core.detect.moments import Moments
 from service.core.detect.standardize import PopulationUnits
-from service.core.distributions import normal_deviation
 from service.core.types import BoolArray, Float64Array
 
-# From so much likeness on, a batch is wide: what is usual in it is told by this share of the images, those with the
-# smallest errors. Nothing else tells strangers there, and they would hide themselves.
+# From so much likeness on, a batch is wide: what is usual in it is told by this share of the images, those that are
+# furthest from foreign. Nothing else tells strangers there, and they would hide themselves.
 WIDE, USUAL = 0.5, 0.95
-# The errors of a batch spread by at least so much of their size.
-LEAST_SPREAD = 0.1
+# Errors and squared distances of a batch spread by at least so much of their size. How far the large ones spread is
+# told by this quantile, a standard deviation above the median: kinds of images may differ in how small theirs are.
+LEAST_SPREAD, LARGE = 0.1, 0.8413
 
 
 def likeness(moments: Moments | None, posterior_variance: Float64Array, units: PopulationUnits) -> float:
@@ -60,8 +61,23 @@ def is_wide(latents: NDArray[np.floating], units: PopulationUnits) -> bool:
     return likeness(Moments.of(means), np.exp(np.clip(logvars, -50, 50)).mean(axis=0), units) >= WIDE
 
 
-def error_odds(error: Float64Array, native: BoolArray) -> Float64Array:
-    """Return what the errors (n,) add to the log odds: half their squared distance, 0 for the median `native` one."""
-    logs = np.log(np.maximum(error[native], np.finfo(np.float32).tiny))
-    spread = max(float(normal_deviation(logs)), LEAST_SPREAD)
-    return np.asarray((error / np.exp(np.median(logs)) - 1) / spread**2)
+def usual_images(native: BoolArray, error: NDArray[np.floating] | None) -> BoolArray:
+    """Return the USUAL share (n,) of the `native` images (n,), those with the smallest errors (n,); all where none are
+    known.
+    """
+    if error is None or not native.any():
+        return native
+    return np.asarray(native & (error <= np.quantile(error[native], USUAL)))
+
+
+def error_odds(error: Float64Array, distance: Float64Array) -> Float64Array:
+    """Return what the errors (n,) add to half the squared distances (n,) of the same images, 0 for the median error."""
+    usual, directions = _fit_chi_squared(error)
+    usual_distance, axes = _fit_chi_squared(distance)
+    return np.asarray((error / usual - 1) * directions / axes * usual_distance / 2)
+
+
+def _fit_chi_squared(values: Float64Array) -> tuple[float, float]:
+    """Return the median of values (n,), and the degrees of freedom of the chi-squared of which they are a multiple."""
+    usual, large = np.maximum(np.quantile(values, (0.5, LARGE)), np.finfo(np.float32).tiny).tolist()
+    return usual, 2 / max(np.log(large / usual), LEAST_SPREAD) ** 2

@@ -28,23 +28,26 @@ def sentences(
     latents: Sequence[Latent],
     context: Context,
     nearest: Mapping[int, Sequence[str]] | None = None,
+    by_error: BoolArray | None = None,
 ) -> list[str]:
     """Return each image's reason, from its minimal set (n, L), its deviations (`repair_z`, (n, L)) and its flag
     (n,). Where latents are measured properties, what is off is said in their words.
 
-    nearest  by row, the ids of the images that are most like it, where they are to be named
+    nearest   by row, the ids of the images that are most like it, where they are to be named
+    by_error  (n,) of which images the content is unlike the others in ways that no latent tells
     """
     if any(latent.unit is not None for latent in latents):
-        rows = zip(repaired, deviations, flagged.tolist(), strict=True)
+        unlike = np.zeros(len(flagged), dtype=bool) if by_error is None else by_error
+        rows = zip(repaired, deviations, flagged.tolist(), unlike.tolist(), strict=True)
         return [
             describe(
                 _measured(selected, z, latents),
-                _content(selected, latents),
+                _content(selected, latents, is_unlike=is_unlike),
                 flag,
                 SOURCES[context.source],
                 (nearest or {}).get(row, ()),
             )
-            for row, (selected, z, flag) in enumerate(rows)
+            for row, (selected, z, flag, is_unlike) in enumerate(rows)
         ]
     names = [latent.name for latent in latents]
     live = sum(not latent.dead for latent in latents)
@@ -110,10 +113,12 @@ def _measured(selected: BoolArray, z: Float64Array, latents: Sequence[Latent]) -
     return {latents[k].name: float(z[k]) for k in dims}
 
 
-def _content(selected: BoolArray, latents: Sequence[Latent]) -> list[str] | None:
-    """Return the names that the owner gave to the selected content latents, or None where none is selected."""
+def _content(selected: BoolArray, latents: Sequence[Latent], *, is_unlike: bool) -> list[str] | None:
+    """Return the names that the owner gave to the selected content latents, or None where none is selected and the
+    content is not unlike the others otherwise.
+    """
     content = [latent for chosen, latent in zip(selected, latents, strict=True) if chosen and latent.factor == CONTENT]
-    return [latent.name for latent in content if latent.is_named] if content else None
+    return [latent.name for latent in content if latent.is_named] if content or is_unlike else None
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -24,6 +24,8 @@ from service.pipeline.batch import Batch
 from service.pipeline.chunked_response import EARLY_BYTES
 from service.pipeline.explain.map_plan import MapPlan, plan_maps
 
+# Where more of a score than this is no latent's, the content is to blame.
+BY_ERROR = 0.5
 TERMS = ("shapley", "shapley_odds", "conditional_z", "marginal_z")
 
 Record = dict[str, Any]  # fields of one of `service.api.schemas`, which checks them
@@ -178,8 +180,12 @@ def _find_reasons(batch: Batch, rows: IndexArray, bundle: Bundle) -> tuple[BoolA
     deviations = np.zeros(repaired.shape)
     repaired[stands_out] = minimal_sets.minimal_sets(latents[stands_out], context, population)
     deviations[stands_out] = minimal_sets.repair_z(latents[stands_out], repaired[stands_out], context, population)
-    nearest = _name_nearest(batch, rows)
-    return repaired, reasons.sentences(repaired, deviations, stands_out, bundle.manifest.latents, context, nearest)
+    scores = batch.require_scores()
+    by_error = scores.by_error[rows] > BY_ERROR * np.maximum(scores.outlier_score[rows], 0)
+    said = reasons.sentences(
+        repaired, deviations, stands_out, bundle.manifest.latents, context, _name_nearest(batch, rows), by_error
+    )
+    return repaired, said
 
 
 def _name_nearest(batch: Batch, rows: IndexArray) -> dict[int, list[str]]:

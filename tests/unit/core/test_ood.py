@@ -61,12 +61,12 @@ def test_foreignness_is_one_at_the_limit():
     result = ood.check(reconstruction_error(*pair(0, 1, 20)), FAMILIARITY)
     np.testing.assert_allclose(result.ood_ratio, [0, 1 / limit, 400 / limit])
     np.testing.assert_allclose(result.times_median, [0, 1 / 4, 100])
-    assert result.reason(2) == "outside what the model has seen: reconstruction error 100 times the population's median"
+    assert result.reason(2) == "outside what the model has seen: its reconstruction error is 100 times the usual"
 
 
 def test_the_reason_keeps_two_digits_of_a_small_ratio():
     result = ood.check(reconstruction_error(*pair(5)), FAMILIARITY)
-    assert "reconstruction error 6.2 times" in result.reason(0)
+    assert "reconstruction error is 6.2 times" in result.reason(0)
 
 
 # --- the limit in a context

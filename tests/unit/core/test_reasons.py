@@ -91,3 +91,11 @@ def test_content_latents_are_named_together(batch, population, named):
         f"{named[1].name} is 5.0 sd below the reference"
     ]
     assert sentences(selected, z, np.array([False]), photographs, context, nearest) == ["fits the reference"]
+    nothing, unlike = np.zeros_like(selected), np.array([True])
+    assert sentences(nothing, z, np.array([True]), photographs, context, nearest, unlike) == [
+        "its content is unlike the reference: nearest are IMG_12.jpg and IMG_40.jpg"
+    ]
+    assert sentences(nothing, z, np.array([True]), photographs, context, nearest) == [
+        "nothing stands out by itself, but together it is unusual for the reference: nearest are IMG_12.jpg and "
+        "IMG_40.jpg"
+    ]

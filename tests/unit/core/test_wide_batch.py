@@ -10,7 +10,16 @@ from service.core.detect.gaussian import Fit
 from service.core.detect.moments import Moments
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
-from service.core.detect.wide_batch import WIDE, error_odds, is_wide, likeness, plain_fit, pool
+from service.core.detect.wide_batch import (
+    USUAL,
+    WIDE,
+    error_odds,
+    is_wide,
+    likeness,
+    plain_fit,
+    pool,
+    usual_images,
+)
 from service.core.explain.attribution import attribute
 from service.core.population import Population
 
@@ -48,7 +57,7 @@ def whole(collection, seed=0, strangers=STRANGERS):
 
 
 def scored(latents, population, error=None, **options):
-    return score(latents, population, estimator="density_ratio", ood_ratio=error, **options)
+    return score(latents, population, estimator="density_ratio", ood_ratio=error, error=error, **options)
 
 
 def likeness_of(latents, population):
@@ -109,11 +118,16 @@ def test_pooled_moments_are_those_of_both_together(share):
     np.testing.assert_allclose(pooled.covariance, np.cov(both, rowvar=False, ddof=0, aweights=weights), rtol=1e-9)
 
 
+def draw_errors(directions, count=4000, seed=0):
+    """Return means of squares in so many directions of unit variance: chi-squared over their number."""
+    return np.random.default_rng(seed).chisquare(directions, count) / directions
+
+
 @pytest.mark.parametrize("directions", [20, 60])
-def test_errors_count_as_half_the_squared_distance_in_all_their_directions(directions):
-    """A mean of squares in k directions of unit variance is chi-squared over k, and its squared distance k times it."""
-    error = np.random.default_rng(0).chisquare(directions, 4000) / directions
-    odds = error_odds(error, np.ones(4000, dtype=bool))
+@pytest.mark.parametrize("axes", [10, 22])
+def test_beside_gaussian_distances_errors_count_as_half_a_squared_distance_of_their_own(directions, axes):
+    error, distance = draw_errors(directions, 40_000), axes * draw_errors(axes, 40_000, seed=1)
+    odds = error_odds(error, distance)
     expected = directions / 2 * (error - np.median(error))
     slope = (odds @ expected) / (expected @ expected)
     assert slope == pytest.approx(1, abs=0.15)
@@ -121,13 +135,37 @@ def test_errors_count_as_half_the_squared_distance_in_all_their_directions(direc
     np.testing.assert_array_equal(np.argsort(odds, kind="stable"), np.argsort(error, kind="stable"))
 
 
-def test_errors_of_foreign_images_do_not_matter_and_equal_ones_say_nothing():
-    error = np.random.default_rng(0).uniform(0.2, 0.8, 100)
-    native = np.arange(100) < 90
-    strange = np.where(native, error, 50 * error)
-    np.testing.assert_array_equal(error_odds(error, native)[native], error_odds(strange, native)[native])
-    np.testing.assert_allclose(error_odds(np.full(20, 0.3), np.ones(20, dtype=bool)), 0, atol=1e-12)
-    assert np.isfinite(error_odds(np.zeros(20), np.ones(20, dtype=bool))).all()
+def test_errors_count_for_more_beside_distances_with_heavy_tails():
+    error, distance = draw_errors(40), 20 * draw_errors(20, seed=1)
+    heavy = distance * np.random.default_rng(2).chisquare(3, 4000) / 3
+    heavy *= np.median(distance) / np.median(heavy)
+    assert (error_odds(error, heavy) / error_odds(error, distance)).min() > 2
+
+
+def test_strangers_and_the_smallest_errors_do_not_change_how_errors_count():
+    """Kinds may differ in how close they lie to what is learned: that half of the errors is smaller says nothing."""
+    error, distance = draw_errors(40), 20 * draw_errors(20, seed=1)
+    smaller = np.where(error < np.quantile(error, 0.45), error / 5, error)
+    strange = np.where(np.arange(4000) < 40, 3.0, error)
+    large = error > np.median(error)
+    np.testing.assert_allclose(error_odds(smaller, distance)[large], error_odds(error, distance)[large], rtol=0.01)
+    np.testing.assert_allclose(error_odds(strange, distance)[40:], error_odds(error, distance)[40:], rtol=0.1, atol=0.5)
+
+
+def test_equal_errors_say_nothing():
+    distance = draw_errors(20)
+    np.testing.assert_allclose(error_odds(np.full(20, 0.3), distance), 0, atol=1e-12)
+    assert np.isfinite(error_odds(np.zeros(20), distance)).all()
+    assert np.isfinite(error_odds(draw_errors(20), np.zeros(20))).all()
+
+
+def test_usual_images_are_the_native_ones_with_the_smallest_errors():
+    error, native = np.arange(100.0), np.arange(100) >= 20
+    usual = usual_images(native, error)
+    assert usual.sum() == USUAL * native.sum()
+    assert error[usual].max() < error[native & ~usual].min()
+    np.testing.assert_array_equal(usual_images(native, None), native)
+    assert not usual_images(np.zeros(100, dtype=bool), error).any()
 
 
 def test_strangers_that_are_alike_rank_first_although_nothing_is_flagged(collection):
@@ -157,6 +195,15 @@ def test_foreign_images_rank_before_all_others(collection):
     assert result.is_outlier.sum() == 2
 
 
+def test_what_is_nearly_foreign_by_a_property_ranks_by_its_own_error_among_the_others(collection):
+    """Properties tell who is foreign and who takes part in the context. They are latents, and count as such."""
+    latents, error = whole(collection)
+    by_property = np.maximum(error, np.where(np.arange(400) < 30, 0.9, 0.0))
+    result = score(latents, collection[1], estimator="density_ratio", ood_ratio=by_property, error=error)
+    assert (result.rank[-STRANGERS:] <= STRANGERS).mean() > 0.8
+    assert (result.rank[:30] > 100).mean() > 0.5
+
+
 def test_the_order_of_a_wide_batch_changes_nothing(collection):
     latents, error = whole(collection)
     order = np.random.default_rng(1).permutation(len(latents))
@@ -172,7 +219,8 @@ def test_attributions_add_up_to_what_is_not_the_error(collection):
     terms = attribute(latents, context, collection[1])
     alike = likeness(context.moments, context.posterior_variance, PopulationUnits.of(collection[1]))
     assert alike >= WIDE
-    rest = result.outlier_score - alike * error_odds(error, np.ones(len(error), dtype=bool))
+    np.testing.assert_allclose(result.by_error, alike * error_odds(error, result.mahalanobis_squared))
+    rest = result.outlier_score - result.by_error
     span = np.ptp(result.outlier_score)
     np.testing.assert_allclose(np.ptp(terms.shapley_odds.sum(axis=1) - rest), 0, atol=1e-6 * span)
 
@@ -182,9 +230,9 @@ def test_errors_do_not_count_in_a_narrow_batch_or_against_a_reference(collection
     random = np.random.default_rng(0)
     narrow = with_variances(means[np.linalg.norm(means - means[0], axis=1) < 1.8][:60])
     error = random.uniform(0.1, 0.9, len(narrow))
-    np.testing.assert_array_equal(
-        scored(narrow, population, error).outlier_score, scored(narrow, population).outlier_score
-    )
+    result = scored(narrow, population, error)
+    np.testing.assert_array_equal(result.outlier_score, scored(narrow, population).outlier_score)
+    assert not result.by_error.any()
     latents, error = whole(collection)
     reference = with_variances(means[random.permutation(2000)[:300]])
     with_errors = scored(latents, population, error, reference=reference).outlier_score

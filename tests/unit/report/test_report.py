@@ -84,6 +84,24 @@ def test_a_report_holds_its_table(tmp_path):
     assert ["Options", "fdr=0.1"] in data["facts"]
 
 
+def test_probabilities_that_are_the_same_for_all_are_left_out(tmp_path):
+    """A folder as varied as what was learned: all images have the share of outliers that any batch may have."""
+    varied = [scored(number, outlier_probability=0.128) for number in range(3)]
+    foreign = scored(3, flagged=True, outlier_probability=1.0, is_foreign=True)
+    _, data = written(tmp_path / "r.html", table([foreign, *varied]))
+    assert data["columns"]["outlier_probability"] == [1.0, None, None, None]
+    assert data["groups"][0]["contamination"] is None
+    told = [scored(4, group="told"), scored(5, group="told", outlier_probability=0.2), scored(6, group="single")]
+    _, data = written(tmp_path / "r.html", table([*varied, *told]))
+    by_name = dict(zip(data["columns"]["id"], data["columns"]["outlier_probability"], strict=True))
+    assert by_name == {f"{number:04}.png": None for number in range(3)} | {
+        "0004.png": 0.1,
+        "0005.png": 0.2,
+        "0006.png": 0.1,
+    }
+    assert [group["contamination"] for group in data["groups"]] == [None, 0.05, 0.05]
+
+
 def test_no_text_of_a_table_becomes_markup(tmp_path):
     """Ids, paths, reasons, errors, groups, warnings, latents and titles come from whoever named the files."""
     plain, _ = written(tmp_path / "plain.html", table([scored(0)]), title="plain")
