@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaln, logit
 
-from service.core.distributions import f_cdf, f_ppf
+from service.core.distributions import f_cdf, f_ppf, median
 from service.core.types import Float64Array, IndexArray
 
 # Fewer scores than this tell nothing about their distribution. Of more than MOST, evenly spaced ones are used.
@@ -66,9 +66,13 @@ _STANDARD_GAP, _QUANTILES = np.ptp(_STANDARD, axis=1), np.array(QUANTILES)[:, No
 _MEDIAN = f_ppf(0.5, SHAPE, _TAIL)[:, None]
 _SPREAD = np.diff(f_ppf(np.array([0.25, 0.75]), SHAPE, _TAIL[:, None]))
 # What the log density of F(SHAPE, tail) has beside its argument, and the logarithms of the shares: (pairs, 1)
-_LOG_RATIO, _LOG_BETA = SHAPE / 2 * np.log(SHAPE / _TAIL[:, None]), betaln(SHAPE / 2, _TAIL[:, None] / 2)
+_SLOPE, _POWER = SHAPE / _TAIL[:, None], (SHAPE + _TAIL[:, None]) / 2
+_LOG_CONSTANT = SHAPE / 2 * np.log(_SLOPE) - betaln(SHAPE / 2, _TAIL[:, None] / 2)
 _SHARE_ODDS, _LOG_SHARE, _LOG_REST = logit(_SHARE)[:, None], np.log(_SHARE)[:, None], np.log1p(-_SHARE)[:, None]
 _ROWS = np.arange(len(_TAIL), dtype=np.intp)[:, None] * len(GRID)
+# The highest place on GRID, in steps, that has a bin above it.
+_LAST_PLACE = np.nextafter(len(GRID) - 1.0, 0.0)
+_FAR = np.square(np.linspace(0, 1, FAR_KNOTS + 1)[1:])
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,14 @@ def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: fl
     ordered = everything[:: -(-len(everything) // MOST)]
     # An outlier that scores as normal images do is none. Without them the two groups can be told apart even where the
     # context is as wide as the population.
-    outliers, middle = population[population > np.median(ordered)], np.median(population)
+    outliers, middle = population[population > median(ordered)], median(population)
     normal = np.ones((len(_TAIL), len(ordered)))
     for _ in range(ROUNDS):
         location, scale = _fit_location_scale(ordered, normal, smallest_scale)
         distance = np.maximum((middle - location) / scale - _MEDIAN, 0) / _SPREAD
-        log_normal, log_ratio = _densities(ordered, outliers, distance, location, scale)
-        odds = log_ratio + _SHARE_ODDS
-        updated = 1 / (1 + np.exp(np.clip(odds, -LARGEST_RATIO, LARGEST_RATIO)))
+        outlier_density = _smooth_density(outliers, location, scale)
+        log_normal, log_ratio = _densities(ordered, outlier_density, distance, location, scale)
+        updated = 1 / (1 + np.exp(np.minimum(log_ratio + _SHARE_ODDS, LARGEST_RATIO)))
         moved = np.abs(updated - normal).max()
         normal = updated
         if moved < SETTLED:
@@ -122,10 +126,10 @@ def calibrate(scores: Float64Array, population: Float64Array, smallest_scale: fl
     weights = _weigh(ordered, population, location, scale, log_normal, log_ratio, distance)
 
     knots = _choose_knots(everything, population)
-    log_normal, log_ratio = _densities(knots, outliers, distance, location, scale)
+    log_normal, log_ratio = _densities(knots, outlier_density, distance, location, scale)
     likely = np.log(weights + 1e-300)[:, None] + log_normal
-    abnormal = np.logaddexp.reduce(likely + _LOG_SHARE + log_ratio, axis=0)
-    usual = np.logaddexp.reduce(likely + _LOG_REST, axis=0)
+    abnormal = _log_sum(likely + _LOG_SHARE + log_ratio)
+    usual = _log_sum(likely + _LOG_REST)
     share = float(weights @ _SHARE)
     return Calibration(knots, np.maximum.accumulate(abnormal - usual) - logit(share), share)
 
@@ -135,58 +139,79 @@ def _fit_location_scale(
 ) -> tuple[Float64Array, Float64Array]:
     """Return location and scale (c, 1) that give the scores (n,) with weights (c, n) the quantiles of F(SHAPE, nu)."""
     weights = normal + 1e-9
-    positions = (np.cumsum(weights, axis=1) - 0.5 * weights) / weights.sum(axis=1, keepdims=True)
+    cumulative = weights.cumsum(axis=1)
+    positions = (cumulative - 0.5 * weights) / cumulative[:, -1:]
     # np.interp, of all rows at once: (c, 2)
     above = (positions[:, None] <= _QUANTILES).sum(axis=2)
     left, right = np.maximum(above - 1, 0), np.minimum(above, len(ordered) - 1)
     rows = np.arange(len(positions))[:, None]
     before, gap = positions[rows, left], positions[rows, right] - positions[rows, left]
-    way = np.clip((_QUANTILES[:, 0] - before) / np.maximum(gap, np.finfo(np.float64).tiny), 0, 1)
+    way = ((_QUANTILES[:, 0] - before) / np.maximum(gap, np.finfo(np.float64).tiny)).clip(0.0, 1.0)
     quantiles = ordered[left] + way * (ordered[right] - ordered[left])
     scale = np.maximum((quantiles[:, 1] - quantiles[:, 0]) / _STANDARD_GAP, smallest_scale)
     return (quantiles[:, 0] - scale * _STANDARD[:, 0])[:, None], scale[:, None]
 
 
+def _log_sum(logs: Float64Array) -> Float64Array:
+    """Return the logarithm (n,) of the sums over c of numbers whose logarithms are `logs` (c, n)."""
+    largest = logs.max(axis=0)
+    return np.asarray(largest + np.log(np.exp(logs - largest).sum(axis=0)))
+
+
+def _smooth_density(outliers: Float64Array, location: Float64Array, scale: Float64Array) -> Float64Array:
+    """Return the density (c, bins) on GRID of the scores (m,) of outliers, by location and scale (c, 1)."""
+    height = (outliers - location) / scale
+    np.log(np.maximum(height, LOWEST, out=height), out=height)
+    bins, near = _find_bins(height)
+    # The bins of all pairs in one count. A score counts for two bins, the more the nearer it is.
+    bins, size, shape = bins.ravel(), _ROWS.size * len(GRID), (len(_ROWS), len(GRID))
+    next_counts = np.bincount(bins, near.ravel(), size).reshape(shape)
+    counts = np.bincount(bins, minlength=size).reshape(shape) - next_counts
+    counts[:, 1:] += next_counts[:, :-1]
+    return np.asarray(counts @ _SMOOTHING / max(len(outliers), 1))
+
+
 def _densities(
-    scores: Float64Array, outliers: Float64Array, distance: Float64Array, location: Float64Array, scale: Float64Array
+    scores: Float64Array,
+    outlier_density: Float64Array,
+    distance: Float64Array,
+    location: Float64Array,
+    scale: Float64Array,
 ) -> tuple[Float64Array, Float64Array]:
     """Return the log density (c, n) of normal scores, and the log ratio of the outliers' to it, which never falls.
 
-    scores (n,) in rising order, outliers (m,) a sample of theirs, location and scale (c, 1); distance (c, 1) is that of
-    the population's median from the normal one, in spreads
+    scores (n,) in rising order, outlier_density (c, bins) by `_smooth_density`, location and scale (c, 1); distance
+    (c, 1) is that of the population's median from the normal one, in spreads
     """
     standard = np.maximum((scores - location) / scale, LOWEST)
-    half, tail = SHAPE / 2, _TAIL[:, None]
-    height, log_scale = np.log(standard), np.log(scale)
-    log_normal = (
-        _LOG_RATIO + (half - 1) * height - (half + tail / 2) * np.log1p(SHAPE * standard / tail) - _LOG_BETA - log_scale
-    )
-    # The bins of all pairs in one count.
-    bins, near = _find_bins(np.log(np.maximum((outliers - location) / scale, LOWEST)))
-    bins, near, size = bins.ravel(), near.ravel(), _ROWS.size * len(GRID)
-    counts = np.bincount(bins, 1 - near, size) + np.bincount(bins + 1, near, size)
-    shares = (counts / max(len(outliers), 1)).reshape(len(_ROWS), len(GRID))
-    smooth = (shares @ _SMOOTHING).ravel()
-    bins, near = _find_bins(height)
-    density = (1 - near) * smooth[bins] + near * smooth[bins + 1]
+    height = np.log(standard)
+    # Log densities of the logarithm of a score: their ratio is that of the scores.
+    log_normal = _LOG_CONSTANT + SHAPE / 2 * height - _POWER * np.log1p(_SLOPE * standard)
+    smooth, (bins, near) = outlier_density.ravel(), _find_bins(height)
+    density = smooth[bins]
+    density += near * (smooth[bins + 1] - density)
     centre = np.maximum(BROAD_CENTRE, 0.5 * np.log(np.maximum(_MEDIAN + _SPREAD * distance, LOWEST)))
     # A Cauchy density, as scipy.stats computes it.
-    broad = 1 / np.pi / (1 + ((height - centre) / BROAD_WIDTH) ** 2) / BROAD_WIDTH
+    broad = 1 / (np.pi * BROAD_WIDTH * (1 + np.square((height - centre) / BROAD_WIDTH)))
     measured = (1 - BROAD_SHARE) * distance**2 / (distance**2 + SEPARATE**2)
-    log_outlier = np.log(measured * density + (1 - measured) * broad) - height - log_scale
-    ratio = log_outlier - log_normal
+    ratio = np.log(measured * density + (1 - measured) * broad) - log_normal
     # Below the mode both densities vanish: a low score is as normal as one at the scale.
     low = standard < 1
     first = np.minimum(low.sum(axis=1), low.shape[1] - 1)
-    ratio = np.where(low, np.minimum(ratio, np.take_along_axis(ratio, first[:, None], axis=1)), ratio)
-    return log_normal, np.maximum.accumulate(ratio, axis=1)
+    at_scale = ratio[np.arange(len(ratio)), first][:, None]
+    ratio = np.where(low, np.minimum(ratio, at_scale), ratio)
+    return log_normal - height - np.log(scale), np.maximum.accumulate(ratio, axis=1)
 
 
 def _find_bins(height: Float64Array) -> tuple[IndexArray, Float64Array]:
     """Return the bin (c, n) of GRID below each height (c, n), counted over all rows, and how near it is to the next."""
-    place = (height - GRID[0]) / _STEP
-    bins = np.minimum(place.astype(np.intp), len(GRID) - 2)
-    return bins + _ROWS, np.clip(place - bins, 0, 1)
+    place = height - GRID[0]
+    place /= _STEP
+    np.clip(place, 0.0, _LAST_PLACE, out=place)
+    bins = place.astype(np.intp)
+    place -= bins
+    bins += _ROWS
+    return bins, place
 
 
 def _weigh(
@@ -220,5 +245,5 @@ def _choose_knots(ordered: Float64Array, population: Float64Array) -> Float64Arr
     last = len(ordered) - 1
     quantiles = np.interp(np.linspace(0, last, QUANTILE_KNOTS), np.arange(last + 1), ordered)
     gap = max(population[-1] - ordered[-1], 0.0)
-    far = ordered[-1] + gap * np.linspace(0, 1, FAR_KNOTS + 1)[1:] ** 2
+    far = ordered[-1] + gap * _FAR
     return np.unique(np.concatenate([quantiles, highest, far]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from service.core.decide.groups import find_common_cause
-from service.core.decide.kinds import Group, find_kinds
+from service.core.decide.kinds import FEWEST_TO_SPLIT, Group, find_kinds
 from service.core.detect.context import Context
 from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
@@ -63,13 +63,13 @@ def fit_batch(
         probable = members & (first >= likely) & (first > np.median(first[members]))
         members, left_out = members & ~probable, left_out + float(first[probable].sum())
         context = fit(latents[members], units.population, estimator=estimator, source="batch")
-    scores = ranking_scores(estimator_of(context), points, context, units, members)
+    scores = _ranking_scores(points, members, context, units)
     if context.calibration is not None and not units.population.graded:
         misfits = _common_misfits(points, scores, members, context, units)
         if misfits.any():
             members, left_out = members & ~misfits, left_out + float(misfits.sum())
             context = fit(latents[members], units.population, estimator=estimator, source="batch")
-            scores = ranking_scores(estimator_of(context), points, context, units, members)
+            scores = _ranking_scores(points, members, context, units)
     if context.calibration is not None and is_graded(estimator_of(context), units):
         # Whether outliers are masked shows in the scores of all images, also of those that were left out.
         context = calibrate_context(context, points[native], units)
@@ -86,7 +86,7 @@ def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: Popu
     """
     misfits = np.zeros(len(latents), dtype=bool)
     rows = np.flatnonzero(native)
-    if rows.size:
+    if rows.size >= FEWEST_TO_SPLIT:
         points, population = units.points(latents[rows]), units.draws(POPULATION_SCORES)
         floor = noise_floor(np.exp(np.clip(latents[rows, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
         group = find_kinds(points, floor, population)
@@ -113,6 +113,13 @@ def _is_clear(group: Group, points: Float64Array, floor: Float64Array, populatio
     if group.are_misfits < CLEARLY_MISFITS or group.kinds > 2:
         return False
     return find_kinds(np.delete(points, group.members, axis=0), floor, population) is None
+
+
+def _ranking_scores(points: Float64Array, members: BoolArray, context: Context, units: PopulationUnits) -> Float64Array:
+    """Return what ranks points (n, d), of which `members` (n,) were just fitted."""
+    if context.scores is not None and members.all():
+        return context.scores  # the calibration has them already
+    return ranking_scores(estimator_of(context), points, context, units, members)
 
 
 def _outlier_probability(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:

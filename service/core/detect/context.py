@@ -35,8 +35,9 @@ class Context:
     robust              moments in population units over the live latents: of `ensemble` those of the nearest 75%, of
                         `density_ratio` on a graded population those of the nearest half
     calibration         what scores in this context say; None where too few images tell
+    scores              (n,)    what the images score that `calibration` was made with, in their order
     population_scores   (p,)    what a sample of the population scores in this context, where `calibration` was made
-                        here; they do not travel with the context
+                        here; neither scores travel with the context
     ood_limit           the limit of the foreign check in this context: see `ood.contextual_limit`
     """
 
@@ -53,6 +54,7 @@ class Context:
     kernel: Kernel | None = None
     robust: Fit | None = None
     calibration: Calibration | None = None
+    scores: Float64Array | None = None
     population_scores: Float64Array | None = None
     ood_limit: float = 1.0
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,14 +80,12 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
     step = -(-len(points) // MOST_IMAGES)
     selected = points[::step]
     itself = own_places(points, selected)
-    pieces = list(_pieces(points))
-    near = [kernels_between(piece, selected, bandwidth) for piece in pieces]
-    density = np.concatenate([density_of(kernels_between(piece, sample, bandwidth)) for piece in pieces])
+    near = [kernels_between(piece, selected, bandwidth) for piece in _pieces(points)]
+    density, by_base = population_density(points, sample, bandwidth), weights_of_base(base)
     weights, contamination = np.ones(len(selected)), np.array(START_CONTAMINATION)
     for _ in range(ROUNDS):
-        weight = _weight_near(near, weights)
-        ratio = np.exp(log_ratio(weight, density, base, own_weights(itself, weights), weights.sum()))
-        inlier = (1 - contamination) * ratio / ((1 - contamination) * ratio + contamination)
+        ratio = ratios(_weight_near(near, weights), density, by_base, own_weights(itself, weights), weights.sum())
+        inlier = ratio / (ratio + contamination / (1 - contamination))
         contamination = _share(inlier.sum(), len(points))
         # Rounded like the points: what travels as text must be what is scored with.
         weights = np.round(inlier[::step], DECIMALS)
@@ -96,11 +95,10 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
     """Log ratio (n,) of context to population at points (n, d); `sample` (p, d) and `base` (n,) as for the fit."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
-    pieces = list(_pieces(points))
-    near = _weight_near((kernels_between(piece, kernel.points, kernel.bandwidth) for piece in pieces), kernel.weights)
-    density = np.concatenate([density_of(kernels_between(piece, sample, kernel.bandwidth)) for piece in pieces])
+    kernels = (kernels_between(piece, kernel.points, kernel.bandwidth) for piece in _pieces(points))
+    near, density = _weight_near(kernels, kernel.weights), population_density(points, sample, kernel.bandwidth)
     own = own_weights(own_places(points, kernel.points), kernel.weights)
-    return log_ratio(near, density, base, own, kernel.weights.sum())
+    return np.log(ratios(near, density, weights_of_base(base), own, kernel.weights.sum()))
 
 
 def _pieces(points: Float64Array) -> Iterator[Float64Array]:
@@ -123,7 +121,7 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
     near_so_far = 1 - np.eye(n, dtype=np.float32)
     there_so_far = np.ones((n, len(sample)), dtype=np.float32)
     bandwidth, free = np.full(d, np.inf), np.arange(d)
-    best = float(_log_likelihood(near_so_far[None], np.ones((1, n)))[0])
+    best = _likelihood_of_free_axes(n)
     while free.size:
         fewest = FEWEST_NEIGHBOURS / len(sample)
         # (n, d b, p) @ (n, p, 1): one product for each image
@@ -141,6 +139,13 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
     return bandwidth
 
 
+@lru_cache(maxsize=512)
+def _likelihood_of_free_axes(n: int) -> float:
+    """Return the log likelihood of n points while every axis is free."""
+    near = 1 - np.eye(n, dtype=np.float32)
+    return float(_log_likelihood(near[None], np.ones((1, n)))[0])
+
+
 def count_searched(images: int, axes: int) -> int:
     """Return how many of so many images on so many axes the search for bandwidths sees, at most."""
     # n images take the bytes of n (n + 2 n + 2 SEARCH_SAMPLE) kernels: as they are computed, and as they are used.
@@ -156,12 +161,17 @@ def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:
     density  (c, n)     density of the population at the points
     """
     choices, n = density.shape
-    weights, eps = np.ones((choices, n)), np.full((choices, 1), START_CONTAMINATION)
+    weights, total, eps = (
+        np.ones((choices, n)),
+        np.full((choices, 1), float(n)),
+        np.full((choices, 1), START_CONTAMINATION),
+    )
     for _ in range(ROUNDS):
         weight = (near @ weights[:, :, None].astype(np.float32))[:, :, 0]
-        ratio = (weight / density + 1) / (weights.sum(axis=1, keepdims=True) - weights + 1)
-        weights = (1 - eps) * ratio / ((1 - eps) * ratio + eps)
-        eps = _share(weights.sum(axis=1, keepdims=True), n)
+        ratio = (weight / density + 1) / (total + 1 - weights)
+        weights = ratio / (ratio + eps / (1 - eps))
+        total = weights.sum(axis=1, keepdims=True)
+        eps = _share(total, n)
     fits = np.log((1 - eps) * ratio + eps).sum(axis=1)
     prior: Float64Array = (np.log(eps) + RELUCTANCE * n * np.log1p(-eps))[:, 0]
     return np.asarray(fits + prior)
@@ -169,29 +179,46 @@ def _log_likelihood(near: Float32Array, density: Float64Array) -> Float64Array:
 
 def _share(inliers: Float64Array, n: int) -> Float64Array:
     """Return the posterior mean of the share of outliers, with so many inliers among n."""
-    share: Float64Array = (n - inliers + 1) / (n * (1 + RELUCTANCE) + 2)
-    return share
+    return np.asarray((n + 1 - inliers) / (n * (1 + RELUCTANCE) + 2))
 
 
-def log_ratio(
-    near: Float64Array, density: Float64Array, base: Float64Array, own: Float64Array, total: float
+def ratios(
+    near: Float64Array, density: Float64Array, by_base: Float64Array, own: Float64Array, total: float
 ) -> Float64Array:
-    """Log ratio (..., n) of the weights near each point, its `own` among them, of a `total`: the module's formula."""
+    """Return the ratio (..., n) by the weights near each point, its `own` among them, of a `total`: the module's
+    formula.
+    """
+    return np.asarray((np.maximum(near - own, 0) / density + by_base) / (total - own + BASE_WEIGHT))
+
+
+def weights_of_base(base: Float64Array) -> Float64Array:
+    """Return what the log ratios (...) of the Gaussian base count for in the module's formula, (...)."""
     beyond = np.log1p(np.maximum(SMALLEST_LOG - base, 0))
-    by_base = BASE_WEIGHT * np.exp(np.clip(base, SMALLEST_LOG, LARGEST_LOG) - beyond)
-    ratio: Float64Array = (np.maximum(near - own, 0) / density + by_base) / (total - own + BASE_WEIGHT)
-    return np.log(ratio)
+    return np.asarray(BASE_WEIGHT * np.exp(np.clip(base, SMALLEST_LOG, LARGEST_LOG) - beyond))
 
 
 def own_places(points: Float64Array, selected: Float64Array) -> IndexArray:
     """Return where each of points (n, d) stands among the kernel's points (m, d), or -1."""
-    places = {point.tobytes(): place for place, point in enumerate(selected + 0.0)}
-    return np.array([places.get(point.tobytes(), -1) for point in points + 0.0], dtype=np.intp)
+    places = {point: place for place, point in enumerate(_rows(selected))}
+    return np.array([places.get(point, -1) for point in _rows(points)], dtype=np.intp)
+
+
+def _rows(points: Float64Array) -> Iterator[bytes]:
+    """Yield each of points (n, d) as bytes: equal ones alike, also 0 and -0."""
+    text, step = (points + 0.0).tobytes(), points.shape[1] * points.itemsize
+    return (text[start : start + step] for start in range(0, len(text), step))
 
 
 def own_weights(places: IndexArray, weights: Float64Array) -> Float64Array:
     """Return the weights (n,) at those places, 0 where there is none."""
     return np.where(places < 0, 0.0, weights[places])
+
+
+def population_density(points: Float64Array, sample: Float64Array, bandwidth: Float64Array) -> Float64Array:
+    """Return the density (n,) of the population's sample (p, d) at points (n, d): 1 where no bandwidth is finite."""
+    if np.isinf(bandwidth).all():
+        return np.ones(len(points))
+    return np.concatenate([density_of(kernels_between(piece, sample, bandwidth)) for piece in _pieces(points)])
 
 
 def density_of(kernels: Float32Array) -> Float64Array:
@@ -202,14 +229,18 @@ def density_of(kernels: Float32Array) -> Float64Array:
 
 def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float64Array) -> Float32Array:
     """Return kernels (n, m) between points (n, d) and others (m, d): 1 where they coincide."""
-    squares = np.zeros((len(points), len(others)), dtype=np.float32)
     used = np.flatnonzero(np.isfinite(bandwidth))
+    if not used.size:
+        return np.ones((len(points), len(others)), dtype=np.float32)
     scaled, theirs = ((side[:, used].T / bandwidth[used, None]).astype(np.float32) for side in (points, others))
-    for own, other in zip(scaled, theirs, strict=True):
+    squares: Float32Array = scaled[0][:, None] - theirs[0]
+    np.square(squares, out=squares)
+    for own, other in zip(scaled[1:], theirs[1:], strict=True):
         gaps = own[:, None] - other
         squares += np.square(gaps, out=gaps)
     squares *= np.float32(-0.5)
-    return np.exp(squares, out=squares)
+    np.exp(squares, out=squares)
+    return squares
 
 
 def _every_bandwidth(points: Float64Array, others: Float64Array, resolution: Float64Array) -> Float32Array:

@@ -12,11 +12,11 @@ from scipy.special import expit
 
 from service.core.decide.calibration import FEWEST
 from service.core.detect.context import Context
-from service.core.detect.estimators.registry import estimator_named
+from service.core.detect.estimators.registry import estimator_named, estimator_of
 from service.core.detect.gaussian import Fit
-from service.core.detect.gaussian_odds import noise_floor
+from service.core.detect.gaussian_odds import noise_floor, normal_fit
 from service.core.detect.moments import Moments
-from service.core.detect.posterior import calibrate_context, log_odds, mahalanobis
+from service.core.detect.posterior import calibrate_context, posterior_log_odds, ranking_scores
 from service.core.detect.standardize import PopulationUnits, canonical_order
 from service.core.distributions import chi2_ppf
 from service.core.population import Population
@@ -56,8 +56,9 @@ def fit(
         source = "population"
     units = PopulationUnits.of(population)
     # A canonical order, so that sums round alike however the images are permuted.
-    latents = latents[canonical_order(units.points(latents))]
     points = units.points(latents)
+    order = canonical_order(points)
+    latents, points = latents[order], points[order]
     posterior_variance = (
         np.exp(np.clip(latents[:, 1].astype(np.float64), -50, 50)).mean(axis=0)
         if len(latents)
@@ -79,16 +80,31 @@ def fit(
     context = estimator_named(estimator).with_images(context, points, units)
     if len(points) >= FEWEST and units.live.size and source != "population":
         context = calibrate_context(context, points, units)
-    if len(points) <= 2 * units.live.size or source == "population":
-        return context
-    # What is normal here, but no further than it would be in a Gaussian: of few images the last may be no normal one.
-    normal = 1 - expit(log_odds(latents, context, population))
-    distances = mahalanobis(latents, context, population)
+    if len(points) > 2 * units.live.size and source != "population":
+        context = replace(context, radius_squared=_radius_squared(points, context, units))
+    if context.scores is not None:
+        scores = np.empty(len(order))
+        scores[order] = context.scores
+        context = replace(context, scores=scores)
+    return context
+
+
+def _radius_squared(points: Float64Array, context: Context, units: PopulationUnits) -> float:
+    """Return the squared distance within which INSIDE of what is normal lies, of the points (n, d) of a context.
+
+    It is no larger than it would be in a Gaussian: of few images the last may be no normal one.
+    """
+    estimator = estimator_of(context)
+    scores = context.scores
+    if scores is None or not estimator.ranks_by_odds:
+        scores = ranking_scores(estimator, points, context, units, np.zeros(len(points), dtype=bool))
+    normal = 1 - expit(posterior_log_odds(scores, points, context, units))
+    distances = normal_fit(context, units).distances(points)
     # Where no image is normal at all, numpy would divide by their weight, which is 0.
     radius_squared = (
         np.quantile(distances, INSIDE, weights=normal, method="inverted_cdf") if normal.any() else distances.min()
     )
-    return replace(context, radius_squared=min(float(radius_squared), context.radius_squared))
+    return min(float(radius_squared), context.radius_squared)
 
 
 def merge(contexts: Sequence[Context], population: Population) -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,25 @@ class Fit:
     location: Float64Array
     covariance: Float64Array
     warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def factor(self) -> Float64Array:
+        """Return the Cholesky factor (d, d) of the covariance."""
+        return factorise(self.covariance)
+
+    @cached_property
+    def volume(self) -> float:
+        """Return half the log determinant of the covariance."""
+        return float(np.log(self.factor.diagonal()).sum())
+
+    def distances(self, points: Float64Array) -> Float64Array:
+        """Return squared Mahalanobis distances (n,) of points (n, d): the squared norm of L^-1 (x - location)."""
+        whitened = solve_lower(self.factor, (points - self.location).T)
+        return np.asarray(np.square(whitened, out=whitened).sum(axis=0))
+
+    def log_density(self, points: Float64Array) -> Float64Array:
+        """Return log densities (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
+        return np.asarray(-0.5 * self.distances(points) - self.volume)
 
 
 def factorise(covariance: Float64Array) -> Float64Array:
@@ -49,23 +69,13 @@ def solve_lower(factor: NDArray[np.floating], right: Float64Array) -> Float64Arr
 
 
 def mahalanobis_squared(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
-    """Return squared distances (n,) of points (n, d): the squared norm of L^-1 (x - location), covariance = LL'."""
-    return distances_and_volume(points, location, covariance)[0]
+    """Return squared distances (n,) of points (n, d) to a Gaussian: see `Fit.distances`."""
+    return Fit(location, covariance).distances(points)
 
 
 def log_density(points: Float64Array, location: Float64Array, covariance: Float64Array) -> Float64Array:
-    """Return Gaussian log densities (n,), without the constant d/2 log(2 pi), which every ratio cancels."""
-    distances, volume = distances_and_volume(points, location, covariance)
-    return np.asarray(-0.5 * distances - volume)
-
-
-def distances_and_volume(
-    points: Float64Array, location: Float64Array, covariance: Float64Array
-) -> tuple[Float64Array, float]:
-    """Return the squared distances (n,) of points (n, d), and half the log determinant of the covariance."""
-    factor = factorise(covariance)
-    whitened = solve_lower(factor, (points - location).T)
-    return np.square(whitened).sum(axis=0), float(np.log(factor.diagonal()).sum())
+    """Return Gaussian log densities (n,): see `Fit.log_density`."""
+    return Fit(location, covariance).log_density(points)
 
 
 def marginal_distances(points: Float64Array, fit: Fit, axes: BoolArray) -> tuple[Float64Array, Float64Array]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
-from service.core.detect.gaussian import Fit, distances_and_volume, log_density, marginal_distances
+from service.core.detect.gaussian import Fit, marginal_distances, solve_lower
 from service.core.detect.standardize import PopulationUnits
 from service.core.types import Float64Array
 
@@ -28,11 +28,9 @@ def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64
 
     Outliers follow the population's Gaussian, with a far tail.
     """
-    distance, volume = distances_and_volume(points, background.location, background.covariance)
-    outlier = -0.5 * distance - volume + far_tail(distance, points.shape[1])
-    inlier = log_density(points, fit.location, fit.covariance)
-    odds: Float64Array = outlier - inlier
-    return odds
+    distance = background.distances(points)
+    outlier = -0.5 * distance - background.volume + far_tail(distance, points.shape[1])
+    return np.asarray(outlier - fit.log_density(points))
 
 
 def tempered_log_odds(points: Float64Array, fits: Sequence[Fit], background: Fit) -> list[Float64Array]:
@@ -42,20 +40,16 @@ def tempered_log_odds(points: Float64Array, fits: Sequence[Fit], background: Fit
     The power is `population_power`: 1 in a narrow context, 0 in one as wide as the population, where outliers may lie
     anywhere and the odds are half the squared distance.
     """
-    outlier = log_density(points, background.location, background.covariance)
-    return [
-        population_power(fit, background) * outlier - log_density(points, fit.location, fit.covariance) for fit in fits
-    ]
+    outlier = background.log_density(points)
+    return [population_power(fit, background) * outlier - fit.log_density(points) for fit in fits]
 
 
 def population_power(fit: Fit, background: Fit) -> float:
     """Return 1 - exp(-KL(fit || background) / (d * FADE)), from 0 to 1."""
     d = len(fit.location)
-    gap = fit.location - background.location
-    ratio = np.linalg.solve(background.covariance, fit.covariance)
-    divergence = 0.5 * (
-        np.trace(ratio) - d + gap @ np.linalg.solve(background.covariance, gap) - np.linalg.slogdet(ratio)[1]
-    )
+    # The trace of the covariances' ratio and the squared distance of the locations, in one sum of squares.
+    whitened = solve_lower(background.factor, np.column_stack([fit.factor, fit.location - background.location]))
+    divergence = 0.5 * (np.square(whitened).sum() - d) + background.volume - fit.volume
     return float(-np.expm1(-max(divergence, 0.0) / (d * FADE)))
 
 

@@ -46,7 +46,9 @@ def posterior_log_odds(
     Without a calibration they are the estimator's own, with the prior share of outliers.
     """
     if context.calibration is None:
-        return np.asarray(estimator_of(context).log_odds(points, context, units) + logit(PRIOR_CONTAMINATION))
+        estimator = estimator_of(context)
+        odds = scores if estimator.ranks_by_odds else estimator.log_odds(points, context, units)
+        return np.asarray(odds + logit(PRIOR_CONTAMINATION))
     return context.calibration.log_odds(scores, share_of_outliers(context))
 
 
@@ -92,7 +94,8 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
     n >= `calibration.FEWEST` and d >= 1.
     """
     estimator = estimator_of(context)
-    scores, population = scores_to_calibrate(context, points, units)
+    own, population = scores_to_calibrate(context, points, units)
+    scores = own if context.source == "batch" else _stretch(own, points.shape[1])
     if is_graded(estimator, units):
         from service.core.decide.graded_calibration import calibrate_graded  # imports scipy.interpolate
 
@@ -100,7 +103,22 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
         calibration = calibrate_graded(scores, population, estimator.smallest_scale, may_mask=may_mask)
     else:
         calibration = calibrate(scores, population, estimator.smallest_scale)
-    return replace(context, calibration=calibration, contamination=calibration.share, population_scores=population)
+    return replace(
+        context,
+        calibration=calibration,
+        contamination=calibration.share,
+        scores=own,
+        population_scores=population,
+    )
+
+
+def _stretch(scores: Float64Array, axes: int) -> Float64Array:
+    """Return the scores (n,) of a reference on so many axes, as those of other images.
+
+    These will be scored, and lie further off than those that the moments were fitted to.
+    """
+    lower = np.quantile(scores, LOWER_QUANTILE)
+    return np.asarray(lower + (scores - lower) * (1 + axes / len(scores)))
 
 
 def is_graded(estimator: Estimator, units: PopulationUnits) -> bool:
@@ -115,16 +133,10 @@ def scores_to_calibrate(
     estimator, population = estimator_of(context), units.draws(POPULATION_SCORES)
     if estimator.ranks_by_odds:  # what does not depend on the points is then computed once
         odds = estimator.log_odds(np.concatenate([points, population]), context, units)
-        scores, others = odds[: len(points)], odds[len(points) :]
-    else:
-        everybody, nobody = np.ones(len(points), dtype=bool), np.zeros(len(population), dtype=bool)
-        scores = estimator.distances(points, context, units, everybody)
-        others = estimator.distances(population, context, units, nobody)
-    if context.source == "reference":
-        # Other images will be scored, and lie further off than those that the moments were fitted to.
-        lower = np.quantile(scores, LOWER_QUANTILE)
-        scores = lower + (scores - lower) * (1 + points.shape[1] / len(points))
-    return scores, others
+        return odds[: len(points)], odds[len(points) :]
+    everybody, nobody = np.ones(len(points), dtype=bool), np.zeros(len(population), dtype=bool)
+    scores = estimator.distances(points, context, units, everybody)
+    return scores, estimator.distances(population, context, units, nobody)
 
 
 def inside(latents: NDArray[np.floating], context: Context, population: Population) -> BoolArray:

@@ -12,9 +12,10 @@ from service.core.detect.density_ratio import (
     Kernel,
     density_of,
     kernels_between,
-    log_ratio,
     own_places,
     own_weights,
+    ratios,
+    weights_of_base,
 )
 from service.core.types import BoolArray, Float32Array, Float64Array, IndexArray
 
@@ -59,7 +60,8 @@ def worths(
         near[places] = product[:, : len(kernel.points)] @ kernel.weights
         density[places] = density_of(product[:, len(kernel.points) :])
     own, of = own_weights(own_places(rounded, kernel.points), kernel.weights), of.reshape(-1)
-    return -log_ratio(near[of], density[of], base(points, coalitions), own, kernel.weights.sum())
+    by_base = weights_of_base(base(points, coalitions))
+    return -np.log(ratios(near[of], density[of], by_base, own, kernel.weights.sum()))
 
 
 def _products(

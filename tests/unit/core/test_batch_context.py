@@ -5,6 +5,8 @@ import pytest
 
 from service.core.detect import batch_context
 from service.core.detect.batch_context import PROBABLE, _probability_of_last, fit_batch
+from service.core.detect.estimators.registry import estimator_named
+from service.core.detect.posterior import ranking_scores
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from service.core.population import Population
@@ -87,3 +89,15 @@ def test_images_that_are_as_likely_as_the_median_one_are_never_left_out(monkeypa
 )
 def test_the_last_of_the_likely_outliers(probability, last):
     assert _probability_of_last(np.array(probability)) == last
+
+
+@pytest.mark.parametrize("estimator", ["ensemble", "leave_one_out"])
+def test_scores_that_the_calibration_has_are_those_of_the_images_in_their_order(estimator):
+    random = np.random.default_rng(4)
+    units = PopulationUnits.of(Population.from_latents(with_variances(random.standard_normal((500, 5)))))
+    latents, everybody = with_variances(0.3 * random.standard_normal((12, 5))), np.ones(12, dtype=bool)
+    context, members, scores = fit_batch(latents, everybody, units, estimator)
+    expected = ranking_scores(estimator_named(estimator), units.points(latents), context, units, members)
+    assert members.all()
+    assert context.scores is scores
+    np.testing.assert_allclose(scores, expected, rtol=1e-9)

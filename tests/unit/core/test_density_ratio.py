@@ -172,3 +172,16 @@ def test_the_search_for_bandwidths_takes_no_more_memory_on_many_axes(axes):
         assert 4 * kernels <= density_ratio.SEARCH_BYTES
         assert searched >= 20
     assert density_ratio.count_searched(350, 10) == 68
+
+
+def test_kernels_and_density_are_those_of_the_formula_and_free_axes_say_nothing():
+    rng = np.random.default_rng(3)
+    points, others, bandwidth = rng.standard_normal((7, 4)), rng.standard_normal((20, 4)), np.array([0.5, np.inf, 2, 1])
+    kernels = np.exp(-0.5 * np.square((points[:, None] - others) / bandwidth).sum(axis=2))
+    np.testing.assert_allclose(density_ratio.kernels_between(points, others, bandwidth), kernels, rtol=1e-5)
+    np.testing.assert_allclose(
+        density_ratio.population_density(points, others, bandwidth), np.maximum(kernels.mean(axis=1), 1 / 20), rtol=1e-5
+    )
+    free = np.full(4, np.inf)
+    assert (density_ratio.kernels_between(points, others, free) == 1).all()
+    assert (density_ratio.population_density(points, others, free) == 1).all()

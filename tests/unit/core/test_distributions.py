@@ -42,6 +42,8 @@ def test_binomial(trials, probability):
 def test_deviations_and_ranks():
     values = rng.integers(0, 9, (50, 4)).astype(np.float64)  # with ties
     assert np.array_equal(distributions.ranks(values), stats.rankdata(values, axis=0))
+    for rows in (values, values[1:], values[:1], values[:, 0]):
+        assert np.array_equal(distributions.median(rows), np.median(rows, axis=0))
     expected = stats.median_abs_deviation(values, axis=0, scale="normal")
     assert np.array_equal(distributions.normal_deviation(values), expected)
     assert np.array_equal(distributions.normal_deviation(values[:, 0]), expected[0])

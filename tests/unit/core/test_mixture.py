@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.special import logit
+from scipy.special import entr, expit, logit
 from sklearn.metrics import roc_auc_score
 
+from service.core.detect.estimators import mixture
 from service.core.detect.estimators.mixture import SEARCH_SIZE, fit_mixture
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import outlier_log_odds
@@ -95,3 +96,41 @@ def test_more_images_than_the_search_takes_still_all_count():
     points, truth = batch(5 * SEARCH_SIZE, 200, seed=6)
     _, fit = odds(points)
     np.testing.assert_allclose(fit.location[:2], points[~truth, :2].mean(axis=0), atol=0.002)
+
+
+@pytest.mark.parametrize("n", [3, 8, 40])
+def test_modes_that_are_refined_together_are_those_refined_alone(n):
+    points, _ = batch(n, n // 4, seed=5)
+    noise, r = np.diag(FLOOR), np.random.default_rng(n).uniform(0.01, 1, (6, n))
+    alone = [mixture.refine(points, noise, each[None]) for each in r]
+    best, together = max(alone, key=lambda mode: mode.evidence), mixture.refine(points, noise, r)
+    assert together.evidence == pytest.approx(best.evidence, rel=1e-9)
+    np.testing.assert_allclose(together.location, best.location, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(together.covariance, best.covariance, rtol=1e-7, atol=1e-9)
+
+
+def test_responsibilities_and_evidence_are_those_of_the_textbook_however_far_the_odds_are():
+    log_ratio, size, n = np.array([[-900.0, -3.0, 0.0, 2.5, 900.0]]), np.array([3.2]), 5
+    gain, price = np.array([[-800.0, -2.0, 0.5, 700.0]]), np.array([[1.5, 2.0, 2.5, 3.0]])
+    narrow = expit(gain - price)
+    log_odds = mixture._log_odds(log_ratio, size, n)
+    evidence = mixture._evidence(n, log_odds, np.tile(size, (1, 4)), gain - price, narrow, gain)
+    eps = (n - size + mixture.OUTLIERS) / (n + mixture.OUTLIERS + mixture.INLIERS + mixture.RELUCTANCE * n)
+    expected = expit(log_ratio + logit(1 - eps))
+    np.testing.assert_allclose(mixture._probability(log_odds), expected, rtol=1e-12, atol=1e-300)
+    total = np.logaddexp(np.log(1 - eps) + log_ratio, np.log(eps)).sum()
+    prior = mixture.OUTLIERS * np.log(eps) + (mixture.INLIERS + mixture.RELUCTANCE * n) * np.log(1 - eps)
+    choice = (entr(narrow) + entr(1 - narrow) - narrow * price).sum()
+    np.testing.assert_allclose(evidence, total + prior + choice, rtol=1e-12)
+
+
+def test_the_search_starts_from_all_points_and_from_the_shortest_stretches_of_every_axis():
+    points, _ = batch(11, 3, seed=2)
+    first, *rest = mixture.starts(points)
+    assert (first == 1).all()
+    assert len(rest) == len(mixture.START_SHARES) * D
+    for place, inside in enumerate(rest):
+        count, axis = int(np.ceil(mixture.START_SHARES[place // D] * len(points))), points[:, place % D]
+        ordered = np.sort(axis)
+        assert inside.sum() == count
+        assert np.ptp(axis[inside == 1]) == (ordered[count - 1 :] - ordered[: len(axis) - count + 1]).min()

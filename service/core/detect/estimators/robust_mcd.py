@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.core.detect.gaussian import Fit, mahalanobis_squared, shrink_correlations
+from service.core.detect.gaussian import Fit, shrink_correlations
 from service.core.detect.moments import Moments
-from service.core.distributions import chi2_cdf, chi2_ppf, ranks
+from service.core.distributions import chi2_cdf, chi2_ppf, median, ranks
 from service.core.types import Float64Array
 
 ROBUST_SHARE = 0.75  # of the points, which the moments are taken over
@@ -23,30 +23,30 @@ def robust(points: Float64Array, floor: Float64Array) -> Fit:
     count = max(int(np.ceil(ROBUST_SHARE * n)), 2)
     # The nearest 75% underestimate the spread: Croux & Haesbroeck's factor (1999) makes it consistent at the Gaussian.
     consistency = ROBUST_SHARE / chi2_cdf(chi2_ppf(ROBUST_SHARE, d), d + 2)
-    median = np.median(points, axis=0)
-    spread = 1.4826 * np.median(np.abs(points - median), axis=0)
-    centred = points - median
-    ranked = ranks(points)
-    length = np.linalg.norm(centred / np.sqrt(spread**2 + floor), axis=1, keepdims=True)
+    location = median(points)
+    centred = points - location
+    variance = np.square(1.4826 * median(np.abs(centred)))
+    noise = np.diag(floor)
+    length = np.sqrt(np.square(centred / np.sqrt(variance + floor)).sum(axis=1, keepdims=True))
     directions = centred / np.maximum(length, np.finfo(np.float64).tiny)
-    best: Fit | None = None
-    best_volume = np.inf
-    for shape in (np.diag(spread**2), np.cov(ranked, rowvar=False), np.cov(directions, rowvar=False)):
-        shape = np.atleast_2d(shape)
-        scale = np.sqrt((spread**2 + floor) / np.maximum(np.diag(shape), np.finfo(np.float64).eps))
-        fit = Fit(median, shape * np.outer(scale, scale) + np.diag(floor))
-        nearest = np.zeros(0, dtype=np.intp)
+    fits = []
+    for shape in (np.diag(variance), _covariance(ranks(points)), _covariance(directions)):
+        scale = np.sqrt((variance + floor) / np.maximum(shape.diagonal(), np.finfo(np.float64).eps))
+        fit = Fit(location, shape * (scale[:, None] * scale) + noise)
+        nearest = np.zeros(count, dtype=np.intp)
         for _ in range(MAX_ITERATIONS):
-            distances = mahalanobis_squared(points, fit.location, fit.covariance)
-            selected = np.sort(np.argsort(distances, kind="stable")[:count])
-            if np.array_equal(selected, nearest):
+            selected = np.sort(fit.distances(points).argsort(kind="stable")[:count])
+            if (selected == nearest).all():
                 break
             nearest = selected
             moments = Moments.of(points[nearest])
             covariance = consistency * shrink_correlations(moments.scatter / (count - 1), count)
-            fit = Fit(moments.mean, covariance + np.diag(floor))
-        volume = float(np.linalg.slogdet(fit.covariance)[1])
-        if volume < best_volume:
-            best, best_volume = fit, volume
-    assert best is not None
-    return best
+            fit = Fit(moments.mean, covariance + noise)
+        fits.append(fit)
+    # Rounded: of equal ones the first, whatever their last digits are.
+    return min(fits, key=lambda fit: round(fit.volume, 9))
+
+
+def _covariance(values: Float64Array) -> Float64Array:
+    """Return the sample covariance (d, d) of values (n, d), n >= 2."""
+    return Moments.of(values).scatter / (len(values) - 1)
