@@ -34,6 +34,8 @@ from service.inference.protocol import CheckedLatents
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TILE_ROWS = {CPU: 32, CUDA: 256}
+# A backbone takes some 10 ms for an image: few images are shared among the threads, at no cost.
+BACKBONE_TILE_ROWS = {CPU: 4, CUDA: 256}
 # The sizes of tiles that are compared with a full one: kernels of matrix products take 1, 2, 3, ... or a dozen rows.
 CHECKED_SIZES = (1, 2, 3, 5, 8, 13)
 # What else runs the same graph. (A backbone has no graph for heat maps: they come from its encoder.)
@@ -77,7 +79,7 @@ class OnnxNetworks:
             logger.warning("no GPU can be used: the networks run on %s", self.provider)
         for name, session in self._sessions.items():
             _check_graph(session, name, manifest)
-        self.tile_rows = TILE_ROWS[self.provider]
+        self.tile_rows = (TILE_ROWS if self._head is None else BACKBONE_TILE_ROWS)[self.provider]
         self.threads = joblib.cpu_count() if self.provider == CPU else 1
         self._workers = ThreadPoolExecutor(self.threads, "tiles")
         self._padded: frozenset[Network] = frozenset(self._check_sizes(bundle))
