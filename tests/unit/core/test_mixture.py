@@ -114,7 +114,7 @@ def test_responsibilities_and_evidence_are_those_of_the_textbook_however_far_the
     gain, price = np.array([[-800.0, -2.0, 0.5, 700.0]]), np.array([[1.5, 2.0, 2.5, 3.0]])
     narrow = expit(gain - price)
     log_odds = mixture._log_odds(log_ratio, size, n)
-    evidence = mixture._evidence(n, log_odds, np.tile(size, (1, 4)), gain - price, narrow, gain)
+    evidence = mixture._evidence(n, mixture._likelihood(log_odds), np.tile(size, (1, 4)), gain - price, narrow, gain)
     eps = (n - size + mixture.OUTLIERS) / (n + mixture.OUTLIERS + mixture.INLIERS + mixture.RELUCTANCE * n)
     expected = expit(log_ratio + logit(1 - eps))
     np.testing.assert_allclose(mixture._probability(log_odds), expected, rtol=1e-12, atol=1e-300)

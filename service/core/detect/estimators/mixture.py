@@ -162,7 +162,8 @@ def fit_axes(
         terms.append((log_odds, size, odds, narrow, gain))
         if (r == before).all():  # few images settle soon
             break
-    evidence = _evidence(n, *map(np.array, zip(*terms, strict=True)))
+    log_odds, *others = map(np.array, zip(*terms, strict=True))
+    evidence = _evidence(n, _likelihood(log_odds), *others)
     best = evidence.argmax(axis=0), np.arange(len(r))
     return np.array(iterates)[best], evidence[best]
 
@@ -171,14 +172,15 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
     """Run EM with correlations from m modes' responsibilities r (m, n), over the inliers' principal directions.
 
     A direction that is not narrow takes the population's moments, so that it says nothing. Return the iterate of the
-    largest evidence, of all modes. All modes take each step at once, until they settle, and the evidence is computed
-    at the end: of few images, a step costs its calls rather than its sums. noise (d, d).
+    largest evidence, of all modes. All modes take each step at once, until they settle, and most of the evidence is
+    computed at the end: of few images, a step costs its calls rather than its sums. Of many, the log odds of every step
+    would take memory. noise (d, d).
     """
     n, d = points.shape
-    axes, own_noise, statistics = np.eye(d), noise.diagonal().copy(), np.stack([points, np.ones((n, d))])
+    axes, own_noise, ones = np.eye(d), noise.diagonal().copy(), np.ones((n, d))
     iterates, terms = [], []
     for _ in range(REFINEMENTS):
-        mean, size = r @ statistics  # (m, d), the size the same on all axes
+        mean, size = r @ points, r @ ones  # (m, d), the size the same on all axes
         mean /= size
         centred = points - mean[:, None]  # (m, n, d)
         scatter = (centred * r[:, :, None]).transpose(0, 2, 1) @ centred  # (m, d, d)
@@ -211,7 +213,7 @@ def refine(points: Float64Array, noise: Float64Array, r: Float64Array) -> _Mode:
         gaps = squares - np.square(along - centre[:, None]) / shrunk[:, None] - np.log(shrunk)[:, None]
         log_odds = _log_odds(0.5 * gaps.sum(axis=2), size[:, 0], n)
         iterates.append((directions, centre, shrunk, size))
-        terms.append((log_odds, size, odds, narrow, gain))
+        terms.append((_likelihood(log_odds), size, odds, narrow, gain))
         updated = _probability(log_odds)
         r = updated[np.abs(updated - r).max(axis=1) >= TOLERANCE]
         if not len(r):
@@ -255,12 +257,17 @@ def _probability(log_odds: Float64Array) -> Float64Array:
     return np.asarray(1.0 / (1.0 + np.exp(np.minimum(-log_odds, 700.0))))
 
 
+def _likelihood(log_odds: Float64Array) -> Float64Array:
+    """Return the log likelihood ratio (...) of iterates to all being outliers, from the log odds (..., n) of inlier."""
+    return np.asarray((np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))).sum(axis=-1))
+
+
 def _evidence(
-    n: int, log_odds: Float64Array, size: Float64Array, odds: Float64Array, narrow: Float64Array, gain: Float64Array
+    n: int, likelihood: Float64Array, size: Float64Array, odds: Float64Array, narrow: Float64Array, gain: Float64Array
 ) -> Float64Array:
     """Return the evidence (...) of iterates: the penalised log likelihood, and what the choice of directions adds.
 
-    log_odds      (..., n)  of inlier against outlier
+    likelihood    (...)     by `_likelihood`
     size          (..., d)  the number of inliers, the same on all axes
     odds, narrow  (..., d)  the log odds and the probability that a direction is narrow
     gain          (..., d)  in nats, where it is
@@ -269,7 +276,6 @@ def _evidence(
     log(1 + exp(odds)) - narrow * gain.
     """
     eps = _share(size[..., 0], n)
-    likelihood = (np.maximum(log_odds, 0.0) + np.log1p(np.exp(-np.abs(log_odds)))).sum(axis=-1)
     prior = (n + OUTLIERS) * np.log(eps) + (INLIERS + RELUCTANCE * n) * np.log1p(-eps)
     return np.asarray(likelihood + prior + (np.logaddexp(0.0, odds) - narrow * gain).sum(axis=-1))
 
