@@ -105,13 +105,17 @@ def test_engines_that_cannot_work_are_refused(arguments, message, tmp_path, monk
 
 
 def test_an_interruption_that_ray_forgets_is_raised_again():
-    with keep_interruptions() as check:
-        check()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with keep_interruptions() as check:
             check()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                check()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_handler_of_interruptions_that_is_there_stays():
