@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from service.core.decide.calibration import TAILS, Calibration
-from service.core.types import BoolArray, Float64Array
+from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The heaviest tail of the calibration, F(SHAPE, nu), falls off as a power of this index.
 TAIL_INDEX = TAILS[0] / 2
@@ -93,7 +93,8 @@ def temper(probability: Float64Array, scores: Float64Array, alike: BoolArray, sm
     """Return the probabilities (n,) of being outliers, lower where a heavy tail may have made the flagged images.
 
     probability, scores (n,), alike (n,) and smallest_scale are those of `find_doubts`. An image keeps its probability
-    as far as a gap that no heavy tail leaves lies anywhere below it. Images that share a cause keep theirs.
+    where a gap that a heavy tail hardly leaves lies below it, or below a lower flagged image. Images that share a cause
+    keep theirs.
     """
     rows = np.flatnonzero((probability <= 0.5) | ~alike)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
@@ -103,7 +104,7 @@ def temper(probability: Float64Array, scores: Float64Array, alike: BoolArray, sm
     count = int(flagged[-1]) + 1
     height = np.maximum(scores[rows] - np.quantile(scores[rows], ORIGIN), smallest_scale)
     places = -(-np.arange(1, count + 1) // 2)
-    chances = np.minimum(height[1 : count + 1] / height[:count], 1.0) ** (TAIL_INDEX * places)
+    chances = _chances(height[1 : count + 1], height[:count], places)
     smallest = np.minimum.accumulate(chances[::-1])[::-1]
     most = 1 - MOST_NORMAL * np.minimum(smallest / _accepted_chance(len(scores)), 1.0)
     tempered = probability.copy()
@@ -127,4 +128,9 @@ def chance_of_gap(scores: Float64Array, flagged: BoolArray, smallest_scale: floa
     origin, highest = np.quantile(scores, ORIGIN), scores[~flagged].max()
     usual, unusual = (max(score - origin, smallest_scale) for score in (highest, scores[flagged].min()))
     place = -(-np.count_nonzero(flagged) // 2)
-    return float(min(usual / unusual, 1.0) ** (TAIL_INDEX * place))
+    return float(_chances(np.array([usual]), np.array([unusual]), np.array([place]))[0])
+
+
+def _chances(below: Float64Array, above: Float64Array, place: IndexArray) -> Float64Array:
+    """Return how probable gaps (k,) between scores are at these places from the top of a heavy tail."""
+    return np.asarray(np.minimum(below / above, 1.0) ** (TAIL_INDEX * place))
