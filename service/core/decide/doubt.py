@@ -24,7 +24,7 @@ DOUBTFUL_SHARE = 0.5
 LARGEST_CHANCE = 0.05
 # A heavy tail that may have made the flagged images leaves them this probability of being normal: more than the usual
 # false discovery rate, and too little to unflag them.
-MOST_NORMAL = 0.15
+MOST_NORMAL = 0.25
 # Of fewer images than this, the scores' origin is rough and so is the chance: less of it is accepted, in proportion.
 ENOUGH = 50
 # So small a share of doubtful ones among the flagged images is no doubt of the others.

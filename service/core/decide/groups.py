@@ -46,7 +46,7 @@ def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, p
     alike = _find_alike(points, flagged, floor)
     if alike is not None:
         rest = np.delete(np.arange(len(points)), alike.members)
-        kinds = find_kinds(points[rest], floor, population)
+        kinds = find_kinds(points[rest], floor, population, is_rest=True)
         if kinds is None:
             return [alike]
         # The group may be one more kind.
@@ -62,6 +62,9 @@ def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, p
         rest = np.flatnonzero(~flagged)
         kinds = find_kinds(points[rest], floor, population)
         kinds = kinds and replace(kinds, members=rest[kinds.members])
+    if kinds is not None and flagged[kinds.members].mean() <= 0.5:
+        # A few that are flagged are so for another reason.
+        kinds = replace(kinds, members=kinds.members[~flagged[kinds.members]])
     return [kinds] if kinds else []
 
 

@@ -12,18 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.core.decide.clusters import cluster, core, describe, running_sums, sums_between
 from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_pmf
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # Two kinds are apart where on one latent their centres lie so many variances, of the wider one, from each other.
 APART = 30.0
+# The rest of a batch, n images, is surely of one kind only if no kinds in it lie SURELY_APART + FEWER_APART / n apart:
+# the halves of a Gaussian lie 7, those of a uniform distribution 12, of few images further.
+SURELY_APART, FEWER_APART = 18.0, 200.0
 # Misfits are at most this share of a batch; any share up to it is as likely as any other.
 LARGEST_SHARE = 0.4
 # The fewest flagged images that make a group, the fewest other ones (three of twenty are alike by chance now and then),
 # and the fewest images in which kinds are looked for.
 SMALLEST, FEWEST_ALIKE, FEWEST_TO_SPLIT = 3, 4, 10
-# The smallest share of each of two parts of a latent, and of each clump. At most so many clumps are told apart.
-SMALLEST_SHARE, SMALLEST_CLUMP, MOST_CLUMPS = 0.2, 0.15, 4
+# The smallest share of each of two parts of a latent, and of each clump. At most so many clusters are made: the smaller
+# ones are outliers.
+SMALLEST_SHARE, SMALLEST_CLUMP, MOST_CLUSTERS = 0.2, 0.15, 6
 # Clumps are looked for among at most so many images.
 SEARCHED = 350
 # Images are dense where they have at most this share of the batch's variance on every latent, and of its volume for
@@ -59,19 +64,24 @@ class Group:
     kinds: int = 2
 
 
-def find_kinds(points: Float64Array, floor: Float64Array, population: Float64Array) -> Group | None:
+def find_kinds(
+    points: Float64Array, floor: Float64Array, population: Float64Array, *, is_rest: bool = False
+) -> Group | None:
     """Return the smallest of the kinds of a batch, or None where it has but one.
 
-    points (n, d) in population units, floor (d,) the encoder's noise, population (p, d) its points.
+    points (n, d) in population units, floor (d,) the encoder's noise, population (p, d) its points
+    is_rest  the points are the rest of a batch, and None says that they are surely of one kind
     """
     if len(points) < FEWEST_TO_SPLIT or points.shape[1] == 0:
         return None
-    usual, _ = _split_axes(population, floor)
+    least = min(APART, SURELY_APART + FEWER_APART / len(points)) if is_rest else APART
+    usual, _, _ = _split_axes(population, floor)
     own = usual < APART / 2  # (d,) what splits the population as well makes no kinds
-    clumps = _find_clumps(points, floor, own)
+    clumps = _find_clumps(points, floor, own, least)
     if clumps and clumps.kinds > 2:
         return clumps
-    return _find_halves(points, floor, own) or clumps or find_exceptions(points, floor, population)
+    halves = _find_halves(points, floor, np.where(own, np.maximum(least, 2 * usual), np.inf))
+    return halves or clumps or find_exceptions(points, floor, population)
 
 
 def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
@@ -84,38 +94,40 @@ def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
     return float(misfits / (misfits + common)) if misfits + common > 0 else 0.0
 
 
-def _find_halves(points: Float64Array, floor: Float64Array, own: BoolArray) -> Group | None:
-    """Return the smaller of two parts of an axis that are alike and apart; only axes in `own` (d,) count."""
-    apart, parts = _split_axes(points, floor)
-    apart = np.where(own, apart, 0.0)
+def _find_halves(points: Float64Array, floor: Float64Array, needed: Float64Array) -> Group | None:
+    """Return the smaller of two parts of an axis that are alike and as far apart as is `needed` (d,)."""
+    apart, parts, centres = _split_axes(points, floor)
+    apart = np.where(apart >= needed, apart, 0.0)
     axis = int(apart.argmax())
-    if apart[axis] < APART:
+    if not apart[axis]:
         return None
-    members = parts[:, axis]
-    return _group(members if members.sum() <= len(points) / 2 else ~members, apart, 2)
+    members, (low, high) = parts[:, axis], centres[:, axis]
+    members, centre = (members, low) if members.sum() <= len(points) / 2 else (~members, high)
+    # An outlier beyond a part is none of it.
+    return _group(members & (np.abs(points[:, axis] - centre) <= high - low), apart, 2)
 
 
-def _find_clumps(points: Float64Array, floor: Float64Array, own: BoolArray) -> Group | None:
-    """Return the smallest of several clumps, every two of which are apart on some axis in `own` (d,).
+def _find_clumps(points: Float64Array, floor: Float64Array, own: BoolArray, least: float) -> Group | None:
+    """Return the smallest of several clumps, every two of which are `least` apart over the axes in `own` (d,) together.
 
-    Ward's (1963) clustering proposes two, three, ... clumps. The largest number counts of which all are apart.
+    Of two, three, ... clusters the small ones are outliers. The largest number of clumps counts of which all are apart.
     """
-    from scipy.cluster.hierarchy import fcluster, ward  # takes time to import, and small batches do not need it
-
     points, floor, axes = points[:, own], floor[own], np.flatnonzero(own)
     if not axes.size:
         return None
     sample = _sample(points)
-    tree = ward(sample)
+    fewest = max(FEWEST_ALIKE, SMALLEST_CLUMP * len(sample))
+    described: dict[int, tuple[Float64Array, Float64Array]] = {}
     best: tuple[Float64Array, Float64Array] | None = None
-    for count in range(2, MOST_CLUMPS + 1):
-        labels = fcluster(tree, count, "maxclust")
-        clumps = [sample[labels == label] for label in range(1, count + 1)]
-        if min(map(len, clumps)) < max(FEWEST_ALIKE, SMALLEST_CLUMP * len(sample)):
-            break
-        centres = np.stack([clump.mean(axis=0) for clump in clumps])
-        variances = np.stack([clump.var(axis=0, ddof=1) for clump in clumps]) + floor
-        if _distances_between(centres, variances).max(axis=2)[np.triu_indices(count, 1)].min() >= APART:
+    for clusters in cluster(sample, MOST_CLUSTERS):
+        clumps = [node for node, members in clusters.items() if len(members) >= fewest]
+        described |= {node: describe(clusters[node]) for node in clumps if node not in described}
+        if len(clumps) < 2 or (best is not None and len(clumps) <= len(best[0])):
+            continue
+        centres, variances = map(np.stack, zip(*(described[node] for node in clumps), strict=True))
+        variances += floor
+        between = _distances_between(centres, variances).sum(axis=2)[np.triu_indices(len(clumps), 1)]
+        if between.min() >= least:
             best = centres, variances
     if best is None:
         return None
@@ -138,14 +150,11 @@ def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
     n, d = points.shape
     if n < FEWEST_TO_BE_DENSE or d < FEWEST_AXES:
         return None
-    from scipy.cluster.hierarchy import fcluster, ward
-
     sample = _sample(points)
-    tree, covariance = ward(sample), np.cov(sample.T) + np.diag(floor)
-    best, smallest = None, DENSE_VOLUME
-    for count in range(2, MOST_PARTS + 1):
-        labels = fcluster(tree, count, "maxclust")
-        for part in (sample[labels == label] for label in range(1, count + 1)):
+    covariance = np.cov(sample.T) + np.diag(floor)
+    best, smallest, seen = None, DENSE_VOLUME, set[int]()
+    for parts in cluster(sample, MOST_PARTS):
+        for part in (part for node, part in parts.items() if node not in seen):
             if not max(FEWEST_ALIKE, SMALLEST_DENSE * len(sample)) <= len(part) <= LARGEST_SHARE * len(sample):
                 continue
             # As if one more image had come from the batch.
@@ -154,6 +163,7 @@ def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
             variance = (part.var(axis=0, ddof=1) + floor) / np.diag(covariance)
             if volume <= smallest and variance.max() <= DENSE_VARIANCE:
                 best, smallest = part, volume
+        seen |= parts.keys()
     if best is None:
         return None
     offset = points - best.mean(axis=0)
@@ -250,24 +260,20 @@ def _distances_between(centres: Float64Array, variances: Float64Array) -> Float6
     return np.asarray(gaps / np.maximum(variances[:, None], variances[None]))
 
 
-def _split_axes(points: Float64Array, floor: Float64Array) -> tuple[Float64Array, BoolArray]:
-    """Return how far apart the two parts of each axis (d,) are that vary least, and which points (n, d) are below.
+def _split_axes(points: Float64Array, floor: Float64Array) -> tuple[Float64Array, BoolArray, Float64Array]:
+    """Return how far apart the two parts of each axis (d,) are that vary least, which points (n, d) are below, and the
+    centres (2, d) of both parts.
 
     The distance is between the means, squared, in the larger of the two variances.
     """
     n, d = points.shape
     ordered = np.sort(points, axis=0)
-    below = np.arange(1, n)[:, None]
-    sums, squares = np.cumsum(ordered, axis=0)[:-1], np.cumsum(np.square(ordered), axis=0)[:-1]
-    total, total_squares = ordered.sum(axis=0), np.square(ordered).sum(axis=0)
-    means = sums / below, (total - sums) / (n - below)
-    scatters = squares - below * means[0] ** 2, total_squares - squares - (n - below) * means[1] ** 2
-    within = scatters[0] + scatters[1]
+    sums = running_sums(ordered)
+    last = np.arange(n - 1)[:, None]
+    within = sums_between(sums, 0 * last, last + 1)[1] + sums_between(sums, last + 1, 0 * last + n)[1]
     fewest = max(SMALLEST, int(np.ceil(SMALLEST_SHARE * n)))
     within[: fewest - 1] = within[n - fewest :] = np.inf
     cut = within.argmin(axis=0)
-    axes = np.arange(d)
-    sizes = cut + 1.0, n - cut - 1.0
-    variances = [np.maximum(part[cut, axes], 0) / (size - 1) for part, size in zip(scatters, sizes, strict=True)]
-    variance = np.maximum(*variances) + floor
-    return np.square(means[1][cut, axes] - means[0][cut, axes]) / variance, points <= ordered[cut, axes]
+    low, high = (core(sums, start, stop) for start, stop in ((0 * cut, cut + 1), (cut + 1, 0 * cut + n)))
+    gap, variance = high[0] - low[0], np.maximum(low[1], high[1]) + floor
+    return np.square(gap) / variance, points <= ordered[cut, np.arange(d)], np.stack([low[0], high[0]])

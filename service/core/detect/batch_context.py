@@ -112,7 +112,7 @@ def _is_clear(group: Group, points: Float64Array, floor: Float64Array, populatio
     """Return whether a group of points (n, d) is clearly misfits: too rare for one of two kinds, beside one kind."""
     if group.are_misfits < CLEARLY_MISFITS or group.kinds > 2:
         return False
-    return find_kinds(np.delete(points, group.members, axis=0), floor, population) is None
+    return find_kinds(np.delete(points, group.members, axis=0), floor, population, is_rest=True) is None
 
 
 def _ranking_scores(points: Float64Array, members: BoolArray, context: Context, units: PopulationUnits) -> Float64Array:

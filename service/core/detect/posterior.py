@@ -20,6 +20,10 @@ from service.core.types import BoolArray, Float64Array
 PRIOR_CONTAMINATION = 0.05
 # As many of the population's sample show how outliers score.
 POPULATION_SCORES = 250
+# Misfits that share their cause can pass for normal images. An image of the population passes where its probability of
+# being an outlier is below PASSING. Misfits pull the context towards them, and pass more often: the square root. Where
+# all pass, this share of the most normal images are outliers; in a small batch more, by a share divided by its size.
+PASSING, HIDDEN, HIDDEN_OF_FEW = 0.1, 0.065, 0.6
 # Scores of other images than the fitted ones are stretched above this quantile.
 LOWER_QUANTILE = 0.25
 
@@ -64,9 +68,22 @@ def recognised_share(context: Context) -> float:
 
     What the batch varies in hides misfits: of images that are no part of it, so many are told from those that are.
     """
+    return float((_population_odds(context) > 0).mean())
+
+
+def least_probability(context: Context) -> float:
+    """Return how probably the most normal image of a calibrated `context` of a batch is an outlier all the same.
+
+    Misfits hide where many images pass for normal ones, and no score shows it.
+    """
+    passing = float((_population_odds(context) < logit(PASSING)).mean())
+    return (HIDDEN + HIDDEN_OF_FEW / context.size) * float(np.sqrt(passing))
+
+
+def _population_odds(context: Context) -> Float64Array:
     assert context.calibration is not None
     assert context.population_scores is not None
-    return float((context.calibration.log_odds(context.population_scores, share_of_outliers(context)) > 0).mean())
+    return context.calibration.log_odds(context.population_scores, share_of_outliers(context))
 
 
 def hidden_share(context: Context) -> float:

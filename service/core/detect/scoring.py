@@ -22,6 +22,7 @@ from service.core.detect.posterior import (
     POPULATION_SCORES,
     hidden_share,
     is_graded,
+    least_probability,
     posterior_log_odds,
     ranking_scores,
     recognised_share,
@@ -30,7 +31,7 @@ from service.core.detect.posterior import (
 from service.core.detect.standardize import PopulationUnits
 from service.core.detect.wide_batch import error_odds, likeness
 from service.core.population import Population
-from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array, Reliability
+from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array
 from service.errors import InvalidInput, InvalidOption
 
 # An out-of-distribution image scores more than this, and more than any image that the model knows.
@@ -110,7 +111,15 @@ def score(
     probability: Float64Array = expit(odds)
     groups: list[Group] = []
     if context.source == "batch":
-        probability, groups = _with_groups(points, scores, probability, ood, context, units)
+        seen, groups = _with_groups(points, scores, probability, ood, context, units)
+        probability = _with_hidden(seen, context, units)
+        warnings = _warn(context, scores, seen, ood, groups, units)
+        context = replace(
+            context,
+            contamination=float(probability[~ood].mean()),
+            reliability="low" if warnings else "high",
+            warnings=tuple(warnings),
+        )
     distances = scores if not fitted_by.ranks_by_odds else fitted_by.distances(points, context, units, members)
     by_error = np.zeros(len(points))
     if error is not None and (counts := _share_of_error(context, units)) > 0:
@@ -126,9 +135,6 @@ def score(
     rank = np.empty(len(points), dtype=np.int64)
     rank[np.argsort(-outlier_score, kind="stable")] = np.arange(1, len(points) + 1)
     flags = probability > threshold if fdr is None else false_discovery_flags(probability, rank, fdr, ~ood)
-
-    if context.source == "batch":
-        context = _of_batch(context, scores, probability, ood, groups, units)
     return Scores(context, outlier_score, distances, probability, flags | ood, rank, by_error, tuple(groups))
 
 
@@ -234,15 +240,22 @@ def _smallest_scale(context: Context, units: PopulationUnits) -> float | None:
     return None if context.calibration is None or is_graded(estimator, units) else estimator.smallest_scale
 
 
-def _of_batch(
+def _with_hidden(probability: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+    """Return the probabilities (n,), none below that of a hidden misfit; their order stays."""
+    if context.calibration is None or is_graded(estimator_of(context), units):
+        return probability  # a graded calibration counts hidden misfits itself
+    return np.asarray(np.maximum(probability, least_probability(context) * (1 + probability)))
+
+
+def _warn(
     context: Context,
     scores: Float64Array,
     probability: Float64Array,
     ood: NDArray[np.bool_],
     groups: Sequence[Group],
     units: PopulationUnits,
-) -> Context:
-    """Return the batch's context, with the share of outliers among its images and the warnings that follow from it."""
+) -> list[str]:
+    """Return the warnings of a batch's context, and those that follow from the share of outliers among its images."""
     contamination = float(probability[~ood].mean())
     warnings = list(context.warnings)
     for group in groups:
@@ -274,8 +287,7 @@ def _of_batch(
             hidden=hidden_share(context),
             recognised=recognised_share(context),
         )
-    reliability: Reliability = "low" if warnings else "high"
-    return replace(context, contamination=contamination, reliability=reliability, warnings=tuple(warnings))
+    return warnings
 
 
 def _check_options(estimator: str, threshold: float = 0.5, fdr: float | None = None) -> None:

@@ -123,11 +123,51 @@ def test_clumps_over_all_latents_are_counted(kinds, n):
     assert group.are_misfits < 0.5
 
 
+@pytest.mark.parametrize("kinds", [2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_outliers_do_not_hide_clumps(kinds, seed):
+    random = np.random.default_rng(seed)
+    member = np.arange(300) % kinds
+    points = random.standard_normal((kinds, D))[member] + 0.12 * random.standard_normal((300, D))
+    points[:20] = 2 * random.standard_normal((20, D))
+    group = find_kinds(points, FLOOR, POPULATION)
+    assert group is not None
+    assert group.kinds == kinds
+    assert max(np.mean(member[group.members] == kind) for kind in range(kinds)) > 0.9
+
+
+def test_clumps_may_be_apart_over_all_latents_together():
+    random = np.random.default_rng(5)
+    member = np.arange(120) % 2
+    points = 0.6 * member[:, None] + 0.12 * random.standard_normal((120, D))
+    group = find_kinds(points, FLOOR, POPULATION)
+    assert group is not None
+    assert np.ptp(member[group.members]) == 0
+
+
+def test_the_rest_of_a_batch_is_of_one_kind_only_if_it_surely_is():
+    random = np.random.default_rng(6)
+    points = np.repeat([0.0, 0.35], 60)[:, None] + 0.12 * random.standard_normal((120, D))
+    assert find_kinds(points, FLOOR, POPULATION) is None
+    assert find_kinds(points, FLOOR, POPULATION, is_rest=True) is not None
+
+
 @pytest.mark.parametrize("kind", ["normal", "student_t", "laplace", "skewed", "uniform"])
+@pytest.mark.parametrize("is_rest", [False, True])
 @pytest.mark.parametrize(("n", "most"), [(20, 6), (50, 1), (350, 0)])
-def test_natural_variation_is_of_one_kind(kind, n, most):
+def test_natural_variation_is_of_one_kind(kind, n, most, is_rest):
     batches = [natural(kind, n, seed) for seed in range(40)]
-    assert sum(find_kinds(points, FLOOR, POPULATION) is not None for points in batches) <= most
+    assert sum(find_kinds(points, FLOOR, POPULATION, is_rest=is_rest) is not None for points in batches) <= most
+
+
+def test_a_flagged_minority_is_no_part_of_a_kind():
+    random = np.random.default_rng(9)
+    member = np.arange(200) % 2
+    points = np.array([[-1.0] * D, [1.0] * D])[member] + 0.1 * random.standard_normal((200, D))
+    points[:6] = [[3.0] * D, [-3.0] * D] * 3 + random.standard_normal((6, D))
+    flagged = np.arange(200) < 6
+    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    assert group.members.min() >= 6
 
 
 @pytest.mark.parametrize("kind", ["normal", "student_t", "laplace", "skewed", "uniform"])

@@ -583,3 +583,31 @@ def test_it_says_what_share_of_misfits_the_variation_of_a_batch_hides(population
     narrow[:, :3] = 0.02 * random.standard_normal((200, 3))
     context = score(as_latents(narrow), population).context
     assert (context.reliability, context.warnings) == ("high", ())
+
+
+@pytest.mark.parametrize("size", [60, 360])
+def test_of_three_clumps_beside_a_few_outliers_none_is_called_misfits(population, size):
+    """Two are apart over all latents together only, and outliers widen them: they must not pass for one."""
+    random = np.random.default_rng(size)
+    mean = np.zeros((size, LIVE + DEAD))
+    mean[:, :LIVE] = np.array([[0.0] * LIVE, [0.5] * LIVE, [1.5, 0, 0, 0, -1.5]])[np.arange(size) % 3]
+    mean[:, :LIVE] += 0.1 * random.standard_normal((size, LIVE))
+    few = size // 20
+    mean[:few, :LIVE] = np.array([-2, -2, 2, -2, 2]) + random.standard_normal((few, LIVE))
+    scores = score(as_latents(mean), population)
+    assert scores.is_outlier[:few].mean() > 0.5
+    assert scores.is_outlier[few:].mean() < 0.05
+
+
+@pytest.mark.parametrize("size", [20, 50, 350])
+def test_the_less_a_batch_shows_the_more_probably_it_hides_a_misfit(population, size):
+    """All images of a wide batch pass for normal; hardly any other passes for one that obeys a rule."""
+    wide = population_latents(size, seed=size)
+    ruled = wide.copy()
+    ruled[:, 0, : LIVE - 1] *= 0.05
+    hidden, shown = (score(latents, population) for latents in (wide, ruled))
+    assert 0.02 < hidden.outlier_probability.min() < 0.15
+    assert shown.outlier_probability.min() < 0.5 * hidden.outlier_probability.min()
+    for scores in (hidden, shown):
+        assert scores.context.contamination == pytest.approx(scores.outlier_probability.mean())
+        assert (np.diff(scores.outlier_probability[np.argsort(scores.rank)]) <= 1e-12).all()
