@@ -139,6 +139,18 @@ def test_discoveries_keep_the_rate_and_probabilities_mean_what_they_say(kind, si
     assert calibration_error(probability, truth) <= 0.05
 
 
+@pytest.mark.parametrize("kind", ["two_kinds", "binomial", "population"])
+@pytest.mark.parametrize("size", [20, 50])
+def test_the_most_normal_images_may_hide_misfits_of_one_cause(kind, size):
+    cells = [Cell(kind, size, 0, "none")] * 6
+    cells += [Cell(kind, size, round(share * size), cause) for share in (0.05, 0.1, 0.2, 0.35) for cause in CAUSES]
+    measured = [measure(cell, draw(cell, 5, index)) for index, cell in enumerate(6 * cells)]
+    probability = np.concatenate([each.probability for each in measured])
+    truth = np.concatenate([each.is_outlier for each in measured])
+    normal = probability < 0.1
+    assert abs(probability[normal].mean() - truth[normal].mean()) <= 0.04
+
+
 def test_the_page_and_the_figures_hold_every_kind(tmp_path):
     cells = [Cell(kind, size, count, cause) for kind in KINDS for size in SIZES for count, cause in [(0, "none")]]
     cells += [Cell(kind, size, 1, cause) for kind in KINDS for size in SIZES for cause in CAUSES]
