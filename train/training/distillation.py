@@ -56,7 +56,7 @@ class Distillation:
     the bundle excuses what the encoder does: see `service.core.population.Familiarity`.
     """
 
-    steps: int = 1_800
+    steps: int = 8_000
     training_batch: int = 128
     learning_rate: float = 5e-4
     final_learning_rate: float = 5e-6
@@ -159,7 +159,7 @@ def distill(
 
 def _training_of(bundle: Bundle) -> dict[str, Any]:
     """Return how `bundle` was trained. If it was distilled, that is the last of its `earlier_distillations`."""
-    training = dict(bundle.manifest.training)
+    training: dict[str, Any] = dict(bundle.manifest.training)
     if "distillation" in training:
         earlier = training.get("earlier_distillations", [])
         training["earlier_distillations"] = [*earlier, training.pop("distillation")]
