@@ -84,8 +84,8 @@ biases give. """
 DISTILLED = """
 After the training that `preset` describes, the encoder was distilled: it saw images that were moved, rotated,
 compressed, lit otherwise, blurred, covered in part or made noisy, and learned the latents that the bundle named in
-`distillation` gives the clean ones. The decoder is that bundle's. The foreign check excuses moves of up to
-`tolerance` pixels, light and grain.
+`distillation` gives the clean ones. The decoder is that bundle's. `earlier_distillations` say how that bundle was
+distilled itself, if it was. The foreign check excuses moves of up to `tolerance` pixels, light and grain.
 """
 
 # The meaning of each figure. A figure that is not listed appears under its own name.

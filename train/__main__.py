@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     distill_parser.add_argument("--data", type=Path, default=DATA, help=f"3D Shapes (default: {DATA})")
     distill_parser.add_argument("--out", type=Path, default=DISTILLED, help=f"the run (default: {DISTILLED})")
     distill_parser.add_argument("--seed", type=int, default=0)
-    distill_parser.add_argument("--steps", type=int, metavar="N", help="training batches (default: 1,800)")
+    distill_parser.add_argument("--steps", type=int, metavar="N", help="training batches (default: 8,000)")
     distill_parser.add_argument("--images", type=int, metavar="N", help="clean images (default: 150,000)")
     distill_parser.add_argument("--resume", action="store_true", help="continue the run that is there")
 

@@ -31,9 +31,11 @@ from train.models.from_bundle import load_vae, preset_of
 from train.models.inference import encode, to_tensor
 from train.models.vae import VAE, channels_last
 from train.provenance import commit
+from train.training.allocator import keep_freed_memory
 from train.training.augmentation import augment
 from train.training.checkpoint import CHECKPOINT, CONFIG, METRICS, load_config, save, write_json
 from train.training.loop import resolve_precision
+from train.training.shards import open_shards
 
 LOG_EVERY, CHECKPOINT_EVERY = 50, 100
 # Misses are counted in standard deviations of the posterior, down to this one.
@@ -54,7 +56,7 @@ class Distillation:
     the bundle excuses what the encoder does: see `service.core.population.Familiarity`.
     """
 
-    steps: int = 1_800
+    steps: int = 8_000
     training_batch: int = 128
     learning_rate: float = 5e-4
     final_learning_rate: float = 5e-6
@@ -109,7 +111,8 @@ def distill(
     """
     preset, precision = preset_of(bundle), resolve_precision("auto")
     base = {"bundle_id": bundle.manifest.bundle_id, "seed": seed, **asdict(recipe)}
-    done = _prepare(directory, {**bundle.manifest.training, "data": data, "distillation": base}, resume)
+    done = _prepare(directory, {**_training_of(bundle), "data": data, "distillation": base}, resume)
+    keep_freed_memory()
     torch.manual_seed(seed)
     model = channels_last(load_vae(bundle))
     targets = torch.from_numpy(_targets(model, images, directory / TARGETS))  # (N, 2, L)
@@ -127,15 +130,15 @@ def distill(
     window: list[float] = []
     started = time.perf_counter()
     bar = tqdm(batches, desc=f"distil {preset.name}", initial=done, total=recipe.steps, unit="step", mininterval=5)
-    with (directory / METRICS).open("a") as log:
+    with (directory / METRICS).open("a") as log, open_shards() as shards:
         for step, (treated, rows) in enumerate(bar, start=done):
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(recipe, step)
             target = targets[rows]
             # The last steps are exact: a posterior is narrower than what bf16 resolves.
             rounded = precision == "bf16" and step < (1 - EXACT_SHARE) * recipe.steps
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
-                mean, logvar = model.encode(treated.contiguous(memory_format=torch.channels_last))
+            images_seen = treated.contiguous(memory_format=torch.channels_last)
+            mean, logvar = shards.run(model.encode, model.encoder, images_seen, bf16=rounded)
             loss = missed(mean.float(), logvar.float(), target)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -152,6 +155,15 @@ def distill(
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == recipe.steps:
                 save(directory, model, optimizer, preset.most_steps + step + 1)
     return model.eval()
+
+
+def _training_of(bundle: Bundle) -> dict[str, Any]:
+    """Return how `bundle` was trained. If it was distilled, that is the last of its `earlier_distillations`."""
+    training: dict[str, Any] = dict(bundle.manifest.training)
+    if "distillation" in training:
+        earlier = training.get("earlier_distillations", [])
+        training["earlier_distillations"] = [*earlier, training.pop("distillation")]
+    return training
 
 
 def _targets(teacher: VAE, images: NDArray[np.uint8], cache: Path) -> NDArray[np.float32]:

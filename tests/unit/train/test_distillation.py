@@ -87,6 +87,8 @@ def test_the_run_is_one_that_evaluation_and_export_read(run, served_bundle: Bund
     assert config["preset"] == served_bundle.manifest.training["preset"]
     assert config["distillation"]["bundle_id"] == served_bundle.manifest.bundle_id
     assert config["distillation"]["tolerance"] == RECIPE.tolerance
+    before = served_bundle.manifest.training
+    assert config["earlier_distillations"] == [*before.get("earlier_distillations", []), before["distillation"]]
     np.testing.assert_allclose(
         encode(loaded, images, np.arange(4)), encode(model, images, np.arange(4)), rtol=1e-4, atol=1e-5
     )

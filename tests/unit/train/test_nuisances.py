@@ -67,6 +67,14 @@ def test_augmentation_depends_on_its_random_numbers_alone(images):
     assert (one != other).any()
 
 
+def test_a_good_part_of_the_augmented_images_is_moved_and_nothing_else():
+    grey = np.full((16, 16, 3), 120, np.uint8)
+    random = np.random.default_rng(3)
+    # A grey image that is moved keeps its grey, or gets a black border.
+    moved = [np.isin(augment(grey, random), (0, 120)).all() for _ in range(400)]
+    assert 0.25 < np.mean(moved) < 0.6
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_benchmark_measures_all_half_and_one(served_bundle, monkeypatch):
     """A nuisance that paints everything black spoils all three ways; none spoils nothing."""
