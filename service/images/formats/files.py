@@ -49,7 +49,9 @@ def open_file(
             if deep.is_deep_png(head):
                 raise UndecodableImage("Frames of a PNG of 16 bits are not read.", "Save the frames as images.")
             return _with_profile(frames.read_frame(content, page, check_size), content)
-        image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
+        image: Image.Image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
+        if frames.has_uncovered(image):
+            image = frames.read_frame(content, 0, check_size)
         if page is not None:
             check_size(image.size)
             image.seek(page)
@@ -86,9 +88,9 @@ def _with_profile(image: Image.Image, content: bytes | memoryview) -> Image.Imag
 
 def has_pages(image: Image.Image | DeepImage, content: bytes | memoryview) -> bool:
     """Return whether a file has several pages or frames that can be read."""
-    if isinstance(image, DeepImage) or image.format == "TIFF":
+    if isinstance(image, DeepImage) or image.format in ("TIFF", "GIF"):
         return len(pages.find_pages(content, 1)) > 1
-    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "HEIF"):
+    if image.format not in ("WEBP", "PNG", "AVIF", "HEIF"):
         return False
     try:
         return bool(getattr(image, "is_animated", False))

@@ -5,6 +5,7 @@ A thread keeps the animation that it read last. So all frames of one file take t
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 from io import BytesIO
@@ -12,6 +13,10 @@ from io import BytesIO
 from PIL import Image, ImageFile
 
 FORMATS = ("GIF", "WEBP", "PNG")
+# A GIF's frame of one transparent pixel, with a palette of its own: nothing is drawn before it, so that all the rest
+# is transparent as well.
+CANVAS = b"!\xf9\4\1\0\0\0\0" + b",\0\0\0\0\1\0\1\0\x80" + b"\xff\0\0\0\0\xff" + b"\2\2\x44\1\0"
+HEADER_BYTES, PALETTE_FLAGS_AT = 13, 10
 
 _kept = threading.local()
 
@@ -28,12 +33,16 @@ def read_frame(content: bytes | memoryview, number: int, check_size: Callable[[t
     Raises what Pillow raises.
     """
     image: ImageFile.ImageFile | None = getattr(_kept, "image", None)
-    if image is None or _kept.content is not content or image.tell() > number:
+    if image is None or _kept.content is not content or image.tell() > _kept.first + number:
         image = Image.open(BytesIO(content), formats=FORMATS)
+        _kept.first = 0
+        if has_uncovered(image):
+            image = Image.open(BytesIO(_insert_canvas(bytes(content), image.size)), formats=FORMATS)
+            _kept.first = 1
         _kept.content, _kept.image = content, image
     try:
         check_size(image.size)
-        image.seek(number)
+        image.seek(_kept.first + number)
         check_size(image.size)
         frame = image.copy()
     except BaseException:
@@ -41,6 +50,27 @@ def read_frame(content: bytes | memoryview, number: int, check_size: Callable[[t
         raise
     frame.format = image.format
     return frame
+
+
+def palette_length(flags: int) -> int:
+    """Return the bytes of the palette that follows a GIF's header, or that of a frame, by the flags in it."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def has_uncovered(image: Image.Image) -> bool:
+    """Return whether the first frame of a GIF leaves a part of the picture uncovered, and says of no colour that it is
+    transparent.
+
+    That part is transparent in browsers. Pillow fills it with the first colour of the palette.
+    """
+    box = getattr(image, "dispose_extent", None)
+    return image.format == "GIF" and box not in (None, (0, 0, *image.size)) and not image.has_transparency_data
+
+
+def _insert_canvas(content: bytes, size: tuple[int, int]) -> bytes:
+    """Return a GIF of that (width, height) with one more frame before the others, of which nothing is to be seen."""
+    start = HEADER_BYTES + palette_length(content[PALETTE_FLAGS_AT])
+    return content[:6] + struct.pack("<HH", *size) + content[10:start] + CANVAS + content[start:]
 
 
 def forget() -> None:

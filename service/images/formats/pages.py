@@ -16,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from service.errors import UndecodableImage
-from service.images.formats import heif, tiff
+from service.images.formats import frames, heif, tiff
 
 # TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask. The tag of pages within a page.
 SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
@@ -137,15 +137,12 @@ def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
 
 
 def _gif_frames(content: bytes | memoryview) -> Iterator[int]:
-    def palette_length(flags: int) -> int:
-        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-    at, frame = 13 + palette_length(content[10]), 0
+    at, frame = frames.HEADER_BYTES + frames.palette_length(content[frames.PALETTE_FLAGS_AT]), 0
     while content[at] != GIF_END:
         if content[at] == GIF_IMAGE:
             yield frame
             frame += 1
-            at += 10 + palette_length(content[at + 9]) + 1
+            at += 10 + frames.palette_length(content[at + 9]) + 1
         elif content[at] == GIF_EXTENSION:
             at += 2
         else:
