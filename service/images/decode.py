@@ -281,12 +281,14 @@ def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> 
 
 
 def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:
-    notes = list(opened.notes)
+    notes, cicp = list(opened.notes), opened.cicp
     try:
         if isinstance(opened.image, DeepImage):
             extent = opened.find_range(samples)
             assert extent is not None, "images of unknown range are measured first"
-            image, own, has_missing = opened.image.to_pillow(extent)
+            conversion = opened.image.find_conversion(cicp)
+            image, own, has_missing = opened.image.to_pillow(extent, conversion)
+            cicp = None if conversion else cicp
             notes += ["missing"] if has_missing else []
             notes += ["cut"] if own.low < extent.low or own.high > extent.high else []
             notes += ["dark"] if sample_range.is_dark(own, extent) else []
@@ -298,7 +300,7 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
             if decode_cost.may_be_turned(image):
                 with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                     ImageOps.exif_transpose(image, in_place=True)
-            pixels = conform(image, spec, resize, opened.cicp, notes)
+            pixels = conform(image, spec, resize, cicp, notes)
             if not isinstance(opened.image, DeepImage) and pixels.item(0) <= 1 == pixels.max():  # the cheap look first
                 notes.append("faint")
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))
