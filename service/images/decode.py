@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images import sample_range
 from service.images.conform import Note, conform
-from service.images.formats import decode_cost, deep, files, jpeg_end, pages, png_chunks
+from service.images.formats import decode_cost, deep, files, jpeg_end, padding, pages, png_chunks
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
@@ -236,8 +236,7 @@ def _open_without_damage(
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length, (content, compressed_texts) = len(content), png_chunks.drop_unused_texts(content)
-    if jpeg_end.is_padded(content):
-        content = jpeg_end.require_whole(content, _draft_size(spec, resize))
+    content = padding.close(content, _draft_size(spec, resize))
     file = files.open_file(content, page, limits.check_pixels)
     try:
         limits.check_pixels(file.size)
@@ -250,6 +249,7 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
             cost = decode_cost.estimate(file, size, content)
         cost += compressed_texts * MIB
         limits.check_cost(cost, size, length)
+        png_chunks.check_pixels(content, size)
     except MisfitError:
         files.close(file)
         raise

@@ -23,6 +23,7 @@ ENDINGS = (
     ".heif",
 )  # fmt: skip
 HEAD_BYTES = 64
+DAMAGE_HINT = "It may be damaged or cut short: send it again."
 
 # These log what they cannot read, or make up for: the error says the same.
 for library in ("PIL", "imagecodecs", "tifffile"):
@@ -44,6 +45,7 @@ def open_file(
     is_tiff = tiff.is_tiff(head)
     if is_tiff:
         content, page = pages.begin_at(content, pages.find_first_page(content) if page is None else page), None
+        pages.check_values(content)
     try:
         if page is not None and frames.is_animation(head):
             if deep.is_deep_png(head):
@@ -61,6 +63,8 @@ def open_file(
         what = f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image"
         if damage := other_files.explain_damage(content):
             raise UndecodableImage(f"{what}. {damage.name}", damage.hint) from error
+        if other_files.begins_as_image(content):
+            raise UndecodableImage(f"{what}, although they begin as one does.", DAMAGE_HINT) from error
         raise UndecodableImage(
             f"{what}; expected {', '.join(READ)}.", "Send the image file's own bytes. URLs are never fetched."
         ) from error
@@ -131,5 +135,5 @@ def build_error(error: Exception) -> UndecodableImage:
     """Return the error for anything that a library raised: on damaged input decoders raise nearly every type."""
     return UndecodableImage(
         f"The image cannot be decoded: {error or type(error).__name__}.",
-        "It may be damaged or cut short: send it again.",
+        DAMAGE_HINT,
     )

@@ -11,8 +11,6 @@ from io import BytesIO
 
 from PIL import Image
 
-from service.errors import UndecodableImage
-
 START, END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 # Markers without a length; between them, in a scan, stand the pixels.
 TEMPORARY, RESTARTS = 0x01, range(0xD0, 0xD8)
@@ -40,24 +38,6 @@ def add_end(content: bytes | memoryview, size: tuple[int, int] | None) -> bytes 
     except Exception:  # noqa: BLE001 - of a file that is damaged as well
         return None
     return pixels + END if is_complete else None
-
-
-def require_whole(content: bytes | memoryview, size: tuple[int, int] | None) -> bytes:
-    """Return a JPEG that `is_padded` with its end. Raises UndecodableImage where the zeros are in place of pixels."""
-    whole = add_end(content, size)
-    if whole is None:
-        raise UndecodableImage(
-            "The JPEG ends in zeros in place of pixels.",
-            "It was not written, or not downloaded, to its end: send it again.",
-        )
-    return whole
-
-
-def is_padded(content: bytes | memoryview) -> bool:
-    """Return whether a JPEG ends in zeros that no end stands before: they may be in place of pixels."""
-    if content[:2] != START or content[-1] != 0:
-        return False
-    return not bytes(content).rstrip(b"\0").endswith(END)
 
 
 def _strip_padding(content: bytes) -> bytes:

@@ -134,6 +134,11 @@ def identify_any(content: bytes | memoryview) -> Kind | None:
     return _match(content, (*OTHER_KINDS, *IMAGES, *TEXTS))
 
 
+def begins_as_image(content: bytes | memoryview) -> bool:
+    """Return whether a file begins as an image does that is read."""
+    return _match(content, IMAGES) is not None
+
+
 def explain_damage(content: bytes | memoryview) -> Kind | None:
     """Return what has happened to an image file that no library recognises, and how to mend it; None if unknown."""
     head = bytes(content[:HEAD_BYTES])

@@ -21,6 +21,10 @@ from service.images.formats import frames, heif, tiff
 # TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask. The tag of pages within a page.
 SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
 HEAD_BYTES = 64
+# Tags of a TIFF without whose values the pixels are others: from the number of bits to the transfer function, and from
+# the tiles on to the kind of samples. The bytes of a value by its type; those of text tell nothing of pixels.
+PIXEL_TAGS = (range(258, 260), range(273, 285), range(317, 343))
+VALUE_BYTES = {1: 1, 3: 2, 4: 4, 5: 8, 6: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8, 18: 8}
 # What reading beyond a damaged place raises.
 DAMAGE = (struct.error, IndexError, OverflowError)
 # The description that ImageJ writes, near the file's beginning.
@@ -82,18 +86,58 @@ def find_first_page(content: bytes | memoryview) -> int:
 
 def begin_at(content: bytes | memoryview, page: int) -> bytes | memoryview:
     """Return a TIFF whose first page is `page`, which is the place of its directory."""
-    at, offset_format = _find_first_offset(content)
-    if page == 0 or struct.unpack_from(offset_format, content, at)[0] == page:
+    layout = _find_layout(content)
+    if page == 0 or struct.unpack_from(layout.offset, content, layout.first)[0] == page:
         return content
-    place = struct.pack(offset_format, page)
-    return b"".join((content[:at], place, memoryview(content)[at + len(place) :]))
+    place = struct.pack(layout.offset, page)
+    return b"".join((content[: layout.first], place, memoryview(content)[layout.first + len(place) :]))
 
 
-def _find_first_offset(content: bytes | memoryview) -> tuple[int, str]:
-    """Return where a TIFF has the place of its first directory, and its format."""
+def check_values(content: bytes | memoryview) -> None:
+    """Raise UndecodableImage where values that a TIFF's first directory names lie beyond the file's end.
+
+    Libraries pass over them, and read the pixels as others.
+    """
+    layout = _find_layout(content)
+    with suppress(*DAMAGE):
+        (place,) = struct.unpack_from(layout.offset, content, layout.first)
+        (count,) = struct.unpack_from(layout.number, content, place)
+        start = place + struct.calcsize(layout.number)
+        for entry in range(start, start + count * layout.entry_bytes, layout.entry_bytes):
+            tag, kind, length, value = struct.unpack_from(layout.entry, content, entry)
+            value_bytes = VALUE_BYTES.get(kind, 0) * length
+            is_elsewhere = value_bytes > struct.calcsize(layout.offset)
+            if is_elsewhere and value + value_bytes > len(content) and any(tag in tags for tags in PIXEL_TAGS):
+                raise UndecodableImage(
+                    f"The TIFF is cut short: its directory names {value_bytes} bytes at {value}, and the file has "
+                    f"{len(content)}.",
+                    "It was not written, or not downloaded, to its end: send it again.",
+                )
+
+
+class _Layout(NamedTuple):
+    """How a TIFF, or a BigTIFF, is laid out: where it has the place of its first directory, and the formats of a place,
+    of the number of entries and of an entry: tag, type, number of values, and their place.
+    """
+
+    first: int
+    offset: str
+    number: str
+    entry: str
+
+    @property
+    def entry_bytes(self) -> int:
+        return struct.calcsize(self.entry)
+
+
+def _find_layout(content: bytes | memoryview) -> _Layout:
     order = "<" if bytes(content[:2]) == b"II" else ">"
     is_big = content[2 if order == "<" else 3] == 43
-    return (8, f"{order}Q") if is_big else (4, f"{order}I")
+    return (
+        _Layout(8, f"{order}Q", f"{order}Q", f"{order}HHQQ")
+        if is_big
+        else _Layout(4, f"{order}I", f"{order}H", f"{order}HHII")
+    )
 
 
 class _TiffPage(NamedTuple):
@@ -109,26 +153,24 @@ def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
 
 
 def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
-    first, offset_format = _find_first_offset(content)
-    order, is_big = offset_format[0], offset_format[1] == "Q"
-    count_format, entry_length = ("Q", 20) if is_big else ("H", 12)
-    count_size = struct.calcsize(count_format)
-    (offset,) = struct.unpack_from(offset_format, content, first)
+    layout = _find_layout(content)
+    order, entry_bytes = layout.offset[0], layout.entry_bytes
+    (offset,) = struct.unpack_from(layout.offset, content, layout.first)
     seen: set[int] = set()
-    entries_left = len(content) // entry_length  # directories that lie on one another would be read without end
+    entries_left = len(content) // entry_bytes  # directories that lie on one another would be read without end
     while offset and offset not in seen:
         seen.add(offset)
-        (count,) = struct.unpack_from(order + count_format, content, offset)
-        entries = offset + count_size
-        end = entries + count * entry_length
-        (next_offset,) = struct.unpack_from(offset_format, content, end)
+        (count,) = struct.unpack_from(layout.number, content, offset)
+        entries = offset + struct.calcsize(layout.number)
+        end = entries + count * entry_bytes
+        (next_offset,) = struct.unpack_from(layout.offset, content, end)
         if (entries_left := entries_left - count) < 0:
             return
         kind, has_sub_pages = 0, False
-        for entry in range(entries, end, entry_length):
+        for entry in range(entries, end, entry_bytes):
             (tag,) = struct.unpack_from(order + "H", content, entry)
             if tag == SUBFILE_TYPE:
-                (kind,) = struct.unpack_from(order + "I", content, entry + (12 if is_big else 8))
+                (kind,) = struct.unpack_from(order + "I", content, entry + entry_bytes - struct.calcsize(layout.offset))
             has_sub_pages |= tag == SUB_PAGES
             if tag >= SUB_PAGES:
                 break  # they are sorted
