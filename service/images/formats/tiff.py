@@ -104,12 +104,13 @@ def _describe(page: Any) -> DeepImage:
     what = f"{page.bitspersample} bits, photometric {photometric}, compression {compression}"
     if photometric == "YCBCR" and compression in RGB_CODECS:
         photometric = "RGB"
+    is_of_three_bytes = page.bitspersample == 24 and dtype is not None and dtype.kind in "iu"  # whose order gets lost
     if page.imagedepth != 1:
         raise UndecodableImage(
             f"The TIFF is a volume of {page.imagedepth} planes, expected an image.",
             "Save its planes as pages or as images.",
         )
-    if dtype is None or dtype.kind not in "biuf" or photometric not in KINDS:
+    if dtype is None or dtype.kind not in "biuf" or photometric not in KINDS or is_of_three_bytes:
         raise UndecodableImage(f"This kind of TIFF is not read: {what}.", HINT)
     mode, count = KINDS[photometric]
     total = page.samplesperpixel

@@ -184,6 +184,7 @@ def test_ranges_that_the_request_has_measured_hold_for_every_image(grey):
         (tiff(np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "5 channels"),
         (tiff(np.zeros((8, 8, 3), np.uint16), photometric="cielab"), "CIELAB"),
         (tiff(np.zeros((8, 8), np.uint16), photometric="cfa"), "CFA"),
+        (tiff(np.zeros((8, 8), np.uint32), bitspersample=24), "24 bits"),
         (
             tiff(np.zeros((16, 16, 16), np.uint8), photometric="minisblack", volumetric=True, tile=(16, 16, 16)),
             "16 planes",
