@@ -201,9 +201,10 @@ def _of_cicp(cicp: Cicp) -> Conversion | None:
 
 @lru_cache(maxsize=16)
 def _of_gamma(gamma: float, chromaticity: tuple[float, ...]) -> Conversion | None:
-    is_usual = abs(gamma * 2.2 - 1) < 0.05
     if not 0.05 < gamma < 20 or len(chromaticity) != len(SRGB) or min(chromaticity[1::2]) <= 0:
         raise ValueError("its gamma or its chromaticities cannot be")
+    # With the primaries of sRGB this gamma stands for the curve of sRGB, as PNG has it.
+    is_usual = abs(gamma * 2.2 - 1) < 0.05 and np.allclose(chromaticity, SRGB, rtol=0, atol=0.001)
     to_linear: ToLinear = _linear_of_srgb if is_usual else partial(_power, exponent=1 / gamma)
     return _of_encoding(to_linear, chromaticity)
 

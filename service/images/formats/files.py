@@ -10,7 +10,7 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, frames, heif, other_files, pages, png_chunks, profiles, tiff
+from service.images.formats import bmp, deep, frames, heif, other_files, pages, png_chunks, profiles, tiff
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 
@@ -46,6 +46,8 @@ def open_file(
     if is_tiff:
         content, page = pages.begin_at(content, pages.find_first_page(content) if page is None else page), None
         pages.check_values(content)
+    if masked := bmp.open_masked(content):
+        return masked
     try:
         if page is not None and frames.is_animation(head):
             if deep.is_deep_png(head):

@@ -151,7 +151,7 @@ def test_gamma_and_chromaticities_of_png():
     assert pixel(gAMA=usual) == [200, 100, 50]
     assert pixel(gAMA=linear) == naive_srgb((200, 100, 50), colour.SRGB, lambda value: value)
     assert pixel(gAMA=linear, sRGB=b"\0") == [200, 100, 50]
-    assert pixel(gAMA=usual, cHRM=chromaticity) == naive_srgb((200, 100, 50), p3, srgb_to_linear)
+    assert pixel(gAMA=usual, cHRM=chromaticity) == naive_srgb((200, 100, 50), p3, lambda value: value**2.2)
 
 
 LINEAR_PROFILE = profile(primaries=colour.SRGB, gamma=1.0)
