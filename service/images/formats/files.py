@@ -10,7 +10,18 @@ from io import BytesIO
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from service.errors import MisfitError, UndecodableImage
-from service.images.formats import bmp, deep, frames, heif, other_files, pages, png_chunks, profiles, tiff
+from service.images.formats import (
+    bmp,
+    deep,
+    frames,
+    heif,
+    other_files,
+    pages,
+    png_chunks,
+    profiles,
+    tiff,
+    tiff_directory,
+)
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 
@@ -44,8 +55,9 @@ def open_file(
     head = bytes(content[:HEAD_BYTES])
     is_tiff = tiff.is_tiff(head)
     if is_tiff:
-        content, page = pages.begin_at(content, pages.find_first_page(content) if page is None else page), None
-        pages.check_values(content)
+        page = pages.find_first_page(content) if page is None else page
+        content, page = tiff_directory.begin_at(content, page), None
+        tiff_directory.check_first(content)
     if masked := bmp.open_masked(content):
         return masked
     try:
@@ -134,8 +146,12 @@ def close(image: Image.Image | DeepImage) -> None:
 
 
 def build_error(error: Exception) -> UndecodableImage:
-    """Return the error for anything that a library raised: on damaged input decoders raise nearly every type."""
+    """Return the error for anything that a library raised: on damaged input decoders raise nearly every type.
+
+    What Python itself says of wrong types and keys tells nobody anything.
+    """
+    text = str(error) if isinstance(error, (OSError, ValueError, SyntaxError, RuntimeError)) else ""
     return UndecodableImage(
-        f"The image cannot be decoded: {error or type(error).__name__}.",
+        f"The image cannot be decoded: {text or 'its structure is damaged'}.",
         DAMAGE_HINT,
     )

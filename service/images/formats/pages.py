@@ -11,22 +11,14 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
-from typing import NamedTuple
 
 from PIL import Image
 
 from service.errors import UndecodableImage
-from service.images.formats import frames, heif, tiff
+from service.images.formats import frames, heif, tiff, tiff_directory
+from service.images.formats.tiff_directory import DAMAGE
 
-# TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask. The tag of pages within a page.
-SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
 HEAD_BYTES = 64
-# Tags of a TIFF without whose values the pixels are others: from the number of bits to the transfer function, and from
-# the tiles on to the kind of samples. The bytes of a value by its type; those of text tell nothing of pixels.
-PIXEL_TAGS = (range(258, 260), range(273, 285), range(317, 343))
-VALUE_BYTES = {1: 1, 3: 2, 4: 4, 5: 8, 6: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8, 18: 8}
-# What reading beyond a damaged place raises.
-DAMAGE = (struct.error, IndexError, OverflowError)
 # The description that ImageJ writes, near the file's beginning.
 IMAGEJ_IMAGES, STACK_WITHIN = re.compile(rb"ImageJ=[^\0]{0,500}?\nimages=(\d{1,9})\n"), 64 * 1024
 GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
@@ -76,7 +68,7 @@ def find_first_page(content: bytes | memoryview) -> int:
     if own:
         return own[0]
     with suppress(*DAMAGE):
-        if any(page.has_sub_pages for page in _list_tiff_pages(content)):
+        if any(page.has_sub_pages for page in tiff_directory.list_pages(content)):
             raise UndecodableImage(
                 "The TIFF holds a preview, and the image itself as raw data of a camera (DNG, NEF, ARW, ...).",
                 "Develop it, and send it as PNG, TIFF or JPEG.",
@@ -84,98 +76,8 @@ def find_first_page(content: bytes | memoryview) -> int:
     return 0
 
 
-def begin_at(content: bytes | memoryview, page: int) -> bytes | memoryview:
-    """Return a TIFF whose first page is `page`, which is the place of its directory."""
-    layout = _find_layout(content)
-    if page == 0 or struct.unpack_from(layout.offset, content, layout.first)[0] == page:
-        return content
-    place = struct.pack(layout.offset, page)
-    return b"".join((content[: layout.first], place, memoryview(content)[layout.first + len(place) :]))
-
-
-def check_values(content: bytes | memoryview) -> None:
-    """Raise UndecodableImage where values that a TIFF's first directory names lie beyond the file's end.
-
-    Libraries pass over them, and read the pixels as others.
-    """
-    layout = _find_layout(content)
-    with suppress(*DAMAGE):
-        (place,) = struct.unpack_from(layout.offset, content, layout.first)
-        (count,) = struct.unpack_from(layout.number, content, place)
-        start = place + struct.calcsize(layout.number)
-        for entry in range(start, start + count * layout.entry_bytes, layout.entry_bytes):
-            tag, kind, length, value = struct.unpack_from(layout.entry, content, entry)
-            value_bytes = VALUE_BYTES.get(kind, 0) * length
-            is_elsewhere = value_bytes > struct.calcsize(layout.offset)
-            if is_elsewhere and value + value_bytes > len(content) and any(tag in tags for tags in PIXEL_TAGS):
-                raise UndecodableImage(
-                    f"The TIFF is cut short: its directory names {value_bytes} bytes at {value}, and the file has "
-                    f"{len(content)}.",
-                    "It was not written, or not downloaded, to its end: send it again.",
-                )
-
-
-class _Layout(NamedTuple):
-    """How a TIFF, or a BigTIFF, is laid out: where it has the place of its first directory, and the formats of a place,
-    of the number of entries and of an entry: tag, type, number of values, and their place.
-    """
-
-    first: int
-    offset: str
-    number: str
-    entry: str
-
-    @property
-    def entry_bytes(self) -> int:
-        return struct.calcsize(self.entry)
-
-
-def _find_layout(content: bytes | memoryview) -> _Layout:
-    order = "<" if bytes(content[:2]) == b"II" else ">"
-    is_big = content[2 if order == "<" else 3] == 43
-    return (
-        _Layout(8, f"{order}Q", f"{order}Q", f"{order}HHQQ")
-        if is_big
-        else _Layout(4, f"{order}I", f"{order}H", f"{order}HHII")
-    )
-
-
-class _TiffPage(NamedTuple):
-    """The place of a page's directory in a TIFF, whether it is a smaller copy or a mask, and has pages in it."""
-
-    place: int
-    is_copy: bool
-    has_sub_pages: bool
-
-
 def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
-    return (page.place for page in _list_tiff_pages(content) if not page.is_copy)
-
-
-def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
-    layout = _find_layout(content)
-    order, entry_bytes = layout.offset[0], layout.entry_bytes
-    (offset,) = struct.unpack_from(layout.offset, content, layout.first)
-    seen: set[int] = set()
-    entries_left = len(content) // entry_bytes  # directories that lie on one another would be read without end
-    while offset and offset not in seen:
-        seen.add(offset)
-        (count,) = struct.unpack_from(layout.number, content, offset)
-        entries = offset + struct.calcsize(layout.number)
-        end = entries + count * entry_bytes
-        (next_offset,) = struct.unpack_from(layout.offset, content, end)
-        if (entries_left := entries_left - count) < 0:
-            return
-        kind, has_sub_pages = 0, False
-        for entry in range(entries, end, entry_bytes):
-            (tag,) = struct.unpack_from(order + "H", content, entry)
-            if tag == SUBFILE_TYPE:
-                (kind,) = struct.unpack_from(order + "I", content, entry + entry_bytes - struct.calcsize(layout.offset))
-            has_sub_pages |= tag == SUB_PAGES
-            if tag >= SUB_PAGES:
-                break  # they are sorted
-        yield _TiffPage(offset, bool(kind & (REDUCED | MASK)), has_sub_pages)
-        offset = next_offset
+    return (page.place for page in tiff_directory.list_pages(content) if not page.is_copy)
 
 
 def _gif_frames(content: bytes | memoryview) -> Iterator[int]:
