@@ -115,6 +115,8 @@ def _describe(page: Any) -> DeepImage:
     """Return tifffile's page as a deep image."""
     photometric, dtype = getattr(page.photometric, "name", str(page.photometric)), page.dtype
     compression = getattr(page.compression, "name", str(page.compression))
+    if not page.imagewidth or not page.imagelength:
+        raise UndecodableImage("The TIFF's directory tells no width and height.", DAMAGE_HINT)
     if PHOTOMETRIC not in page.tags:
         if page.samplesperpixel < 3:
             raise UndecodableImage(
