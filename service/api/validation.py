@@ -61,7 +61,7 @@ def _describe_problems(error: ValidationError) -> str:
     problems = []
     for fault in error.errors(include_url=False)[:3]:
         where, value = ".".join(str(part) for part in fault["loc"] if not _is_type(part)), fault["input"]
-        text = f"{cut_name(where)}: {fault['msg']}".removeprefix(": ")
+        text = f"{cut_name(where)}: {fault['msg'].removeprefix('Value error, ')}".removeprefix(": ")
         if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
             value = int(value)  # protobuf makes 2.0 of 2, and both are told alike
         # Words travel as numbers over gRPC: which one came is not known there.

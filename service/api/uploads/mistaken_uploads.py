@@ -72,7 +72,7 @@ def _explain_text(text: str, *, is_whole: bool) -> str:
     if text.startswith(("data:", *BASE64_HEADS)):
         return 'Send the file\'s own bytes, or its base64 as JSON: {"images": ["<base64>", ...]}.'
     if JAVASCRIPT.match(text):
-        return 'It comes from JavaScript: append the File or the Blob itself, as in form.append("images", file, file.name).'
+        return 'It comes from JavaScript: append the File or the Blob itself: form.append("images", file, file.name).'
     if text.startswith(("b'\\x", 'b"\\x')):
         return "It is Python's notation of bytes: send the bytes themselves, not str(content)."
     if text.startswith(("{", "[")):
