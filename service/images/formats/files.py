@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
@@ -24,6 +25,7 @@ from service.images.formats import (
 )
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
+from service.images.formats.tiff_directory import DAMAGE
 
 # Only these are ever tried.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
@@ -61,6 +63,9 @@ def open_file(
     if masked := bmp.open_masked(content):
         return masked
     try:
+        if head[:4] == b"GIF8":
+            with suppress(*DAMAGE):  # which Pillow tells
+                frames.check_first(content, check_size)
         if page is not None and frames.is_animation(head):
             if deep.is_deep_png(head):
                 raise UndecodableImage("Frames of a PNG of 16 bits are not read.", "Save the frames as images.")

@@ -21,7 +21,6 @@ from service.images.formats.tiff_directory import DAMAGE
 HEAD_BYTES = 64
 # The description that ImageJ writes, near the file's beginning.
 IMAGEJ_IMAGES, STACK_WITHIN = re.compile(rb"ImageJ=[^\0]{0,500}?\nimages=(\d{1,9})\n"), 64 * 1024
-GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
 
 
 def find_pages(content: bytes | memoryview, most: int) -> list[int]:
@@ -29,7 +28,7 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
     if tiff.is_tiff(bytes(content[:4])):
         pages = _tiff_pages(content)
     elif content[:6] in (b"GIF87a", b"GIF89a"):
-        pages = _gif_frames(content)
+        pages = (number for number, _ in enumerate(frames.list_boxes(content)))
     elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         pages = _webp_frames(content)
     elif content[:8] == b"\x89PNG\r\n\x1a\n":
@@ -78,22 +77,6 @@ def find_first_page(content: bytes | memoryview) -> int:
 
 def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
     return (page.place for page in tiff_directory.list_pages(content) if not page.is_copy)
-
-
-def _gif_frames(content: bytes | memoryview) -> Iterator[int]:
-    at, frame = frames.HEADER_BYTES + frames.palette_length(content[frames.PALETTE_FLAGS_AT]), 0
-    while content[at] != GIF_END:
-        if content[at] == GIF_IMAGE:
-            yield frame
-            frame += 1
-            at += 10 + frames.palette_length(content[at + 9]) + 1
-        elif content[at] == GIF_EXTENSION:
-            at += 2
-        else:
-            return
-        while content[at]:
-            at += 1 + content[at]
-        at += 1
 
 
 def _webp_frames(content: bytes | memoryview) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """The pages of a file are counted as the libraries count them, and each becomes an upload."""
 
 import io
+import resource
 import struct
 from itertools import pairwise
 
@@ -189,6 +190,19 @@ def test_what_the_first_frame_of_a_gif_leaves_uncovered_is_transparent():
     beyond = read_rows([Upload("b.gif", lambda: gif((4, 4, 4, 4, 1), screen=(6, 6)))], spec, "fit", Limits(1000))
     assert [tuple(beyond.pixels[0, at, at].tolist()) for at in (0, 3, 4, 7)] == [WHITE, WHITE, GREEN, GREEN]
     assert beyond.notes == {}
+
+
+@pytest.mark.parametrize("disposal", [2, 3])
+def test_room_for_a_frame_is_not_taken_before_its_size_is_looked_at(disposal):
+    """A frame that is taken away afterwards has its room from the moment when Pillow reads its header."""
+    side, small = 40_000, gif((0, 0, 8, 8, 1))
+    control = b"!\xf9\4" + bytes([disposal << 2, 0, 0, 0, 0])
+    large = control + b"," + struct.pack("<4HB", 0, 0, side, side, 0) + b"\2\2\x44\1\0"
+    for content, page in ((small[:25] + large + b";", None), (small[:-1] + large + b";", 1)):
+        with pytest.raises(TooLarge, match=f"{side} x {side} pixels"):
+            open_image(content, SPEC, "fit", Limits(1000), page)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < side**2 / 1024
+    assert read_rows([Upload("a.gif", lambda: small[:-1] + large + b";")], SPEC, "fit", Limits(1000)).errors == {}
 
 
 def test_directories_that_lie_on_one_another_end_the_count():
