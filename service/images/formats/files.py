@@ -10,7 +10,7 @@ from io import BytesIO
 
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from service.errors import MisfitError, UndecodableImage
+from service.errors import MisfitError, UndecodableImage, explain
 from service.images.formats import (
     bmp,
     deep,
@@ -151,12 +151,8 @@ def close(image: Image.Image | DeepImage) -> None:
 
 
 def build_error(error: Exception) -> UndecodableImage:
-    """Return the error for anything that a library raised: on damaged input decoders raise nearly every type.
-
-    What Python itself says of wrong types and keys tells nobody anything.
-    """
-    text = str(error) if isinstance(error, (OSError, ValueError, SyntaxError, RuntimeError)) else ""
+    """Return the error for anything that a library raised: on damaged input decoders raise nearly every type."""
     return UndecodableImage(
-        f"The image cannot be decoded: {text or 'its structure is damaged'}.",
+        f"The image cannot be decoded: {explain(error) or 'its structure is damaged'}.",
         DAMAGE_HINT,
     )

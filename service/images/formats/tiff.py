@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from service.errors import UndecodableImage
+from service.errors import UndecodableImage, explain
 from service.images import sample_range
 from service.images.formats.deep import DeepImage, decoded_bytes
 from service.images.sample_range import Extent, Samples
@@ -108,7 +108,8 @@ def open_page(content: bytes | memoryview) -> DeepImage:
     except UndecodableImage:
         raise
     except Exception as error:  # tifffile raises nearly every type on damaged files
-        raise UndecodableImage(f"The TIFF cannot be read: {error or type(error).__name__}.", DAMAGE_HINT) from error
+        text = explain(error) or "its structure is damaged"
+        raise UndecodableImage(f"The TIFF cannot be read: {text}.", DAMAGE_HINT) from error
 
 
 def _describe(page: Any) -> DeepImage:
@@ -226,7 +227,8 @@ def _read(page: Any, count: int, is_palette: bool, missing: float | None) -> Sam
     try:
         samples: Samples = page.asarray(maxworkers=1)
     except Exception as error:  # the codecs raise types of their own
-        raise UndecodableImage(f"The TIFF cannot be decoded: {error or type(error).__name__}.", DAMAGE_HINT) from error
+        text = explain(error) or "its structure is damaged"
+        raise UndecodableImage(f"The TIFF cannot be decoded: {text}.", DAMAGE_HINT) from error
     if page.axes.startswith("S"):  # one plane after the other
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
