@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images import sample_range
 from service.images.conform import Note, conform
-from service.images.formats import decode_cost, deep, files, jpeg_end, padding, pages, png_chunks
+from service.images.formats import decode_cost, deep, files, frames, jpeg_end, padding, pages, png_chunks
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
@@ -296,6 +296,7 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
             image = opened.image
         with image:
             image.load()
+            image = frames.clear_uncovered(image)
             sent, size = image.size, opened.size
             if decode_cost.may_be_turned(image):
                 with suppress(Exception):  # an image whose EXIF is damaged stays as it is

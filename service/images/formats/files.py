@@ -71,8 +71,6 @@ def open_file(
                 raise UndecodableImage("Frames of a PNG of 16 bits are not read.", "Save the frames as images.")
             return _with_profile(frames.read_frame(content, page, check_size), content)
         image: Image.Image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
-        if frames.has_uncovered(image):
-            image = frames.read_frame(content, 0, check_size)
         if page is not None:
             check_size(image.size)
             image.seek(page)

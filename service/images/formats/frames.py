@@ -107,6 +107,20 @@ def has_uncovered(image: Image.Image) -> bool:
     return image.format == "GIF" and box not in (None, (0, 0, *image.size)) and not image.has_transparency_data
 
 
+def clear_uncovered(image: Image.Image) -> Image.Image:
+    """Return the first frame of a GIF, which is decoded, with what it leaves uncovered transparent; any other image as
+    it is.
+    """
+    if not has_uncovered(image):
+        return image
+    covered = Image.new("L", image.size, 0)
+    covered.paste(255, image.dispose_extent)  # type: ignore[attr-defined]  # of a GIF
+    frame = image.convert("RGBA")
+    frame.putalpha(covered)
+    frame.info, frame.format = image.info, image.format
+    return frame
+
+
 def _insert_canvas(content: bytes, size: tuple[int, int]) -> bytes:
     """Return a GIF of that (width, height) with one more frame before the others, of which nothing is to be seen."""
     start = HEADER_BYTES + _palette_length(content[PALETTE_FLAGS_AT])
