@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images import sample_range
 from service.images.conform import Note, conform
-from service.images.formats import decode_cost, deep, files, frames, jpeg_end, padding, pages, png_chunks
+from service.images.formats import decode_cost, deep, file_ends, files, frames, pages, png_chunks
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
@@ -225,7 +225,7 @@ def _open_without_damage(
     """Return the image of a PNG without what is damaged beside its pixels, or of a JPEG that lacks only its end; None
     where it is neither.
     """
-    sound = png_chunks.drop_damaged(content) or jpeg_end.add_end(content, _draft_size(spec, resize))
+    sound = png_chunks.drop_damaged(content) or file_ends.add_jpeg_end(content, _draft_size(spec, resize))
     if sound is None:
         return None
     opened = _open_file(sound, spec, resize, limits, page)
@@ -236,7 +236,7 @@ def _open_without_damage(
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length, (content, compressed_texts) = len(content), png_chunks.drop_unused_texts(content)
-    content = padding.close(content, _draft_size(spec, resize))
+    content = file_ends.close(content, _draft_size(spec, resize))
     file = files.open_file(content, page, limits.check_pixels)
     try:
         limits.check_pixels(file.size)

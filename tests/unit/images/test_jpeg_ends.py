@@ -10,7 +10,7 @@ from PIL import Image
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
 from service.images.decode import Limits, read_row
-from service.images.formats.jpeg_end import add_end
+from service.images.formats.file_ends import add_jpeg_end
 
 SPEC, LIMITS = ImageSpec(height=64, width=64, channels=3), Limits(1_000_000)
 WAYS = [
@@ -74,6 +74,13 @@ def test_a_progressive_jpeg_between_its_scans_is_refused():
                 pixels_of(content[:end])
 
 
+def test_what_stands_behind_the_end_does_no_harm():
+    """As the film of a photograph that moves: its bytes may look like markers."""
+    content = jpeg(64, 64)
+    behind = b"\0\0\0\x18ftypmp42" + b"\xff\xc0\0\x0b\x08\0\x40\0\x40\1\7\x11\0" + bytes(99)
+    assert np.array_equal(pixels_of(content + behind), pixels_of(content))
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\xff\xd8" + bytes(99), b"\x89PNG"])
 def test_what_is_no_jpeg_has_no_end(content):
-    assert add_end(content, None) is None
+    assert add_jpeg_end(content, None) is None
