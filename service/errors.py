@@ -74,6 +74,12 @@ class MisfitError(Exception):
         return f"{self.message} {self.hint}".strip()
 
 
+def explain(error: Exception) -> str:
+    """Return what an error of a library says. What Python itself says of types and keys tells nobody anything."""
+    is_python = isinstance(error, (TypeError, AttributeError, LookupError, AssertionError, ArithmeticError))
+    return "" if is_python else str(error)
+
+
 class InvalidInput(MisfitError):
     code = "invalid_input"
 

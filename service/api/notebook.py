@@ -96,7 +96,7 @@ def _frame(records: list[dict[str, Any]]) -> pandas.DataFrame:
 def _to_record(item: ScoredItem) -> dict[str, Any]:
     record = {name: getattr(item, name) for name in COLUMNS}
     record["nearest"] = None if item.nearest is None else [each.id for each in item.nearest]
-    record["error"] = None if item.error is None else item.error.message
+    record["error"] = None if item.error is None else str(item.error)
     for each in item.attributions or ():
         record[f"shapley {each.latent}"] = each.shapley
         record[f"conditional_z {each.latent}"] = each.conditional_z

@@ -23,14 +23,16 @@ SHEET_IMAGES = 200
 ImagesNeeded = Literal["always", "unless context"]
 
 
-def _split_list(text: Any) -> Any:
-    """Split a query's text: "floor hue, scale" is a list of two, and so is its JSON."""
-    if not isinstance(text, str):
-        return text
-    if text.startswith("["):
+def _split_list(value: Any) -> Any:
+    """Split a query's text: "floor hue, scale" is a list of two, and so is its JSON. A number is a list of one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [value]
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
         with suppress(ValueError):
-            return from_json(text)
-    return [word.strip() for word in text.split(",")]
+            return from_json(value)
+    return [word.strip() for word in value.split(",")]
 
 
 def _parse_object(text: Any) -> Any:

@@ -168,8 +168,12 @@ class RequestBuilder:
         return value
 
     def add_options(self, text: bytes | memoryview) -> None:
-        """Add options to those that came before. Raises InvalidOption where both have one with different values."""
-        options = read_object(self.parse_json(text, "options", InvalidOption))
+        """Add options to those that came before; null, which a form of JavaScript has for nothing, is none.
+
+        Raises InvalidOption where both have one with different values.
+        """
+        value = self.parse_json(text, "options", InvalidOption)
+        options = {} if value is None else read_object(value)
         if doubles := [name for name in options.keys() & self.options.keys() if options[name] != self.options[name]]:
             raise InvalidOption(
                 f"Options came several times and differ in {', '.join(sorted(map(cut_name, doubles)))}.",
@@ -178,7 +182,9 @@ class RequestBuilder:
         self.options |= options
 
     def add_contexts(self, text: bytes | memoryview, what: str) -> None:
-        self.contexts += read_contexts(self.parse_json(text, what))
+        """Add a context, or a list of them, to those that came before; null is none."""
+        value = self.parse_json(text, what)
+        self.contexts += [] if value is None else read_contexts(value)
 
     def get_uploads(self, field: str) -> list[Upload]:
         """Return the list of uploads of `images` or `reference`, which the client named. Once named, a reference set

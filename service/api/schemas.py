@@ -29,6 +29,10 @@ class ErrorDetail(_Record):
     message: str
     hint: str
 
+    def __str__(self) -> str:
+        """Return what came, what was expected, and how to mend it, for people."""
+        return f"{self.message} {self.hint}".strip()
+
 
 class ErrorResponse(_Record):
     """The body of every answer with status 400 or above."""

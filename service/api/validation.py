@@ -13,6 +13,7 @@ from service.errors import LONGEST_QUOTE, InvalidInput, InvalidOption, quoted
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
+TYPE_NAMES = ("int", "str", "float", "bool")
 LARGEST_EXACT = 2**53  # a double's whole numbers are exact below
 # Faults of an option that has one value, where a list came.
 ONE_VALUE_FAULTS = ("float_type", "int_type", "string_type", "bool_type")
@@ -25,6 +26,8 @@ def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> 
             f"Unknown option: {', '.join(map(cut_name, sorted(unknown)[:3]))}.",
             f"Known options are {', '.join(options_type.model_fields)}.",
         )
+    # Generated clients send null for what has no value.
+    values = {name: value for name, value in values.items() if value is not None}
     try:
         return options_type.model_validate(values)
     except ValidationError as error:
@@ -57,8 +60,8 @@ def _describe_problems(error: ValidationError) -> str:
     """Return the first three problems in words: where, what was expected and, of a single value, what came."""
     problems = []
     for fault in error.errors(include_url=False)[:3]:
-        where, value = ".".join(map(str, fault["loc"])), fault["input"]
-        text = f"{cut_name(where)}: {fault['msg']}".removeprefix(": ")
+        where, value = ".".join(str(part) for part in fault["loc"] if not _is_type(part)), fault["input"]
+        text = f"{cut_name(where)}: {fault['msg'].removeprefix('Value error, ')}".removeprefix(": ")
         if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_EXACT:
             value = int(value)  # protobuf makes 2.0 of 2, and both are told alike
         # Words travel as numbers over gRPC: which one came is not known there.
@@ -68,6 +71,11 @@ def _describe_problems(error: ValidationError) -> str:
             text += f", {len(value)} values came"
         problems.append(f"{text}, {quoted(value)} came" if is_told else text)
     return f"{'; '.join(problems)}."
+
+
+def _is_type(part: str | int) -> bool:
+    """Return whether a part of a place is pydantic's name for one of several types, and no name of ours."""
+    return part in TYPE_NAMES or (isinstance(part, str) and "[" in part)
 
 
 def cut_name(name: str) -> str:

@@ -95,13 +95,22 @@ class Call(Generic[AnswerT_co]):
 
     @property
     def specified_options(self) -> dict[str, object]:
-        """Return the options that have a value. None stands for the server's default."""
-        return {name: value for name, value in self.options.items() if value is not None}
+        """Return the options that have a value, as JSON has it. None stands for the server's default."""
+        return {name: _to_plain(value) for name, value in self.options.items() if value is not None}
 
     @property
     def rows_of_latents(self) -> list[list[float]]:
         """Return the latents as lists of floats. They may come as any sequences of any numbers."""
         return [[float(value) for value in row] for row in (() if self.latents is None else self.latents)]
+
+
+def _to_plain(value: Any) -> Any:
+    """Return an option's value without numpy's types, or those of pandas: their numbers, arrays and columns."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {_to_plain(name): _to_plain(member) for name, member in value.items()}
+    return [_to_plain(member) for member in value] if isinstance(value, list | tuple | set | range) else value
 
 
 class Transport(Protocol):

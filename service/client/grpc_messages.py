@@ -117,8 +117,8 @@ def _set_field(message: Message, field: Any, value: Any) -> None:
         setattr(message, field.name, word.number if word and word.number else NO_SUCH_WORD)
     elif field.message_type is not None:  # a map
         getattr(message, field.name).update({str(key): number for key, number in dict(value).items()})
-    elif field.is_repeated:  # of text, for which HTTP also takes "scale, floor hue"
-        words = value.split(",") if isinstance(value, str) else value
+    elif field.is_repeated:  # of text, for which HTTP also takes "scale, floor hue", and a number
+        words = str(value).split(",") if isinstance(value, str | int) else value
         getattr(message, field.name).extend(str(word).strip() for word in words)
     else:
         setattr(message, field.name, str(value) if field.cpp_type == field.CPPTYPE_STRING else value)

@@ -38,18 +38,20 @@ SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume informati
 UNTOLD = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$)")
 # Beside what the table of media types knows.
 NO_IMAGE_SUFFIXES = {
-    ".aae", ".bak", ".cache", ".cfg", ".ckpt", ".cls", ".conf", ".db", ".dbf", ".dll", ".docx", ".exe", ".geojson",
-    ".hdf5", ".id", ".idx", ".ini", ".ipynb", ".jgw", ".joblib", ".jsonl", ".lnk", ".log", ".lst", ".mat", ".md",
-    ".md5", ".names", ".nfo", ".odt", ".onnx", ".ovr", ".parquet", ".pgw", ".pickle", ".pkl", ".pp3", ".pptx", ".prj",
-    ".pt", ".pth", ".pyd", ".rec", ".rst", ".rtf", ".safetensors", ".sha1", ".sha256", ".shp", ".shx", ".sqlite",
-    ".tfrecord", ".tfw", ".thm", ".tmp", ".toml", ".url", ".wld", ".xlsx", ".xmp", ".yaml", ".yml",
+    ".aae", ".aria2", ".bak", ".cache", ".cfg", ".ckpt", ".cls", ".conf", ".cos", ".cpg", ".ctg", ".db", ".dbf", ".dll",
+    ".docx", ".dop", ".exe", ".geojson", ".hdf5", ".id", ".idx", ".info", ".ini", ".ipynb", ".jgw", ".joblib", ".jsonl",
+    ".kml", ".lnk", ".lock", ".log", ".lrv", ".lst", ".mat", ".md", ".md5", ".mrk", ".names", ".nav", ".nfo", ".obs",
+    ".odt", ".onnx", ".ovr", ".par2", ".parquet", ".pgw", ".pickle", ".pkl", ".pp3", ".pptx", ".prj", ".pt", ".pth",
+    ".pyd", ".rec", ".rst", ".rtf", ".safetensors", ".sfv", ".sha1", ".sha256", ".sha512", ".shp", ".shx", ".sqlite",
+    ".srt", ".tfrecord", ".tfw", ".thm", ".tmp", ".toml", ".torrent", ".url", ".vrt", ".wld", ".xlsx", ".xmp", ".yaml",
+    ".yml",
 }  # fmt: skip
 NO_IMAGE_NAMES = {
-    "authors", "changelog", "copying", "icon\r", "licence", "license", "makefile", "md5sums", "notice", "readme",
-    "sha256sums",
+    "_success", "authors", "changelog", "copying", "icon\r", "licence", "license", "makefile", "md5sums", "notice",
+    "readme", "sha256sums",
 }  # fmt: skip
-# Windows may add a stream to the name.
-THUMBNAILS = re.compile(r"(thumbs|ehthumbs\w*)\.db(:.*)?")
+# Windows may add a stream to the name, and keeps one of its own with what was downloaded; editors keep copies.
+ADDED_FILES = re.compile(r"(thumbs|ehthumbs\w*)\.db(:.*)?|.*:zone\.identifier|.*~")
 ARCHIVE_SUFFIXES = {
     ".7z", ".bz2", ".gz", ".npz", ".rar", ".tar", ".tbz", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"
 }  # fmt: skip
@@ -169,7 +171,7 @@ def is_no_image(name: str) -> bool:
     A name that tells nothing may be an image.
     """
     file_name, suffix = split_suffix(name)
-    return file_name in NO_IMAGE_NAMES or THUMBNAILS.fullmatch(file_name) is not None or _is_no_image_suffix(suffix)
+    return file_name in NO_IMAGE_NAMES or ADDED_FILES.fullmatch(file_name) is not None or _is_no_image_suffix(suffix)
 
 
 @lru_cache(1024)

@@ -213,7 +213,10 @@ def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, max_bytes
         with archive.open(info) as file:
             return file.read(min(max_bytes, info.file_size))  # never more than the directory promised
     except Exception as error:  # zlib.error, BadZipFile, EOFError, struct.error ...: it depends on the damage
-        raise UndecodableImage(f"{quoted(path)} cannot be unpacked: {error}.") from error
+        raise UndecodableImage(
+            f"{quoted(path)} cannot be unpacked: {str(error).rstrip('.')}.",
+            "It is damaged in the zip: zip it again, and send that.",
+        ) from error
 
 
 def _list_tar(content: bytes | memoryview, max_members: int) -> Entries:

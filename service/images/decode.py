@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
 from service.images import sample_range
 from service.images.conform import Note, conform
-from service.images.formats import decode_cost, deep, files, pages, png_chunks
+from service.images.formats import decode_cost, deep, file_ends, files, frames, pages, png_chunks
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
@@ -117,7 +117,7 @@ class Opened:
     cost    the peak of bytes that decoding takes; also a measure of its time, about 3 ns a byte
     size    width and height in the file
     cicp    the numbers that name its colours, where it has them
-    reopen  returns the image without what is damaged beside its pixels; None where nothing can be left out
+    reopen  returns the image without what is damaged beside its pixels; None where that does not mend it
     """
 
     image: Image.Image | DeepImage
@@ -222,8 +222,10 @@ def open_image(content: Content, spec: Spec, resize: Resize, limits: Limits, pag
 def _open_without_damage(
     content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None
 ) -> Opened | None:
-    """Return the image of a PNG without what is damaged beside its pixels; None where nothing can be left out."""
-    sound = png_chunks.drop_damaged(content)
+    """Return the image of a PNG without what is damaged beside its pixels, or of a JPEG that lacks only its end; None
+    where it is neither.
+    """
+    sound = png_chunks.drop_damaged(content) or file_ends.add_jpeg_end(content, _draft_size(spec, resize))
     if sound is None:
         return None
     opened = _open_file(sound, spec, resize, limits, page)
@@ -234,6 +236,7 @@ def _open_without_damage(
 
 def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: Limits, page: int | None) -> Opened:
     length, (content, compressed_texts) = len(content), png_chunks.drop_unused_texts(content)
+    content = file_ends.close(content, _draft_size(spec, resize))
     file = files.open_file(content, page, limits.check_pixels)
     try:
         limits.check_pixels(file.size)
@@ -241,12 +244,12 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
         if isinstance(file, DeepImage):
             cost = file.cost
         else:
-            if resize == "fit":
-                # Pillow decodes a large JPEG at a fraction of its size, but at least twice what the model takes.
-                file.draft(None, (2 * max(spec.width, spec.height),) * 2)
+            if draft_size := _draft_size(spec, resize):
+                file.draft(None, draft_size)
             cost = decode_cost.estimate(file, size, content)
         cost += compressed_texts * MIB
         limits.check_cost(cost, size, length)
+        png_chunks.check_pixels(content, size)
     except MisfitError:
         files.close(file)
         raise
@@ -257,6 +260,11 @@ def _open_file(content: bytes | memoryview, spec: Spec, resize: Resize, limits: 
     notes += ("stack",) if page is None and pages.has_stack_behind(content) else ()
     cicp = files.find_cicp(file, content)
     return Opened(file, cost, size, notes, cicp, partial(_open_without_damage, content, spec, resize, limits, page))
+
+
+def _draft_size(spec: Spec, resize: Resize) -> tuple[int, int] | None:
+    """Return the least size at which Pillow decodes a large JPEG: twice what the model takes. None for its own size."""
+    return (2 * max(spec.width, spec.height),) * 2 if resize == "fit" else None
 
 
 def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:
@@ -273,12 +281,14 @@ def decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> 
 
 
 def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) -> Row:
-    notes = list(opened.notes)
+    notes, cicp = list(opened.notes), opened.cicp
     try:
         if isinstance(opened.image, DeepImage):
             extent = opened.find_range(samples)
             assert extent is not None, "images of unknown range are measured first"
-            image, own, has_missing = opened.image.to_pillow(extent)
+            conversion = opened.image.find_conversion(cicp)
+            image, own, has_missing = opened.image.to_pillow(extent, conversion)
+            cicp = None if conversion else cicp
             notes += ["missing"] if has_missing else []
             notes += ["cut"] if own.low < extent.low or own.high > extent.high else []
             notes += ["dark"] if sample_range.is_dark(own, extent) else []
@@ -286,11 +296,12 @@ def _decode(opened: Opened, spec: Spec, resize: Resize, samples: SampleRange) ->
             image = opened.image
         with image:
             image.load()
+            image = frames.clear_uncovered(image)
             sent, size = image.size, opened.size
             if decode_cost.may_be_turned(image):
                 with suppress(Exception):  # an image whose EXIF is damaged stays as it is
                     ImageOps.exif_transpose(image, in_place=True)
-            pixels = conform(image, spec, resize, opened.cicp, notes)
+            pixels = conform(image, spec, resize, cicp, notes)
             if not isinstance(opened.image, DeepImage) and pixels.item(0) <= 1 == pixels.max():  # the cheap look first
                 notes.append("faint")
             return Row(pixels, size if image.size == sent else size[::-1], tuple(notes))

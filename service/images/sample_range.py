@@ -18,6 +18,7 @@ from service.errors import UndecodableImage
 from service.images.spec import RangeChoice, Uint8Array
 
 Samples = NDArray[Any]
+Uint16Array = NDArray[np.uint16]
 
 # The highest values of a camera's or a convention's range, beside the highest of the sample type.
 HIGHEST_WHOLE = (255, 1023, 4095, 16383, 65535, 2**24 - 1)
@@ -176,28 +177,38 @@ def to_bytes(samples: Samples, extent: Extent) -> Uint8Array:
 
     A range of 2^n whole numbers keeps its highest 8 bits; any other is scaled and rounded.
     """
+    return _convert(samples, extent, 255)
+
+
+def to_words(samples: Samples, extent: Extent) -> Uint16Array:
+    """Return samples (...) at 16 bits: extent.low is 0, extent.high 65535, and what lies beyond is cut off."""
+    return _convert(samples, extent, 65535)
+
+
+def _convert(samples: Samples, extent: Extent, highest: int) -> Samples:
+    """Return samples (...) as levels from 0 to `highest`, which is 255 or 65535."""
     samples = np.ascontiguousarray(samples.astype(samples.dtype.newbyteorder("="), copy=False))
     if samples.dtype.itemsize > 2 or samples.dtype.kind == "b":
-        return _scale(samples, extent)
-    levels: Uint8Array = _table(samples.dtype, extent)[samples.view(f"u{samples.dtype.itemsize}")]
+        return _scale(samples, extent, highest)
+    levels: Samples = _table(samples.dtype, extent, highest)[samples.view(f"u{samples.dtype.itemsize}")]
     return levels
 
 
 @lru_cache(maxsize=16)
-def _table(dtype: np.dtype[Any], extent: Extent) -> Uint8Array:
-    """Return the grey level of every value of a type of 8 or 16 bits, by its bits."""
+def _table(dtype: np.dtype[Any], extent: Extent, highest: int) -> Samples:
+    """Return the level of every value of a type of 8 or 16 bits, by its bits."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
-    return _scale(np.arange(1 << (8 * dtype.itemsize), dtype=np.uint32).astype(unsigned).view(dtype), extent)
+    return _scale(np.arange(1 << (8 * dtype.itemsize), dtype=np.uint32).astype(unsigned).view(dtype), extent, highest)
 
 
-def _scale(samples: Samples, extent: Extent) -> Uint8Array:
+def _scale(samples: Samples, extent: Extent, highest: int) -> Samples:
     low, high = extent
     values = samples.astype(np.float64)
     if samples.dtype.kind == "f":
         values[~(np.abs(values) < LARGEST_FLOAT)] = low
     count = high - low + 1
-    if samples.dtype.kind in "iu" and count >= 256 and math.log2(count).is_integer():
-        levels = np.floor((values - low) * (256 / count))
+    if samples.dtype.kind in "iu" and count > highest and math.log2(count).is_integer():
+        levels = np.floor((values - low) * ((highest + 1) / count))
     else:
-        levels = np.rint((values - low) * (255 / (high - low)))
-    return np.clip(levels, 0, 255).astype(np.uint8)
+        levels = np.rint((values - low) * (highest / (high - low)))
+    return np.clip(levels, 0, highest).astype(np.min_scalar_type(highest))

@@ -54,7 +54,7 @@ class RowBuilder:
             is_foreign=item.is_foreign,
             mahalanobis_squared=item.mahalanobis_squared,
             reason=item.reason or "",
-            error=f"{item.error.message} {item.error.hint}".strip() if item.error else "",
+            error=str(item.error) if item.error else "",
             nearest=json.dumps(nearest, ensure_ascii=False),
             attributions=json.dumps(shares, ensure_ascii=False),
         )

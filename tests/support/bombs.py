@@ -133,6 +133,28 @@ def bmp_skips(side: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset) + header + palette + runs
 
 
+def without_end(make: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """A JPEG that is looked through once more, as it lacks its end."""
+    return lambda side: make(side).removesuffix(END_OF_IMAGE)
+
+
+def wrong_checksum(side: int) -> bytes:
+    """A PNG whose pixels are unpacked once more, as their checksum is wrong."""
+    whole = bytearray(png(side))
+    whole[-len(png_chunk(b"IEND", b"")) - 1] ^= 1
+    return bytes(whole)
+
+
+def linear_light(side: int) -> bytes:
+    return png(side, depth=16, before=png_chunk(b"gAMA", struct.pack(">I", 100_000)))
+
+
+def uncovered_gif(side: int) -> bytes:
+    """A GIF whose only frame is one pixel of its picture."""
+    pixel = flat("GIF", "P")(1)
+    return pixel[:6] + struct.pack("<HH", side, side) + pixel[10:]
+
+
 BOMBS: dict[str, Callable[[int], bytes]] = {
     "WebP, lossless": flat("WEBP", lossless=True),
     "WebP, lossy": flat("WEBP", quality=50),
@@ -153,7 +175,13 @@ BOMBS: dict[str, Callable[[int], bytes]] = {
     "JPEG, CMYK": flat("JPEG", "CMYK"),
     "JPEG, 2000 refining scans": jpeg_scans,
     "JPEG, 2000 first scans": jpeg_first_scans,
+    "JPEG without its end": without_end(flat("JPEG")),
+    "JPEG, progressive, without its end": without_end(flat("JPEG", progressive=True)),
+    "JPEG, 2000 refining scans, without its end": without_end(jpeg_scans),
+    "PNG, wrong checksum": wrong_checksum,
+    "PNG, 16 bit RGB, linear light": linear_light,
     "GIF": flat("GIF", "P"),
+    "GIF, one pixel": uncovered_gif,
     "TIFF, LZW": flat("TIFF", compression="tiff_lzw"),
     "TIFF, deflate": flat("TIFF", compression="tiff_deflate"),
     "TIFF, LZMA": flat("TIFF", compression="lzma"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.errors import LONGEST_MESSAGE, InvalidInput, quoted, readable
+from service.errors import LONGEST_MESSAGE, InvalidInput, explain, quoted, readable
 
 
 @pytest.mark.parametrize("text", ["", "a.png", "Größe 😀.png", "a\0b\x1b", "\ufffd\ufeff", "x" * 100_000])
@@ -24,3 +24,8 @@ def test_quotes_are_cut():
     assert len(quoted(["x" * 10**6])) < 100
     assert quoted((10**5000, 3)) == "a number of thousands of digits"
     assert len(InvalidInput("x" * 10**6).message) <= LONGEST_MESSAGE + 3
+
+
+def test_only_what_a_library_says_is_told():
+    assert explain(OSError("cut short")) == "cut short"
+    assert [explain(error) for error in (TypeError("int() argument"), KeyError(3), ZeroDivisionError("x"))] == [""] * 3

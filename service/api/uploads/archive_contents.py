@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from service.images.archives import Archive, Member
 
 REFERENCE = ("reference", "references")
 REFERENCE_ARRAYS = tuple(f"{name}.npy" for name in REFERENCE)
-# Folders whose names a person may take for that of a reference set.
-LIKE_REFERENCE = re.compile(r"refs?|(refs?|references?)[ _-].*|.*[ _-](refs?|references?)", re.IGNORECASE)
+# Folders whose names a person may take for that of a reference set, also in other languages; without their accents.
+LIKE_REFERENCE = re.compile(r"refs?|referen[a-z]*|(refs?|references?)[ _-].*|.*[ _-](refs?|references?)", re.IGNORECASE)
 IMAGES_ARRAY = "images.npy"
 CONTEXT = "context.json"
 # How many names a warning lists.
@@ -85,13 +86,17 @@ def warn_of_like_reference(files: Sequence[tuple[Member, bool]]) -> tuple[str, .
     if any(is_reference for _, is_reference in files):
         return ()
     folders = [member.name.split("/")[:-1] for member, _ in files]
-    alike = {folder for each in folders for folder in each if LIKE_REFERENCE.fullmatch(folder)}
+    alike = {folder for each in folders for folder in each if LIKE_REFERENCE.fullmatch(_without_accents(folder))}
     name = next((name for name in sorted(alike) if not all(name in each for each in folders)), None)
     if name is None:
         return ()
     return (
         f"What is in the folder {name[:80]!r} was taken as images of the batch: a reference set is in 'reference'.",
     )
+
+
+def _without_accents(text: str) -> str:
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def leave_out_arrays(

@@ -20,6 +20,8 @@ ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BASE64_HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "Qk1", "SUkqA", "TU0AK")
 # What PNG, JPEG and GIF begin with in hexadecimal.
 HEX_HEADS = ("89504e47", "89504E47", "ffd8ff", "FFD8FF", "47494638")
+# What JavaScript makes of a value that is no file.
+JAVASCRIPT = re.compile(r"\[object \w+\]|undefined$|null$|NaN$|blob:")
 LFS_POINTER = "version https://git-lfs"
 # The longest text that may be a path.
 LONGEST_PATH = 300
@@ -69,6 +71,12 @@ def _explain_text(text: str, *, is_whole: bool) -> str:
         return "It is a page or a drawing in XML: a download may have failed, or have asked for a log-in."
     if text.startswith(("data:", *BASE64_HEADS)):
         return 'Send the file\'s own bytes, or its base64 as JSON: {"images": ["<base64>", ...]}.'
+    if JAVASCRIPT.match(text):
+        return 'It comes from JavaScript: append the File or the Blob itself: form.append("images", file, file.name).'
+    if text.startswith(("b'\\x", 'b"\\x')):
+        return "It is Python's notation of bytes: send the bytes themselves, not str(content)."
+    if text.startswith(("{", "[")):
+        return "It is JSON: a download may have failed, and saved the answer that says why."
     return CURL_HINT if is_whole and not ADDRESS.match(text) else BYTES_HINT
 
 

@@ -46,7 +46,7 @@ def fit(**values: Any) -> None:
     if values["quiet"]:
         return
     for id_, error in answer.errors.items():
-        click.echo(f"unreadable {id_}: {error.message}", err=True)
+        click.echo(f"unreadable {id_}: {error}", err=True)
     for warning in (*inputs.notes, *answer.context.warnings):
         click.echo(f"warning: {warning}", err=True)
     context = answer.context

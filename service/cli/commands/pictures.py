@@ -68,7 +68,7 @@ def draw(endpoint: str, options_type: type[Options], values: dict[str, Any]) -> 
     for note in (*inputs.notes, *(answer.context.warnings if answer.context else ())):
         click.echo(f"warning: {note}", err=True)
     for id_, error in answer.errors.items():
-        click.echo(f"unreadable {id_}: {error.message}", err=True)
+        click.echo(f"unreadable {id_}: {error}", err=True)
     click.echo(f"{len(paths):,} pictures in {readable(str(folder))}", err=True)
 
 

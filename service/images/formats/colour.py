@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from service.images.spec import Uint8Array
 
 Float64Array = NDArray[np.float64]
+Uint16Array = NDArray[np.uint16]
 ToLinear = Callable[[Float64Array], Float64Array]
 
 # Pillow's mode of the images that a profile of this colour space is for.
@@ -61,10 +62,16 @@ class Cicp(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversion:
-    """What brings an image of `mode` to sRGB. `apply` returns an image of mode RGB, or L where it was grey."""
+    """What brings an image of `mode` to sRGB.
+
+    apply       returns an image of mode RGB, or L where it was grey
+    apply_deep  returns the levels (H, W, C) of samples of 16 bits (H, W, C), C 1 for grey or 3: of 8 bits in light that
+                is linear, dark tones are too coarse
+    """
 
     mode: str
     apply: Callable[[Image.Image], Image.Image]
+    apply_deep: Callable[[Uint16Array], Uint8Array]
 
 
 def find_conversion(info: Mapping[Any, Any], mode: str, cicp: Cicp | None = None) -> Conversion | None:
@@ -120,25 +127,48 @@ def _of_adobe_rgb() -> Conversion | None:
 
 @lru_cache(maxsize=1)
 def _of_lab() -> Conversion:
-    return _build(ImageCms.createProfile("LAB"), "LAB")
+    return _build(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
 
 
-def _build(source: Any, mode: str) -> Conversion:
-    transform = ImageCms.buildTransform(
-        source,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        ImageCms.Intent.PERCEPTUAL,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE,  # a cache would tie it to one thread
-    )
+def _build(source: ImageCms.ImageCmsProfile, mode: str) -> Conversion:
+    target, intent = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), ImageCms.Intent.PERCEPTUAL
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE  # a cache would tie it to one thread
+    if mode == "L":
+        flags |= ImageCms.Flags.NOOPTIMIZE  # which makes a curve of grey too coarse
+    transform = ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
 
     def apply(image: Image.Image) -> Image.Image:
         converted = ImageCms.applyTransform(image, transform)
         assert converted is not None, "it is not in place"
         return converted.getchannel(1) if mode == "L" else converted
 
-    return Conversion(mode, apply)
+    def apply_deep(samples: Uint16Array) -> Uint8Array:
+        import imagecodecs  # here, because few images need it
+
+        channels = samples.shape[2]
+        if mode == "RGB" and channels == 1:
+            samples = samples.repeat(3, axis=2)
+        converted = imagecodecs.cms_transform(
+            np.ascontiguousarray(samples[..., 0] if mode == "L" else samples),
+            source.tobytes(),
+            target.tobytes(),
+            colorspace="gray" if mode == "L" else "rgb",
+            outcolorspace="rgb",
+            outdtype="uint8",
+            intent=intent,
+            flags=flags,
+        )
+        return np.asarray(converted[..., 1:2] if channels == 1 else converted)
+
+    return Conversion(mode, apply, apply_deep)
+
+
+@lru_cache(maxsize=16)
+def is_steep(conversion: Conversion) -> bool:
+    """Return whether a conversion of RGB or grey draws neighbouring levels of 8 bits far apart, as of linear light."""
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    converted = np.asarray(conversion.apply(ramp if conversion.mode == "L" else ramp.convert("RGB")))
+    return int(np.diff(converted.astype(int), axis=1).max()) > TOLERANCE
 
 
 def _is_srgb(conversion: Conversion) -> bool:
@@ -171,9 +201,10 @@ def _of_cicp(cicp: Cicp) -> Conversion | None:
 
 @lru_cache(maxsize=16)
 def _of_gamma(gamma: float, chromaticity: tuple[float, ...]) -> Conversion | None:
-    is_usual = abs(gamma * 2.2 - 1) < 0.05
     if not 0.05 < gamma < 20 or len(chromaticity) != len(SRGB) or min(chromaticity[1::2]) <= 0:
         raise ValueError("its gamma or its chromaticities cannot be")
+    # With the primaries of sRGB this gamma stands for the curve of sRGB, as PNG has it.
+    is_usual = abs(gamma * 2.2 - 1) < 0.05 and np.allclose(chromaticity, SRGB, rtol=0, atol=0.001)
     to_linear: ToLinear = _linear_of_srgb if is_usual else partial(_power, exponent=1 / gamma)
     return _of_encoding(to_linear, chromaticity)
 
@@ -181,7 +212,7 @@ def _of_gamma(gamma: float, chromaticity: tuple[float, ...]) -> Conversion | Non
 def _of_encoding(to_linear: ToLinear, chromaticity: tuple[float, ...]) -> Conversion | None:
     """Return the conversion from colours that `to_linear` makes linear, of these primaries; None where it is sRGB."""
     matrix = np.linalg.inv(_to_xyz(SRGB)) @ _to_xyz(chromaticity)
-    table = to_linear(np.arange(256) / 255)
+    table, deep_table = to_linear(np.arange(2**8) / (2**8 - 1)), to_linear(np.arange(2**16) / (2**16 - 1))
 
     def apply(image: Image.Image) -> Image.Image:
         pixels: Uint8Array = np.asarray(image)
@@ -190,7 +221,14 @@ def _of_encoding(to_linear: ToLinear, chromaticity: tuple[float, ...]) -> Conver
             linear = linear @ matrix.T
         return Image.fromarray(_encode_srgb(linear))
 
-    conversion = Conversion("RGB", apply)
+    def apply_deep(samples: Uint16Array) -> Uint8Array:
+        linear = deep_table[samples]
+        if samples.shape[2] == 3:
+            linear = linear @ matrix.T
+        levels: Uint8Array = _srgb_levels()[np.rint(np.clip(linear, 0, 1) * (2**16 - 1)).astype(np.uint16)]
+        return levels
+
+    conversion = Conversion("RGB", apply, apply_deep)
     return None if _is_srgb(conversion) else conversion
 
 
@@ -210,6 +248,12 @@ def _encode_srgb(linear: Float64Array) -> Uint8Array:
     values = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     encoded: Uint8Array = np.rint(255 * values).astype(np.uint8)
     return encoded
+
+
+@lru_cache(maxsize=1)
+def _srgb_levels() -> Uint8Array:
+    """Return the level in sRGB of each of 2**16 linear samples, which is quicker than to compute it of each."""
+    return _encode_srgb(np.arange(2**16) / (2**16 - 1))
 
 
 def _linear_of_srgb(values: Float64Array) -> Float64Array:

@@ -18,6 +18,8 @@ MOST_BYTES_PER_PIXEL = 12  # of other modes, and of RGB with a transparent colou
 # Further bytes for each pixel: libwebp draws on two canvases of its own; libavif and libheif hold a frame with each
 # colour in a plane, and one with all of them.
 CANVAS_BYTES = {"WEBP": 12, "AVIF": 6, "HEIF": 6}
+# Of a GIF's frame that is drawn on those before it: the canvas, and the frame by itself.
+FRAME_BYTES = 6
 # A JPEG of several scans keeps two bytes for each coefficient. Every scan passes through all of them, which takes as
 # long as writing a quarter of a byte for each pixel.
 COEFFICIENT_BYTES, SCANS_PER_BYTE = 2, 4
@@ -37,6 +39,7 @@ def estimate(image: Image.Image, size: tuple[int, int], content: bytes | memoryv
         with suppress(Exception):  # damaged EXIF counts for nothing, here and when the image is turned
             pixel_bytes += 4 if image.getexif().get(ORIENTATION, 1) != 1 else 0  # for the turned copy
     pixel_bytes += CANVAS_BYTES.get(image.format or "", 0)
+    pixel_bytes += FRAME_BYTES if image.format == "GIF" and image.mode in ("RGB", "RGBA") else 0
     cost = image.width * image.height * pixel_bytes
     if isinstance(image, ImageFile.ImageFile) and image.format in ("JPEG", "MPO"):
         cost += _estimate_coefficients(image, size[0] * size[1], bytes(content))

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from service.images import sample_range
+from service.images.formats import colour
+from service.images.formats.colour import Cicp, Conversion
 from service.images.sample_range import Extent, Samples
 from service.images.spec import Uint8Array
 
@@ -70,18 +72,30 @@ class DeepImage:
         samples = self.read()
         return sample_range.measure(samples[..., :-1] if self.has_alpha else samples)
 
-    def to_pillow(self, extent: Extent) -> tuple[Image.Image, Extent, bool]:
-        """Return the image at 8 bits a channel, the extent of its colours, and whether some of these are no numbers."""
-        levels, own, has_missing = self._read_levels(extent)
+    def find_conversion(self, cicp: Cicp | None) -> Conversion | None:
+        """Return what brings the samples to sRGB; None where they are, or where 8 bits are enough for that."""
+        if self.mode in PNG_MODES.values() and self.dtype.itemsize > 1:
+            with suppress(ValueError):  # it is noted when 8 bits are converted
+                conversion = colour.find_conversion(self.info, self.mode, cicp)
+                return conversion if conversion and colour.is_steep(conversion) else None
+        return None
+
+    def to_pillow(self, extent: Extent, conversion: Conversion | None) -> tuple[Image.Image, Extent, bool]:
+        """Return the image at 8 bits a channel, the extent of its colours, and whether some of these are no numbers.
+
+        With a conversion it is in sRGB.
+        """
+        levels, own, has_missing = self._read_levels(extent, conversion)
         image = Image.frombuffer(self.mode, self.size, levels, "raw", self.mode, 0, 1)
         if self.mode == "RGBa":
             image = image.convert("RGBA")
-        image.info.update(self.info)
+        if conversion is None:
+            image.info.update(self.info)
         if self.orientation != 1:
             image.getexif()[ORIENTATION] = self.orientation
         return image, own, has_missing
 
-    def _read_levels(self, extent: Extent) -> tuple[Uint8Array, Extent, bool]:
+    def _read_levels(self, extent: Extent, conversion: Conversion | None) -> tuple[Uint8Array, Extent, bool]:
         """Return the grey levels (H, W, C), the extent of the colours, and whether some of these are no numbers."""
         samples = self.read()
         if self.dtype == np.uint8 and extent == sample_range.BYTES and not self.is_inverted:
@@ -90,13 +104,19 @@ class DeepImage:
         colours = samples.shape[2] - self.has_alpha
         alpha = self._find_alpha_range(samples[..., colours:], extent) if self.has_alpha else extent
         for part in sample_range.parts(samples):
-            levels[part][..., :colours] = sample_range.to_bytes(samples[part][..., :colours], extent)
-            if self.is_inverted:
-                np.subtract(255, levels[part][..., :colours], out=levels[part][..., :colours])
+            levels[part][..., :colours] = self._to_levels(samples[part][..., :colours], extent, conversion)
             if self.has_alpha:
                 levels[part][..., colours:] = sample_range.to_bytes(samples[part][..., colours:], alpha)
         own = sample_range.measure(samples[..., :colours])
         return levels, own, sample_range.has_missing(samples[..., :colours])
+
+    def _to_levels(self, samples: Samples, extent: Extent, conversion: Conversion | None) -> Uint8Array:
+        """Return the levels of colours (H, W, C)."""
+        if conversion is None:
+            levels = sample_range.to_bytes(samples, extent)
+            return 255 - levels if self.is_inverted else levels
+        words = sample_range.to_words(samples, extent)
+        return conversion.apply_deep(65535 - words if self.is_inverted else words)
 
     def _find_alpha_range(self, alpha: Samples, extent: Extent) -> Extent:
         """Return the range of alpha (H, W, 1): that of the colours where it does not go beyond."""

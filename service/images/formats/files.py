@@ -5,14 +5,27 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from service.errors import MisfitError, UndecodableImage
-from service.images.formats import deep, frames, heif, other_files, pages, png_chunks, profiles, tiff
+from service.errors import MisfitError, UndecodableImage, explain
+from service.images.formats import (
+    bmp,
+    deep,
+    frames,
+    heif,
+    other_files,
+    pages,
+    png_chunks,
+    profiles,
+    tiff,
+    tiff_directory,
+)
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
+from service.images.formats.tiff_directory import DAMAGE
 
 # Only these are ever tried.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
@@ -23,6 +36,7 @@ ENDINGS = (
     ".heif",
 )  # fmt: skip
 HEAD_BYTES = 64
+DAMAGE_HINT = "It may be damaged or cut short: send it again."
 
 # These log what they cannot read, or make up for: the error says the same.
 for library in ("PIL", "imagecodecs", "tifffile"):
@@ -43,13 +57,20 @@ def open_file(
     head = bytes(content[:HEAD_BYTES])
     is_tiff = tiff.is_tiff(head)
     if is_tiff:
-        content, page = pages.begin_at(content, pages.find_first_page(content) if page is None else page), None
+        page = pages.find_first_page(content) if page is None else page
+        content, page = tiff_directory.begin_at(content, page), None
+        tiff_directory.check_first(content)
+    if masked := bmp.open_masked(content):
+        return masked
     try:
+        if head[:4] == b"GIF8":
+            with suppress(*DAMAGE):  # which Pillow tells
+                frames.check_first(content, check_size)
         if page is not None and frames.is_animation(head):
             if deep.is_deep_png(head):
                 raise UndecodableImage("Frames of a PNG of 16 bits are not read.", "Save the frames as images.")
             return _with_profile(frames.read_frame(content, page, check_size), content)
-        image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
+        image: Image.Image = Image.open(BytesIO(content), formats=("HEIF",) if heif.is_heic(head) else FORMATS)
         if page is not None:
             check_size(image.size)
             image.seek(page)
@@ -59,6 +80,8 @@ def open_file(
         what = f"{len(content)} bytes that begin with {head[:12]!r} cannot be read as an image"
         if damage := other_files.explain_damage(content):
             raise UndecodableImage(f"{what}. {damage.name}", damage.hint) from error
+        if other_files.begins_as_image(content):
+            raise UndecodableImage(f"{what}, although they begin as one does.", DAMAGE_HINT) from error
         raise UndecodableImage(
             f"{what}; expected {', '.join(READ)}.", "Send the image file's own bytes. URLs are never fetched."
         ) from error
@@ -86,9 +109,9 @@ def _with_profile(image: Image.Image, content: bytes | memoryview) -> Image.Imag
 
 def has_pages(image: Image.Image | DeepImage, content: bytes | memoryview) -> bool:
     """Return whether a file has several pages or frames that can be read."""
-    if isinstance(image, DeepImage) or image.format == "TIFF":
+    if isinstance(image, DeepImage) or image.format in ("TIFF", "GIF"):
         return len(pages.find_pages(content, 1)) > 1
-    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "HEIF"):
+    if image.format not in ("WEBP", "PNG", "AVIF", "HEIF"):
         return False
     try:
         return bool(getattr(image, "is_animated", False))
@@ -128,6 +151,6 @@ def close(image: Image.Image | DeepImage) -> None:
 def build_error(error: Exception) -> UndecodableImage:
     """Return the error for anything that a library raised: on damaged input decoders raise nearly every type."""
     return UndecodableImage(
-        f"The image cannot be decoded: {error or type(error).__name__}.",
-        "It may be damaged or cut short: send it again.",
+        f"The image cannot be decoded: {explain(error) or 'its structure is damaged'}.",
+        DAMAGE_HINT,
     )

@@ -112,6 +112,7 @@ IMAGES = _compile(
         'With curl send it as -F "images=@a.tif".',
     ),
 )
+HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1")
 TEXTS = _compile(
     (rb"\s*<", "a page or a drawing in XML", "A download may have failed, or have asked for a log-in."),
     (rb"(\xef\xbb\xbf)?\s*[{[]", "JSON", "Send it as application/json."),
@@ -132,6 +133,12 @@ def identify(content: bytes | memoryview) -> Kind | None:
 def identify_any(content: bytes | memoryview) -> Kind | None:
     """Return what a file is that is not the archive or the array that was to come."""
     return _match(content, (*OTHER_KINDS, *IMAGES, *TEXTS))
+
+
+def begins_as_image(content: bytes | memoryview) -> bool:
+    """Return whether a file begins as an image does that is read."""
+    head = bytes(content[:12])
+    return _match(head, IMAGES) is not None and (head[4:8] != b"ftyp" or head[8:] in HEIF_BRANDS)
 
 
 def explain_damage(content: bytes | memoryview) -> Kind | None:

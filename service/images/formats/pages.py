@@ -11,21 +11,16 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
-from typing import NamedTuple
 
 from PIL import Image
 
 from service.errors import UndecodableImage
-from service.images.formats import heif, tiff
+from service.images.formats import frames, heif, tiff, tiff_directory
+from service.images.formats.tiff_directory import DAMAGE
 
-# TIFF's tag of what a page is, and the bits of it that say: a smaller copy, a mask. The tag of pages within a page.
-SUBFILE_TYPE, REDUCED, MASK, SUB_PAGES = 254, 1, 4, 330
 HEAD_BYTES = 64
-# What reading beyond a damaged place raises.
-DAMAGE = (struct.error, IndexError, OverflowError)
 # The description that ImageJ writes, near the file's beginning.
 IMAGEJ_IMAGES, STACK_WITHIN = re.compile(rb"ImageJ=[^\0]{0,500}?\nimages=(\d{1,9})\n"), 64 * 1024
-GIF_EXTENSION, GIF_IMAGE, GIF_END = 0x21, 0x2C, 0x3B
 
 
 def find_pages(content: bytes | memoryview, most: int) -> list[int]:
@@ -33,7 +28,7 @@ def find_pages(content: bytes | memoryview, most: int) -> list[int]:
     if tiff.is_tiff(bytes(content[:4])):
         pages = _tiff_pages(content)
     elif content[:6] in (b"GIF87a", b"GIF89a"):
-        pages = _gif_frames(content)
+        pages = (number for number, _ in enumerate(frames.list_boxes(content)))
     elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         pages = _webp_frames(content)
     elif content[:8] == b"\x89PNG\r\n\x1a\n":
@@ -72,7 +67,7 @@ def find_first_page(content: bytes | memoryview) -> int:
     if own:
         return own[0]
     with suppress(*DAMAGE):
-        if any(page.has_sub_pages for page in _list_tiff_pages(content)):
+        if any(page.has_sub_pages for page in tiff_directory.list_pages(content)):
             raise UndecodableImage(
                 "The TIFF holds a preview, and the image itself as raw data of a camera (DNG, NEF, ARW, ...).",
                 "Develop it, and send it as PNG, TIFF or JPEG.",
@@ -80,79 +75,8 @@ def find_first_page(content: bytes | memoryview) -> int:
     return 0
 
 
-def begin_at(content: bytes | memoryview, page: int) -> bytes | memoryview:
-    """Return a TIFF whose first page is `page`, which is the place of its directory."""
-    at, offset_format = _find_first_offset(content)
-    if page == 0 or struct.unpack_from(offset_format, content, at)[0] == page:
-        return content
-    place = struct.pack(offset_format, page)
-    return b"".join((content[:at], place, memoryview(content)[at + len(place) :]))
-
-
-def _find_first_offset(content: bytes | memoryview) -> tuple[int, str]:
-    """Return where a TIFF has the place of its first directory, and its format."""
-    order = "<" if bytes(content[:2]) == b"II" else ">"
-    is_big = content[2 if order == "<" else 3] == 43
-    return (8, f"{order}Q") if is_big else (4, f"{order}I")
-
-
-class _TiffPage(NamedTuple):
-    """The place of a page's directory in a TIFF, whether it is a smaller copy or a mask, and has pages in it."""
-
-    place: int
-    is_copy: bool
-    has_sub_pages: bool
-
-
 def _tiff_pages(content: bytes | memoryview) -> Iterator[int]:
-    return (page.place for page in _list_tiff_pages(content) if not page.is_copy)
-
-
-def _list_tiff_pages(content: bytes | memoryview) -> Iterator[_TiffPage]:
-    first, offset_format = _find_first_offset(content)
-    order, is_big = offset_format[0], offset_format[1] == "Q"
-    count_format, entry_length = ("Q", 20) if is_big else ("H", 12)
-    count_size = struct.calcsize(count_format)
-    (offset,) = struct.unpack_from(offset_format, content, first)
-    seen: set[int] = set()
-    entries_left = len(content) // entry_length  # directories that lie on one another would be read without end
-    while offset and offset not in seen:
-        seen.add(offset)
-        (count,) = struct.unpack_from(order + count_format, content, offset)
-        entries = offset + count_size
-        end = entries + count * entry_length
-        (next_offset,) = struct.unpack_from(offset_format, content, end)
-        if (entries_left := entries_left - count) < 0:
-            return
-        kind, has_sub_pages = 0, False
-        for entry in range(entries, end, entry_length):
-            (tag,) = struct.unpack_from(order + "H", content, entry)
-            if tag == SUBFILE_TYPE:
-                (kind,) = struct.unpack_from(order + "I", content, entry + (12 if is_big else 8))
-            has_sub_pages |= tag == SUB_PAGES
-            if tag >= SUB_PAGES:
-                break  # they are sorted
-        yield _TiffPage(offset, bool(kind & (REDUCED | MASK)), has_sub_pages)
-        offset = next_offset
-
-
-def _gif_frames(content: bytes | memoryview) -> Iterator[int]:
-    def palette_length(flags: int) -> int:
-        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-    at, frame = 13 + palette_length(content[10]), 0
-    while content[at] != GIF_END:
-        if content[at] == GIF_IMAGE:
-            yield frame
-            frame += 1
-            at += 10 + palette_length(content[at + 9]) + 1
-        elif content[at] == GIF_EXTENSION:
-            at += 2
-        else:
-            return
-        while content[at]:
-            at += 1 + content[at]
-        at += 1
+    return (page.place for page in tiff_directory.list_pages(content) if not page.is_copy)
 
 
 def _webp_frames(content: bytes | memoryview) -> Iterator[int]:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+from service.errors import UndecodableImage
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEAD, CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
 COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 USED_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 LONGEST_KEYWORD = 79
@@ -22,6 +26,9 @@ COLOUR = (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP")
 LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
 # Places in the header of the number of bits and of the kind of colours, of which 0 is grey.
 BITS_AT, COLOUR_AT, GREY = 24, 25, 0
+# Of a pixel, with what stands before each row of it.
+MOST_PIXEL_BYTES = 9
+UNPACKED_AT_A_TIME = 1024 * 1024
 # What Pillow takes of a profile, unpacked.
 LONGEST_PROFILE = 1024 * 1024
 # cICP comes before the pixels, mostly as one of the first chunks.
@@ -70,6 +77,43 @@ def drop_damaged(content: bytes | memoryview) -> bytes | None:
     return None if kept == whole else kept
 
 
+def check_pixels(content: bytes | memoryview, size: tuple[int, int]) -> None:
+    """Raise UndecodableImage where the pixels of a PNG of that (width, height) differ from their checksums.
+
+    Pillow looks at none but the last, and not at that where the picture is full before. A wrong checksum of a chunk
+    alone does no harm.
+    """
+    if content[: len(SIGNATURE)] != SIGNATURE or _has_sound_pixels(content):
+        return
+    unpacker, left = zlib.decompressobj(), MOST_PIXEL_BYTES * (size[0] + 8) * (size[1] + 8)
+    with suppress(zlib.error):
+        for kind, _, chunk in _chunks(content):
+            data = bytes(chunk[8:-4]) if kind == b"IDAT" else b""
+            while data and left > 0 and not unpacker.eof:
+                left -= len(unpacker.decompress(data, UNPACKED_AT_A_TIME))
+                data = unpacker.unconsumed_tail
+        if unpacker.eof:
+            return
+    raise UndecodableImage(
+        "The PNG's pixels are damaged: they differ from their checksum.",
+        "It was not written, or not downloaded, to its end: send it again.",
+    )
+
+
+def _has_sound_pixels(content: bytes | memoryview) -> bool:
+    """Return whether the checksum of every chunk of pixels is right. Pillow tells where a chunk ends too early."""
+    view, at, last = memoryview(content), len(SIGNATURE), len(content) - 12
+    while at <= last:
+        length, kind = HEAD.unpack_from(view, at)
+        end = at + 8 + length
+        if kind == b"IDAT" and end + 4 <= len(view):
+            (checksum,) = CHECKSUM.unpack_from(view, end)
+            if zlib.crc32(view[at + 4 : end]) != checksum:
+                return False
+        at = end + 4
+    return True
+
+
 def scale_key(head: bytes, info: dict[Any, Any]) -> None:
     """Bring the transparent level of a grey PNG of 2 or 4 bits to the 8 bits that Pillow makes of its pixels.
 
@@ -114,7 +158,7 @@ def find_cicp(content: bytes | memoryview) -> tuple[int, int, bool] | None:
     return whole[start + 4], whole[start + 5], whole[start + 7] == 0
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, memoryview]]:
+def _chunks(content: bytes | memoryview) -> Iterator[tuple[bytes, bytes, memoryview]]:
     """Yield each chunk's type, the start of its data up to a NUL, and the whole chunk. A damaged rest comes as one."""
     view, offset = memoryview(content), len(SIGNATURE)
     while offset < len(content):
@@ -122,6 +166,6 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, memoryview]]:
             yield b"", b"", view[offset:]
             return
         length, kind = struct.unpack_from(">I4s", content, offset)
-        data = content[offset + 8 : offset + 8 + min(length, LONGEST_KEYWORD + 1)]
+        data = bytes(content[offset + 8 : offset + 8 + min(length, LONGEST_KEYWORD + 1)])
         yield kind, data.partition(b"\0")[0], view[offset : offset + 12 + length]
         offset += 12 + length

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from service.errors import UndecodableImage
+from service.errors import UndecodableImage, explain
 from service.images import sample_range
 from service.images.formats.deep import DeepImage, decoded_bytes
 from service.images.sample_range import Extent, Samples
@@ -32,6 +32,8 @@ BITS, COMPRESSION, ORIENTATION, COLOUR_MAP, MAX_SAMPLE, SAMPLE_FORMAT, S_MIN, S_
     341,
 )
 ICC_PROFILE, GDAL_NODATA, IMAGE_DEPTH = 34675, 42113, 32997
+PHOTOMETRIC, YCBCR_COEFFICIENTS, YCBCR_SUBSAMPLING = 262, 529, 530
+YCBCR, JPEGS, BT_601 = 6, (6, 7), (0.299, 0.587, 0.114)
 # Compressions that Pillow's libtiff has: none, CCITT, LZW, JPEG, deflate, packbits, LZMA, Zstandard.
 PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 PILLOW_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"})
@@ -61,6 +63,8 @@ KINDS = {
     "SEPARATED": Kind("CMYK", 4),
 }
 
+COLOURS = KINDS.keys() - {"MINISBLACK", "MINISWHITE"}
+
 
 def is_tiff(head: bytes) -> bool:
     return head[:4] in MAGIC
@@ -76,7 +80,17 @@ def is_plain(image: Image.Image) -> bool:
         and tags.get(COMPRESSION, 1) in PILLOW_COMPRESSIONS
         and tags.get(IMAGE_DEPTH, 1) == 1
         and not is_palette_of_bytes(tags.get(COLOUR_MAP, ()))
+        and PHOTOMETRIC in tags
+        and (tags[PHOTOMETRIC] != YCBCR or _is_plain_ycbcr(tags))
+        and (image.mode != "1" or BITS in tags or tags.get(COMPRESSION, 1) != 1)
     )
+
+
+def _is_plain_ycbcr(tags: Any) -> bool:
+    """Return whether luma and chroma are those of a JPEG, or of the coefficients and the resolution that Pillow has."""
+    coefficients = [float(value) for value in tags.get(YCBCR_COEFFICIENTS, BT_601)]
+    is_usual = len(coefficients) == len(BT_601) and np.allclose(coefficients, BT_601, rtol=0, atol=0.001)
+    return tags.get(COMPRESSION, 1) in JPEGS or (is_usual and tuple(tags.get(YCBCR_SUBSAMPLING, (2, 2))) == (1, 1))
 
 
 def is_palette_of_bytes(colours: Any) -> bool:
@@ -94,22 +108,37 @@ def open_page(content: bytes | memoryview) -> DeepImage:
     except UndecodableImage:
         raise
     except Exception as error:  # tifffile raises nearly every type on damaged files
-        raise UndecodableImage(f"The TIFF cannot be read: {error or type(error).__name__}.", DAMAGE_HINT) from error
+        text = explain(error) or "its structure is damaged"
+        raise UndecodableImage(f"The TIFF cannot be read: {text}.", DAMAGE_HINT) from error
 
 
 def _describe(page: Any) -> DeepImage:
     """Return tifffile's page as a deep image."""
     photometric, dtype = getattr(page.photometric, "name", str(page.photometric)), page.dtype
     compression = getattr(page.compression, "name", str(page.compression))
+    if not page.imagewidth or not page.imagelength:
+        raise UndecodableImage("The TIFF's directory tells no width and height.", DAMAGE_HINT)
+    if PHOTOMETRIC not in page.tags:
+        if page.samplesperpixel < 3:
+            raise UndecodableImage(
+                "The TIFF does not say whether 0 is black or white.",
+                "Set its PhotometricInterpretation (tiffset -s 262 1: 0 is black), or save it as PNG.",
+            )
+        photometric = "RGB"
     what = f"{page.bitspersample} bits, photometric {photometric}, compression {compression}"
+    bytes_of_bits = -(-page.imagewidth // 8) * page.imagelength
+    if BITS not in page.tags and (photometric in COLOURS or sum(page.databytecounts) > 2 * bytes_of_bits):
+        raise UndecodableImage("The TIFF does not say how many bits a sample has.", HINT)
     if photometric == "YCBCR" and compression in RGB_CODECS:
         photometric = "RGB"
+    is_of_three_bytes = page.bitspersample == 24 and dtype is not None and dtype.kind in "iu"  # whose order gets lost
     if page.imagedepth != 1:
         raise UndecodableImage(
             f"The TIFF is a volume of {page.imagedepth} planes, expected an image.",
             "Save its planes as pages or as images.",
         )
-    if dtype is None or dtype.kind not in "biuf" or photometric not in KINDS:
+    is_mixed = isinstance(page.bitspersample, tuple)
+    if dtype is None or dtype.kind not in "biuf" or photometric not in KINDS or is_of_three_bytes or is_mixed:
         raise UndecodableImage(f"This kind of TIFF is not read: {what}.", HINT)
     mode, count = KINDS[photometric]
     total = page.samplesperpixel
@@ -198,7 +227,8 @@ def _read(page: Any, count: int, is_palette: bool, missing: float | None) -> Sam
     try:
         samples: Samples = page.asarray(maxworkers=1)
     except Exception as error:  # the codecs raise types of their own
-        raise UndecodableImage(f"The TIFF cannot be decoded: {error or type(error).__name__}.", DAMAGE_HINT) from error
+        text = explain(error) or "its structure is damaged"
+        raise UndecodableImage(f"The TIFF cannot be decoded: {text}.", DAMAGE_HINT) from error
     if page.axes.startswith("S"):  # one plane after the other
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)

@@ -56,8 +56,12 @@ def read_table(path: str, path_column: str = "", group_column: str = "") -> Path
 
 def _read_csv(path: str, path_column: str, group_column: str) -> PathTable:
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        heading = file.readline()
+        file.seek(0)
+        # Spreadsheets write ; where a comma stands in numbers.
+        delimiter = "\t" if path.lower().endswith(".tsv") else ";" if ";" in heading and "," not in heading else ","
         try:
-            rows = [row for row in csv.reader(file, delimiter="\t" if path.lower().endswith(".tsv") else ",") if row]
+            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
         except csv.Error as error:
             raise InvalidInput(f"{readable(path)} is no CSV: {error}.") from error
     if not rows:
@@ -82,6 +86,12 @@ def _read_parquet(path: str, path_column: str, group_column: str) -> PathTable:
         file = parquet.ParquetFile(path)
         names = file.schema_arrow.names
         paths, groups = _find_columns(path, names, path_column, group_column)
+        kind = file.schema_arrow.types[paths]
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise InvalidInput(
+                f"The column {names[paths]} of {readable(path)} is of type {kind}, expected texts that are paths.",
+                "Write images that are in the table itself to files, and name these.",
+            )
         table = file.read(columns=[names[index] for index in {paths, groups} if index >= 0])
     except pa.ArrowInvalid as error:
         raise InvalidInput(f"{readable(path)} is no complete Parquet file: {error}.") from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.api.options import SHEET_IMAGES
 from service.core.types import IndexArray
-from service.errors import InvalidOption
+from service.errors import InvalidOption, quoted
 from service.images.pictures.ranked_sheet import Tile, ranked_sheet_png
 from service.images.spec import Uint8Array
 from service.pipeline.batch import Batch
@@ -59,9 +59,8 @@ class ScoreSheet:
         ]
         title += context.warnings
         if images.errors:
-            names = ", ".join(images.ids[position] for position in list(images.errors)[:NAMED_ERRORS])
-            more = ", ..." if len(images.errors) > NAMED_ERRORS else ""
-            title.append(f"Not shown, as they could not be used: {len(images.errors)} ({names}{more}).")
+            title.append(f"Not shown, as they could not be used: {len(images.errors)}.")
+            title += [f"{quoted(images.ids[at])}: {error}" for at, error in list(images.errors.items())[:NAMED_ERRORS]]
         if (pages := count_pages(self.batch)) > 1:
             following = f"; the next one is page={self.page + 1}" if self.page < pages else ""
             title.append(f"Page {self.page} of {pages}{following}.")

@@ -61,7 +61,7 @@ class ScoreTable:
             *(getattr(item, name) for name in FIELDS),
             SEPARATOR.join(item.minimal_set or ()),
             SEPARATOR.join(neighbour.id for neighbour in item.nearest or ()),
-            item.error.message if item.error else None,
+            str(item.error) if item.error else None,
             self.response.head.context.reliability,
             *(getattr(attributions.get(latent), share, None) for latent in latents for share in SHARES),
         ]

@@ -188,7 +188,7 @@ def _floats(column: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def _error_text(error: ErrorDetail | None) -> str:
-    return "" if error is None else f"{error.code}: {error.message} {error.hint}".strip()
+    return "" if error is None else f"{error.code}: {error}"
 
 
 def _with_errors(parameters: Parameters, errors: Sequence[str]) -> Parameters:

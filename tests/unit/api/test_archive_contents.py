@@ -30,7 +30,9 @@ def test_a_file_or_another_folder_is_no_reference(name):
     assert sort(name, "b.png") == ([], [name, "b.png"])
 
 
-@pytest.mark.parametrize("folder", ["ref", "Refs", "reference_images", "reference-set/a", "my references"])
+@pytest.mark.parametrize(
+    "folder", ["ref", "Refs", "reference_images", "reference-set/a", "my references", "Référence", "Referenz"]
+)
 def test_a_folder_that_is_nearly_called_reference_is_told(folder):
     def warn(*names: str):
         return warn_of_like_reference(

@@ -33,6 +33,11 @@ PNG = bodies.encoded(np.zeros((8, 8, 3), np.uint8))
         (bodies.zipped({"a.png": PNG}), "is a zip", "application/zip"),
         (bodies.npy(np.zeros(3)), "is an npy array", "application/x-npy"),
         (b"%PDF-1.7\n%\xe2\xe3", "is a PDF", "pages"),
+        (b"[object File]", "13 bytes of text", "JavaScript"),
+        (b"undefined", "9 bytes of text", "JavaScript"),
+        (b"blob:http://localhost/4f", "24 bytes of text", "JavaScript"),
+        (repr(PNG).encode(), "bytes of text", "Python's notation"),
+        (b'{"error": "expired"}', "20 bytes of text", "download"),
     ],
 )
 def test_what_came_in_place_of_an_image(content, message, hint):

@@ -1,5 +1,7 @@
 """Options as queries and JSON spell them."""
 
+import re
+
 import pytest
 
 from service.api.options import EditOptions, ScoreOptions, TraverseOptions
@@ -15,10 +17,23 @@ from service.errors import InvalidOption
         ('["a.png", "index:3", 15]', ["a.png", "index:3", 15]),
         ("[broken.png", ["[broken.png"]),
         (["a, b.png"], ["a, b.png"]),
+        (15, [15]),
     ],
 )
 def test_a_list_in_a_query_is_written_with_commas_or_as_json(text, expected):
     assert read_options({"which": text}, EditOptions).which == expected
+
+
+def test_null_is_the_default():
+    assert read_options(dict.fromkeys(EditOptions.model_fields), EditOptions) == EditOptions()
+    assert read_options({"threshold": None, "fdr": 0.1}, ScoreOptions) == ScoreOptions(fdr=0.1)
+
+
+@pytest.mark.parametrize("value", [3.5, {"a": 1}, [[]]])
+def test_a_choice_that_is_none_is_told_without_names_of_types(value):
+    with pytest.raises(InvalidOption, match=r"^which: Input should be 'flagged' or 'all'; which") as caught:
+        read_options({"which": value}, EditOptions)
+    assert not re.search(r"function|union|\[", caught.value.message.partition(", [")[0])
 
 
 @pytest.mark.parametrize("values", [{"threshold": True}, {"fdr": False}, {"top": True}, {"nearest": True}])

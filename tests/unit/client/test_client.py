@@ -432,6 +432,34 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [
+        ({"which": 3}, {"which": ["3"]}),
+        ({"which": np.int64(3), "threshold": np.float32(0.5)}, {"which": ["3"], "threshold": 0.5}),
+        ({"which": np.array([1, 2])}, {"which": ["1", "2"]}),
+        (
+            {"which": range(2), "edit": "set", "values": {"scale": np.float64(2)}},
+            {"which": ["0", "1"], "edit": "set", "values": {"scale": 2.0}},
+        ),
+        ({"which": ("a.png", np.str_("b.png"))}, {"which": ["a.png", "b.png"]}),
+    ],
+)
+async def test_options_may_be_numbers_of_numpy(options, plain):
+    call = Call("Edit", BaseModel, PIXELS, options=options)
+    settings, options_type = Settings(), METHODS["Edit"].endpoint.image_options
+    client = AsyncClient("http://host")
+    request = client._transport.prepare(call, "id")
+    by_http = parse_images(request.headers["content-type"], {}, request.read(), settings, options_type).options
+    assert by_http.model_copy(update={"which": [str(name) for name in by_http.which]}) == read_options(
+        plain, options_type
+    )
+    assert read_images_request(build_message(call), options_type, settings, 0).options == read_options(
+        plain, options_type
+    )
+    await client.close()
+
+
 @pytest.mark.parametrize(("method", "options"), OPTIONS)
 async def test_options_come_out_alike_over_both(method, options):
     call = Call(method, BaseModel, PIXELS, options=options)

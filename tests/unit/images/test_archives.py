@@ -284,7 +284,7 @@ def test_folders_written_by_windows_are_folders():
 
 NO_IMAGES = """labels.csv a/README README.txt readme.md 000001.cls a.aae a.tfw labels.cache model.pt
 Thumbs.db desktop.ini x.json x.XML x.pdf a.mp4 data.yaml LICENSE
-sums.sha256 Thumbs.db:encryptable a.docx run.log a.html x.tsv"""
+sums.sha256 a.png:Zone.Identifier a.png~ cache.lock _SUCCESS Thumbs.db:encryptable a.docx run.log a.html x.tsv"""
 IMAGES = "a.png 1 photo README.png license.webp x.heic x.jfif a.dat x.bin a.b.001 x.npy"
 SYSTEM = "__MACOSX/._a.png .DS_Store a/.hidden.png @eaDir/a.png $RECYCLE.BIN/a.png"
 

@@ -8,6 +8,7 @@ import bombs
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from service.bundle.manifest import ImageSpec
@@ -150,7 +151,63 @@ def test_gamma_and_chromaticities_of_png():
     assert pixel(gAMA=usual) == [200, 100, 50]
     assert pixel(gAMA=linear) == naive_srgb((200, 100, 50), colour.SRGB, lambda value: value)
     assert pixel(gAMA=linear, sRGB=b"\0") == [200, 100, 50]
-    assert pixel(gAMA=usual, cHRM=chromaticity) == naive_srgb((200, 100, 50), p3, srgb_to_linear)
+    assert pixel(gAMA=usual, cHRM=chromaticity) == naive_srgb((200, 100, 50), p3, lambda value: value**2.2)
+
+
+LINEAR_PROFILE = profile(primaries=colour.SRGB, gamma=1.0)
+DARK = np.minimum(np.arange(256) ** 2, 65535).astype(np.uint16).reshape(16, 16)  # half of it below 25 of 255
+
+
+def encoded_srgb(linear):
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def deep_png(samples, colour_type, kind, data):
+    header = struct.pack(">IIBBBBB", 16, 16, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    parts = ((b"IHDR", header), (kind, data), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return bombs.PNG_SIGNATURE + b"".join(bombs.png_chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (b"gAMA", struct.pack(">I", 100_000)),
+        (b"cICP", bytes([1, 8, 0, 1])),
+        (b"iCCP", b"linear\0\0" + zlib.compress(LINEAR_PROFILE)),
+    ],
+)
+def test_dark_tones_of_linear_light_keep_their_16_bits(kind, data):
+    expected = encoded_srgb(DARK / 65535)
+    in_colour = np.stack([DARK, DARK[::-1], DARK.T], axis=-1)
+    in_colour_expected = np.stack([expected, expected[::-1], expected.T], axis=-1)
+    alpha = np.full((16, 16, 1), 65535, np.uint16)
+    for content in (
+        deep_png(in_colour, 2, kind, data),
+        deep_png(np.concatenate([in_colour, alpha], axis=2), 6, kind, data),
+    ):
+        assert np.abs(read_row(content, COLOUR, "fit", LIMITS).pixels - in_colour_expected).max() <= 1
+    for content in (deep_png(DARK[..., None], 0, kind, data), deep_png(np.dstack([DARK, alpha]), 4, kind, data)):
+        result = read_row(content, COLOUR, "fit", LIMITS)
+        assert np.abs(result.pixels - expected[..., None]).max() <= 1
+        assert result.notes == ()
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_dark_tones_of_a_linear_tiff_keep_their_bits(photometric):
+    is_inverted = photometric == "miniswhite"
+    for samples, white in ((DARK, 65535), ((DARK / 65535).astype(np.float32), 1)):
+        inverted = white - samples if is_inverted else samples
+        file = io.BytesIO()
+        tifffile.imwrite(file, inverted, photometric=photometric, iccprofile=profile("GRAY", gamma=1.0))
+        pixels = read_row(file.getvalue(), COLOUR, "fit", LIMITS).pixels
+        assert np.abs(pixels - encoded_srgb(DARK / 65535)[..., None]).max() <= 1
+
+
+def test_dark_tones_of_linear_grey_are_not_rounded_away():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = read(Image.fromarray(levels), icc_profile=profile("GRAY", gamma=1.0)).pixels
+    assert np.abs(pixels - encoded_srgb(levels / 255)[..., None]).max() <= 1
 
 
 def test_cicp_goes_first():

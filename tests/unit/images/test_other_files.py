@@ -113,6 +113,22 @@ def test_what_happened_to_an_image_is_told(content, told):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (PNG[:8], "cut short"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "cut short"),
+        (b"\0\0\0\x18ftypM4A " + bytes(40), "own bytes"),
+        (b"II*\0\x08\0\0\0" + bytes(60), "cut short"),
+        (bytes(range(200, 250)), "own bytes"),
+    ],
+)
+def test_what_cannot_be_read_is_called_damaged_where_it_begins_as_an_image(content, hint):
+    with pytest.raises(UndecodableImage) as caught:
+        to_row(content, SPEC, "fit", LIMITS)
+    assert hint in caught.value.hint
+
+
 def test_images_and_what_is_unknown_are_not_explained():
     assert [explain_damage(content) for content in (PNG, JPEG, b"", b"\xff\xd8", bytes(99))] == [None] * 5
 

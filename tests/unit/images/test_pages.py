@@ -1,6 +1,8 @@
 """The pages of a file are counted as the libraries count them, and each becomes an upload."""
 
 import io
+import resource
+import struct
 from itertools import pairwise
 
 import numpy as np
@@ -156,6 +158,51 @@ def test_frames_are_drawn_in_one_pass_and_in_any_order(format, monkeypatch):
     assert len(opened) == 3
     with pytest.raises(TooLarge, match="16 x 16 pixels"):
         open_image(content, SPEC, "fit", Limits(100), 5)
+
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def gif(*frames, screen=(8, 8)):
+    """A GIF of frames (left, top, width, height, colour): flat boxes in red, green or blue, none transparent."""
+    content = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x81, 0, 0) + bytes([*RED, *GREEN, *BLUE, 0, 0, 0])
+    for *box, colour in frames:
+        codes = [4, *(code for _ in range(box[2] * box[3]) for code in (colour, 4)), 5]  # 4 keeps them at three bits
+        bits = sum(code << (3 * at) for at, code in enumerate(codes))
+        data = bits.to_bytes(len(codes) * 3 // 8 + 1, "little")
+        blocks = [data[at : at + 255] for at in range(0, len(data), 255)]
+        content += b"," + struct.pack("<4HB", *box, 0) + b"\2"
+        content += b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return content + b";"
+
+
+def test_what_the_first_frame_of_a_gif_leaves_uncovered_is_transparent():
+    content = gif((2, 2, 4, 4, 1), (4, 4, 4, 4, 2), (0, 0, 8, 8, 0))
+    uploads = split_pages([Upload("a.gif", lambda: content)], 10)
+    assert [upload.id for upload in uploads] == ["a.gif[0]", "a.gif[1]", "a.gif[2]"]
+    spec = ImageSpec(height=8, width=8, channels=3)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        rows = read_rows([uploads[at] for at in order], spec, "fit", Limits(1000)).pixels[np.argsort(order)]
+        corners = [[tuple(row[at, at].tolist()) for at in (0, 3, 5, 7)] for row in rows]
+        assert corners == [[WHITE, GREEN, GREEN, WHITE], [WHITE, GREEN, BLUE, BLUE], [RED] * 4]
+    alone = read_rows([Upload("a.gif", lambda: content)], spec, "fit", Limits(1000))
+    assert (tuple(alone.pixels[0, 0, 0]), tuple(alone.pixels[0, 3, 3]), alone.notes) == (WHITE, GREEN, {0: ("pages",)})
+    beyond = read_rows([Upload("b.gif", lambda: gif((4, 4, 4, 4, 1), screen=(6, 6)))], spec, "fit", Limits(1000))
+    assert [tuple(beyond.pixels[0, at, at].tolist()) for at in (0, 3, 4, 7)] == [WHITE, WHITE, GREEN, GREEN]
+    assert beyond.notes == {}
+
+
+@pytest.mark.parametrize("disposal", [2, 3])
+def test_room_for_a_frame_is_not_taken_before_its_size_is_looked_at(disposal):
+    """A frame that is taken away afterwards has its room from the moment when Pillow reads its header."""
+    side, small = 40_000, gif((0, 0, 8, 8, 1))
+    control = b"!\xf9\4" + bytes([disposal << 2, 0, 0, 0, 0])
+    large = control + b"," + struct.pack("<4HB", 0, 0, side, side, 0) + b"\2\2\x44\1\0"
+    for content, page in ((small[:25] + large + b";", None), (small[:-1] + large + b";", 1)):
+        with pytest.raises(TooLarge, match=f"{side} x {side} pixels"):
+            open_image(content, SPEC, "fit", Limits(1000), page)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < side**2 / 1024
+    assert read_rows([Upload("a.gif", lambda: small[:-1] + large + b";")], SPEC, "fit", Limits(1000)).errors == {}
 
 
 def test_directories_that_lie_on_one_another_end_the_count():

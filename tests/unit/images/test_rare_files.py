@@ -67,12 +67,25 @@ def adam7(pixels):
     return [row for left, top, right, down in passes for row in pixels[top::down, left::right]]
 
 
-def bmp(pixels, bits, compression=0, palette=b"", height=SIDE):
-    at = 54 + len(palette)
+def bmp(pixels, bits, compression=0, palette=b"", height=SIDE, masks=()):
+    """A BMP, with the masks of its channels in a header of version 4."""
+    length = 108 if masks else 40
+    at = 14 + length + len(palette)
     header = struct.pack(
-        "<IiiHHIIiiII", 40, SIDE, height, 1, bits, compression, len(pixels), 0, 0, len(palette) // 4, 0
+        "<IiiHHIIiiII", length, SIDE, height, 1, bits, compression, len(pixels), 0, 0, len(palette) // 4, 0
     )
+    header = (header + struct.pack(f"<{len(masks)}I", *masks)).ljust(length, b"\0")
     return b"BM" + struct.pack("<IHHI", at + len(pixels), 0, 0, at) + header + palette + pixels
+
+
+def packed(dtype, *masks, alpha=255, height=-SIDE):
+    """A BMP of COLOUR and an alpha, in words of `dtype` in which each channel has the bits of its mask."""
+    words = np.zeros((SIDE, SIDE), np.uint64)
+    for channel, mask in zip((*np.moveaxis(COLOUR, -1, 0), np.full_like(GREY, alpha)), masks, strict=False):
+        shift = (mask & -mask).bit_length() - 1
+        words |= np.rint(channel * ((mask >> shift) / 255)).astype(np.uint64) << shift
+    pixels = words.astype(dtype)[:: 1 if height < 0 else -1].tobytes()
+    return bmp(pixels, 8 * np.dtype(dtype).itemsize, 3, height=height, masks=masks)
 
 
 def tiff_of_bits(bits, photometric, palette=(), fill_order=1):
@@ -125,6 +138,11 @@ EXACT = {
     "BMP from top to bottom": (bmp(COLOUR[..., ::-1].tobytes(), 24, height=-SIDE), COLOUR),
     "BMP of 16 bits": (
         bmp((RED >> 3 << 10 | GREEN >> 3 << 5 | BLUE >> 3)[::-1].tobytes(), 16), (COLOUR >> 3).astype(int) * 255 // 31),
+    "BMP of red, green and blue from the lowest byte on": (
+        packed("<u4", 0xFF, 0xFF00, 0xFF0000, height=SIDE), COLOUR),
+    "BMP of 10 bits a channel": (packed("<u4", 0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000), COLOUR),
+    "BMP of 10 bits a channel, clear": (
+        packed("<u4", 0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000, alpha=85), np.rint(COLOUR / 3 + 170)),
     "BMP of 4 bits": (bmp(NIBBLES.tobytes(), 4, palette=BGRX), IN_PALETTE),
     "BMP of 4 bits in runs": (bmp(RUNS, 4, 2, BGRX), IN_PALETTE),
     "BMP of OS/2": (
@@ -148,6 +166,20 @@ EXACT = {
 def test_it_is_read_as_it_was_drawn(name):
     content, expected = EXACT[name]
     assert np.abs(read(content).pixels.astype(int) - expected).max() <= 1
+
+
+def test_a_bmp_of_16_bits_has_its_alpha():
+    for masks, most in (((0xF00, 0xF0, 0xF, 0xF000), 9), ((0x7C00, 0x3E0, 0x1F, 0x8000), 5)):
+        opaque = packed("<u2", *masks)
+        assert np.abs(read(opaque).pixels.astype(int) - COLOUR).max() <= most
+        clear = bytearray(opaque)
+        clear[14 + 108 + 1 :: 2] = bytes(byte & ~(masks[3] >> 8) for byte in clear[14 + 108 + 1 :: 2])
+        clear[-2 * SIDE * 32 :] = opaque[-2 * SIDE * 32 :]  # the lower half stays
+        pixels = read(bytes(clear)).pixels
+        assert (pixels[:32] == 255).all()
+        assert np.abs(pixels[32:].astype(int) - COLOUR[32:]).max() <= most
+        with pytest.raises(UndecodableImage, match="needs"):
+            read(opaque[:-1])
 
 
 @pytest.mark.parametrize("orientation", TURNS)

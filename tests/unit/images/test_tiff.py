@@ -184,6 +184,7 @@ def test_ranges_that_the_request_has_measured_hold_for_every_image(grey):
         (tiff(np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "5 channels"),
         (tiff(np.zeros((8, 8, 3), np.uint16), photometric="cielab"), "CIELAB"),
         (tiff(np.zeros((8, 8), np.uint16), photometric="cfa"), "CFA"),
+        (tiff(np.zeros((8, 8), np.uint32), bitspersample=24), "24 bits"),
         (
             tiff(np.zeros((16, 16, 16), np.uint8), photometric="minisblack", volumetric=True, tile=(16, 16, 16)),
             "16 planes",
@@ -220,3 +221,54 @@ def test_the_widest_range_of_64_bits(grey):
     content = tiff(grey.astype(np.uint64) * 0x0101010101010101, photometric="minisblack")
     assert np.array_equal(pixels_of(content)[..., 0], grey)
     assert np.array_equal(pixels_of(grey.astype(np.uint64) * 0x0101010101010101)[..., 0], grey)
+
+
+def without(content, tag):
+    """A little-endian TIFF without the entry of a tag with one SHORT, or three."""
+    for count in (1, 3):
+        content = content.replace(struct.pack("<HHI", tag, 3, count), struct.pack("<HHI", 65000, 3, count))
+    return content
+
+
+def test_what_a_tiff_does_not_say_is_not_guessed(rgb, grey):
+    photometric, bits, samples = 262, 258, 277
+    assert np.array_equal(pixels_of(without(tiff(rgb, photometric="rgb"), photometric)), rgb)
+    assert np.array_equal(pixels_of(without(tiff(wide(rgb), photometric="rgb"), photometric)), rgb)
+    for samples_of_grey in (grey, wide(grey)):
+        with pytest.raises(UndecodableImage, match="whether 0 is black or white"):
+            pixels_of(without(tiff(samples_of_grey), photometric))
+    for content in (tiff(rgb, photometric="rgb"), tiff(grey)):
+        with pytest.raises(UndecodableImage, match="how many bits"):
+            pixels_of(without(content, bits))
+    bilevel = tiff(grey > 100, photometric="minisblack")
+    assert np.array_equal(pixels_of(without(bilevel, bits)), pixels_of(bilevel))
+    with pytest.raises(UndecodableImage):
+        pixels_of(without(tiff(rgb, photometric="rgb"), samples))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("part", [{"rowsperstrip": 16}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("make", [np.asarray, wide])
+def test_a_tiff_with_too_few_strips_is_refused(rgb, compression, part, make):
+    content = tiff(make(rgb), photometric="rgb", compression=compression, **part)
+    assert np.array_equal(pixels_of(content), rgb)
+    tag, count = (273, 4) if "rowsperstrip" in part else (324, 16)
+    entries = [struct.pack("<HHI", tag, kind, count) for kind in (3, 4, 16)]
+    entry = next(entry for entry in entries if entry in content)
+    with pytest.raises(UndecodableImage, match=f"{count - 1} of the {count} strips or tiles"):
+        pixels_of(content.replace(entry, entry[:4] + struct.pack("<I", count - 1)))
+
+
+def test_luma_and_chroma_that_pillow_does_not_know_are_refused(rgb):
+    luma = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    in_rgb, in_ycbcr = (struct.pack("<HHII", 262, 3, 1, photometric) for photometric in (2, 6))
+    full = (530, "H", 2, (1, 1), True)
+    bt_709 = (529, "2I", 3, (2126, 10000, 7152, 10000, 722, 10000), True)
+
+    def read(*tags):
+        return pixels_of(tiff(luma, photometric="rgb", extratags=tags).replace(in_rgb, in_ycbcr))
+
+    assert np.abs(read(full).astype(int) - rgb).max() <= 3
+    for tags in ([], [bt_709, full]):  # without a tag chroma has half the resolution
+        with pytest.raises(UndecodableImage, match="YCBCR"):
+            read(*tags)

@@ -49,6 +49,23 @@ def test_a_folder_is_read_as_a_zip_of_it(tree, tmp_path):
     assert ids(find_sources([str(tree / "a"), str(tree / "a-b"), str(tree / "a/1.png")]).images)[2] == "a-b/1.png"
 
 
+def test_a_table_of_a_spreadsheet_may_have_semicolons(tree, tmp_path):
+    (tmp_path / "list.csv").write_bytes("\ufeffimage_path;size\r\ntree/a/1.png;1,5\r\ntree/b/1.png;2,5\r\n".encode())
+    assert len(find_sources([str(tmp_path / "list.csv")]).images) == 2
+
+
+def test_a_column_of_images_is_no_column_of_paths(tree, tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    paths = [str(path) for path in sorted(tree.glob("*/*.png"))]
+    for column in (paths, pa.array(paths).dictionary_encode(), pa.array(paths, pa.large_string())):
+        parquet.write_table(pa.table({"image": column}), tmp_path / "list.parquet")
+        assert len(find_sources([str(tmp_path / "list.parquet")]).images) == len(paths)
+    for column in ([{"bytes": b"x", "path": "1.png"}], [b"x"]):
+        parquet.write_table(pa.table({"image": column}), tmp_path / "images.parquet")
+        with pytest.raises(InvalidInput, match="expected texts that are paths"):
+            find_sources([str(tmp_path / "images.parquet")])
+
+
 def test_groups_are_folders_or_a_column(tree, tmp_path):
     groups = by_group(find_sources([str(tree / "a"), str(tree / "b")], by="folder").images)
     assert {name: ids(each) for name, each in groups.items()} == {"a": ["a/1.png", "a/2.png"], "b": ["b/1.png"]}

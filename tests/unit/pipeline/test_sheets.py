@@ -67,7 +67,9 @@ async def test_the_sheet_of_scores_has_every_usable_image_by_rank(pipeline, pixe
     assert tiles[0].id == f"{ODD}.png"
     title = " ".join(sheet._title())
     assert f"{COUNT} images, 1 flagged" in title
-    assert "2 (0.png, 7.png)" in title
+    errors = [item.error for item in items if item.status == "error"]
+    assert f"could not be used: 2. '0.png': {errors[0]} '7.png': {errors[1]}" in title
+    assert all(error.hint in str(error) != error.hint for error in errors)
     assert size_of(sheet.as_sheet())[0] > ranked_sheet.COLUMNS * ranked_sheet.SIDE
 
 

@@ -11,7 +11,7 @@ from service.transports.http.score_table import ScoreTable
 SCORES = {"outlier_score": 0.1, "mahalanobis_squared": 1e-17, "outlier_probability": 1 / 3, "is_outlier": False}
 NO_SCORES = dict.fromkeys((*SCORES, "rank"))
 FAILED = ScoredItem(
-    index=0, id="a,b.png", status="error", error=ErrorDetail(code="c", message="no image", hint=""), **NO_SCORES
+    index=0, id="a,b.png", status="error", error=ErrorDetail(code="c", message="none", hint="Send one."), **NO_SCORES
 )
 PLAIN = ScoredItem(index=1, id='say "hi"\n.png', status="ok", rank=1, is_foreign=True, **SCORES)
 SHARES = {"value": 0, "shapley_odds": 0, "marginal_z": 0, "dead": False}
@@ -52,7 +52,7 @@ def test_each_image_has_a_line_with_every_digit_of_its_scores():
 @pytest.mark.parametrize("chunks", [([FAILED, EXPLAINED],), ([FAILED], [EXPLAINED])])
 def test_attributions_have_columns_even_where_the_first_images_failed(chunks):
     failed, explained = table_of(*chunks)
-    assert (failed["id"], failed["status"], failed["error"]) == ("a,b.png", "error", "no image")
+    assert (failed["id"], failed["status"], failed["error"]) == ("a,b.png", "error", "none Send one.")
     assert {failed[name] for name in (*SCORES, "rank", "shapley size")} == {""}
     assert (explained["id"], explained["reason"]) == ("日本.png", "hue is off; size too")
     assert (explained["minimal_set"], explained["nearest"]) == ("hue; size", "x.png; y.png")
