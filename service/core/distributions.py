@@ -45,6 +45,11 @@ def beta_cdf(x: float, a: float, b: float) -> float:
     return float(special.betainc(a, b, x))
 
 
+def binomial_cdf(count: int, n: int, probability: float) -> float:
+    """Return the chance of at most `count` < n successes in n trials."""
+    return beta_cdf(1 - probability, n - count, count + 1)
+
+
 def binomial_pmf(successes: int, trials: int, probability: float) -> float:
     """Return the probability of so many successes."""
     ways = special.gammaln(trials + 1) - special.gammaln(successes + 1) - special.gammaln(trials - successes + 1)

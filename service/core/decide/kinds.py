@@ -16,11 +16,12 @@ from service.core.decide.clusters import cluster, core, describe, running_sums, 
 from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_pmf
 from service.core.types import BoolArray, Float64Array, IndexArray
 
-# Two kinds are apart where on one latent their centres lie so many variances, of the wider one, from each other.
-APART = 30.0
-# The rest of a batch, n images, is surely of one kind only if no kinds in it lie SURELY_APART + FEWER_APART / n apart:
-# the halves of a Gaussian lie 7, those of a uniform distribution 12, of few images further.
-SURELY_APART, FEWER_APART = 18.0, 200.0
+# Two kinds are apart where on one latent their centres lie so many variances, of the wider one, from each other; or, as
+# clumps, over all latents together so many and FEWER_APART / n more: few images lie further apart by chance.
+APART, FEWER_APART = 30.0, 1000.0
+# The rest of a batch is surely of one kind only if none in it lie so far apart: halves of a Gaussian lie 7, those of
+# a uniform one 12. Of few images it is more as well, but on one latent no more than APART.
+SURELY_APART = 18.0
 # Misfits are at most this share of a batch; any share up to it is as likely as any other.
 LARGEST_SHARE = 0.4
 # The fewest flagged images that make a group, the fewest other ones (three of twenty are alike by chance now and then),
@@ -74,13 +75,14 @@ def find_kinds(
     """
     if len(points) < FEWEST_TO_SPLIT or points.shape[1] == 0:
         return None
-    least = min(APART, SURELY_APART + FEWER_APART / len(points)) if is_rest else APART
+    least, fewer = SURELY_APART if is_rest else APART, FEWER_APART / len(points)
     usual, _, _ = _split_axes(population, floor)
     own = usual < APART / 2  # (d,) what splits the population as well makes no kinds
-    clumps = _find_clumps(points, floor, own, least)
+    clumps = _find_clumps(points, floor, own, least + fewer)
     if clumps and clumps.kinds > 2:
         return clumps
-    halves = _find_halves(points, floor, np.where(own, np.maximum(least, 2 * usual), np.inf))
+    needed = np.maximum(min(least + fewer, APART), 2 * usual)
+    halves = _find_halves(points, floor, np.where(own, needed, np.inf))
     return halves or clumps or find_exceptions(points, floor, population)
 
 
