@@ -3,29 +3,34 @@
 The convolutions after the first are quantized by ONNX Runtime (static, QDQ, weights by channel). The first convolution
 and the layers after the convolutions stay float32: they are cheap, and what they lose the latents lose. Activations are
 calibrated on what the decoder draws of the population's sample: few of them are cut off, so that all others get finer
-steps. A service runs it where MISFIT_PRECISION is int8.
+steps. What it loses is measured, and written into the manifest (`Int8`). A service runs it where MISFIT_PRECISION
+is int8, or auto and it loses nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export import int8_contexts
+from export.command import GraphRefused, add_to_bundle
 from service.bundle import store
 from service.bundle.manifest import ENCODER, ENCODER_INT8
 from service.bundle.store import Bundle
-from service.errors import InvalidInput, MisfitError
+from service.errors import InvalidInput
 from service.inference.onnx_runtime import OnnxNetworks, open_session
+from service.inference.precision import measure_difference
 
 CALIBRATED_ON, CALIBRATED_AT_A_TIME = 1_000, 25
 # Per cent of the activations that are not cut off. On rendered frames, the latents then differ from float32's by 0.006
@@ -35,7 +40,7 @@ PERCENTILE = 99.999
 LARGEST_DIFFERENCE = 0.02
 
 
-class PrecisionError(Exception):
+class PrecisionError(GraphRefused):
     """The int8 encoder differs too much from the float32 one, so it must not be written."""
 
 
@@ -52,8 +57,10 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return None if part is None else {"images": part}
 
 
-def add_int8(directory: Path) -> Bundle:
+def add_int8(directory: Path, *, contexts: int = int8_contexts.CONTEXTS) -> Bundle:
     """Quantize the encoder of the bundle at `directory`, and write the bundle again with both. Its bundle_id stays.
+
+    What it loses is measured on so many `contexts`, where they can be rendered.
 
     Raises InvalidInput where there is nothing to quantize or to calibrate on, PrecisionError where the latents differ
     by more than LARGEST_DIFFERENCE, and what `store.load` raises. After an error the bundle stays as it is.
@@ -86,33 +93,30 @@ def add_int8(directory: Path) -> Bundle:
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": PERCENTILE},
         )
-        (latents,) = open_session(quantized, with_gpu=False).run(None, {"images": images})
-        content = quantized.read_bytes()
-    spread = np.sqrt(np.diag(bundle.population.covariance))[bundle.population.live_dims]
-    off = (np.asarray(latents)[:, 0] - networks.encode(images)[:, 0])[:, bundle.population.live_dims] / spread
-    difference = float(np.sqrt(np.square(off).mean()))
-    print(f"the latents differ by {difference:.4f} standard deviations", file=sys.stderr)
+        difference = measure_difference(bundle, quantized)
+        session, content = open_session(quantized, with_gpu=False), quantized.read_bytes()
     if not difference <= LARGEST_DIFFERENCE:
         raise PrecisionError(
             f"The latents of the int8 encoder differ by {difference:.4f} standard deviations of the population; at "
             f"most {LARGEST_DIFFERENCE} are let through."
         )
-    return store.add_int8(bundle, content)
+    loss, data = None, str(bundle.manifest.data.get("name"))
+    if data in int8_contexts.RENDERED:
+        rounded = partial(_encode, session)
+        loss = int8_contexts.measure(data, bundle.population, networks.encode, rounded, contexts)
+    print(f"difference {difference:.4f}, loss {loss}", file=sys.stderr)
+    return store.add_int8(bundle, content, difference, loss)
+
+
+def _encode(session: InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the latents (n, 2, L) of images (n, H, W, C)."""
+    return np.asarray(session.run(None, {"images": images})[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Add an int8 encoder to one bundle and return the exit code: 0, or 1 for an error that the message explains."""
-    parser = argparse.ArgumentParser(prog="python -m export.int8", description=__doc__.splitlines()[0])
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of a bundle with a decoder")
-    options = parser.parse_args(arguments)
+    """Add an int8 encoder to one bundle and return the exit code."""
     logging.getLogger().setLevel(logging.ERROR)  # of what the quantization recommends
-    try:
-        written = add_int8(options.bundle)
-    except (MisfitError, PrecisionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"bundle {written.manifest.bundle_id[:12]} has an int8 encoder: {options.bundle}")
-    return 0
+    return add_to_bundle("python -m export.int8", __doc__.splitlines()[0], add_int8, "an int8 encoder", arguments)
 
 
 if __name__ == "__main__":

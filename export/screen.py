@@ -12,7 +12,6 @@ The foreign images of the benchmark have coarse errors of 1.2 times the limit an
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -26,10 +25,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from export import graphs
+from export.command import GraphRefused, add_to_bundle
 from service.bundle import store
 from service.bundle.store import Bundle
 from service.core.population import Familiarity, Population
-from service.errors import InvalidInput, MisfitError
+from service.errors import InvalidInput
 from service.inference.onnx_runtime import OnnxNetworks
 
 BLOCK = 4  # pixels
@@ -44,7 +44,7 @@ VERIFIED = 300
 Images = NDArray[np.uint8]
 
 
-class ScreenError(Exception):
+class ScreenError(GraphRefused):
     """The screen would hide foreign images, so it must not be written."""
 
 
@@ -176,17 +176,8 @@ def spoil(images: Images) -> dict[str, Images]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Add a screen to one bundle and return the exit code: 0, or 1 for an error that the message explains."""
-    parser = argparse.ArgumentParser(prog="python -m export.screen", description=__doc__.splitlines()[0])
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of a bundle with a decoder")
-    options = parser.parse_args(arguments)
-    try:
-        written = add_screen(options.bundle)
-    except (MisfitError, ScreenError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"bundle {written.manifest.bundle_id[:12]} has a screen: {options.bundle}")
-    return 0
+    """Add a screen to one bundle and return the exit code."""
+    return add_to_bundle("python -m export.screen", __doc__.splitlines()[0], add_screen, "a screen", arguments)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from service.errors import BundleError
 from service.hosting import circus_sockets, metric_folders, shutdown, uvicorn_protocol
 from service.hosting.routes import Routes
 from service.hosting.workers import Api, Worker, get_addresses
+from service.inference import precision
 from service.inference.hardware import has_gpu
 from service.inference.wire_format import pack
 from service.pipeline.pipeline import Pipeline
@@ -85,7 +86,7 @@ class Inference:
 
     def __init__(self) -> None:
         settings = Settings()
-        self.networks = open_networks(store.load(settings.bundle_directory, settings.precision), settings)
+        self.networks = open_networks(precision.load(settings.bundle_directory, settings.precision), settings)
 
     @bentoml.on_startup
     async def outlive_api(self) -> None:
@@ -170,7 +171,7 @@ class Misfit(Routes):
             shutdown.hold_lock(lock)
             get_addresses().update(shutdown.name_by_descriptor(get_addresses()))
         self.settings = Settings()
-        loaded = store.load(self.settings.bundle_directory, self.settings.precision)
+        loaded = precision.load(self.settings.bundle_directory, self.settings.precision)
         self.networks: LocalNetworks | RemoteNetworks
         if "Inference" in get_addresses():
             from service.inference.remote import RemoteNetworks  # with aiohttp, which the supervisor does not need
@@ -184,7 +185,7 @@ class Misfit(Routes):
         self.admission = Admission(*limits, self.metrics[""].report_in_flight)  # of all bundles together
         self.dispatchers = {"": self._make_dispatcher(loaded, self.networks, "")}
         for name, directory in self.settings.more_bundles.items():
-            bundle = store.load(directory, self.settings.precision)
+            bundle = precision.load(directory, self.settings.precision)
             self.metrics[name] = Metrics(bundle, name=name)
             networks = open_networks(bundle, self.settings, name)
             self.dispatchers[name] = self._make_dispatcher(bundle, networks, name)

@@ -58,7 +58,8 @@ class Settings(BaseSettings):
     max_images: int = Field(default=10_000, gt=0, description="images in one request, reference included")
     max_body_bytes: int = Field(default=256 * MIB, gt=0, description="bytes of one body, also once unpacked")
     precision: Literal["auto", "fp32", "int8"] = Field(
-        default="fp32", description="what encoders compute in; auto is int8 where a bundle has encoder.int8.onnx"
+        default="fp32",
+        description="what encoders compute in; auto is int8 where that loses nothing and this CPU has it",
     )
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="pixels of one image before resizing")
     max_decode_bytes: int = Field(default=512 * MIB, gt=0, description="memory that decoding one image may take")

@@ -27,6 +27,8 @@ KNOWN_DATA = {
     "mnist": "the handwritten digits of MNIST",
     "folder": "one folder of its owner's images",
 }
+# What an int8 encoder may lose: a share of flags, the mean AUROC, and that of the worst tenth of the contexts.
+MOST_FLAGS_CHANGED, MOST_AUROC_LOST, MOST_WORST_AUROC_LOST = 0.005, 0.0005, 0.002
 SALIENCY = "saliency.onnx"  # optional: without it the service draws no heat maps
 SCREEN = "screen.onnx"  # optional: without it the foreign check decodes every image
 
@@ -73,6 +75,44 @@ class Screen(FrozenModel):
     cutoff: float = Field(gt=0)
 
 
+class Int8Loss(FrozenModel):
+    """What the int8 encoder loses beside the float32 one, on contexts with misfits one level off.
+
+    contexts       so many were rendered
+    flags_changed  share of their images that are flagged otherwise
+    auroc          loss of the mean AUROC; `worst_auroc` that of the worst tenth
+    """
+
+    contexts: int = Field(gt=0)
+    flags_changed: float = Field(ge=0, le=1)
+    auroc: float
+    worst_auroc: float
+
+    @property
+    def is_nothing(self) -> bool:
+        """Return whether it is within the goals."""
+        is_ranking_kept = self.auroc <= MOST_AUROC_LOST and self.worst_auroc <= MOST_WORST_AUROC_LOST
+        return is_ranking_kept and self.flags_changed <= MOST_FLAGS_CHANGED
+
+
+class Int8(FrozenModel):
+    """The encoder in int8, and what its export measured.
+
+    difference  of the latents' means from float32's, over images that the decoder draws: root mean square, in standard
+                deviations of the population
+    loss        None where no contexts can be rendered
+    """
+
+    sha256: Sha256
+    difference: float = Field(gt=0)
+    loss: Int8Loss | None = None
+
+    @property
+    def loses_nothing(self) -> bool:
+        """Return whether the export found that it loses nothing: only then MISFIT_PRECISION=auto takes it."""
+        return self.loss is not None and self.loss.is_nothing
+
+
 class Capabilities(FrozenModel):
     """What a model can do, beside encoding images."""
 
@@ -98,8 +138,8 @@ class Manifest(FrozenModel):
     files: dict[FileName, Sha256] = Field(default={})  # sha256 by name; `store.write` fills it in
     # No answer depends on it, and so neither does `bundle_id`.
     screen: Screen | None = Field(default=None, exclude_if=lambda value: value is None)
-    # The sha256 of encoder.int8.onnx. Where it runs, `bundle_id` is another one: see `in_int8`.
-    int8: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Where it runs, `bundle_id` is another one: see `in_int8`.
+    int8: Int8 | None = Field(default=None, exclude_if=lambda value: value is None)
     parity: Parity
     metrics: dict[str, JsonValue]
     training: dict[str, JsonValue]
@@ -145,9 +185,9 @@ class Manifest(FrozenModel):
 
     def in_int8(self) -> Self:
         """Return the manifest of the same bundle with its int8 encoder, which has an id of its own."""
-        return self.model_copy(
-            update={"bundle_id": hashlib.sha256(f"{self.bundle_id}{self.int8}".encode()).hexdigest()}
-        )
+        assert self.int8 is not None, "only bundles with such an encoder run it"
+        identity = f"{self.bundle_id}{self.int8.sha256}"
+        return self.model_copy(update={"bundle_id": hashlib.sha256(identity.encode()).hexdigest()})
 
     def content_hash(self) -> str:
         """Return the sha256 of the manifest without `bundle_id`, `screen` and `int8`, as canonical JSON."""

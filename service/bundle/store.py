@@ -28,7 +28,17 @@ from typing import Annotated, Literal
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from service.bundle import projection_file
-from service.bundle.manifest import ENCODER, ENCODER_INT8, FORMAT_VERSION, SCREEN, Manifest, Screen, Version
+from service.bundle.manifest import (
+    ENCODER,
+    ENCODER_INT8,
+    FORMAT_VERSION,
+    SCREEN,
+    Int8,
+    Int8Loss,
+    Manifest,
+    Screen,
+    Version,
+)
 from service.bundle.population_file import POPULATION, from_npz, to_npz
 from service.bundle.projection_file import PROJECTION, Projection
 from service.core.population import DEAD_VARIANCE, Population
@@ -48,7 +58,8 @@ OwnName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, 
 class Bundle:
     """A bundle that passed every check of `load`. Only backbone bundles have a projection.
 
-    encoder  the file of the encoder that runs: of float32 or int8
+    encoder      the file of the encoder that runs: of float32 or int8
+    other_id     the bundle_id where the other one of the two runs, None where there is none
     """
 
     directory: Path
@@ -56,6 +67,7 @@ class Bundle:
     population: Population
     projection: Projection | None = None
     encoder: str = ENCODER
+    other_id: str | None = None
 
 
 def write(
@@ -123,9 +135,13 @@ def add_screen(bundle: Bundle, graph: bytes, cutoff: float) -> Bundle:
     return _add_beside(bundle, SCREEN, graph, {"screen": screen})
 
 
-def add_int8(bundle: Bundle, graph: bytes) -> Bundle:
-    """Write a bundle again with an int8 encoder, `graph`: the bundle_id stays. Raises what `write` raises."""
-    return _add_beside(bundle, ENCODER_INT8, graph, {"int8": hashlib.sha256(graph).hexdigest()})
+def add_int8(bundle: Bundle, graph: bytes, difference: float, loss: Int8Loss | None) -> Bundle:
+    """Write a bundle again with an int8 encoder, `graph`, and what was measured of it: see `Int8`.
+
+    The bundle_id stays. Raises what `write` raises.
+    """
+    int8 = Int8(sha256=hashlib.sha256(graph).hexdigest(), difference=difference, loss=loss)
+    return _add_beside(bundle, ENCODER_INT8, graph, {"int8": int8})
 
 
 def _add_beside(bundle: Bundle, name: str, graph: bytes, update: dict[str, object]) -> Bundle:
@@ -141,7 +157,7 @@ def _add_beside(bundle: Bundle, name: str, graph: bytes, update: dict[str, objec
 def _beside(manifest: Manifest) -> dict[str, str]:
     """Return the sha256 of the files that the bundle_id does not cover, by name."""
     screens = {} if manifest.screen is None else {SCREEN: manifest.screen.sha256}
-    return screens if manifest.int8 is None else {**screens, ENCODER_INT8: manifest.int8}
+    return screens if manifest.int8 is None else {**screens, ENCODER_INT8: manifest.int8.sha256}
 
 
 def check_writable(directory: Path) -> None:
@@ -156,7 +172,9 @@ def check_writable(directory: Path) -> None:
 
 
 def load(directory: Path, precision: Precision = "fp32") -> Bundle:
-    """Read and verify the bundle at `directory`, to be run in `precision`; "auto" is int8 where the bundle has it.
+    """Read and verify the bundle at `directory`, to be run in `precision`; "auto" is int8 where that loses nothing.
+
+    `service.inference.precision` tells as well whether this machine computes int8 as it should.
 
     Raises BundleMissing, BundleCorrupt or BundleIncompatible, with what is wrong and where. The graphs' tensors are
     checked when the graphs are opened, in `service/inference/onnx_runtime.py`.
@@ -194,15 +212,17 @@ def load(directory: Path, precision: Precision = "fp32") -> Bundle:
     if manifest.kind == "backbone":
         measured = sum(latent.unit is not None for latent in manifest.latents)
         projection = projection_file.from_npz(_read(directory / PROJECTION), manifest.latent_dim, measured)
-    bundle = Bundle(directory, _with_own_names(directory, manifest), population, projection)
-    if precision == "int8" and manifest.int8 is None:
+    manifest, int8 = _with_own_names(directory, manifest), manifest.int8
+    other_id = None if int8 is None else manifest.in_int8().bundle_id
+    bundle = Bundle(directory, manifest, population, projection, other_id=other_id)
+    if precision == "int8" and int8 is None:
         raise BundleIncompatible(
             f"MISFIT_PRECISION is int8, but {directory} has no {ENCODER_INT8}.",
             "Add one with `python -m export.int8 BUNDLE`, or serve it with MISFIT_PRECISION=fp32.",
         )
-    if precision == "fp32" or manifest.int8 is None:
+    if precision == "fp32" or int8 is None or (precision == "auto" and not int8.loses_nothing):
         return bundle
-    return replace(bundle, manifest=bundle.manifest.in_int8(), encoder=ENCODER_INT8)
+    return replace(bundle, manifest=manifest.in_int8(), encoder=ENCODER_INT8, other_id=manifest.bundle_id)
 
 
 def _with_own_names(directory: Path, manifest: Manifest) -> Manifest:

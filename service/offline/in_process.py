@@ -23,7 +23,6 @@ from service.api.endpoints import ENDPOINTS
 from service.api.latents import check_latents
 from service.api.options import Options
 from service.api.requests import ImagesRequest, RequestBuilder
-from service.bundle import store
 from service.bundle.store import Bundle
 from service.client.calls import Call, CallError, Images, NamedImage, PathNames, check_array, name_images
 from service.client.client import AsyncClient, Client
@@ -31,6 +30,7 @@ from service.decoding.pool import DecodePool
 from service.errors import MisfitError, UndecodableImage
 from service.images.decode import Content
 from service.images.decode_budget import DecodeBudget
+from service.inference import precision
 from service.inference.local import LocalNetworks
 from service.pipeline.chunked_response import ChunkedResponse
 from service.pipeline.pipeline import Pipeline
@@ -44,7 +44,7 @@ def load_bundle(bundle: str | PathLike[str] | None) -> Bundle:
     settings = Settings()
     if bundle is not None:
         settings = settings.model_copy(update={"bundle": str(bundle)})
-    return store.load(settings.bundle_directory, settings.precision)
+    return precision.load(settings.bundle_directory, settings.precision)
 
 
 def local_settings() -> Settings:

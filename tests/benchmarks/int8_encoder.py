@@ -17,21 +17,20 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from export.int8_contexts import CONTEXTS, MISFITS, SIZE, contexts
 from service.bundle import store
 from service.core.detect.scoring import score
 from service.inference.onnx_runtime import OnnxNetworks
-from train.benchmarks.contexts import sample, summarize
-from train.benchmarks.nuisances import all_factors
+from train.benchmarks.contexts import summarize
 from train.data.shapes3d import dataset
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from measurements import save
 
 BUNDLE = Path("service/bundles/shapes3d")
-FACTORS = (10, 10, 10, 8, 4, 15)
 # Noise of so many standard deviations of the population is a twelfth of what int8 loses.
 NOISY, NOISE = "fp32 with noise", 0.0005
-SIZE, OUTLIERS, BATCHES, TIMED, TURNS = 120, 9, (1, 8, 32), 128, 5
+BATCHES, TIMED, TURNS = (1, 8, 32), 128, 5
 
 
 def time_images(networks: dict[str, OnnxNetworks], images: np.ndarray) -> dict[str, list[float]]:
@@ -50,20 +49,16 @@ def time_images(networks: dict[str, OnnxNetworks], images: np.ndarray) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contexts", type=int, default=60)
+    parser.add_argument("--contexts", type=int, default=CONTEXTS)
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     arguments = parser.parse_args()
     bundles = {precision: store.load(BUNDLE, precision) for precision in ("fp32", "int8")}
     networks = {name: OnnxNetworks(bundle) for name, bundle in bundles.items()}
-    factors, population = all_factors(FACTORS), bundles["fp32"].population
+    population = bundles["fp32"].population
     names = [*networks, NOISY]
     outcomes: dict[str, dict[str, list[float]]] = {name: {"auroc": [], "found": [], "changed": []} for name in names}
     spread, off = np.sqrt(np.diag(population.covariance)), []
-    for index in range(arguments.contexts):
-        context = sample(
-            factors, np.random.default_rng([12, index]), size=SIZE, outliers=OUTLIERS, stratum="adjacent_level"
-        )
-        images = dataset.frames(factors[context.rows])
+    for index, (context, images) in enumerate(contexts("shapes3d", arguments.contexts)):
         latents = {name: each.encode(images) for name, each in networks.items()}
         noise = np.random.default_rng([13, index]).normal(0, NOISE, latents["fp32"][:, 0].shape)
         latents[NOISY] = latents["fp32"] + np.float32(spread * noise)[:, None] * [[1], [0]]
@@ -75,7 +70,8 @@ def main() -> None:
             outcome["found"].append(float(flags[context.is_outlier].mean()))
             outcome["changed"].append(float((flags != scores["fp32"].is_outlier).mean()))
     difference = float(np.sqrt(np.square(off).mean()))
-    milliseconds = time_images(networks, dataset.frames(factors[np.arange(TIMED) * 3001 % len(factors)]))
+    factors = np.unravel_index(np.arange(TIMED) * 3001, dataset.FACTOR_SIZES)
+    milliseconds = time_images(networks, dataset.frames(np.stack(factors, axis=1)))
     rows: list[dict[str, Any]] = [
         {
             "precision": name,
@@ -96,7 +92,7 @@ def main() -> None:
         {
             "contexts": arguments.contexts,
             "images": SIZE,
-            "misfits": OUTLIERS,
+            "misfits": MISFITS,
             "difference": difference,
             "noise": NOISE,
             "rows": rows,

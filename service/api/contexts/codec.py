@@ -15,6 +15,7 @@ from service.api.contexts.portable import (
     PortableKernel,
     PortableMoments,
 )
+from service.bundle.manifest import ENCODER_INT8
 from service.bundle.store import Bundle
 from service.core.decide.calibration import MOST_KNOTS, Calibration
 from service.core.detect import fit
@@ -57,6 +58,13 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
     Raises InvalidInput for the context of another bundle, and for numbers that no context of this bundle can have. All
     that is computed from an accepted context stays finite.
     """
+    if portable.bundle_id == bundle.other_id:
+        own, other = ("int8", "fp32") if bundle.encoder == ENCODER_INT8 else ("fp32", "int8")
+        raise InvalidInput(
+            f"The context was fitted with the encoder of this bundle in {other}, and this service runs it in {own}: "
+            "their latents differ.",
+            f"Fit it again with POST /fit of this service, or serve the bundle with MISFIT_PRECISION={other}.",
+        )
     if portable.bundle_id != bundle.manifest.bundle_id:
         raise InvalidInput(
             f"The context belongs to bundle {portable.bundle_id[:12]}..., this service has "

@@ -11,6 +11,7 @@ import pytest
 from service.api.contexts.codec import from_portable, merge, to_portable
 from service.api.schemas import FitResponse
 from service.api.validation import read_contexts
+from service.bundle import store
 from service.core.detect import fit, scoring
 from service.errors import ContextTooSmall, InvalidInput
 
@@ -163,6 +164,18 @@ def test_another_bundles_context_is_refused_by_name(latents, served_bundle):
     portable = portable_of(latents, served_bundle).model_copy(update={"bundle_id": "f" * 64})
     with pytest.raises(InvalidInput, match="belongs to bundle ffffffffffff"):
         from_portable(portable, served_bundle)
+
+
+def test_a_context_of_the_other_precision_is_refused_with_both_ways_out(latents, served_bundle):
+    in_int8 = store.load(served_bundle.directory, "int8")
+    for fitted_by, sent_to, own, other in (
+        (served_bundle, in_int8, "int8", "fp32"),
+        (in_int8, served_bundle, "fp32", "int8"),
+    ):
+        with pytest.raises(InvalidInput, match=f"in {other}, and this service runs it in {own}") as refused:
+            from_portable(portable_of(latents, fitted_by), sent_to)
+        assert "POST /fit" in refused.value.hint
+        assert f"MISFIT_PRECISION={other}" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def plain(served_bundle, tmp_path):
 
 def test_it_is_added_and_the_id_stays(served_bundle, plain, monkeypatch):
     monkeypatch.setattr(int8, "CALIBRATED_ON", 100)
-    written = add_int8(plain)
+    written = add_int8(plain, contexts=2)
+    assert written.manifest.int8.loss.contexts == 2
     assert written.manifest.bundle_id == served_bundle.manifest.bundle_id
     assert written.manifest.screen == served_bundle.manifest.screen
     assert store.load(plain, "int8").encoder == ENCODER_INT8
