@@ -41,6 +41,12 @@ def test_its_variables_are_known_and_it_serves_the_bundle_that_it_has():
     assert f"service/bundles/{variables['MISFIT_BUNDLE']}/*" in BENTOFILE["include"]
 
 
+def test_its_modules_are_compiled_in_the_image():
+    """Pods cannot write: they would compile them at every start."""
+    script = (ROOT / BENTOFILE["docker"]["setup_script"]).read_text()
+    assert "compileall -q --invalidation-mode unchecked-hash" in script
+
+
 def test_its_packages_are_locked_when_it_is_built():
     assert BENTOFILE["python"] == {"requirements_txt": "build/requirements.txt", "lock_packages": False}
     made = (ROOT / "Makefile").read_text()
