@@ -20,8 +20,9 @@ from service import errors
 from service.errors import InvalidInput, MisfitError, TooLarge
 from service.images import sample_range
 from service.images.conform import Note
-from service.images.decode import MIB, Content, Limits, Opened, decode, open_image
+from service.images.decode import Content, Opened, decode, open_image
 from service.images.formats import frames
+from service.images.limits import MIB, Limits
 from service.images.sample_range import Extent, SampleRange
 from service.images.spec import Resize, Spec, Uint8Array
 

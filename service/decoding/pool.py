@@ -23,8 +23,9 @@ from service.decoding.row_buffer import RowBuffer
 from service.decoding.worker_group import WorkerEnded, WorkerGroup
 from service.errors import Overloaded, UndecodableImage
 from service.fair_queue import FairQueue
-from service.images.decode import MIB, Content, Limits, Rows, Upload
+from service.images.decode import Content, Rows, Upload
 from service.images.decode_budget import DecodeBudget
+from service.images.limits import MIB, Limits
 from service.images.sample_range import SampleRange
 from service.images.spec import Resize, Spec
 from service.settings import Settings

@@ -17,53 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
+from service.errors import InvalidInput, MisfitError, ShapeMismatch, UndecodableImage
 from service.images import sample_range
 from service.images.conform import Note, conform
 from service.images.formats import decode_cost, deep, file_ends, files, frames, pages, png_chunks
 from service.images.formats.colour import Cicp
 from service.images.formats.deep import DeepImage
+from service.images.limits import MIB, Limits
 from service.images.sample_range import Extent, Extents, SampleRange, Samples
 from service.images.spec import Resize, Spec, Uint8Array
 
 Content = bytes | memoryview | Samples
 IntArray = NDArray[np.int64]
-MIB = 1024 * 1024
 # Pillow's own limit is off: `Limits` are checked on every header before decoding.
 Image.MAX_IMAGE_PIXELS = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits on decoding one image.
-
-    max_pixels  width times height
-    max_cost    bytes of memory; None for no limit
-    """
-
-    max_pixels: int
-    max_cost: int | None = None
-
-    def check_pixels(self, size: tuple[int, int]) -> None:
-        """Raise TooLarge where an image of `size`, (width, height), has too many pixels."""
-        width, height = size
-        if width * height > self.max_pixels:
-            raise TooLarge(
-                f"The image has {width} x {height} pixels; at most {self.max_pixels} are taken.",
-                "Scale it down before sending.",
-            )
-
-    def check_cost(self, cost: int, size: tuple[int, int], length: int) -> None:
-        """Raise TooLarge where decoding takes too many bytes, `cost`, of an image of `size` in a file of `length`
-        bytes.
-        """
-        if self.max_cost is not None and cost > self.max_cost:
-            raise TooLarge(
-                f"The image has {size[0]} x {size[1]} pixels in a file of {length} bytes: decoding it takes some "
-                f"{cost // MIB} MiB; at most {self.max_cost // MIB} MiB are taken for one image of this request.",
-                "Scale it down before sending. The more is sent in a request, the more its images may take "
-                "(MISFIT_MAX_DECODE_RATIO), up to MISFIT_MAX_DECODE_BYTES.",
-            )
 
 
 @dataclass(frozen=True)

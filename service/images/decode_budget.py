@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from service.errors import TooLarge
-from service.images.decode import MIB
+from service.images.limits import MIB
 from service.settings import Settings
 
 # Bytes that decoding one image may take, however short the body is. All images of a request may take

@@ -15,8 +15,9 @@ import numpy as np
 from service.errors import LONGEST_QUOTE, InvalidInput
 from service.images import sample_range
 from service.images.conform import Note
-from service.images.decode import Limits, Upload, open_image
+from service.images.decode import Upload, open_image
 from service.images.formats.files import HEAD_BYTES, may_be_deep
+from service.images.limits import Limits
 from service.images.sample_range import Extent, Extents, SampleRange
 from service.images.spec import RangeChoice, Spec
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from service.errors import InvalidInput, readable
 from service.images.conform import Note
-from service.images.decode import IntArray, Limits, Row, read_row
+from service.images.decode import IntArray, Row, read_row
 from service.images.formats.files import ENDINGS
+from service.images.limits import Limits
 from service.images.sample_range import SampleRange
 from service.images.spec import Spec, Uint8Array
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from service.errors import InvalidInput
-from service.images.decode import Content, Limits, read_row
+from service.images.decode import Content, read_row
+from service.images.limits import Limits
 from service.images.spec import Uint8Array
 
 # Rows and columns of a sheet.

@@ -17,7 +17,8 @@ from PIL import Image
 from service.api.options import ScoreOptions
 from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput
-from service.images.decode import Limits, read_rows, to_row
+from service.images.decode import read_rows, to_row
+from service.images.limits import Limits
 from service.settings import Settings
 from service.transports.http.body_parsers import MEDIA_TYPES, parse_images, parse_latents
 

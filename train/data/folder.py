@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
-from service.images.decode import Limits, Upload, read_rows
+from service.images.decode import Upload, read_rows
 from service.images.formats.files import ENDINGS
+from service.images.limits import Limits
 from service.images.reading import Reading
 from service.settings import Settings
 from train.config.experiment import ImageShape

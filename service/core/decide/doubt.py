@@ -22,9 +22,9 @@ ORIGIN = 0.25
 DOUBTFUL_SHARE = 0.5
 # Flags are doubtful where a heavy tail leaves such a gap below them with a larger chance.
 LARGEST_CHANCE = 0.05
-# A heavy tail that may have made the flagged images leaves them this probability of being normal: more than the usual
-# false discovery rate, and too little to unflag them.
-MOST_NORMAL = 0.25
+# Images above such a gap are normal with the first of these probabilities, and with more by so much of the gap's
+# chance, up to 1/2. They are flagged no longer where a tail leaves such gaps often.
+NORMAL_IN_DOUBT, NORMAL_BY_CHANCE = 0.2, 0.8
 # Of fewer images than this, the scores' origin is rough and so is the chance: less of it is accepted, in proportion.
 ENOUGH = 50
 # So small a share of doubtful ones among the flagged images is no doubt of the others.
@@ -106,7 +106,8 @@ def temper(probability: Float64Array, scores: Float64Array, alike: BoolArray, sm
     places = -(-np.arange(1, count + 1) // 2)
     chances = _chances(height[1 : count + 1], height[:count], places)
     smallest = np.minimum.accumulate(chances[::-1])[::-1]
-    most = 1 - MOST_NORMAL * np.minimum(smallest / _accepted_chance(len(scores)), 1.0)
+    doubt = np.minimum(smallest / _accepted_chance(len(scores)), 1.0)
+    most = 1 - np.minimum(NORMAL_IN_DOUBT * doubt + NORMAL_BY_CHANCE * smallest, 0.5)
     tempered = probability.copy()
     tempered[rows[:count]] = np.minimum(probability[rows[:count]], most)
     return tempered

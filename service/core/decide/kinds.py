@@ -8,12 +8,12 @@ leave. A fourth search finds dense parts, which have no gap around them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from service.core.decide.clusters import cluster, core, describe, running_sums, sums_between
-from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_pmf
+from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_cdf, binomial_pmf
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # Two kinds are apart where on one latent their centres lie so many variances, of the wider one, from each other; or, as
@@ -24,6 +24,9 @@ APART, FEWER_APART = 30.0, 1000.0
 SURELY_APART = 18.0
 # Misfits are at most this share of a batch; any share up to it is as likely as any other.
 LARGEST_SHARE = 0.4
+# A group is no more probably misfits than not, unless one of as many common kinds has so few images, or so many, by
+# chance in this share of batches only.
+RARE_KIND = 0.1
 # The fewest flagged images that make a group, the fewest other ones (three of twenty are alike by chance now and then),
 # and the fewest images in which kinds are looked for.
 SMALLEST, FEWEST_ALIKE, FEWEST_TO_SPLIT = 3, 4, 10
@@ -88,6 +91,16 @@ def find_kinds(
 
 def probability_of_misfits(members: int, size: int, kinds: int = 2) -> float:
     """Return the probability that `members` alike of `size` images are misfits rather than one of some common kinds.
+
+    It is 1/2 at most where one of the kinds has so few or so many images by chance now and then.
+    """
+    fewer, more = binomial_cdf(members, size, 1 / kinds), 1 - binomial_cdf(members - 1, size, 1 / kinds)
+    is_rare = kinds * min(fewer, more) <= RARE_KIND
+    return min(posterior_of_misfits(members, size, kinds), 1.0 if is_rare else 0.5)
+
+
+def posterior_of_misfits(members: int, size: int, kinds: int) -> float:
+    """Return the posterior probability that `members` of `size` images are misfits rather than one of common kinds.
 
     Misfits: their share is uniform up to LARGEST_SHARE. Kinds: every image is of each with probability 1 / kinds.
     """
@@ -187,7 +200,11 @@ def find_exceptions(points: Float64Array, floor: Float64Array, population: Float
     """
     fewest = max(FEWEST_ALIKE, SMALLEST_EXCEPTION * len(points))
     exceptions, share = _break_rules(points, floor, population, fewest, RULE_GAP, RULE_CHANCE)
-    return _group(exceptions, share, 2, needed=NAMED_SHARE * float(share.max())) if share.any() else None
+    if not share.any():
+        return None
+    group = _group(exceptions, share, 2, needed=NAMED_SHARE * float(share.max()))
+    # Exceptions that are not alike are hardly a kind.
+    return replace(group, are_misfits=posterior_of_misfits(len(group.members), len(points), 2))
 
 
 def find_missed_exceptions(

@@ -27,7 +27,6 @@ from service.core.detect.posterior import (
 )
 from service.core.detect.standardize import PopulationUnits
 from service.core.detect.wide_batch import is_wide, usual_images
-from service.core.distributions import binomial_cdf
 from service.core.types import BoolArray, EstimatorName, Float64Array
 
 # Images of a graded batch that are outliers with this probability take no part in its context, but no more of them than
@@ -36,9 +35,7 @@ PROBABLE = 0.15
 # Of a few, which no more than regularise the moments, fewer can be spared: the others would look tight without them.
 PROBABLE_OF_FEW = 0.4
 # A group that is more surely misfits than this is not called one of several kinds.
-CLEARLY_MISFITS = 0.9
-# A group that is more probably misfits than not takes no part in the context, if so small a kind of two is this rare.
-RARE_KIND = 0.07
+CLEARLY_MISFITS = 0.95
 
 
 def fit_batch(
@@ -112,9 +109,8 @@ def _common_misfits(
 
 
 def _is_clear(group: Group, points: Float64Array, floor: Float64Array, population: Float64Array) -> bool:
-    """Return whether a group of points (n, d) is clearly misfits: too rare for one of two kinds, beside one kind."""
-    chance = 2 * binomial_cdf(len(group.members), len(points), 0.5)
-    if group.are_misfits <= 0.5 or chance > RARE_KIND or group.kinds > 2:
+    """Return whether a group of points (n, d) is more probably misfits than not, and lies beside one kind."""
+    if group.are_misfits <= 0.5 or group.kinds > 2:
         return False
     return find_kinds(np.delete(points, group.members, axis=0), floor, population, is_rest=True) is None
 

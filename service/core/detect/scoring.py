@@ -113,7 +113,7 @@ def score(
     if context.source == "batch":
         seen, groups = _with_groups(points, scores, probability, ood, context, units)
         probability = _with_hidden(seen, context, units)
-        warnings = _warn(context, scores, seen, ood, groups, units)
+        warnings = _list_warnings(context, scores, seen, ood, groups, units)
         context = replace(
             context,
             contamination=float(probability[~ood].mean()),
@@ -247,7 +247,7 @@ def _with_hidden(probability: Float64Array, context: Context, units: PopulationU
     return np.asarray(np.maximum(probability, least_probability(context) * (1 + probability)))
 
 
-def _warn(
+def _list_warnings(
     context: Context,
     scores: Float64Array,
     probability: Float64Array,

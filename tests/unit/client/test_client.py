@@ -37,7 +37,8 @@ from service.client.grpc_messages import NULL_IF_EMPTY, build_message
 from service.client.grpc_transport import read_error as grpc_error
 from service.client.http_transport import read_error as http_error
 from service.client.retries import parse_retry_after
-from service.images.decode import Limits, to_row
+from service.images.decode import to_row
+from service.images.limits import Limits
 from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.settings import Settings
 from service.transports.grpc.converters import METHODS, read_images_request

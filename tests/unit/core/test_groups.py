@@ -95,6 +95,15 @@ def test_counting_tells_misfits_from_kinds_as_far_as_it_can(members, size, low, 
     assert low <= probability_of_misfits(members, size) <= high
 
 
+@pytest.mark.parametrize("kinds", [2, 3, 4])
+@pytest.mark.parametrize("size", [20, 50, 350])
+def test_kinds_whose_numbers_are_drawn_are_rarely_called_misfits(size, kinds):
+    """Each image is of one of some kinds with the same probability: the smallest is the group."""
+    smallest = np.random.default_rng(size).multinomial(size, [1 / kinds] * kinds, 4000).min(axis=1)
+    called = [probability_of_misfits(int(members), size, kinds) > 0.5 for members in smallest]
+    assert np.mean(called) <= 0.11  # 0.1, and what 4,000 draws err by
+
+
 def test_a_flagged_third_of_three_kinds_is_less_surely_misfits():
     """Sixteen of fifty are too few for one of two kinds, and as many as one of three."""
     random = np.random.default_rng(5)

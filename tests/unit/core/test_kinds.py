@@ -9,7 +9,7 @@ from service.core.decide.kinds import (
     find_exceptions,
     find_kinds,
     find_missed_exceptions,
-    probability_of_misfits,
+    posterior_of_misfits,
 )
 
 D = 5
@@ -55,7 +55,7 @@ def test_exceptions_to_a_rule_are_named_though_they_are_of_several_kinds(n, seed
     assert group is not None
     np.testing.assert_array_equal(group.members, np.flatnonzero(levels != 0))
     assert list(group.axes) == [2]
-    assert group.are_misfits == probability_of_misfits(len(group.members), len(points))
+    assert group.are_misfits == posterior_of_misfits(len(group.members), len(points), 2)
 
 
 @pytest.mark.parametrize("n", [20, 52, 100, 400])

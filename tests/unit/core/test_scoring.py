@@ -4,6 +4,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from service.core.detect.batch_context import CLEARLY_MISFITS
 from service.core.detect.estimators.classical import leave_one_out_distances
 from service.core.detect.scoring import false_discovery_flags, score
 from service.core.population import Population
@@ -539,7 +540,7 @@ def test_exceptions_to_a_rule_are_found(size, misfits, false):
     (group,) = scores.groups
     np.testing.assert_array_equal(group.members, np.flatnonzero(truth))
     assert group.axes[0] == 0
-    if group.are_misfits < 0.9:
+    if group.are_misfits < CLEARLY_MISFITS:
         assert scores.context.reliability == "low"
         assert any("two kinds" in warning for warning in scores.context.warnings)
 

@@ -25,8 +25,9 @@ from service.decoding import jobs, worker_group
 from service.decoding import pool as pools
 from service.decoding.pool import DecodePool, LocalDecoder
 from service.errors import Overloaded, TooLarge, UndecodableImage
-from service.images.decode import MIB, Limits, Upload, read_rows
+from service.images.decode import Upload, read_rows
 from service.images.decode_budget import FREE_BYTES, DecodeBudget
+from service.images.limits import MIB, Limits
 from service.images.sample_range import SampleRange
 from service.settings import Settings
 

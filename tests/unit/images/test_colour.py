@@ -12,8 +12,9 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from service.bundle.manifest import ImageSpec
-from service.images.decode import Limits, read_row
+from service.images.decode import read_row
 from service.images.formats import colour, heif, profiles
+from service.images.limits import Limits
 
 COLOUR = ImageSpec(height=16, width=16, channels=3)
 GREY = ImageSpec(height=16, width=16, channels=1)

@@ -16,8 +16,9 @@ from PIL import Image
 
 from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput, MisfitError, ShapeMismatch, TooLarge, UndecodableImage
-from service.images.decode import Limits, Upload, read_row, read_rows, to_row
+from service.images.decode import Upload, read_row, read_rows, to_row
 from service.images.formats.pages import find_pages
+from service.images.limits import Limits
 
 COLOUR = ImageSpec(height=64, width=64, channels=3)
 GREY = ImageSpec(height=28, width=28, channels=1)

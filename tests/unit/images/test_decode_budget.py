@@ -10,10 +10,11 @@ from PIL import Image
 
 from service.decoding.jobs import RowShape
 from service.errors import TooLarge, UndecodableImage
-from service.images.decode import MIB, Limits, open_image
+from service.images.decode import open_image
 from service.images.decode_budget import FREE_BYTES, DecodeBudget
 from service.images.formats import files
 from service.images.formats.deep import DeepImage
+from service.images.limits import MIB, Limits
 from service.settings import Settings
 
 COLOUR = RowShape(64, 64, 3)

@@ -8,8 +8,9 @@ from bombs import BOMBS
 from PIL import Image
 
 from service.bundle.manifest import ImageSpec
-from service.images.decode import Limits, open_image
+from service.images.decode import open_image
 from service.images.formats.decode_cost import LEAST_BYTES_PER_PIXEL, estimate_least
+from service.images.limits import Limits
 
 SPEC = ImageSpec(height=64, width=64, channels=3)
 

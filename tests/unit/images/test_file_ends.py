@@ -12,7 +12,8 @@ from PIL import Image
 
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
-from service.images.decode import Limits, read_row
+from service.images.decode import read_row
+from service.images.limits import Limits
 
 SPEC, LIMITS = ImageSpec(height=64, width=64, channels=3), Limits(1_000_000)
 SMALL = np.random.default_rng(0).integers(0, 256, (10, 10, 3), dtype=np.uint8)

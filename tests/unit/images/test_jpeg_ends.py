@@ -9,8 +9,9 @@ from PIL import Image
 
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
-from service.images.decode import Limits, read_row
+from service.images.decode import read_row
 from service.images.formats.file_ends import add_jpeg_end
+from service.images.limits import Limits
 
 SPEC, LIMITS = ImageSpec(height=64, width=64, channels=3), Limits(1_000_000)
 WAYS = [

@@ -15,9 +15,10 @@ from service.bundle.manifest import ImageSpec
 from service.errors import InvalidInput, UndecodableImage
 from service.images.archives import read_archive
 from service.images.arrays import read_npy
-from service.images.decode import Limits, to_row
+from service.images.decode import to_row
 from service.images.formats.files import FORMATS
 from service.images.formats.other_files import explain_damage, identify, identify_any
+from service.images.limits import Limits
 
 PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 PNG, JPEG = bodies.encoded(PIXELS), bodies.encoded(PIXELS, "JPEG")

@@ -14,8 +14,9 @@ from PIL import Image
 
 from service.bundle.manifest import ImageSpec
 from service.errors import TooLarge, UndecodableImage
-from service.images.decode import Limits, Upload, open_image, read_rows
+from service.images.decode import Upload, open_image, read_rows
 from service.images.formats.pages import find_pages
+from service.images.limits import Limits
 from service.images.page_uploads import split_pages
 from service.images.sample_range import SampleRange
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
-from service.images.decode import Limits, read_row
+from service.images.decode import read_row
+from service.images.limits import Limits
 
 SIDE = 64
 SPEC = ImageSpec(height=SIDE, width=SIDE, channels=3)

@@ -6,7 +6,8 @@ from bodies import encoded
 from PIL import Image
 
 from service.bundle.manifest import ImageSpec
-from service.images.decode import Limits, Upload, read_row
+from service.images.decode import Upload, read_row
+from service.images.limits import Limits
 from service.images.reading import Reading
 from service.images.sample_range import Extent
 

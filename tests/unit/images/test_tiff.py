@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from service.bundle.manifest import ImageSpec
 from service.errors import UndecodableImage
-from service.images.decode import Limits, read_row
+from service.images.decode import read_row
+from service.images.limits import Limits
 from service.images.sample_range import Extent, SampleRange
 
 COLOUR = ImageSpec(height=64, width=64, channels=3)

@@ -71,7 +71,8 @@ def test_images_that_lie_loose_have_no_labels(images):
 
 def test_training_sees_an_image_as_the_service_does(images):
     from service.bundle.manifest import ImageSpec
-    from service.images.decode import Limits, to_row
+    from service.images.decode import to_row
+    from service.images.limits import Limits
 
     spec = ImageSpec(height=16, width=16, channels=1)
     path = images / "cats" / "deep" / "01.PNG"
