@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
-from service.core.types import Float64Array, IndexArray
+from service.core.types import BoolArray, Float64Array, IndexArray
 
 # Outliers among the images of a kind count neither for its centre nor for its spread, if so many at each end of an axis
 # hold them. The rest of a Gaussian's draws has this part of their variance.
 TRIMMED, VARIANCE_WITHIN = 0.075, 0.52
+NOT_AND_TRIMMED = np.array([[0], [1]])
 
 
 def cluster(points: Float64Array, most: int) -> Iterator[dict[int, Float64Array]]:
     """Yield two, three, ... up to `most` clusters of points (n, d), n > `most`, by the nodes of Ward's (1963) tree."""
-    from scipy.cluster.hierarchy import leaves_list, ward  # takes time to import, and small batches do not need it
+    from scipy.cluster.hierarchy import ward  # takes time to import, and small batches do not need it
 
-    tree, n = ward(points), len(points)
-    leaves = leaves_list(tree)
+    n = len(points)
+    children, sizes = np.split(ward(points)[:, [0, 1, 3]].astype(np.intp), [2], axis=1)
+    children, sizes = children.tolist(), [1] * n + sizes[:, 0].tolist()
     # A node's points are neighbours among the leaves, those of its left child first.
-    spans = {2 * n - 2: (0, n)}
+    first = [0] * (2 * n - 1)
+    for row in range(n - 2, -1, -1):
+        left, right = children[row]
+        first[left] = first[n + row]
+        first[right] = first[left] + sizes[left]
+    ordered = points[np.argsort(first[:n])]
+    nodes = [2 * n - 2]
     for row in range(n - 2, n - 1 - most, -1):
-        start, stop = spans.pop(n + row)
-        left, right = tree[row, :2].astype(int)
-        middle = start + (1 if left < n else int(tree[left - n, 3]))
-        spans |= {left: (start, middle), right: (middle, stop)}
-        yield {node: points[leaves[first:last]] for node, (first, last) in spans.items()}
+        nodes.remove(n + row)
+        nodes += children[row]
+        yield {node: ordered[first[node] : first[node] + sizes[node]] for node in nodes}
 
 
 def describe(points: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -43,7 +50,8 @@ def core(sums: Float64Array, start: IndexArray, stop: IndexArray) -> tuple[Float
     """
     size = stop - start
     beyond = (TRIMMED * size).astype(np.intp)
-    means, scatters = sums_between(sums, np.stack([start, start + beyond]), np.stack([stop, stop - beyond]))
+    trimmed = NOT_AND_TRIMMED * beyond
+    means, scatters = sums_between(sums, start + trimmed, stop - trimmed)
     variance, within = scatters[0] / (size - 1), scatters[1] / (size - 2 * beyond - 1) / VARIANCE_WITHIN
     narrower = within < variance
     return np.where(narrower, means[1], means[0]), np.where(narrower, within, variance)
@@ -58,6 +66,33 @@ def running_sums(ordered: Float64Array) -> Float64Array:
 
 def sums_between(sums: Float64Array, start: IndexArray, stop: IndexArray) -> tuple[Float64Array, Float64Array]:
     """Return the mean and the scatter (k, d) of the images from `start` up to `stop` (k, d), by `running_sums`."""
-    total, squares = np.take_along_axis(sums, stop[None], axis=1) - np.take_along_axis(sums, start[None], axis=1)
+    axes = np.arange(sums.shape[2])
+    total, squares = sums[:, stop, axes] - sums[:, start, axes]
     mean = total / (stop - start)
     return mean, np.maximum(squares - total * mean, 0.0)
+
+
+def part_axes(points: Float64Array, fewest: int) -> tuple[Float64Array, Float64Array, BoolArray, Float64Array]:
+    """Return, of the two parts of each axis that vary least, the squared distance (d,), the larger of their variances
+    (d,), which points (n, d) are below, and the centres (2, d). Each part has at least `fewest` points.
+    """
+    n, d = points.shape
+    ordered = np.sort(points, axis=0)
+    sums = running_sums(ordered)
+    last = np.arange(n - 1)[:, None]
+    within = sums_between(sums, 0 * last, last + 1)[1] + sums_between(sums, last + 1, 0 * last + n)[1]
+    within[: fewest - 1] = within[n - fewest :] = np.inf
+    cut = within.argmin(axis=0)
+    low, high = (core(sums, start, stop) for start, stop in ((0 * cut, cut + 1), (cut + 1, 0 * cut + n)))
+    parts, centres = points <= ordered[cut, np.arange(d)], np.stack([low[0], high[0]])
+    return np.square(high[0] - low[0]), np.maximum(low[1], high[1]), parts, centres
+
+
+@lru_cache(maxsize=8)
+def part_known_axes(points: bytes, shape: tuple[int, int], fewest: int) -> tuple[Float64Array, Float64Array]:
+    """Return the squared distances and the variances (d,) of `part_axes`, of points that come again and again: float64.
+
+    Every batch is compared with the same points of the population.
+    """
+    apart, variance, _, _ = part_axes(np.frombuffer(points).reshape(shape), fewest)
+    return apart, variance

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.core.decide.clusters import cluster, core, describe, running_sums, sums_between
+from service.core.decide.clusters import cluster, describe, part_axes, part_known_axes
 from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_cdf, binomial_pmf
 from service.core.types import BoolArray, Float64Array, IndexArray
 
@@ -79,7 +79,8 @@ def find_kinds(
     if len(points) < FEWEST_TO_SPLIT or points.shape[1] == 0:
         return None
     least, fewer = SURELY_APART if is_rest else APART, FEWER_APART / len(points)
-    usual, _, _ = _split_axes(population, floor)
+    apart, variance = part_known_axes(population.tobytes(), population.shape, _fewest_in_part(len(population)))
+    usual = apart / (variance + floor)
     own = usual < APART / 2  # (d,) what splits the population as well makes no kinds
     clumps = _find_clumps(points, floor, own, least + fewer)
     if clumps and clumps.kinds > 2:
@@ -285,14 +286,10 @@ def _split_axes(points: Float64Array, floor: Float64Array) -> tuple[Float64Array
 
     The distance is between the means, squared, in the larger of the two variances.
     """
-    n, d = points.shape
-    ordered = np.sort(points, axis=0)
-    sums = running_sums(ordered)
-    last = np.arange(n - 1)[:, None]
-    within = sums_between(sums, 0 * last, last + 1)[1] + sums_between(sums, last + 1, 0 * last + n)[1]
-    fewest = max(SMALLEST, int(np.ceil(SMALLEST_SHARE * n)))
-    within[: fewest - 1] = within[n - fewest :] = np.inf
-    cut = within.argmin(axis=0)
-    low, high = (core(sums, start, stop) for start, stop in ((0 * cut, cut + 1), (cut + 1, 0 * cut + n)))
-    gap, variance = high[0] - low[0], np.maximum(low[1], high[1]) + floor
-    return np.square(gap) / variance, points <= ordered[cut, np.arange(d)], np.stack([low[0], high[0]])
+    apart, variance, parts, centres = part_axes(points, _fewest_in_part(len(points)))
+    return apart / (variance + floor), parts, centres
+
+
+def _fewest_in_part(n: int) -> int:
+    """Return how many of n images a part of an axis has at least."""
+    return max(SMALLEST, int(np.ceil(SMALLEST_SHARE * n)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, ward
 
-from service.core.decide.clusters import cluster, core, describe, running_sums
+from service.core.decide.clusters import cluster, core, describe, part_axes, part_known_axes, running_sums
 
 
 @pytest.mark.parametrize("n", [10, 25, 120])
@@ -44,3 +44,12 @@ def test_each_axis_may_have_its_own_part():
     for axis in range(2):
         alone = describe(ordered[start[axis] : stop[axis], [axis]])
         np.testing.assert_allclose((centre[axis], variance[axis]), np.ravel(alone))
+
+
+def test_an_axis_is_cut_where_its_parts_vary_least():
+    points = np.random.default_rng(0).normal(size=(30, 2))
+    points[:12] += 20
+    apart, variance, parts, centres = part_axes(points, 6)
+    assert (parts == (np.arange(30) >= 12)[:, None]).all()
+    np.testing.assert_allclose(centres[1] - centres[0], np.sqrt(apart))
+    assert np.array_equal(part_known_axes(points.tobytes(), points.shape, 6), [apart, variance])
