@@ -137,12 +137,13 @@ def _find_clumps(points: Float64Array, floor: Float64Array, own: BoolArray, leas
     best: tuple[Float64Array, Float64Array] | None = None
     for clusters in cluster(sample, MOST_CLUSTERS):
         clumps = [node for node, members in clusters.items() if len(members) >= fewest]
-        described |= {node: describe(clusters[node]) for node in clumps if node not in described}
         if len(clumps) < 2 or (best is not None and len(clumps) <= len(best[0])):
             continue
+        described |= {node: describe(clusters[node]) for node in clumps if node not in described}
         centres, variances = map(np.stack, zip(*(described[node] for node in clumps), strict=True))
         variances += floor
-        between = _distances_between(centres, variances).sum(axis=2)[np.triu_indices(len(clumps), 1)]
+        between = _distances_between(centres, variances).sum(axis=2)
+        np.fill_diagonal(between, np.inf)
         if between.min() >= least:
             best = centres, variances
     if best is None:
