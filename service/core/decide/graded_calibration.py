@@ -29,7 +29,7 @@ from service.core.types import Float64Array
 # The share of normal photographs that reach further than each place.
 PLACES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 3.0])
 BEYOND = np.array(
-    [0.5, 0.38, 0.30, 0.245, 0.187, 0.134, 0.082, 0.045, 0.0245, 0.0114, 0.0043, 0.0016, 3e-4, 3e-5, 1e-6]
+    [0.5, 0.396, 0.318, 0.258, 0.203, 0.150, 0.098, 0.0595, 0.0335, 0.0152, 0.0045, 0.0013, 3e-4, 3e-5, 1e-6]
 )
 # Who sends photographs looks for something: any share of outliers is as likely as any other.
 SHARE_PRIOR = np.full(len(SHARES), 1 / len(SHARES))
@@ -45,8 +45,9 @@ BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
 # Several outliers of one kind vouch for each other, and reach less far than a single stranger does.
 VOUCHED = (0.8, 1.0)
 
-# Up to this share of the population above a batch's median nothing is known of strangers, from the second on all is.
-FEW_STRANGERS, MANY_STRANGERS = 0.74, 0.84
+# Up to this share of the population above a batch's median nothing is known of strangers, from the second on all is. Of
+# two kinds, one and half of the other lie above the median of the other: three quarters.
+FEW_STRANGERS, MANY_STRANGERS = 0.70, 0.75
 # Decimals of log odds.
 DECIMALS = 9
 # Scores well above this many nats count by their logarithm.

@@ -22,6 +22,7 @@ from service.core.decide.graded_calibration import (
     compare,
 )
 from service.core.detect.density_ratio import log_ratios
+from service.core.detect.discriminant import ratio_shares
 from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
 from service.core.detect.gaussian_odds import background_fit, normal_fit, outlier_log_odds
@@ -250,7 +251,7 @@ def test_a_fifth_of_one_kind_ranks_first():
     assert np.mean(found) > 0.9
 
 
-def test_the_base_of_photographs_is_the_mean_of_two_gaussians():
+def test_photographs_have_a_base_of_two_gaussians_and_a_linear_discriminant():
     latents, population, _ = graded_batch(20)
     by_rules = replace(population, graded=False)
     assert fit(latents, by_rules, estimator="density_ratio", source="batch").robust is None
@@ -260,8 +261,11 @@ def test_the_base_of_photographs_is_the_mean_of_two_gaussians():
     half = outlier_log_odds(points, context.robust, background)
     everything = outlier_log_odds(points, normal_fit(context, units), background)
     kernels = log_ratios(points, context.kernel, units.sample, -(half + everything) / 2)
+    ridge = context.posterior_variance / units.unit**2
+    linear = ratio_shares(points, context.kernel, units.correlation, ridge).sum(axis=1)
     # The batch is far narrower than the population, but not infinitely: a little of the distance is added.
-    np.testing.assert_allclose(log_odds_of(latents, context, population), -kernels, atol=2e-3)
+    np.testing.assert_allclose(log_odds_of(latents, context, population), -kernels - linear, atol=2e-3)
+    assert np.ptp(linear) > 0.5
     assert np.abs(half - everything).max() > 1
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.core.detect import density_ratio
+from service.core.detect import density_ratio, discriminant
 from service.core.detect.context import Context
 from service.core.detect.estimators.gaussian_estimators import Mixture
 from service.core.detect.gaussian import Fit, mahalanobis_squared
@@ -35,7 +35,8 @@ class DensityRatio(Mixture):
 
     pools_half  in graded batches the base is the mean of two log ratios: that of all images, and that of the half that
                 lies nearest. Many misfits of one kind widen the first, so that they pass for normal ones, and take no
-                part in the second, which knows less of the normal images
+                part in the second, which knows less of the normal images. The linear discriminant is added to the log
+                ratio there: to which side of the population a batch lies says more than few neighbours do
     """
 
     pools_half: bool = False
@@ -58,9 +59,10 @@ class DensityRatio(Mixture):
         if context.kernel is None or sample is None:
             return gaussian
         ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
+        ratio = ratio - self._discriminant_shares(points, context, units).sum(axis=1)
         alike = likeness(context.moments, context.posterior_variance, units)
         if alike == 0:
-            return ratio
+            return np.asarray(ratio)
         normal = normal_fit(context, units)
         distance = mahalanobis_squared(points, normal.location, normal.covariance)
         return np.asarray(_share_of_ratio(alike) * ratio + alike / 2 * distance)
@@ -77,12 +79,20 @@ class DensityRatio(Mixture):
             return np.asarray(sum(ratios) / len(ratios))
 
         shares = odds_shares(points, context.kernel, sample, base)
+        shares = shares - self._discriminant_shares(points, context, units)
         alike = likeness(context.moments, context.posterior_variance, units)
         if alike == 0:
             return shares
         # Odds against no population at all are half the squared distance.
         distance = shapley_gaussian.shapley_odds(points, normal_fit(context, units), background, power=0.0)
         return np.asarray(_share_of_ratio(alike) * shares + alike * distance)
+
+    def _discriminant_shares(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
+        """Return what the linear discriminant adds to the log ratio of points (n, d), axis by axis (n, d)."""
+        if context.kernel is None or not self.pools_half or not units.population.graded:
+            return np.zeros(points.shape)
+        ridge = context.posterior_variance[units.live] / units.unit**2
+        return discriminant.ratio_shares(points, context.kernel, units.correlation, ridge)
 
     def _base_fits(self, context: Context, units: PopulationUnits) -> list[Fit]:
         """Return the Gaussians of the normal images whose log ratios to the population have the base as their mean."""
