@@ -270,6 +270,15 @@ def test_the_rate_of_photographs_is_what_was_measured():
     assert f"at {share:.2f} of the rate of decoding" in (ROOT / "docs/photographs.md").read_text()
 
 
+def test_the_shares_of_training_beside_other_work_are_what_was_measured():
+    report = json.loads((ROOT / "train/results/training_share.json").read_text())
+    rows = table("training.md", "| busy processes beside it |")
+    for quoted, measured in zip(rows, report["beside"], strict=True):
+        shares = [f"{share:.2f}" for share in measured["of_fair_share"].values()]
+        assert quoted == [str(measured["busy_processes"]), *shares]
+    assert report["commit"][:7] in (ROOT / "docs/training.md").read_text()
+
+
 def test_the_tables_of_speed_are_what_was_measured():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "tests/benchmarks/peers/tables.py")
     tables = importlib.util.module_from_spec(spec)
