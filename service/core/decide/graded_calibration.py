@@ -45,8 +45,8 @@ BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
 # Several outliers of one kind vouch for each other, and reach less far than a single stranger does.
 VOUCHED = (0.8, 1.0)
 
-# Up to this share of the population above a batch's median nothing is known of strangers, from the second on all is. Of
-# two kinds, one and half of the other lie above the median of the other: three quarters.
+# Up to this share of the population above a batch's median nothing is known of strangers, from the second on all is.
+# Where the population is of two kinds, three quarters lie above the median of a batch of one: the other, half of it.
 FEW_STRANGERS, MANY_STRANGERS = 0.70, 0.75
 # Decimals of log odds.
 DECIMALS = 9
