@@ -232,15 +232,13 @@ def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float
     used = np.flatnonzero(np.isfinite(bandwidth))
     if not used.size:
         return np.ones((len(points), len(others)), dtype=np.float32)
-    scaled, theirs = ((side[:, used].T / bandwidth[used, None]).astype(np.float32) for side in (points, others))
-    squares: Float32Array = scaled[0][:, None] - theirs[0]
-    np.square(squares, out=squares)
-    for own, other in zip(scaled[1:], theirs[1:], strict=True):
-        gaps = own[:, None] - other
-        squares += np.square(gaps, out=gaps)
-    squares *= np.float32(-0.5)
-    np.exp(squares, out=squares)
-    return squares
+    own, theirs = (side[:, used] / bandwidth[used] for side in (points, others))
+    # Half the squared gaps in one product: ab - aa/2 - bb/2.
+    left = np.column_stack([own, -0.5 * np.square(own).sum(axis=1), np.ones(len(own))])
+    right = np.column_stack([theirs, np.ones(len(theirs)), -0.5 * np.square(theirs).sum(axis=1)])
+    kernels: Float32Array = (left @ right.T).astype(np.float32)
+    np.exp(kernels, out=kernels)
+    return kernels
 
 
 def _every_bandwidth(points: Float64Array, others: Float64Array, resolution: Float64Array) -> Float32Array:
