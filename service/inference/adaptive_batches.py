@@ -20,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+# A tile of so many rows costs hardly more for each than a full one, and leaves others to the other threads.
+SMALL_TILE_ROWS = 16
 # Turns of the event loop without new rows after which a thread starts: some 50 microseconds where nothing else happens.
 # A loop that is busy reads a call of gRPC every few turns, and a thread takes less time for its image than that.
 QUIET_TURNS = 8
@@ -86,6 +88,7 @@ class AdaptiveBatches:
         """`run_tile` runs a network on at most `tile_rows` rows, which `computed_rows` counts with their padding."""
         self._run_tile, self._tile_rows, self._computed_rows = run_tile, tile_rows, computed_rows
         self._hooks = hooks or BatchHooks()
+        self._small_tile_rows = min(SMALL_TILE_ROWS, tile_rows)
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "networks")
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
@@ -104,7 +107,7 @@ class AdaptiveBatches:
         return await job.result
 
     def _start_when_quiet(self, arrival: Arrival, turns: int) -> None:
-        """Start threads after `turns` turns of the event loop, or at once where the rows that wait fill a tile.
+        """Start threads after `turns` turns of the event loop, or at once where the rows that wait fill a small tile.
 
         A later arrival in that loop has turns of its own.
         """
@@ -113,17 +116,26 @@ class AdaptiveBatches:
             newest_loop, newest = self._newest
             if newest_loop is loop and newest > number:
                 return
-            if turns and self._count_waiting() < self._tile_rows:
+            if turns and self._count_waiting() < self._small_tile_rows:
                 loop.call_soon(self._start_when_quiet, arrival, turns - 1)
             else:
                 self._start_threads()
+
+    def _count_room(self) -> int:
+        """Return the rows of the next tile, at most: a thread's share of those that wait, unless padding would follow.
+
+        The caller holds the lock.
+        """
+        share = max(-(-self._count_waiting() // self._threads), self._small_tile_rows)
+        is_padded = self._waiting and self._computed_rows(self._waiting[0].network, share) > share
+        return self._tile_rows if is_padded else min(share, self._tile_rows)
 
     def _count_waiting(self) -> int:
         return sum(len(job.rows) - job.next for job in self._waiting)
 
     def _start_threads(self) -> None:
-        """Start as many threads as there are tiles that wait. The caller holds the lock."""
-        wanted = min(-(-self._count_waiting() // self._tile_rows), self._threads)
+        """Start as many threads as there are small tiles that wait. The caller holds the lock."""
+        wanted = min(-(-self._count_waiting() // self._small_tile_rows), self._threads)
         while self._at_work < wanted:
             self._at_work += 1
             self._pool.submit(self._work)
@@ -151,7 +163,7 @@ class AdaptiveBatches:
         """Return the next rows: those that have waited longest, and others of their network, up to one tile."""
         with self._lock:
             pieces: list[Piece] = []
-            room, passed = self._tile_rows, deque[Job]()
+            room, passed = self._count_room(), deque[Job]()
             while self._waiting and room:
                 job = self._waiting.popleft()
                 if job.result.done():  # its request has ended
