@@ -12,7 +12,7 @@ from service.errors import TooLarge
 from service.short_work import SHORT_BYTES
 
 # A piece takes as long as so many bytes.
-PIECE_BYTES = 2 * 1024
+PIECE_BYTES = 4 * 1024
 # Of a message whose pieces are not counted. They have two bytes or more.
 BYTES_PER_MESSAGE_BYTE = 16
 ZIP_ENTRY = b"PK\x01\x02"

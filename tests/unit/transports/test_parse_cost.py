@@ -39,7 +39,7 @@ def test_a_message_of_many_pieces_is_no_short_work(images):
     short = pb.ScoreRequest(images=calls.tensor(images[:8])).SerializeToString()
     assert len(short) < parse_cost.of_message(kind, short) <= SHORT_BYTES
     many = pb.ScoreRequest(images=pb.Images(files=pb.ImageFiles(contents=[b""] * 10_000))).SerializeToString()
-    long = pb.ScoreRequest(images=calls.tensor(images[:16])).SerializeToString()
+    long = pb.ScoreRequest(images=calls.tensor(images[:32])).SerializeToString()
     assert len(many) < SHORT_BYTES < parse_cost.of_message(kind, many)
     assert parse_cost.of_message(kind, long) > SHORT_BYTES
 
