@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 # A tile of so many rows costs hardly more for each than a full one, and leaves others to the other threads.
 SMALL_TILE_ROWS = 16
 # Turns of the event loop without new rows after which a thread starts: some 50 microseconds where nothing else happens.
-# A loop that is busy reads a call of gRPC every few turns, and a thread takes less time for its image than that.
-QUIET_TURNS = 8
+# A loop that is busy reads a call of gRPC every few turns, and a thread takes less time for its image than that. Turns
+# may be long: a thread starts after QUIET_SECONDS in any case.
+QUIET_TURNS, QUIET_SECONDS = 8, 0.002
 
 Network = Literal["encode", "encode_checked", "encode_screened", "decode", "saliency"]
 Outputs = tuple[NDArray[Any], ...]
@@ -70,8 +71,8 @@ class Job:
 
 
 Piece = tuple[Job, slice]
-# Of a job: its event loop, and its number among all.
-Arrival = tuple[asyncio.AbstractEventLoop, int]
+# Of a job: its event loop, its number among all, and until when it may wait for others, by the loop's clock.
+Arrival = tuple[asyncio.AbstractEventLoop, int, float]
 
 
 class AdaptiveBatches:
@@ -102,7 +103,7 @@ class AdaptiveBatches:
         job = Job(network, rows, loop, loop.create_future())
         with self._lock:
             self._waiting.append(job)
-            self._newest = arrival = loop, next(self._numbers)
+            self._newest = arrival = loop, next(self._numbers), loop.time() + QUIET_SECONDS
         self._start_when_quiet(arrival, QUIET_TURNS)
         return await job.result
 
@@ -111,12 +112,12 @@ class AdaptiveBatches:
 
         A later arrival in that loop has turns of its own.
         """
-        loop, number = arrival
+        loop, number, until = arrival
         with self._lock:
-            newest_loop, newest = self._newest
+            newest_loop, newest, _ = self._newest
             if newest_loop is loop and newest > number:
                 return
-            if turns and self._count_waiting() < self._small_tile_rows:
+            if turns and self._count_waiting() < self._small_tile_rows and loop.time() < until:
                 loop.call_soon(self._start_when_quiet, arrival, turns - 1)
             else:
                 self._start_threads()
