@@ -46,6 +46,8 @@ BYTES_PER_SECOND = 32 * MIB
 RESTART_SECONDS = 0.25
 # CPU seconds for a job of a request whose budget is almost used up.
 SHORTEST_SECONDS = 0.01
+# Times that an image is tried alone if somebody else ends its worker each time. Chance ends hardly ever as many.
+TRIES = 4
 # CPU seconds for a job whose budget is unlimited.
 LONGEST_SECONDS = 3600.0
 PROBE_SECONDS = 3.0
@@ -187,13 +189,12 @@ class DecodePool:
         job: Job,
         budget: DecodeBudget,
         cost: int | None = None,
-        *,
-        is_last: bool = False,
+        tries: int = TRIES,
     ) -> Decoded | None:
         """Run the job on the files at `positions` in a worker. Return None if the worker ended.
 
         `cost` is the bytes that the files take, if an earlier job has measured them and the budget has counted them.
-        An image whose worker was killed from outside has another try, unless this one `is_last`.
+        An image whose worker was killed from outside is tried again, `tries` times in all.
         """
         job = replace(
             rows.select(job, positions),
@@ -206,8 +207,8 @@ class DecodePool:
             decoded = await run
         except WorkerEnded as ended:
             budget.spend(job.seconds if ended.took_too_long else RESTART_SECONDS)
-            if len(positions) == 1 and ended.was_killed and not is_last:
-                return await self._run(rows, positions, job, budget, cost, is_last=True)
+            if len(positions) == 1 and ended.was_killed and tries > 1:
+                return await self._run(rows, positions, job, budget, cost, tries - 1)
             if len(positions) == 1:
                 rows.errors[positions[0]] = UndecodableImage(
                     "The image cannot be decoded: it ended the process that tried.", "It may be damaged: leave it out."
