@@ -55,6 +55,8 @@ ROUNDS = 6
 # The base's log ratio is cut above, where a ratio is as good as certain. Below, what lies beyond counts by its
 # logarithm: the further of two images still ranks first, but how thin a Gaussian is so far out means little.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
+# The neighbours of at most so many points are remembered.
+MOST_REMEMBERED = 1000
 # Rows whose neighbours are counted at a time.
 ROWS_AT_ONCE = 512
 
@@ -93,12 +95,28 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
 
 
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
-    """Log ratio (n,) of context to population at points (n, d); `sample` (p, d) and `base` (n,) as for the fit."""
+    """Log ratios (..., n) of context to population at points (n, d); `sample` (p, d) as for the fit, bases (..., n)."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
-    kernels = (kernels_between(piece, kernel.points, kernel.bandwidth) for piece in _pieces(points))
-    near, density = _weight_near(kernels, kernel.weights), population_density(points, sample, kernel.bandwidth)
+    find = _find_neighbours if len(points) <= MOST_REMEMBERED else _find_neighbours.__wrapped__
+    near, density = find(
+        *(each.tobytes() for each in (points, sample, kernel.points, kernel.weights, kernel.bandwidth))
+    )
     own = own_weights(own_places(points, kernel.points), kernel.weights)
     return np.log(ratios(near, density, weights_of_base(base), own, kernel.weights.sum()))
+
+
+@lru_cache(maxsize=2)
+def _find_neighbours(
+    points: bytes, sample: bytes, selected: bytes, weights: bytes, bandwidth: bytes
+) -> tuple[Float64Array, Float64Array]:
+    """Return the weight near each point (n,), and the population's density there (n,).
+
+    All are arrays of float64 as bytes: a fit asks twice for the same images, to weigh the estimators and to calibrate.
+    """
+    widths, own_weights = np.frombuffer(bandwidth), np.frombuffer(weights)
+    rows, theirs, kernels_at = (np.frombuffer(each).reshape(-1, len(widths)) for each in (points, sample, selected))
+    kernels = (kernels_between(piece, kernels_at, widths) for piece in _pieces(rows))
+    return _weight_near(kernels, own_weights), population_density(rows, theirs, widths)
 
 
 def _pieces(points: Float64Array) -> Iterator[Float64Array]:
