@@ -37,7 +37,7 @@ def readable(text: str) -> str:
 
     A name that is not UTF-8 reaches Python with lone surrogates (PEP 383), which neither JSON nor protobuf can hold.
     """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def first_line(error: Exception) -> str:

@@ -38,6 +38,9 @@ class FairQueue:
     async def acquire(self, units: int, due: float) -> int:
         """Wait as `slot` does. Return the number of units to be released."""
         units = min(max(units, self._min_units), self._capacity)
+        if not self._waiting and units <= self._free:
+            self._free -= units
+            return units
         admitted = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (due, next(self._numbers), units, admitted))
         self._admit()

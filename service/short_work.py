@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 # Work on so many images, or on a message of so many bytes, takes about a millisecond: handing it over to a thread would
 # take longer.
-SHORT_IMAGES = 16
-SHORT_BYTES = 128 * 1024
+SHORT_IMAGES = 32
+SHORT_BYTES = 256 * 1024
 # Parsing a body that costs so many bytes takes some 40 ms.
 MEDIUM_BYTES = 4 * 1024 * 1024
 # The statistics of so many images take some 20 ms, and those of three images nearly as long.

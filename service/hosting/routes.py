@@ -15,6 +15,7 @@ import bentoml
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from service.api.endpoints import ENDPOINTS, Endpoint
 from service.hosting.io_descriptors import make_form
@@ -63,12 +64,21 @@ def list_routes(get_service: Callable[[], Routes], bundles: Iterable[str] = ()) 
     return [*endpoints, Route("/metrics", read_metrics)]
 
 
-def _make_route(endpoint: Endpoint, get_service: Callable[[], Routes], bundle: str) -> Route:
-    async def handler(request: Request) -> Response:
-        return await handle(request, endpoint, get_service().dispatchers[bundle])
+class _EndpointApp:
+    """The ASGI application of an endpoint. Starlette wraps a function, though not a class, in three more coroutines."""
 
+    def __init__(self, endpoint: Endpoint, get_service: Callable[[], Routes], bundle: str) -> None:
+        self._endpoint, self._get_service, self._bundle = endpoint, get_service, bundle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        dispatcher = self._get_service().dispatchers[self._bundle]
+        response = await handle(Request(scope, receive, send), self._endpoint, dispatcher)
+        await response(scope, receive, send)
+
+
+def _make_route(endpoint: Endpoint, get_service: Callable[[], Routes], bundle: str) -> Route:
     prefix = f"/models/{bundle}" if bundle else ""
-    return Route(f"{prefix}/{endpoint.name}", handler, methods=["POST"])
+    return Route(f"{prefix}/{endpoint.name}", _EndpointApp(endpoint, get_service, bundle), methods=["POST"])
 
 
 def _make_method(endpoint: Endpoint) -> Any:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import bentoml
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from service.bundle import store
@@ -26,15 +28,26 @@ from service.transports.http.cors import Cors
 from service.transports.open_inference import http as open_inference
 from service.transports.open_inference.models import list_models
 
+# Of BentoML, for every request.
+COUNTS = (
+    "metrics_request_total",
+    "metrics_request_duration",
+    "metrics_request_in_progress",
+    "metrics_last_request_timestamp",
+)
+
 with private_names(__name__):
-    from _bentoml_impl.server.app import ServiceAppFactory
+    from _bentoml_impl.server.app import ContextMiddleware, ServiceAppFactory
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.server.base_app import BaseAppFactory
+    from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 
     require(BentoMLContainer, "tracer_provider.set")
     require(bentoml.Service, "inject_config")
     require_in_code(ServiceAppFactory.__init__, "is_main")
     require_in_code(BaseAppFactory.__init__, "timeout")
+    require(RunnerTrafficMetricsMiddleware, "_setup")
+    require_in_code(RunnerTrafficMetricsMiddleware._setup, *COUNTS)
 
 
 def build(service: bentoml.Service[Any], add_routes: Callable[[Starlette], ASGIApp], *, is_main: bool) -> ASGIApp:
@@ -52,14 +65,30 @@ def build(service: bentoml.Service[Any], add_routes: Callable[[Starlette], ASGIA
     factory.timeout = None
     server: Starlette = factory()
     if not settings.tracing:  # otherwise it makes spans that nobody exports: a sixth of a small request's time
-        tracing_middleware: Any = OpenTelemetryMiddleware
-        server.user_middleware = [each for each in server.user_middleware if each.cls is not tracing_middleware]
+        _leave_out(OpenTelemetryMiddleware, server)
     app = add_routes(server)
     # The objects that exist now live as long as the process. Without `freeze` the collector would visit all of them
     # whenever an answer makes thousands of small records (measured: a third of the time of /explain's reasons).
     gc.collect()
     gc.freeze()
     return tracing.Unlinked(app) if settings.tracing else app
+
+
+class TrafficMetrics(RunnerTrafficMetricsMiddleware):
+    """BentoML's counts of requests. A labelled count is looked up once, and then remembered.
+
+    `service.hosting.path_allowlist` bounds the paths that are labels.
+    """
+
+    def _setup(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup(*args, **kwargs)
+        for name in COUNTS:
+            metric = getattr(self, name)
+            metric.labels = cache(metric.labels)
+
+
+def _leave_out(middleware: Any, server: Starlette) -> None:
+    server.user_middleware = [each for each in server.user_middleware if each.cls is not middleware]
 
 
 def add_api(server: Starlette, get_service: Callable[[], Any]) -> ASGIApp:
@@ -73,6 +102,12 @@ def add_api(server: Starlette, get_service: Callable[[], Any]) -> ASGIApp:
         *list_routes(get_service, settings.more_bundles),  # first, since the router tries one after the other
         *static_pages.ROUTES,
         *open_inference.make_routes(models, get_service),
+    ]
+    _leave_out(ContextMiddleware, server)  # of BentoML's own API methods, which no route leads to
+    counts: Any = RunnerTrafficMetricsMiddleware
+    middleware: list[Any] = server.user_middleware
+    server.user_middleware = [
+        Middleware(TrafficMetrics, **each.kwargs) if each.cls is counts else each for each in middleware
     ]
     app = PathAllowlist(server)
     origins = settings.cors_origins

@@ -1,7 +1,7 @@
 """Adaptive batches: rows of all requests, merged tile by tile as threads come free.
 
-Rows wait only while every thread is at work. So a single request starts at once, and under load each tile has the rows
-of several requests.
+Rows wait while every thread is at work, and for some turns of the event loop, in which others may come. So a single
+request starts almost at once, and under load each tile has the rows of several requests.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+# A tile of so many rows costs hardly more for each than a full one, and leaves others to the other threads.
+SMALL_TILE_ROWS = 16
+# Turns of the event loop without new rows after which a thread starts: some 50 microseconds where nothing else happens.
+# A loop that is busy reads a call of gRPC every few turns, and a thread takes less time for its image than that. Turns
+# may be long: a thread starts after QUIET_SECONDS in any case.
+QUIET_TURNS, QUIET_SECONDS = 8, 0.002
 
 Network = Literal["encode", "encode_checked", "encode_screened", "decode", "saliency"]
 Outputs = tuple[NDArray[Any], ...]
@@ -64,6 +71,8 @@ class Job:
 
 
 Piece = tuple[Job, slice]
+# Of a job: its event loop, its number among all, and until when it may wait for others, by the loop's clock.
+Arrival = tuple[asyncio.AbstractEventLoop, int, float]
 
 
 class AdaptiveBatches:
@@ -80,9 +89,12 @@ class AdaptiveBatches:
         """`run_tile` runs a network on at most `tile_rows` rows, which `computed_rows` counts with their padding."""
         self._run_tile, self._tile_rows, self._computed_rows = run_tile, tile_rows, computed_rows
         self._hooks = hooks or BatchHooks()
+        self._small_tile_rows = min(SMALL_TILE_ROWS, tile_rows)
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "networks")
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
+        self._numbers = count()
+        self._newest: Arrival
         self._at_work = 0  # threads
 
     async def run(self, network: Network, rows: NDArray[Any]) -> Outputs:
@@ -91,13 +103,40 @@ class AdaptiveBatches:
         job = Job(network, rows, loop, loop.create_future())
         with self._lock:
             self._waiting.append(job)
-            self._start_threads()
+            self._newest = arrival = loop, next(self._numbers), loop.time() + QUIET_SECONDS
+        self._start_when_quiet(arrival, QUIET_TURNS)
         return await job.result
 
+    def _start_when_quiet(self, arrival: Arrival, turns: int) -> None:
+        """Start threads after `turns` turns of the event loop, or at once where the rows that wait fill a small tile.
+
+        A later arrival in that loop has turns of its own.
+        """
+        loop, number, until = arrival
+        with self._lock:
+            newest_loop, newest, _ = self._newest
+            if newest_loop is loop and newest > number:
+                return
+            if turns and self._count_waiting() < self._small_tile_rows and loop.time() < until:
+                loop.call_soon(self._start_when_quiet, arrival, turns - 1)
+            else:
+                self._start_threads()
+
+    def _count_room(self) -> int:
+        """Return the rows of the next tile, at most: a thread's share of those that wait, unless padding would follow.
+
+        The caller holds the lock.
+        """
+        share = max(-(-self._count_waiting() // self._threads), self._small_tile_rows)
+        is_padded = self._waiting and self._computed_rows(self._waiting[0].network, share) > share
+        return self._tile_rows if is_padded else min(share, self._tile_rows)
+
+    def _count_waiting(self) -> int:
+        return sum(len(job.rows) - job.next for job in self._waiting)
+
     def _start_threads(self) -> None:
-        """Start as many threads as there are tiles that wait. The caller holds the lock."""
-        waiting = sum(len(job.rows) - job.next for job in self._waiting)
-        wanted = min(-(-waiting // self._tile_rows), self._threads)
+        """Start as many threads as there are small tiles that wait. The caller holds the lock."""
+        wanted = min(-(-self._count_waiting() // self._small_tile_rows), self._threads)
         while self._at_work < wanted:
             self._at_work += 1
             self._pool.submit(self._work)
@@ -114,9 +153,9 @@ class AdaptiveBatches:
 
     def _run(self, pieces: Sequence[Piece]) -> Outputs | Exception:
         """Return the outputs of one tile, or the error in which it ended: whatever it is, those that wait get it."""
-        network, count = pieces[0][0].network, sum(rows.stop - rows.start for _, rows in pieces)
+        network, size = pieces[0][0].network, sum(rows.stop - rows.start for _, rows in pieces)
         try:
-            with self._hooks.adaptive_batch(network, count, self._computed_rows(network, count)):
+            with self._hooks.adaptive_batch(network, size, self._computed_rows(network, size)):
                 return self._run_tile(network, _join(pieces))
         except Exception as error:  # noqa: BLE001
             return error
@@ -125,7 +164,7 @@ class AdaptiveBatches:
         """Return the next rows: those that have waited longest, and others of their network, up to one tile."""
         with self._lock:
             pieces: list[Piece] = []
-            room, passed = self._tile_rows, deque[Job]()
+            room, passed = self._count_room(), deque[Job]()
             while self._waiting and room:
                 job = self._waiting.popleft()
                 if job.result.done():  # its request has ended

@@ -76,16 +76,16 @@ class ChunkedInference:
         run = self.networks.encode_checked if check and self.can_check else None
         if run is not None and screen and self.bundle.manifest.screen is not None:
             run = self.networks.encode_screened
-        semaphore = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
         began = asyncio.get_running_loop().time()
+        if 0 < len(uploads) <= CHUNK_ROWS:
+            return await self._encode_chunk(uploads, resize, budget, reading, began, run, keep_pixels)
+        semaphore = asyncio.Semaphore(CHUNKS_IN_FLIGHT)
 
         async def encode_chunk(start: int) -> EncodedImages:
             chunk, due = uploads[start : start + CHUNK_ROWS], began + start * self._seconds_per_row
             async with semaphore:
                 return await self._encode_chunk(chunk, resize, budget, reading, due, run, keep_pixels)
 
-        if 0 < len(uploads) <= CHUNK_ROWS:
-            return await encode_chunk(0)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(encode_chunk(start)) for start in range(0, len(uploads), CHUNK_ROWS)]
@@ -143,7 +143,7 @@ class ChunkedInference:
         """Return whether the bundle can tell which images are unlike anything the model has seen."""
         return self._familiarity is not None
 
-    @property
+    @cached_property
     def no_images(self) -> EncodedImages:
         manifest = self.bundle.manifest
         latents = np.empty((0, 2, manifest.latent_dim), dtype=np.float32)

@@ -16,6 +16,8 @@ from service.errors import Overloaded, TooLarge
 MAX_RESERVED_SHARE = 0.25
 # Room is reserved so long for a request that is being read. So a slow sender does not keep others out.
 READING_SECONDS = 1.0
+# Room is reserved for requests until none has been refused for so long.
+OVERLOAD_SECONDS = 1.0
 
 
 class Admission:
@@ -31,7 +33,8 @@ class Admission:
         """Make an empty count. `observe` gets each count that changes, by its unit; `clock` returns seconds."""
         self._limits = {"images": max_rows, "bytes": max_bytes}
         self._observe, self._clock = observe, clock
-        self._refused_images = 0  # images of the last request that found no room, until there is room for two of it
+        self._refused_images = 0  # images of the last request that found no room, while the service is overloaded
+        self._overloaded_until = 0.0
         self._reserved: dict[Ticket, tuple[int, float]] = {}  # images of requests that are being read, and until when
         self.in_flight = {"images": 0, "bytes": 0}
         observe(self.in_flight)
@@ -53,17 +56,19 @@ class Admission:
         """Raise Overloaded if a request that is not read yet would most likely find no room.
 
         The number of a request's images is known only after it is read. Reading a request in vain takes time from the
-        requests in flight. So after a request is refused, later requests are not read until they would find room.
+        requests in flight. So after a request is refused, later requests are not read until they would find room. That
+        ends when there is room for two of it, and no request has been refused for OVERLOAD_SECONDS.
         """
         self._check("bytes", self.in_flight["bytes"], announced_bytes)
         if not self._refused_images:
             return
         now = self._clock()
         taken = self.in_flight["images"] + sum(images for images, until in self._reserved.values() if until > now)
-        if taken + 2 * self._refused_images <= self._limits["images"]:
-            self._refused_images = 0
-        else:
+        if taken + self._refused_images > self._limits["images"]:
+            self._overloaded_until = now + OVERLOAD_SECONDS
             self._check("images", taken, self._refused_images)
+        elif now > self._overloaded_until and taken + 2 * self._refused_images <= self._limits["images"]:
+            self._refused_images = 0
 
     def expect(self, ticket: Ticket, announced_bytes: int) -> None:
         """Check as `check` does, then reserve the room until the request is read."""
@@ -77,6 +82,7 @@ class Admission:
             self._reserved.pop(ticket, None)
             if self.in_flight[unit] + amount > self._limits[unit]:
                 self._refused_images = min(amount, int(MAX_RESERVED_SHARE * self._limits[unit]))
+                self._overloaded_until = self._clock() + OVERLOAD_SECONDS
         self._check(unit, self.in_flight[unit], amount)
         self.in_flight[unit] += amount
         self._report(unit)

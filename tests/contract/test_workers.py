@@ -22,6 +22,6 @@ def test_no_timer_outlives_its_request():
     """BentoML's timeout would hold what belongs to each request for an hour."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "true"}
     run = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
-    lines = [line.split() for line in run.stdout.splitlines() if "Middleware" in line]
+    lines = [line.split() for line in run.stdout.splitlines() if "TrafficMetrics" in line]
     assert len(lines) == 2
     assert all("TimeoutMiddleware" not in line for line in lines)

@@ -15,6 +15,8 @@ The population is a standard normal over LATENTS latents. Inliers are of a kind:
 
 Outliers are draws of the population ("several causes"; far outside it where the inliers are the population), or lie
 close to one such draw ("one cause"), or are copies of it ("copies").
+
+Clumps and kinds are of the same number, to the image. Those BY_CHANCE are not: each image is of either by a coin.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ KINDS = (
     *("rule", "gaussian", "student_t", "two_clumps", "two_kinds", "binomial", "population", "laplace"),
     *("skewed", "three_clumps"),
 )
+# Clean batches whose halves are not of the same number, their sizes, and how many times `batches` of each there are.
+BY_CHANCE, SIZES_BY_CHANCE, REPEATS_BY_CHANCE = ("two_clumps_by_chance", "two_kinds_by_chance"), (20, 50), 60
 CAUSES = ("several", "one", "copies")
 SIZES = (20, 50, 350, 2000)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35)
@@ -83,6 +87,7 @@ class Outcome(NamedTuple):
     discovered: BoolArray  # flagged at a false discovery rate of FDR
     separated: bool
     is_reliable: bool
+    warns_of_kinds: bool
 
 
 @cache
@@ -107,7 +112,7 @@ def list_cells() -> list[Cell]:
 
 def draw(cell: Cell, seed: int, index: int) -> Batch:
     """Draw the batch number `index` of a cell, in random order."""
-    numbers = (KINDS.index(cell.kind), cell.size, cell.outliers, ("none", *CAUSES).index(cell.cause))
+    numbers = ((*KINDS, *BY_CHANCE).index(cell.kind), cell.size, cell.outliers, ("none", *CAUSES).index(cell.cause))
     random = np.random.default_rng([seed, *numbers, index])
     inliers = _draw_inliers(cell.kind, cell.size - cell.outliers, random)
     points = np.vstack([inliers, _draw_outliers(cell, random)])
@@ -119,18 +124,17 @@ def _draw_inliers(kind: str, n: int, random: np.random.Generator) -> FloatArray:
     points = random.standard_normal((n, LATENTS))
     narrow = random.permutation(LATENTS)[: random.integers(1, 5)]
     few = (n, len(narrow))
+    half = random.integers(0, 2, n) if kind in BY_CHANCE else np.arange(n) % 2
     if kind == "rule":
         points[:, narrow] = random.standard_normal(len(narrow)) + 0.03 * random.standard_normal(few)
     elif kind == "gaussian":
         points = 0.4 * points + 0.6 * random.standard_normal(LATENTS)
     elif kind == "student_t":
         points = 0.25 * points / np.sqrt(random.chisquare(3, (n, 1)) / 3) + 0.6 * random.standard_normal(LATENTS)
-    elif kind == "two_clumps":
-        points = random.standard_normal((2, LATENTS))[np.arange(n) % 2] + 0.15 * points
-    elif kind == "two_kinds":
-        points[:, narrow] = random.standard_normal((2, len(narrow)))[np.arange(n) % 2] + 0.1 * random.standard_normal(
-            few
-        )
+    elif kind.startswith("two_clumps"):
+        points = random.standard_normal((2, LATENTS))[half] + 0.15 * points
+    elif kind.startswith("two_kinds"):
+        points[:, narrow] = random.standard_normal((2, len(narrow)))[half] + 0.1 * random.standard_normal(few)
     elif kind == "binomial":
         levels = 0.4 * (random.binomial(4, 0.5, few) - 2)
         points[:, narrow] = levels + 0.6 * random.standard_normal(len(narrow)) + 0.03 * random.standard_normal(few)
@@ -164,7 +168,8 @@ def measure(cell: Cell, batch: Batch, estimator: EstimatorName = DEFAULT_ESTIMAT
     discovered = false_discovery_flags(scores.outlier_probability, scores.rank, FDR, np.ones(len(truth), dtype=bool))
     separated = bool(truth.any()) and float(roc_auc_score(truth, scores.outlier_score)) >= SEPARATED
     reliable = scores.context.reliability == "high"
-    return Outcome(cell, truth, scores.outlier_probability, scores.is_outlier, discovered, separated, reliable)
+    kinds = any("kinds" in warning for warning in scores.context.warnings)
+    return Outcome(cell, truth, scores.outlier_probability, scores.is_outlier, discovered, separated, reliable, kinds)
 
 
 def run(
@@ -178,6 +183,23 @@ def run(
             max(batches * (1 if cell.outliers else CLEAN) // (LARGE_STEP if cell.size >= LARGE else 1), 1)
         )
     ]
+    return _run(tasks, processes)
+
+
+def run_by_chance(
+    batches: int, seed: int, estimator: EstimatorName = DEFAULT_ESTIMATOR, processes: int | None = None
+) -> list[Outcome]:
+    """Measure REPEATS_BY_CHANCE times `batches` clean batches of two kinds whose numbers are chance."""
+    tasks = [
+        (Cell(kind, size, 0, "none"), seed, index, estimator)
+        for kind in BY_CHANCE
+        for size in SIZES_BY_CHANCE
+        for index in range(REPEATS_BY_CHANCE * batches)
+    ]
+    return _run(tasks, processes)
+
+
+def _run(tasks: list[tuple[Cell, int, int, EstimatorName]], processes: int | None) -> list[Outcome]:
     with ProcessPoolExecutor(
         processes or joblib.cpu_count(), get_context("spawn"), initializer=threadpool_limits, initargs=(1,)
     ) as pool:

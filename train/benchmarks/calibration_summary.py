@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.benchmarks.calibration import CAUSES, KINDS, SIZES, Outcome
+from train.benchmarks.calibration import BY_CHANCE, CAUSES, KINDS, SIZES, SIZES_BY_CHANCE, Outcome
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -79,6 +79,26 @@ def report_by_reliability(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             of_size = [each for each in outcomes if (each.cell.kind, each.cell.size) == (kind, size)]
             if of_size:
                 entries.append({"kind": kind, "size": size, **_of_reliable(of_size)})
+    return entries
+
+
+def report_by_chance(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return for each kind and size of `run_by_chance` how many clean batches have many flags, and what those say."""
+    entries = []
+    for kind in BY_CHANCE:
+        for size in SIZES_BY_CHANCE:
+            clean = [each for each in outcomes if (each.cell.kind, each.cell.size) == (kind, size)]
+            many = [each for each in clean if each.flagged.mean() > MANY]
+            entries.append(
+                {
+                    "kind": kind,
+                    "size": size,
+                    "batches": len(clean),
+                    "with_many_flags": len(many) / len(clean),
+                    "called_reliable": sum(each.is_reliable for each in many),
+                    "without_a_warning_of_kinds": sum(not each.warns_of_kinds for each in many),
+                }
+            )
     return entries
 
 

@@ -90,6 +90,7 @@ def calibration(options: argparse.Namespace) -> None:
     sprites = families.encode_sprites(networks, served.population)
     outcomes = calibration.run(options.batches, options.seed, options.estimator)
     entries = calibration_summary.report(outcomes)
+    by_chance = calibration.run_by_chance(options.batches, options.seed, options.estimator)
     result = {
         "estimator": options.estimator,
         "batches": options.batches,
@@ -98,6 +99,7 @@ def calibration(options: argparse.Namespace) -> None:
         "commit": commit(),
         "by_share": calibration_summary.report_by_share(outcomes),
         "by_reliability": calibration_summary.report_by_reliability(outcomes),
+        "by_chance": calibration_summary.report_by_chance(by_chance),
         "families": families.run(sprites, options.contexts, options.seed),
         "seconds": time.perf_counter() - started,
         "entries": entries,

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from service.bundle.store import Bundle
 from service.core.decide.calibration import SHARES
-from service.core.decide.graded_calibration import BEYOND, MASKED, PLACES, find_reaches
+from service.core.decide.graded_calibration import BEYOND, MASKED, PLACES, find_reaches, tail_power
 from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.posterior import scores_to_calibrate
 from service.core.detect.scoring import score
@@ -28,6 +28,8 @@ from train.reports.markdown import table
 FloatArray = NDArray[np.float64]
 
 SIZES = (50, 100)
+# In few images normal ones reach further: how much is measured, but the table is of the sizes above.
+FEW = (20,)
 # Of outliers of one other class.
 OUTLIERS = (0.01, 0.07, 0.2, 0.35)
 # The tail by which outliers that are seen are told from masked ones.
@@ -39,17 +41,21 @@ def run(collections: Sequence[Path], halves: int, contexts: int, seed: int) -> d
     """Measure the share of normal photographs beyond each place, of every collection and of all, each counting alike.
 
     halves    how many times each collection is divided in halves
-    contexts  of every size of SIZES, for each half
+    contexts  of every size of FEW and SIZES, for each half
     """
-    beyond, counts, masked = {}, {}, {}
+    beyond, counts, masked, powers = {}, {}, {}, {}
     for collection in collections:
-        reaches, ratios = [], []
+        reaches: dict[int, list[FloatArray]] = {size: [] for size in (*FEW, *SIZES)}
+        ratios = []
         for number in range(halves):
             with tempfile.TemporaryDirectory() as scratch:
                 bundle, half, _ = learn_half(collection, Path(scratch), seed + number)
-                reaches.append(measure(bundle, half, contexts, np.random.default_rng([seed, number])))
+                random = np.random.default_rng([seed, number])
+                for size in (*SIZES, *FEW):
+                    reaches[size].append(measure(bundle, half, size, contexts, random))
                 ratios.append([measure_masked(bundle, half, share, contexts, seed + number) for share in OUTLIERS])
-        together = np.concatenate(reaches)
+        together = np.concatenate([each for size in SIZES for each in reaches[size]])
+        powers[collection.name] = [tail_power(np.concatenate(each)) for each in reaches.values()]
         counts[collection.name] = len(together)
         beyond[collection.name] = [float((together > place).mean()) for place in PLACES]
         masked[collection.name] = [masked_share(np.concatenate(of_share)) for of_share in zip(*ratios, strict=True)]
@@ -61,19 +67,20 @@ def run(collections: Sequence[Path], halves: int, contexts: int, seed: int) -> d
         "beyond": beyond,
         "scores": counts,
         "outliers": list(OUTLIERS),
+        "sizes": [*FEW, *SIZES],
+        "powers": powers,
         "masked": masked,
         "masked_in_use": dict(zip(SHARES.tolist(), MASKED.tolist(), strict=True)),
     }
 
 
-def measure(bundle: Bundle, half: Half, contexts: int, random: np.random.Generator) -> FloatArray:
-    """Return how far the photographs of clean contexts of `half` reach, those of all contexts together."""
+def measure(bundle: Bundle, half: Half, size: int, contexts: int, random: np.random.Generator) -> FloatArray:
+    """Return how far the photographs of clean contexts of `size` reach, those of all contexts together."""
     reaches = [np.empty(0)]
-    for size in SIZES:
-        for _ in range(contexts):
-            drawn = draw(half, Cell(size, 0), random)
-            if drawn is not None:
-                reaches.append(_reaches(bundle, half.latents[drawn[0]])[0])
+    for _ in range(contexts):
+        drawn = draw(half, Cell(size, 0), random)
+        if drawn is not None:
+            reaches.append(_reaches(bundle, half.latents[drawn[0]])[0])
     return np.concatenate(reaches)
 
 
@@ -122,6 +129,16 @@ def page(result: dict[str, Any]) -> str:
         + f". Made by `{result['command']}` at commit {result['commit']}.",
         "",
         *table(("place", "in use", "mean", *names), rows),
+        "",
+        "The power of the table's shares that makes these the likeliest, by the size of the context:",
+        "",
+        *table(
+            ("images", *names),
+            (
+                [f"{size}", *(f"{result['powers'][name][row]:.2f}" for name in names)]
+                for row, size in enumerate(result["sizes"])
+            ),
+        ),
         "",
         "How often outliers of one other class are masked: they score as normal images do. In use, by the share of "
         "outliers: " + ", ".join(f"{value:g} at {share:g}" for share, value in result["masked_in_use"].items()) + ".",

@@ -83,6 +83,17 @@ def page(result: dict[str, Any]) -> str:
             ),
         ),
         "",
+        "## Two kinds whose numbers are chance",
+        "",
+        "Clean batches in which each image is of either kind by a coin, so that the smaller kind may be rare. With "
+        "many flags: the share of the batches of which more than a fifth is flagged. Of these: how many are called "
+        "reliable, and how many come without a warning of kinds.",
+        "",
+        *table(
+            ("inliers", "images", "batches", "with many flags", "called reliable", "without a warning"),
+            map(_row_by_chance, result["by_chance"]),
+        ),
+        "",
         "## Ranks in other families of contexts",
         "",
         "Mean AUROC over 2, 7 and 20% outliers. `train/benchmarks/families.py` says what the families are; all methods "
@@ -120,6 +131,15 @@ def _row(entry: Entry) -> list[str]:
         " / ".join("-" if share is None else f"{share:.2f}" for share in found),
         f"{sum(cell['false_discovery_proportion'] for cell in cells) / len(cells):.3f}",
         f"{sum(cell['missed_silently'] for cell in cells) / len(cells):.2f}",
+    ]
+
+
+def _row_by_chance(entry: Entry) -> list[str]:
+    return [
+        entry["kind"].replace("_", " "),
+        *(str(entry[name]) for name in ("size", "batches")),
+        f"{entry['with_many_flags']:.3f}",
+        *(str(entry[name]) for name in ("called_reliable", "without_a_warning_of_kinds")),
     ]
 
 

@@ -33,12 +33,15 @@ BEYOND = np.array(
 )
 # Who sends photographs looks for something: any share of outliers is as likely as any other.
 SHARE_PRIOR = np.full(len(SHARES), 1 / len(SHARES))
-# The probability that outliers are masked, by their share: chosen on batches with outliers of one kind.
-MASKED = np.array([0.0, 0.0, 0.0, 0.03, 0.13, 0.3])
+# The probability that outliers are masked, by their share: measured on batches with outliers of one kind.
+MASKED = np.array([0.0, 0.0, 0.0, 0.03, 0.1, 0.5])
 # Tails: the powers of the table's shares that are tried. A low one is a heavy tail.
-TAILS = np.array([0.7, 0.9, 1.6])
+TAILS = np.array([0.7, 1.0, 1.8])
+# In a batch of n images the powers are divided by 1 + FEW / n: few say less of what is normal, and normal ones reach
+# further, as the squared distance of one more image to the Gaussian of n images is larger by a share like 1 / n.
+FEW = 6.0
 # The family of tails is so far from right that more images than about this many do not tell more about the tail.
-COARSENESS = 20.0
+COARSENESS = 10.0
 GRID = np.linspace(PLACES[0], PLACES[-1], 61)  # at most `calibration.MOST_KNOTS`
 # The strangers' density: its bandwidth, and the share of it that is spread over all places.
 BANDWIDTH, SPREAD_SHARE = 0.12, 0.05
@@ -55,60 +58,73 @@ COMPRESSED = 2.0
 
 _STEP = GRID[1] - GRID[0]
 _BEYOND = PchipInterpolator(PLACES, np.log(BEYOND))
-# Of normal photographs on GRID: the log density by the table, and what each tail adds to it, (tails, 61).
+# Of normal photographs on GRID: the log of the share beyond, of all above the median, and the log density by the table.
+_LOG_BEYOND = _BEYOND(GRID) - _BEYOND(PLACES[0])
 _LOG_NORMAL = _BEYOND(GRID) + np.log(np.maximum(-_BEYOND.derivative()(GRID), 1e-3))
-_LOG_TAILS = np.log(TAILS)[:, None] + (TAILS[:, None] - 1) * (_BEYOND(GRID) - _BEYOND(PLACES[0]))
 _BUMP = np.exp(-0.5 * np.square(np.arange(-10, 11) * _STEP / BANDWIDTH))
 _LOG_SHARES = np.log(SHARES)[:, None], np.log1p(-SHARES)[:, None]
 
 
 def calibrate_graded(
-    scores: Float64Array, population: Float64Array, smallest_scale: float, may_mask: bool = True
+    scores: Float64Array, population: Float64Array, smallest_scale: float, is_batch: bool = True
 ) -> Calibration:
     """Calibrate the scores (n,) of a context's images by those (p,) of the population's sample.
 
     smallest_scale  the spread of scores that the encoder's noise may cause: differences below it mean nothing
-    may_mask        outliers among the images may pass for normal ones; those of a reference set do not
+    is_batch        the images are those that are scored: outliers among them may pass for normal ones. Those of a
+                    reference set do not, and its scores say already how far other images reach
     """
     compressed, population = np.sort(_compress(scores)), _compress(population)
     median, way, strangers = _find_way(compressed, population, smallest_scale)
-    evidence = compare(strangers, median, way)
+    tails = log_tails(len(compressed) if is_batch else np.inf)
+    evidence = compare((strangers - median) / way, tails)
     # Half of the population scores above the median of a batch that is as wide as itself: it shows no strangers.
     share_of_strangers = len(strangers) / max(len(population), 1)
     evidence *= np.clip((share_of_strangers - FEW_STRANGERS) / (MANY_STRANGERS - FEW_STRANGERS), 0, 1)
 
     reaches = (compressed[:: -(-len(compressed) // MOST)] - median) / way
-    seen, masked = _weigh(reaches, evidence, MASKED if may_mask else np.zeros_like(MASKED))
+    seen, masked = _weigh(reaches, evidence, tails, MASKED if is_batch else np.zeros_like(MASKED))
     share = float((seen + masked).sum(axis=0) @ SHARES)
     # Sums over all tails of what each of them says, (tails, 61) and (tails, 1).
     by_evidence, by_share = (np.log(weights @ SHARES + 1e-300)[:, None] for weights in (seen, masked))
-    abnormal = np.logaddexp.reduce(_LOG_TAILS + np.logaddexp(by_evidence + evidence, by_share), axis=0)
+    abnormal = np.logaddexp.reduce(tails + np.logaddexp(by_evidence + evidence, by_share), axis=0)
     rest = np.log((seen + masked) @ (1 - SHARES) + 1e-300)[:, None]
-    usual = np.logaddexp.reduce(_LOG_TAILS + rest, axis=0)
+    usual = np.logaddexp.reduce(tails + rest, axis=0)
     # Rounded: where nothing is known of strangers, the odds are the same everywhere.
     odds = np.round(np.maximum.accumulate(abnormal - usual), DECIMALS)
     return Calibration(_expand(median + way * GRID), odds - logit(share), share)
 
 
-def compare(strangers: Float64Array, median: float, way: float) -> Float64Array:
-    """Return the log ratio (tails, 61) of the densities of outliers and of normal images on GRID, which never falls."""
-    reach = np.concatenate([(strangers - median) / way * shrunk for shrunk in VOUCHED])
+def log_tails(images: float) -> Float64Array:
+    """Return what each tail adds to the table's log density on GRID in a batch of so many images, (tails, 61)."""
+    powers = TAILS[:, None] / (1 + FEW / images)
+    return np.asarray(np.log(powers) + (powers - 1) * _LOG_BEYOND)
+
+
+def compare(strangers: Float64Array, tails: Float64Array) -> Float64Array:
+    """Return the log ratio (tails, 61) of the densities of outliers and of normal images on GRID, which never falls.
+
+    strangers (s,) how far they reach, tails (tails, 61) as by `log_tails`
+    """
+    reach = np.concatenate([strangers * shrunk for shrunk in VOUCHED])
     counts = np.histogram(reach, bins=np.append(GRID - _STEP / 2, np.inf))[0]
     density = np.convolve(counts, _BUMP, "same")
     density = (1 - SPREAD_SHARE) * density / max(density.sum(), 1.0) / _STEP + SPREAD_SHARE / (GRID[-1] - GRID[0])
-    ratio = np.maximum.accumulate(np.log(density) - _LOG_NORMAL - _LOG_TAILS, axis=1)
+    ratio = np.maximum.accumulate(np.log(density) - _LOG_NORMAL - tails, axis=1)
     return np.asarray(np.clip(ratio, -LARGEST_RATIO, LARGEST_RATIO))
 
 
-def _weigh(reaches: Float64Array, evidence: Float64Array, masked: Float64Array) -> tuple[Float64Array, Float64Array]:
+def _weigh(
+    reaches: Float64Array, evidence: Float64Array, tails: Float64Array, masked: Float64Array
+) -> tuple[Float64Array, Float64Array]:
     """Return the posterior weight of every tail and share, (tails, shares), with outliers that are seen, and masked.
 
-    reaches (n,) of the images, evidence (tails, 61), masked (shares,) the probability that outliers are
+    reaches (n,) of the images, evidence and tails (tails, 61), masked (shares,) the probability that outliers are
     """
     above = reaches[reaches > 0]
     log_shares, log_rest = _LOG_SHARES
     by_seen, by_masked = np.empty((len(TAILS), len(SHARES))), np.empty((len(TAILS), len(SHARES)))
-    for tail, (ratio, normal) in enumerate(zip(evidence, _LOG_TAILS, strict=True)):
+    for tail, (ratio, normal) in enumerate(zip(evidence, tails, strict=True)):
         fits = np.interp(above, GRID, normal).sum()
         # Below the median the shape of the scores is of no interest.
         low = (len(reaches) - len(above)) * np.logaddexp(log_shares + ratio[0], log_rest)[:, 0]
@@ -132,8 +148,14 @@ def find_reaches(
     """
     compressed = _compress(scores)
     median, way, strangers = _find_way(compressed, _compress(population), smallest_scale)
-    reaches = (compressed - median) / way
-    return reaches, np.array([np.interp(reaches, GRID, ratio) for ratio in compare(strangers, median, way)])
+    reaches, evidence = (compressed - median) / way, compare((strangers - median) / way, log_tails(len(scores)))
+    return reaches, np.array([np.interp(reaches, GRID, ratio) for ratio in evidence])
+
+
+def tail_power(reaches: Float64Array) -> float:
+    """Return the power of the table's shares under which reaches (n,) above 0 are likeliest: what TAILS are."""
+    above = reaches[reaches > 0]
+    return float(-len(above) / np.interp(above, GRID, _LOG_BEYOND).sum())
 
 
 def _find_way(

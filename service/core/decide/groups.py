@@ -38,22 +38,24 @@ ALIKE_SPREAD, FEWEST_RANKED, RANKED_ABOVE, MOST_ABOVE = 0.3, 0.08, 40, 3
 PRIOR_IMAGES = 1.0
 
 
-def find_groups(points: Float64Array, flagged: BoolArray, floor: Float64Array, population: Float64Array) -> list[Group]:
+def find_groups(
+    points: Float64Array, flagged: BoolArray, floor: Float64Array, population: Float64Array, kinds: Group | None
+) -> list[Group]:
     """Return the groups of a batch: the flagged images, if they are alike, and else the smallest of its kinds.
 
-    points (n, d) in population units, flagged (n,), floor (d,) the encoder's noise, population (p, d) its points.
+    points (n, d) in population units, flagged (n,), floor (d,) the encoder's noise, population (p, d) its points; kinds
+    by `find_kinds` of all points
     """
     alike = _find_alike(points, flagged, floor)
     if alike is not None:
         rest = np.delete(np.arange(len(points)), alike.members)
-        kinds = find_kinds(points[rest], floor, population, is_rest=True)
-        if kinds is None:
+        others = find_kinds(points[rest], floor, population, is_rest=True)
+        if others is None:
             return [alike]
         # The group may be one more kind.
-        misfits = probability_of_misfits(len(alike.members), len(points), kinds.kinds + 1)
-        alike = replace(alike, kinds=kinds.kinds + 1, are_misfits=misfits)
-        return [alike, replace(kinds, members=rest[kinds.members])]
-    kinds = find_kinds(points, floor, population)
+        misfits = probability_of_misfits(len(alike.members), len(points), others.kinds + 1)
+        alike = replace(alike, kinds=others.kinds + 1, are_misfits=misfits)
+        return [alike, replace(others, members=rest[others.members])]
     if kinds is not None and kinds.share < SMALLEST_SHARE and flagged[kinds.members].mean() > 0.5:
         # A few exceptions that are flagged, and not alike, are what any misfits are.
         kinds = None

@@ -43,17 +43,19 @@ def fit_batch(
     native: BoolArray,
     units: PopulationUnits,
     estimator: EstimatorName,
+    kinds: Group | None,
     error: NDArray[np.floating] | None = None,
 ) -> tuple[Context, BoolArray, Float64Array]:
     """Return the context of a batch, the images (n,) that it was fitted to, and what ranks all images (n,).
 
-    latents (n, 2, L); native (n,) the images that are not foreign; error (n,) by which that is judged
+    latents (n, 2, L); native (n,) the images that are not foreign; kinds by `find_batch_kinds`; error (n,) by which
+    foreign images are told
     """
     points = units.points(latents)
     members = usual_images(native, error)
     # In a wide batch a kind of images is as common in the population, and no misfit.
     if not is_wide(latents[members], units):
-        members = native & ~_clear_misfits(latents, native, units)
+        members = native & ~_clear_misfits(latents, native, kinds, units)
     context = fit(latents[members], units.population, estimator=estimator, source="batch")
     left_out = float((native & ~members).sum())
     if units.population.graded and context.calibration is not None:
@@ -78,20 +80,35 @@ def fit_batch(
     return context, members, scores
 
 
-def _clear_misfits(latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits) -> BoolArray:
+def find_batch_kinds(latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits) -> Group | None:
+    """Return the smallest of the kinds of a batch's `native` images (n,), or None where it has but one.
+
+    latents (n, 2, L); the group's members are rows of the native ones
+    """
+    if native.sum() < FEWEST_TO_SPLIT:
+        return None
+    return find_kinds(*_native_points(latents, native, units), units.draws(POPULATION_SCORES))
+
+
+def _native_points(
+    latents: NDArray[np.floating], native: BoolArray, units: PopulationUnits
+) -> tuple[Float64Array, Float64Array]:
+    """Return the points (m, d) of the `native` ones (n,) of latents (n, 2, L), and the encoder's noise (d,) on them."""
+    own = latents[native]
+    return units.points(own), noise_floor(np.exp(np.clip(own[:, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
+
+
+def _clear_misfits(
+    latents: NDArray[np.floating], native: BoolArray, kinds: Group | None, units: PopulationUnits
+) -> BoolArray:
     """Return the images (n,) of a kind that is too rare to be one of two: it takes no part in the context.
 
     A third of a batch that shares its cause would otherwise pass for a part of what is normal. If the rest is of two
     kinds as well, nothing is clear.
     """
     misfits = np.zeros(len(latents), dtype=bool)
-    rows = np.flatnonzero(native)
-    if rows.size >= FEWEST_TO_SPLIT:
-        points, population = units.points(latents[rows]), units.draws(POPULATION_SCORES)
-        floor = noise_floor(np.exp(np.clip(latents[rows, 1].astype(np.float64), -50, 50)).mean(axis=0), units)
-        group = find_kinds(points, floor, population)
-        if group is not None and _is_clear(group, points, floor, population):
-            misfits[rows[group.members]] = True
+    if kinds is not None and _is_clear(kinds, *_native_points(latents, native, units), units.draws(POPULATION_SCORES)):
+        misfits[np.flatnonzero(native)[kinds.members]] = True
     return misfits
 
 

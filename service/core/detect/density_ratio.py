@@ -55,8 +55,6 @@ ROUNDS = 6
 # The base's log ratio is cut above, where a ratio is as good as certain. Below, what lies beyond counts by its
 # logarithm: the further of two images still ranks first, but how thin a Gaussian is so far out means little.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
-# The neighbours of at most so many points are remembered.
-MOST_REMEMBERED = 1000
 # Rows whose neighbours are counted at a time.
 ROWS_AT_ONCE = 512
 
@@ -97,26 +95,10 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
     """Log ratios (..., n) of context to population at points (n, d); `sample` (p, d) as for the fit, bases (..., n)."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
-    find = _find_neighbours if len(points) <= MOST_REMEMBERED else _find_neighbours.__wrapped__
-    near, density = find(
-        *(each.tobytes() for each in (points, sample, kernel.points, kernel.weights, kernel.bandwidth))
-    )
+    kernels = (kernels_between(piece, kernel.points, kernel.bandwidth) for piece in _pieces(points))
+    near, density = _weight_near(kernels, kernel.weights), population_density(points, sample, kernel.bandwidth)
     own = own_weights(own_places(points, kernel.points), kernel.weights)
     return np.log(ratios(near, density, weights_of_base(base), own, kernel.weights.sum()))
-
-
-@lru_cache(maxsize=2)
-def _find_neighbours(
-    points: bytes, sample: bytes, selected: bytes, weights: bytes, bandwidth: bytes
-) -> tuple[Float64Array, Float64Array]:
-    """Return the weight near each point (n,), and the population's density there (n,).
-
-    All are arrays of float64 as bytes: a fit asks twice for the same images, to weigh the estimators and to calibrate.
-    """
-    widths, own_weights = np.frombuffer(bandwidth), np.frombuffer(weights)
-    rows, theirs, kernels_at = (np.frombuffer(each).reshape(-1, len(widths)) for each in (points, sample, selected))
-    kernels = (kernels_between(piece, kernels_at, widths) for piece in _pieces(rows))
-    return _weight_near(kernels, own_weights), population_density(rows, theirs, widths)
 
 
 def _pieces(points: Float64Array) -> Iterator[Float64Array]:
@@ -250,15 +232,13 @@ def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float
     used = np.flatnonzero(np.isfinite(bandwidth))
     if not used.size:
         return np.ones((len(points), len(others)), dtype=np.float32)
-    scaled, theirs = ((side[:, used].T / bandwidth[used, None]).astype(np.float32) for side in (points, others))
-    squares: Float32Array = scaled[0][:, None] - theirs[0]
-    np.square(squares, out=squares)
-    for own, other in zip(scaled[1:], theirs[1:], strict=True):
-        gaps = own[:, None] - other
-        squares += np.square(gaps, out=gaps)
-    squares *= np.float32(-0.5)
-    np.exp(squares, out=squares)
-    return squares
+    own, theirs = (side[:, used] / bandwidth[used] for side in (points, others))
+    # Half the squared gaps in one product: ab - aa/2 - bb/2.
+    left = np.column_stack([own, -0.5 * np.square(own).sum(axis=1), np.ones(len(own))])
+    right = np.column_stack([theirs, np.ones(len(theirs)), -0.5 * np.square(theirs).sum(axis=1)])
+    kernels: Float32Array = (left @ right.T).astype(np.float32)
+    np.exp(kernels, out=kernels)
+    return kernels
 
 
 def _every_bandwidth(points: Float64Array, others: Float64Array, resolution: Float64Array) -> Float32Array:

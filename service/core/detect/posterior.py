@@ -116,8 +116,8 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
     if is_graded(estimator, units):
         from service.core.decide.graded_calibration import calibrate_graded  # imports scipy.interpolate
 
-        may_mask = context.source == "batch"
-        calibration = calibrate_graded(scores, population, estimator.smallest_scale, may_mask=may_mask)
+        is_batch = context.source == "batch"
+        calibration = calibrate_graded(scores, population, estimator.smallest_scale, is_batch=is_batch)
     else:
         calibration = calibrate(scores, population, estimator.smallest_scale)
     return replace(

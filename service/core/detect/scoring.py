@@ -12,7 +12,7 @@ from scipy.special import expit
 from service.core.decide.doubt import find_doubts, temper
 from service.core.decide.groups import find_common_cause, find_groups
 from service.core.decide.kinds import Group, find_dense, find_missed_exceptions
-from service.core.detect.batch_context import CLEARLY_MISFITS, fit_batch
+from service.core.detect.batch_context import CLEARLY_MISFITS, find_batch_kinds, fit_batch
 from service.core.detect.context import Context
 from service.core.detect.estimators.registry import estimator_named, estimator_of
 from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
@@ -96,11 +96,12 @@ def score(
     ood = np.zeros(len(latents), dtype=bool) if ood_ratio is None else is_ood(ood_ratio)
     units = PopulationUnits.of(population)
     points, members = units.points(latents), ~ood
-    scores: Float64Array | None = None
+    scores, kinds = None, None
     if context is None and reference is not None:
         context = fit(reference, population, estimator=estimator, source="reference")
     elif context is None:
-        context, members, scores = fit_batch(latents, ~ood, units, estimator, ood_ratio)
+        kinds = find_batch_kinds(latents, ~ood, units)
+        context, members, scores = fit_batch(latents, ~ood, units, estimator, kinds, ood_ratio)
         if context.source == "population" and units.live.size:
             context = _without_batch(context, int(ood.sum()), len(latents))
     fitted_by = estimator_of(context)
@@ -111,7 +112,7 @@ def score(
     probability: Float64Array = expit(odds)
     groups: list[Group] = []
     if context.source == "batch":
-        seen, groups = _with_groups(points, scores, probability, ood, context, units)
+        seen, groups = _with_groups(points, scores, probability, ood, kinds, context, units)
         probability = _with_hidden(seen, context, units)
         warnings = _list_warnings(context, scores, seen, ood, groups, units)
         context = replace(
@@ -192,10 +193,11 @@ def _with_groups(
     scores: Float64Array,
     probability: Float64Array,
     ood: BoolArray,
+    kinds: Group | None,
     context: Context,
     units: PopulationUnits,
 ) -> tuple[Float64Array, list[Group]]:
-    """Return the probabilities (n,) once groups are known, and the groups.
+    """Return the probabilities (n,) once groups are known, and the groups. `kinds` by `find_batch_kinds`.
 
     A flagged group that is alike may be one of several kinds that are equally common: its images are outliers only if
     they are misfits after all. Those that a heavy tail may have made are less probable.
@@ -203,7 +205,7 @@ def _with_groups(
     native = np.flatnonzero(~ood)
     flagged = probability[native] > 0.5
     floor = noise_floor(context.posterior_variance, units)
-    found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES))
+    found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES), kinds)
     if not found and not units.population.graded:
         missed = (
             find_common_cause(points[native], scores[native], floor)

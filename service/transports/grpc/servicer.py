@@ -95,7 +95,7 @@ class Servicer:
             else:
                 ticket.expect(0)  # its bytes are here already
                 parse = partial(self._parse, method, content)
-                cost = parse_cost.of_message(len(content))
+                cost = parse_cost.of_message(method.request.DESCRIPTOR, content)
                 answer = await self.dispatcher.run(method.endpoint, parse, cost, ticket, "message", kept_bytes=received)
             await call.write(await self._serialise(method.serialise, answer))
 
@@ -121,7 +121,8 @@ class Servicer:
                 ticket.expect(0)
             ticket.widen(0, memory_footprint.RECEIVED_COPIES * len(content))
             parse = partial(read_stream_chunk, content, settings, is_first=options is None, first=rows)
-            chunk = await self.dispatcher.read_chunk(parse, parse_cost.of_message(len(content)), ticket, options)
+            cost = parse_cost.of_message(pb.ScoreStreamRequest.DESCRIPTOR, content)
+            chunk = await self.dispatcher.read_chunk(parse, cost, ticket, options)
             options, images, rows = options or chunk.options, images + chunk.size, rows + len(chunk.images)
             if images > settings.max_stream_images:
                 raise TooManyImages(

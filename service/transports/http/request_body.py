@@ -31,12 +31,18 @@ async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ti
     announced_bytes = int(announced) if announced.isdecimal() else 0
     check_length(announced_bytes, max_bytes)
     ticket.expect(announced_bytes)
-    body, length = BytesIO(), 0  # which grows in place, and hands over what it holds without a copy
+    body, length, is_whole = BytesIO(), 0, False  # it grows in place, and hands over what it holds without a copy
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
+            while not is_whole:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk, is_whole = message.get("body", b""), not message.get("more_body", False)
                 check_length(length := length + len(chunk), max_bytes)
                 ticket.take_bytes(len(chunk))
+                if is_whole and len(chunk) == length:
+                    return bytes(chunk)  # it came in one piece
                 body.write(chunk)
     except TimeoutError:
         raise TooSlow(

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Iterator
 from http import HTTPStatus
 
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -166,5 +167,5 @@ def build_error_body(
 def request_id(scope: Scope) -> str:
     """Return the client's X-Request-ID if it is a plain word, else a new one; the same id for all of one request."""
     if REQUEST_ID not in (state := scope.setdefault("state", {})):
-        state[REQUEST_ID] = request_id_of(Request(scope).headers.get(REQUEST_ID, ""))
+        state[REQUEST_ID] = request_id_of(Headers(scope=scope).get(REQUEST_ID, ""))
     return str(state[REQUEST_ID])

@@ -32,7 +32,7 @@ async def infer(
     sent_bytes  of the body or message
     kept_bytes  as in `Dispatcher.run`, which says what is raised
     """
-    cost = parse_cost.of_message(sent_bytes)
+    cost = parse_cost.of_uncounted(sent_bytes)
     with dispatcher.metrics.stage("parse"):
         request = await short_work.run(cost <= SHORT_BYTES, read)
         outputs = codec.select_outputs(model, request)

@@ -45,7 +45,7 @@ def test_a_small_part_of_a_class_stays_in_its_context_and_misfits_rank_first(shi
     for seed in range(5):
         latents, population = class_with_a_part(seed, shift)
         _, members, _ = fit_batch(
-            latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio"
+            latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio", None
         )  # fmt: skip
         assert members[:APART].all()
         assert members[APART + MISFITS :].mean() > 0.97
@@ -63,7 +63,7 @@ def test_no_more_images_are_left_out_than_outliers_are_expected(monkeypatch):
     assert (probability > PROBABLE).sum() == APART + MISFITS
     latents, population = class_with_a_part(0, 1.2)
     monkeypatch.setattr(batch_context, "_outlier_probability", lambda *_: probability)
-    _, members, _ = fit_batch(latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio")
+    _, members, _ = fit_batch(latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio", None)
     assert not members[APART : APART + MISFITS].any()
     assert (~members).sum() <= np.ceil(probability.sum()) < APART
 
@@ -73,7 +73,7 @@ def test_images_that_are_as_likely_as_the_median_one_are_never_left_out(monkeypa
     """A calibration that says nothing gives all images one probability."""
     latents, population = class_with_a_part(0, 1.2)
     monkeypatch.setattr(batch_context, "_outlier_probability", lambda *_: np.full(SIZE, rest))
-    _, members, _ = fit_batch(latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio")
+    _, members, _ = fit_batch(latents, np.ones(SIZE, dtype=bool), PopulationUnits.of(population), "density_ratio", None)
     assert members.all()
 
 
@@ -96,7 +96,7 @@ def test_scores_that_the_calibration_has_are_those_of_the_images_in_their_order(
     random = np.random.default_rng(4)
     units = PopulationUnits.of(Population.from_latents(with_variances(random.standard_normal((500, 5)))))
     latents, everybody = with_variances(0.3 * random.standard_normal((12, 5))), np.ones(12, dtype=bool)
-    context, members, scores = fit_batch(latents, everybody, units, estimator)
+    context, members, scores = fit_batch(latents, everybody, units, estimator, None)
     expected = ranking_scores(estimator_named(estimator), units.points(latents), context, units, members)
     assert members.all()
     assert context.scores is scores

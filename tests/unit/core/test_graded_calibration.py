@@ -10,6 +10,7 @@ from service.core.decide.graded_calibration import (
     _BEYOND,
     BEYOND,
     COARSENESS,
+    FEW,
     GRID,
     MASKED,
     PLACES,
@@ -20,6 +21,8 @@ from service.core.decide.graded_calibration import (
     _expand,
     calibrate_graded,
     compare,
+    log_tails,
+    tail_power,
 )
 from service.core.detect.density_ratio import log_ratios
 from service.core.detect.discriminant import ratio_shares
@@ -80,22 +83,22 @@ def test_probabilities_are_right_and_clean_batches_have_hardly_a_flag(n):
     assert (probability[truth] > 0.5).mean() > 0.4
 
 
-def naive_odds(scores, population, reaches, may_mask):
+def naive_odds(scores, population, reaches, is_batch):
     """Return the log odds at `reaches` by a sum over every tail, share and cause, in plain loops."""
     compressed = _compress(scores)
     median = np.median(compressed)
     strangers = _compress(population)[_compress(population) > median]
     way = np.median(strangers) - median
     places = (compressed - median) / way
-    evidence = compare(strangers, median, way)
+    evidence = compare((strangers - median) / way, log_tails(len(scores) if is_batch else np.inf))
     fits, terms = [], []
-    for tail, power in enumerate(TAILS):
+    for tail, power in enumerate(TAILS / (1 + FEW / len(scores)) if is_batch else TAILS):
 
         def normal(x, power=power):
             return np.interp(x, GRID, np.log(power) + (power - 1) * (_BEYOND(GRID) - np.log(0.5)))
 
         of_tail = []
-        for share, prior, masked in zip(SHARES, SHARE_PRIOR, MASKED * may_mask, strict=True):
+        for share, prior, masked in zip(SHARES, SHARE_PRIOR, MASKED * is_batch, strict=True):
             for is_masked, weight in ((False, 1 - masked), (True, masked)):
                 if weight == 0:
                     continue
@@ -116,21 +119,42 @@ def naive_odds(scores, population, reaches, may_mask):
     return np.log(abnormal / usual)
 
 
-@pytest.mark.parametrize("may_mask", [True, False])
-def test_the_odds_are_those_of_a_sum_over_all_tails_shares_and_causes(may_mask):
+@pytest.mark.parametrize("is_batch", [True, False])
+def test_the_odds_are_those_of_a_sum_over_all_tails_shares_and_causes(is_batch):
     scores, population, _ = batch(30, 3, np.random.default_rng(5))
-    calibration = calibrate_graded(scores, population, 0.1, may_mask)
+    calibration = calibrate_graded(scores, population, 0.1, is_batch)
     odds = calibration.log_odds(calibration.scores, calibration.share)
-    expected = np.maximum.accumulate(naive_odds(scores, population, GRID, may_mask))
+    expected = np.maximum.accumulate(naive_odds(scores, population, GRID, is_batch))
     np.testing.assert_allclose(odds, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_outliers_that_may_be_masked_keep_a_clean_batch_from_being_sure():
     scores, population, _ = batch(100, 0, np.random.default_rng(1))
-    may, cannot = (calibrate_graded(scores, population, 0.1, may_mask) for may_mask in (True, False))
+    may, cannot = (calibrate_graded(scores, population, 0.1, is_batch) for is_batch in (True, False))
     lowest = [calibration.log_odds(np.array([-8.0]), calibration.share)[0] for calibration in (may, cannot)]
     assert -4 < lowest[0] < -1.5
     assert lowest[1] < -5
+
+
+def test_normal_images_of_few_reach_further():
+    far = np.searchsorted(GRID, 0.9)
+    densities = np.array([log_tails(n)[:, far] for n in (20, 50, 200, np.inf)])
+    assert (np.diff(densities, axis=0) < 0).all()
+    np.testing.assert_allclose(densities[-1], np.log(TAILS) + (TAILS - 1) * (_BEYOND(GRID[far]) - np.log(0.5)))
+
+
+@pytest.mark.parametrize("power", [0.7, 1.3])
+def test_the_power_of_a_tail_is_the_one_that_made_it(power):
+    beyond = np.random.default_rng(2).random(4000) ** (1 / power) / 2
+    reach = np.interp(np.log(beyond), _BEYOND(GRID)[::-1], GRID[::-1])
+    assert tail_power(np.concatenate([reach, -reach])) == pytest.approx(power, rel=0.05)
+
+
+def test_the_same_score_says_less_in_a_batch_of_few_than_against_a_reference():
+    scores, population, _ = batch(20, 0, np.random.default_rng(0))
+    few, reference = (calibrate_graded(scores, population, 0.1, is_batch) for is_batch in (True, False))
+    far = scores_at([0.8, 0.9])
+    assert (few.log_odds(far, 0.1) < reference.log_odds(far, 0.1)).all()
 
 
 def test_a_context_may_carry_it():

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 from service.core.decide.groups import find_groups, likeness, probability_of_misfits
+from service.core.decide.kinds import find_kinds
 
 D = 5
 FLOOR = np.full(D, 0.005)
 POPULATION = np.random.default_rng(99).standard_normal((250, D))
+
+
+def groups_of(points, flagged, floor, population):
+    return find_groups(points, flagged, floor, population, find_kinds(points, floor, population))
 
 
 def two_kinds(n, smaller, axes=(1,), seed=0):
@@ -22,7 +27,7 @@ def two_kinds(n, smaller, axes=(1,), seed=0):
 
 def test_flagged_images_that_are_alike_are_a_group():
     points, member = two_kinds(60, 9)
-    (group,) = find_groups(points, member, FLOOR, POPULATION)
+    (group,) = groups_of(points, member, FLOOR, POPULATION)
     np.testing.assert_array_equal(group.members, np.flatnonzero(member))
     assert group.axes[0] == 1
     assert group.are_misfits > 0.99
@@ -33,7 +38,7 @@ def test_images_that_were_flagged_for_another_reason_do_not_hide_a_group(strange
     points, member = two_kinds(60, 9)
     flagged = member.copy()
     flagged[np.flatnonzero(~member)[:strangers]] = True
-    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    (group,) = groups_of(points, flagged, FLOOR, POPULATION)
     np.testing.assert_array_equal(group.members, np.flatnonzero(member))
     assert group.axes[0] == 1
 
@@ -42,19 +47,19 @@ def test_two_flagged_images_that_are_alike_are_no_group():
     points, member = two_kinds(60, 2)
     flagged = member.copy()
     flagged[np.flatnonzero(~member)[:1]] = True
-    assert find_groups(points, flagged, FLOOR, POPULATION) == []
+    assert groups_of(points, flagged, FLOOR, POPULATION) == []
 
 
 def test_flagged_images_that_have_nothing_in_common_are_none():
     random = np.random.default_rng(1)
     points = np.vstack([0.1 * random.standard_normal((50, D)), 2 * random.standard_normal((8, D))])
-    assert find_groups(points, np.arange(58) >= 50, FLOOR, POPULATION) == []
+    assert groups_of(points, np.arange(58) >= 50, FLOOR, POPULATION) == []
 
 
 @pytest.mark.parametrize("n", [12, 20, 50, 350])
 def test_two_kinds_are_named_though_nothing_is_flagged(n):
     points, member = two_kinds(n, n // 2, axes=(0, 3))
-    (group,) = find_groups(points, np.zeros(n, dtype=bool), FLOOR, POPULATION)
+    (group,) = groups_of(points, np.zeros(n, dtype=bool), FLOOR, POPULATION)
     assert set(group.members) in ({*np.flatnonzero(member)}, {*np.flatnonzero(~member)})
     assert set(group.axes) == {0, 3}
     assert group.are_misfits < 0.3
@@ -62,7 +67,7 @@ def test_two_kinds_are_named_though_nothing_is_flagged(n):
 
 def test_the_smaller_kind_is_the_group():
     points, member = two_kinds(50, 14)
-    (group,) = find_groups(points, np.zeros(50, dtype=bool), FLOOR, POPULATION)
+    (group,) = groups_of(points, np.zeros(50, dtype=bool), FLOOR, POPULATION)
     np.testing.assert_array_equal(group.members, np.flatnonzero(member))
 
 
@@ -70,21 +75,21 @@ def test_what_splits_the_population_as_well_is_no_kind():
     points, _ = two_kinds(50, 25)
     population = POPULATION.copy()
     population[:, 1] = np.where(population[:, 1] > 0, 1.2, -0.9) + 0.1 * population[:, 2]
-    assert find_groups(points, np.zeros(50, dtype=bool), FLOOR, population) == []
+    assert groups_of(points, np.zeros(50, dtype=bool), FLOOR, population) == []
 
 
 @pytest.mark.parametrize("n", [3, 12, 20, 50, 350])
 def test_an_ordinary_batch_has_no_groups(n):
     nobody = np.zeros(n, dtype=bool)
     batches = [np.random.default_rng(seed).standard_normal((n, D)) for seed in range(50)]
-    assert sum(len(find_groups(points, nobody, FLOOR, POPULATION)) for points in batches) <= 1
+    assert sum(len(groups_of(points, nobody, FLOOR, POPULATION)) for points in batches) <= 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 12])
 def test_copies_and_models_without_latents_have_no_groups(n):
     nobody = np.zeros(n, dtype=bool)
-    assert find_groups(np.ones((n, D)), nobody, FLOOR, POPULATION) == []
-    assert find_groups(np.ones((n, 0)), nobody, FLOOR[:0], POPULATION[:, :0]) == []
+    assert groups_of(np.ones((n, D)), nobody, FLOOR, POPULATION) == []
+    assert groups_of(np.ones((n, 0)), nobody, FLOOR[:0], POPULATION[:, :0]) == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,7 @@ def test_a_flagged_third_of_three_kinds_is_less_surely_misfits():
     points = random.standard_normal((48, D))
     points[:, 1] = np.array([-1.6, 0.0, 1.6])[np.arange(48) % 3] + 0.05 * random.standard_normal(48)
     flagged = np.arange(48) % 3 == 0
-    group, another = find_groups(points, flagged, FLOOR, POPULATION)
+    group, another = groups_of(points, flagged, FLOOR, POPULATION)
     np.testing.assert_array_equal(group.members, np.flatnonzero(flagged))
     assert len(another.members) == 16
     assert group.kinds == 3

@@ -166,7 +166,7 @@ def test_a_flagged_minority_is_no_part_of_a_kind():
     points = np.array([[-1.0] * D, [1.0] * D])[member] + 0.1 * random.standard_normal((200, D))
     points[:6] = [[3.0] * D, [-3.0] * D] * 3 + random.standard_normal((6, D))
     flagged = np.arange(200) < 6
-    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    (group,) = find_groups(points, flagged, FLOOR, POPULATION, find_kinds(points, FLOOR, POPULATION))
     assert group.members.min() >= 6
 
 
@@ -224,7 +224,7 @@ def test_flagged_images_do_not_hide_what_the_others_are():
     points, levels = of_levels([0.5, 0.0, 0.0, 0.5], 60, seed=3)
     points[:6] = 6 * np.random.default_rng(1).standard_normal((6, D))
     flagged = np.arange(60) < 6
-    (group,) = find_groups(points, flagged, FLOOR, POPULATION)
+    (group,) = find_groups(points, flagged, FLOOR, POPULATION, find_kinds(points, FLOOR, POPULATION))
     assert set(group.members) <= {*np.flatnonzero(levels == levels[group.members[0]])}
     assert group.members.min() >= 6
 
@@ -233,7 +233,7 @@ def test_kinds_beside_a_flagged_group_are_named_as_well():
     random = np.random.default_rng(7)
     member = np.repeat([0, 1, 2], [20, 20, 10])
     points = np.array([[-1.0] * D, [1.0] * D, [3.0] * D])[member] + 0.1 * random.standard_normal((50, D))
-    alike, kinds = find_groups(points, member == 2, FLOOR, POPULATION)
+    alike, kinds = find_groups(points, member == 2, FLOOR, POPULATION, find_kinds(points, FLOOR, POPULATION))
     np.testing.assert_array_equal(alike.members, np.flatnonzero(member == 2))
     assert alike.kinds == 3
     assert len(kinds.members) == 20

@@ -67,6 +67,17 @@ async def test_rows_that_wait_are_merged_into_tiles_and_given_back():
     assert sorted(recorder.waited) == ["decode", *["encode"] * 4]
 
 
+@pytest.mark.parametrize(("is_padded", "sizes"), [(False, [16, 20]), (True, [8, 32])])
+async def test_threads_share_the_rows_that_wait_unless_padding_would_fill_their_tiles(is_padded, sizes):
+    held = Held()
+    batches = AdaptiveBatches(held.run, 32, 2, lambda network, rows: 32 if is_padded else rows)
+    work = asyncio.create_task(batches.run("encode", np.arange(40.0)))
+    await until(lambda: len(held.tiles) == 2)
+    assert sorted(len(rows) for _, rows in held.tiles) == sizes
+    held.release.set()
+    assert (await work)[0].tolist() == list(range(0, 80, 2))
+
+
 async def test_more_threads_start_only_for_more_tiles():
     held = Held()
     batches = batches_of(held, threads=2)

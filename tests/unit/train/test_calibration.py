@@ -7,16 +7,24 @@ pytest.importorskip("tqdm")
 pytest.importorskip("matplotlib")
 
 from train.benchmarks.calibration import (
+    BY_CHANCE,
     CAUSES,
     KINDS,
     SIZES,
+    SIZES_BY_CHANCE,
     Cell,
     Outcome,
     draw,
     list_cells,
     measure,
 )
-from train.benchmarks.calibration_summary import calibration_error, report, report_by_reliability, report_by_share
+from train.benchmarks.calibration_summary import (
+    calibration_error,
+    report,
+    report_by_chance,
+    report_by_reliability,
+    report_by_share,
+)
 from train.reports.calibration import draw_found, draw_reliability, page
 
 
@@ -53,11 +61,11 @@ def test_calibration_error_is_that_of_its_definition():
     assert calibration_error(probability, truth) == pytest.approx(2 / 6 * 0.02 + 4 / 6 * abs(0.9 - 0.75))
 
 
-def outcome(cell, flagged, is_reliable=True):
+def outcome(cell, flagged, is_reliable=True, warns_of_kinds=False):
     """Return an outcome of four images, the last of which is the outlier if there is one."""
     truth = np.array([False, False, False, cell.outliers > 0])
     flags = np.array(flagged, dtype=bool)
-    return Outcome(cell, truth, np.where(flags, 0.9, 0.1), flags, flags, True, is_reliable)
+    return Outcome(cell, truth, np.where(flags, 0.9, 0.1), flags, flags, True, is_reliable, warns_of_kinds)
 
 
 def test_the_report_counts_flags_discoveries_and_silence():
@@ -115,6 +123,38 @@ def test_reliable_batches_are_reported_apart():
     assert (silent["reliable"], silent["flagged_reliable"], silent["calibration_error"]) == (0, None, None)
 
 
+@pytest.mark.parametrize(("kind", "spread"), [(BY_CHANCE[0], 0.15), (BY_CHANCE[1], 0.1)])
+def test_kinds_by_chance_have_numbers_that_differ_from_batch_to_batch(kind, spread):
+    smaller = set()
+    for index in range(12):
+        means = draw(Cell(kind, 20, 0, "none"), 1, index).latents[:, 0]
+        gaps = np.diff(np.sort(means, axis=0), axis=0)
+        axis = gaps.max(axis=0).argmax()
+        if gaps[:, axis].max() > 8 * spread:
+            smaller.add(min(int(gaps[:, axis].argmax()) + 1, 19 - int(gaps[:, axis].argmax())))
+    assert len(smaller) > 2
+
+
+def test_batches_of_kinds_by_chance_are_counted_by_their_flags_and_warnings():
+    cells = [Cell(kind, size, 0, "none") for kind in BY_CHANCE for size in SIZES_BY_CHANCE]
+    outcomes = [outcome(cell, [0, 0, 0, 0]) for cell in cells]
+    outcomes += [
+        outcome(cells[0], [1, 0, 0, 0], warns_of_kinds=True),
+        outcome(cells[0], [1, 0, 0, 0], is_reliable=False, warns_of_kinds=True),
+        outcome(cells[0], [1, 1, 0, 0], is_reliable=False),
+    ]
+    first, *others = report_by_chance(outcomes)
+    assert first == {
+        "kind": BY_CHANCE[0],
+        "size": 20,
+        "batches": 4,
+        "with_many_flags": 0.75,
+        "called_reliable": 1,
+        "without_a_warning_of_kinds": 1,
+    }
+    assert [entry["with_many_flags"] for entry in others] == [0, 0, 0]
+
+
 def test_a_rule_s_outliers_are_found():
     cell = Cell("rule", 50, 5, "several")
     result = measure(cell, draw(cell, 0, 0))
@@ -162,9 +202,15 @@ def test_the_page_and_the_figures_hold_every_kind(tmp_path):
         {"family": "far", "contexts": 3, "auroc": areas, "reliable": 0.0, "auroc_reliable": None},
         {"family": "sprites", "contexts": 3, "auroc": areas, "reliable": 0.5, "auroc_reliable": areas},
     ]
-    tables = {"by_share": report_by_share(outcomes), "by_reliability": report_by_reliability(outcomes)}
+    by_chance = [outcome(Cell(kind, size, 0, "none"), [0, 0, 0, 0]) for kind in BY_CHANCE for size in SIZES_BY_CHANCE]
+    tables = {
+        "by_share": report_by_share(outcomes),
+        "by_reliability": report_by_reliability(outcomes),
+        "by_chance": report_by_chance(by_chance),
+    }
     text = page(result | {"entries": entries, "families": families} | tables)
-    assert text.count("\n| ") == 2 + len(entries) + 2 + 2 * len(SIZES) + 2 + len(KINDS) * len(SIZES) + 2 + 2
+    rows = len(entries), 2 * len(SIZES), len(KINDS) * len(SIZES), len(by_chance), len(families)
+    assert text.count("\n| ") == 2 * len(rows) + sum(rows)
     assert "| far | 3 | 0.900 | 0.800 | 0.00 | - |" in text
     assert "| sprites | 3 | 0.900 | 0.800 | 0.50 | -0.100 |" in text
     for draw_figure, name in ((draw_reliability, "a.png"), (draw_found, "b.png")):

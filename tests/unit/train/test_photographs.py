@@ -63,6 +63,7 @@ def test_a_collection_is_learned_and_measured(tmp_path):
 def test_reaches_are_measured_on_clean_contexts_and_shown(tmp_path, monkeypatch):
     drawn.write_tree(tmp_path / "drawn", 44)
     monkeypatch.setattr(reach, "SIZES", (20,))
+    monkeypatch.setattr(reach, "FEW", (10,))
     result = reach.run([tmp_path / "drawn"], halves=1, contexts=3, seed=1)
     beyond = result["beyond"]["drawn"]
     assert result["scores"] == {"drawn": 60}
@@ -71,6 +72,8 @@ def test_reaches_are_measured_on_clean_contexts_and_shown(tmp_path, monkeypatch)
     text = reach.page(result | {"command": "c", "commit": "d00d"})
     assert "60 scores of drawn" in text
     assert "| 0 | 0.5 |" in text
+    assert f"| 10 | {result['powers']['drawn'][0]:.2f} |" in text
+    assert f"| 20 | {result['powers']['drawn'][1]:.2f} |" in text
     assert len(result["masked"]["drawn"]) == len(reach.OUTLIERS)
     assert "| outliers | drawn |" in text
 

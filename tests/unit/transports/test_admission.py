@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from service.errors import Overloaded, TooLarge
-from service.transports.admission import READING_SECONDS, Admission
+from service.transports.admission import OVERLOAD_SECONDS, READING_SECONDS, Admission
 
 
 def test_what_a_request_took_is_given_back_however_it_ends():
@@ -78,8 +78,9 @@ def test_what_is_being_read_keeps_no_room_once_it_has_ended():
         first.expect(0)
 
 
-def test_where_two_like_the_last_refused_have_room_all_are_read():
-    admission = Admission(max_rows=100, max_bytes=100)
+def test_where_two_like_the_last_refused_have_room_and_none_was_refused_of_late_all_are_read():
+    now = 0.0
+    admission = Admission(max_rows=100, max_bytes=100, clock=lambda: now)
     with admission.ticket() as first, contextlib.ExitStack() as others:
         first.take_images(60)
         with pytest.raises(Overloaded):
@@ -90,6 +91,14 @@ def test_where_two_like_the_last_refused_have_room_all_are_read():
             others.enter_context(admission.ticket()).expect(0)
     with admission.ticket() as first, contextlib.ExitStack() as others:
         first.take_images(50)
+        for _ in range(2):
+            others.enter_context(admission.ticket()).expect(0)
+        now = OVERLOAD_SECONDS / 2
+        with pytest.raises(Overloaded):
+            others.enter_context(admission.ticket()).expect(0)
+    with admission.ticket() as first, contextlib.ExitStack() as others:
+        first.take_images(50)
+        now += 2 * OVERLOAD_SECONDS
         for _ in range(5):
             others.enter_context(admission.ticket()).expect(0)
 

@@ -1,8 +1,10 @@
 """What takes long to parse counts as long: very many pieces, however short the body."""
 
 import bodies
+import calls
 import pytest
 
+from service.protos.misfit.v1 import misfit_pb2 as pb
 from service.short_work import SHORT_BYTES
 from service.transports import parse_cost
 
@@ -32,5 +34,15 @@ def test_a_long_body_counts_as_it_is():
     assert parse_cost.of_body("application/zip", b"PK\1\2" * SHORT_BYTES) == 4 * SHORT_BYTES
 
 
-def test_a_message_may_be_made_of_pieces():
-    assert parse_cost.of_message(4_096) < SHORT_BYTES < parse_cost.of_message(40_000)
+def test_a_message_of_many_pieces_is_no_short_work(images):
+    kind = pb.ScoreRequest.DESCRIPTOR
+    short = pb.ScoreRequest(images=calls.tensor(images[:8])).SerializeToString()
+    assert len(short) < parse_cost.of_message(kind, short) <= SHORT_BYTES
+    many = pb.ScoreRequest(images=pb.Images(files=pb.ImageFiles(contents=[b""] * 10_000))).SerializeToString()
+    long = pb.ScoreRequest(images=calls.tensor(images[:32])).SerializeToString()
+    assert len(many) < SHORT_BYTES < parse_cost.of_message(kind, many)
+    assert parse_cost.of_message(kind, long) > SHORT_BYTES
+
+
+def test_a_message_whose_pieces_are_not_counted_may_be_made_of_them():
+    assert parse_cost.of_uncounted(4_096) < SHORT_BYTES < parse_cost.of_uncounted(40_000)
