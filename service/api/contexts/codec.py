@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from service.api.contexts.portable import (
     MOST_CONTEXT_IMAGES,
     PortableCalibration,
     PortableContext,
+    PortableDivergence,
     PortableFit,
     PortableKernel,
     PortableMoments,
@@ -21,6 +23,7 @@ from service.core.decide.calibration import MOST_KNOTS, Calibration
 from service.core.detect import fit
 from service.core.detect.context import Context
 from service.core.detect.density_ratio import MOST_IMAGES, Kernel
+from service.core.detect.divergence import Divergence
 from service.core.detect.gaussian import Fit
 from service.core.detect.moments import Moments
 from service.core.detect.standardize import FURTHEST as CLIPPED
@@ -47,6 +50,7 @@ def to_portable(context: Context, bundle_id: str) -> PortableContext:
         warnings=list(context.warnings),
         kernel=None if context.kernel is None else _kernel_to_portable(context.kernel),
         robust=None if context.robust is None else _fit_to_portable(context.robust),
+        divergence=None if context.divergence is None else PortableDivergence(**asdict(context.divergence)),
         calibration=None if context.calibration is None else _calibration_to_portable(context.calibration),
         foreign_limit=context.ood_limit,
     )
@@ -95,6 +99,7 @@ def from_portable(portable: PortableContext, bundle: Bundle) -> Context:
         warnings=tuple(portable.warnings),
         kernel=None if portable.kernel is None else _kernel_from_portable(portable.kernel, len(population.live_dims)),
         robust=None if portable.robust is None else _fit_from_portable(portable.robust, len(population.live_dims)),
+        divergence=None if portable.divergence is None else Divergence(**portable.divergence.model_dump()),
         calibration=None if portable.calibration is None else _calibration_from_portable(portable.calibration),
         ood_limit=portable.foreign_limit,
     )

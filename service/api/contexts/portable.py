@@ -10,6 +10,8 @@ from service.core.types import LARGEST_OOD_LIMIT, ContextEstimatorName, Reliabil
 MOST_CONTEXT_IMAGES = 2**31 - 1
 # A fitted radius is at most the 99% quantile of chi-square, less than 2 d + 20 for d latents.
 LARGEST_RADIUS_SQUARED = 1e6
+# A log ratio is at most the logarithm of the density of few images in a narrow context: some hundreds of nats.
+LARGEST_DIVERGENCE = 1e6
 
 
 class _Portable(BaseModel):
@@ -39,6 +41,13 @@ class PortableFit(_Portable):
 
     location: list[float]
     covariance: list[list[float]]
+
+
+class PortableDivergence(_Portable):
+    """How much likelier a context's images are in it than in the population."""
+
+    nats: float = Field(ge=-LARGEST_DIVERGENCE, le=LARGEST_DIVERGENCE)
+    error: float = Field(ge=0, le=LARGEST_DIVERGENCE, description="its standard error")
 
 
 class PortableCalibration(_Portable):
@@ -73,6 +82,11 @@ class PortableContext(_Portable):
     robust: PortableFit | None = Field(
         default=None,
         description="of ensemble: the moments of the nearest 75%; of density_ratio on photographs, of the nearest half",
+    )
+    divergence: PortableDivergence | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="of ensemble: how far its images lie from the population",
     )
     calibration: PortableCalibration | None = Field(default=None, description="null where too few images came to tell")
     foreign_limit: float = Field(

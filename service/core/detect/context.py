@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from service.core.decide.calibration import Calibration
 from service.core.detect.density_ratio import Kernel
+from service.core.detect.divergence import Divergence
 from service.core.detect.gaussian import Fit
 from service.core.detect.moments import Moments
 from service.core.types import ContextEstimatorName, Float64Array, Reliability, Source
@@ -34,6 +35,7 @@ class Context:
     kernel              the images themselves, as far as `density_ratio` and `ensemble` compare others with them
     robust              moments in population units over the live latents: of `ensemble` those of the nearest 75%, of
                         `density_ratio` on a graded population those of the nearest half
+    divergence          of `ensemble`: how far its images lie from the population
     calibration         what scores in this context say; None where too few images tell
     scores              (n,)    what the images score that `calibration` was made with, in their order
     population_scores   (p,)    what a sample of the population scores in this context, where `calibration` was made
@@ -53,6 +55,7 @@ class Context:
     warnings: tuple[str, ...]
     kernel: Kernel | None = None
     robust: Fit | None = None
+    divergence: Divergence | None = None
     calibration: Calibration | None = None
     scores: Float64Array | None = None
     population_scores: Float64Array | None = None

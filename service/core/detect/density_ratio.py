@@ -93,7 +93,7 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
 
 
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
-    """Log ratio (n,) of context to population at points (n, d); `sample` (p, d) and `base` (n,) as for the fit."""
+    """Log ratios (..., n) of context to population at points (n, d); `sample` (p, d) as for the fit, bases (..., n)."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
     kernels = (kernels_between(piece, kernel.points, kernel.bandwidth) for piece in _pieces(points))
     near, density = _weight_near(kernels, kernel.weights), population_density(points, sample, kernel.bandwidth)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,20 +26,13 @@ def outlier_log_odds(points: Float64Array, fit: Fit, background: Fit) -> Float64
 
     Outliers follow the population's Gaussian, with a far tail.
     """
-    distance = background.distances(points)
-    outlier = -0.5 * distance - background.volume + far_tail(distance, points.shape[1])
-    return np.asarray(outlier - fit.log_density(points))
+    return odds_of_distances(background.distances(points), fit.distances(points), fit, background)
 
 
-def tempered_log_odds(points: Float64Array, fits: Sequence[Fit], background: Fit) -> list[Float64Array]:
-    """Return log odds (n,) of outlier against inlier by each fit, where outliers follow a power of the population's
-    density.
-
-    The power is `population_power`: 1 in a narrow context, 0 in one as wide as the population, where outliers may lie
-    anywhere and the odds are half the squared distance.
-    """
-    outlier = background.log_density(points)
-    return [population_power(fit, background) * outlier - fit.log_density(points) for fit in fits]
+def odds_of_distances(outlying: Float64Array, inlying: Float64Array, fit: Fit, background: Fit) -> Float64Array:
+    """Return `outlier_log_odds` (n,) by squared distances (n,) to the population and to the fit."""
+    outlier = -0.5 * outlying - background.volume + far_tail(outlying, len(background.location))
+    return np.asarray(outlier + 0.5 * inlying + fit.volume)
 
 
 def population_power(fit: Fit, background: Fit) -> float:

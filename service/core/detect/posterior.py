@@ -23,7 +23,7 @@ POPULATION_SCORES = 250
 # Misfits that share their cause can pass for normal images. An image of the population passes where its probability of
 # being an outlier is below PASSING. Misfits pull the context towards them, and pass more often: the square root. Where
 # all pass, this share of the most normal images are outliers; in a small batch more, by a share divided by its size.
-PASSING, HIDDEN, HIDDEN_OF_FEW = 0.1, 0.065, 0.6
+PASSING, HIDDEN, HIDDEN_OF_FEW = 0.1, 0.065, 0.5
 # Scores of other images than the fitted ones are stretched above this quantile.
 LOWER_QUANTILE = 0.25
 

@@ -36,6 +36,7 @@ def test_a_context_comes_back_from_json_as_it_went(latents, served_bundle):
     for name in ("location", "covariance", "posterior_variance", "radius_squared"):
         np.testing.assert_array_equal(getattr(back, name), getattr(context, name))
     np.testing.assert_array_equal(back.moments.scatter, context.moments.scatter)
+    assert back.divergence == context.divergence is not None
     direct, through = (scoring.score(latents[:50], served_bundle.population, context=c) for c in (context, back))
     np.testing.assert_array_equal(direct.outlier_score, through.outlier_score)
 
