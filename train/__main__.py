@@ -184,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         "--arms", action="store_true", help="measure other latents instead: of a VAE, of both, of a VAE over features"
     )
     photographs_parser.add_argument(
+        "--halves", type=int, default=0, metavar="N", help="measure flags on N random halves instead, from --seed on"
+    )
+    photographs_parser.add_argument(
         "--only-default", action="store_true", help="measure neither the other estimators nor the baselines (fast)"
     )
     photographs_parser.add_argument(

@@ -239,6 +239,21 @@ def test_the_photographs_report_s_figures_are_quoted():
         assert any(quoted in line and flags in line for line in text.splitlines())
 
 
+def test_the_means_of_other_halves_of_photographs_are_quoted():
+    text = (ROOT / "docs/photographs.md").read_text()
+    report = json.loads((ROOT / "train/results/photographs/halves.json").read_text())
+    assert f"--seed {report['seed']}`, commit {report['commit'][:7]}" in text
+    for collection in report["collections"]:
+        halves = collection["halves"]
+        mean = {name: sum(half[name] for half in halves) / len(halves) for name in halves[0]}
+        found = [half["found"] for half in halves]
+        clean = ", ".join(f"{mean[f'clean_flagged_{size}']:.1%}" for size in (20, 50, 100))
+        figures = (f"{mean['auroc']:.3f}", f"{mean['found']:.0%}", f"{mean['inliers_flagged']:.1%}", clean)
+        errors = f"{mean['false_discovery_proportion']:.2f} | {mean['calibration_error']:.3f}"
+        assert f"| {' | '.join(figures)} | {errors} |" in text
+        assert f"from {min(found):.0%} to {max(found):.0%}" in text
+
+
 def test_the_figures_of_a_folder_as_a_whole_are_quoted():
     text = (ROOT / "docs/photographs.md").read_text()
     report = json.loads((ROOT / "tests/benchmarks/results/new_user.json").read_text())

@@ -150,6 +150,9 @@ def photographs(options: argparse.Namespace) -> None:
     if options.arms:
         _photograph_arms(options)
         return
+    if options.halves:
+        _photograph_halves(options)
+        return
     started = time.perf_counter()
     measured = [
         photographs.run(
@@ -238,6 +241,30 @@ def _photograph_arms(options: argparse.Namespace) -> None:
     (options.out / "arms.json").write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "arms.md").write_text(photographs_report.arms_page(result))
     print((options.out / "arms.md").read_text())
+
+
+def _photograph_halves(options: argparse.Namespace) -> None:
+    """Measure the default estimator on several halves; write halves.json and halves.md."""
+    from train.benchmarks import photographs
+    from train.reports import photographs as photographs_report
+
+    started = time.perf_counter()
+    result = {
+        "seed": options.seed,
+        "contexts": options.contexts,
+        "command": command(),
+        "commit": commit(),
+        "size": photographs.COMPARED.size,
+        "outliers": photographs.COMPARED.outliers,
+        "collections": [
+            photographs.run_halves(each, options.halves, options.contexts, options.seed) for each in options.collections
+        ],
+        "seconds": time.perf_counter() - started,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "halves.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "halves.md").write_text(photographs_report.halves_page(result))
+    print((options.out / "halves.md").read_text())
 
 
 def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:

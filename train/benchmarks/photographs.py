@@ -67,6 +67,10 @@ class Cell:
     outliers: int
 
 
+# What several halves are compared by, beside their clean contexts.
+COMPARED = Cell(100, 7)
+
+
 def list_cells() -> list[Cell]:
     """Return all cells."""
     return [
@@ -167,6 +171,30 @@ def run(
             "cells": entries,
         }
         return result, [_measure_foreign(bundle, half, collection, other) for other in others]
+
+
+def run_halves(collection: Path, halves: int, contexts: int, seed: int) -> dict[str, Any]:
+    """Measure the default estimator on several random halves of a collection, and return what each of them comes to.
+
+    How well misfits are found depends on which photographs are learned, and which of them the contexts are drawn from.
+    """
+    measured = [run(collection, contexts, seed + number, only_default=True)[0] for number in range(halves)]
+    return {"collection": collection.name, "halves": [_summarise(result) for result in measured]}
+
+
+def _summarise(result: dict[str, Any]) -> dict[str, float]:
+    cells = result["cells"]
+    (compared,) = (cell for cell in cells if Cell(cell["size"], cell["outliers"]) == COMPARED)
+    (auroc,) = compared["auroc"].values()
+    clean = {f"clean_flagged_{cell['size']}": cell["inliers_flagged"] for cell in cells if not cell["outliers"]}
+    return {
+        "auroc": auroc["mean"],
+        "found": compared["found"],
+        "inliers_flagged": compared["inliers_flagged"],
+        **clean,
+        "false_discovery_proportion": max(cell["false_discovery_proportion"] for cell in cells),
+        "calibration_error": result["calibration_error"],
+    }
 
 
 def _measure_foreign(bundle: Bundle, half: Half, own: Path, other: Path) -> dict[str, Any]:

@@ -52,6 +52,43 @@ def arms_page(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def halves_page(result: dict[str, Any]) -> str:
+    """Return the page for `result`, the content of halves.json."""
+    size, outliers = result["size"], result["outliers"]
+    lines = [
+        "# Photographs: other halves",
+        "",
+        f"As in [the report](README.md), {result['contexts']} contexts of every cell, but with several random halves "
+        f"of each collection, from seed {result['seed']} on. AUROC, found and normal ones flagged are of {size} "
+        f"photographs with {outliers} misfits; clean are the flags in clean contexts of each size; false discoveries "
+        "at .1 are those of the worst cell; the calibration error is over all cells. "
+        f"Made by `{result['command']}` at commit {result['commit']}, in {result['seconds']:.0f} s.",
+    ]
+    for collection in result["collections"]:
+        halves = collection["halves"]
+        clean = [name for name in halves[0] if name.startswith("clean_flagged_")]
+        sizes = [f"clean, {name.rpartition('_')[2]}" for name in clean]
+        means = {name: sum(half[name] for half in halves) / len(halves) for name in halves[0]}
+        rows = [(str(result["seed"] + number), half) for number, half in enumerate(halves)]
+        lines += ["", f"## {collection['collection']}", ""]
+        lines += table(
+            ("seed", "AUROC", "found", "normal ones flagged", *sizes, "false discoveries at .1", "calibration error"),
+            (
+                [
+                    name,
+                    f"{half['auroc']:.3f}",
+                    f"{half['found']:.0%}",
+                    f"{half['inliers_flagged']:.1%}",
+                    *(f"{half[each]:.1%}" for each in clean),
+                    f"{half['false_discovery_proportion']:.2f}",
+                    f"{half['calibration_error']:.3f}",
+                ]
+                for name, half in [*rows, ("mean", means)]
+            ),
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _collection(collection: dict[str, Any]) -> list[str]:
     methods = list(next(cell["auroc"] for cell in collection["cells"] if cell["auroc"]))
     return [

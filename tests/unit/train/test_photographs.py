@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("tqdm")
 pytest.importorskip("torch")
 
-from train.benchmarks import photograph_arms, reach
-from train.benchmarks.photographs import BASELINES, Cell, Half, draw, list_cells, run
+from train.benchmarks import photograph_arms, photographs, reach
+from train.benchmarks.photographs import BASELINES, Cell, Half, draw, list_cells, run, run_halves
 from train.models import feature_vae
-from train.reports.photographs import arms_page, page
+from train.reports.photographs import arms_page, halves_page, page
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,22 @@ def test_a_collection_is_learned_and_measured(tmp_path):
     text = page(whole | {"foreign": foreign})
     assert "66 photographs learned, 66 held out, 3 classes" in text
     assert "| drawn | signs | 1.0000 | 98.0% |" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_several_halves_are_measured_one_by_one(tmp_path, monkeypatch):
+    drawn.write_tree(tmp_path / "drawn", 44)
+    monkeypatch.setattr(photographs, "COMPARED", Cell(20, 1))
+    result = run_halves(tmp_path / "drawn", halves=2, contexts=2, seed=1)
+    first, second = result["halves"]
+    alone, _ = run(tmp_path / "drawn", contexts=2, seed=2, only_default=True)
+    assert second["calibration_error"] == alone["calibration_error"] != first["calibration_error"]
+    assert first["auroc"] > 0.7
+    whole = {"seed": 1, "contexts": 2, "command": "c", "commit": "d00d", "size": 20, "outliers": 1, "seconds": 1.0}
+    text = halves_page(whole | {"collections": [result]})
+    assert f"| 2 | {second['auroc']:.3f} | {second['found']:.0%} |" in text
+    assert f"| mean | {(first['auroc'] + second['auroc']) / 2:.3f} |" in text
+    assert "clean, 20" in text
 
 
 def test_reaches_are_measured_on_clean_contexts_and_shown(tmp_path, monkeypatch):
