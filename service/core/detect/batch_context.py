@@ -19,11 +19,11 @@ from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.posterior import (
-    POPULATION_SCORES,
     calibrate_context,
     is_graded,
     posterior_log_odds,
     ranking_scores,
+    with_scores,
 )
 from service.core.detect.standardize import PopulationUnits
 from service.core.detect.wide_batch import is_wide, usual_images
@@ -74,7 +74,7 @@ def fit_batch(
             scores = _ranking_scores(points, members, context, units)
     if context.calibration is not None and is_graded(estimator_of(context), units):
         # Whether outliers are masked shows in the scores of all images, also of those that were left out.
-        context = calibrate_context(context, points[native], units)
+        context = calibrate_context(with_scores(context, points[native], units), units)
     else:
         context = _with_share(context, int(members.sum()), int(native.sum()), left_out)
     return context, members, scores
@@ -87,7 +87,7 @@ def find_batch_kinds(latents: NDArray[np.floating], native: BoolArray, units: Po
     """
     if native.sum() < FEWEST_TO_SPLIT:
         return None
-    return find_kinds(*_native_points(latents, native, units), units.draws(POPULATION_SCORES))
+    return find_kinds(*_native_points(latents, native, units), units.draws)
 
 
 def _native_points(
@@ -107,7 +107,7 @@ def _clear_misfits(
     kinds as well, nothing is clear.
     """
     misfits = np.zeros(len(latents), dtype=bool)
-    if kinds is not None and _is_clear(kinds, *_native_points(latents, native, units), units.draws(POPULATION_SCORES)):
+    if kinds is not None and _is_clear(kinds, *_native_points(latents, native, units), units.draws):
         misfits[np.flatnonzero(native)[kinds.members]] = True
     return misfits
 
@@ -120,7 +120,7 @@ def _common_misfits(
     rows = np.flatnonzero(members)
     floor = noise_floor(context.posterior_variance, units)
     group = find_common_cause(points[rows], scores[rows], floor)
-    if group is not None and _is_clear(group, points[rows], floor, units.draws(POPULATION_SCORES)):
+    if group is not None and _is_clear(group, points[rows], floor, units.draws):
         misfits[rows[group.members]] = True
     return misfits
 

@@ -16,7 +16,7 @@ from service.core.detect.estimators.registry import estimator_named, estimator_o
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import noise_floor, normal_fit
 from service.core.detect.moments import Moments
-from service.core.detect.posterior import calibrate_context, posterior_log_odds, ranking_scores
+from service.core.detect.posterior import calibrate_context, posterior_log_odds, ranking_scores, with_scores
 from service.core.detect.standardize import PopulationUnits, canonical_order
 from service.core.distributions import chi2_ppf
 from service.core.population import Population
@@ -79,7 +79,9 @@ def fit(
     )
     context = estimator_named(estimator).with_images(context, points, units)
     if len(points) >= FEWEST and units.live.size and source != "population":
-        context = calibrate_context(context, points, units)
+        context = calibrate_context(
+            context if context.scores is not None else with_scores(context, points, units), units
+        )
     if len(points) > 2 * units.live.size and source != "population":
         context = replace(context, radius_squared=_radius_squared(points, context, units))
     if context.scores is not None:

@@ -19,7 +19,6 @@ from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
-    POPULATION_SCORES,
     hidden_share,
     is_graded,
     least_probability,
@@ -205,12 +204,12 @@ def _with_groups(
     native = np.flatnonzero(~ood)
     flagged = probability[native] > 0.5
     floor = noise_floor(context.posterior_variance, units)
-    found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES), kinds)
+    found = find_groups(points[native], flagged, floor, units.draws, kinds)
     if not found and not units.population.graded:
         missed = (
             find_common_cause(points[native], scores[native], floor)
             or find_dense(points[native], floor)
-            or find_missed_exceptions(points[native], flagged, floor, units.draws(POPULATION_SCORES))
+            or find_missed_exceptions(points[native], flagged, floor, units.draws)
         )
         found = [missed] if missed else []
     groups = [replace(group, members=native[group.members]) for group in found]

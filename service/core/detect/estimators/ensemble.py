@@ -6,22 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.core.detect import density_ratio
 from service.core.detect.context import Context
 from service.core.detect.divergence import Divergence, left_out_distances
 from service.core.detect.estimators.density_ratio_estimator import DensityRatio
 from service.core.detect.estimators.robust_mcd import robust
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import background_fit, noise_floor, normal_fit, odds_of_distances
-from service.core.detect.standardize import PopulationUnits, without_copies
+from service.core.detect.standardize import PopulationUnits, distinct_rows
 from service.core.explain import shapley_gaussian
 from service.core.types import Float64Array
 
 # The weight of each of the two Gaussians in a narrow context, chosen on validation contexts. `density_ratio` has most
 # of the weight, since its odds move over a few nats where the Gaussians' move over hundreds.
 GAUSSIAN_WEIGHT = 0.2
-# Images of the population that a context's are compared with.
-DRAWS = 250
 
 
 class Ensemble(DensityRatio):
@@ -36,26 +33,43 @@ class Ensemble(DensityRatio):
     """
 
     def fit(self, points: Float64Array, floor: Float64Array, background: Fit) -> Fit:
-        return super().fit(without_copies(points), floor, background)
+        return super().fit(points[distinct_rows(points)], floor, background)
 
     def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
-        points = without_copies(points)
-        context = super().with_images(context, points, units)
-        if len(points) <= 2 or not units.live.size:
+        """Also measure the divergence, and score the images and the population with what that takes."""
+        distinct = distinct_rows(points)
+        context = super().with_images(context, points[distinct], units)
+        if len(distinct) <= 2 or not units.live.size:
             return context
-        moments = robust(points, noise_floor(context.posterior_variance, units))
-        return replace(context, robust=moments, divergence=_measure_divergence(points, context, units))
+        n, everything = len(points), np.concatenate([points, units.draws])
+        background, normal = background_fit(context, units), normal_fit(context, units)
+        outlying, inlying = background.distances(everything), normal.distances(everything)
+        distances = np.stack([inlying, left_out_distances(inlying, len(distinct))])
+        base = -odds_of_distances(outlying, distances, normal, background)
+        ratios = self._log_ratios(everything, context, units, base)  # which leaves out an image's own kernel
+        context = replace(
+            context,
+            robust=robust(points[distinct], noise_floor(context.posterior_variance, units)),
+            divergence=Divergence.of(ratios[0, distinct], ratios[1, distinct], ratios[0, n:]),
+        )
+        odds = self._pooled_odds(everything, ratios[0], context, units)
+        return replace(context, scores=odds[:n], population_scores=odds[n:])
 
     def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-        ratio = super().log_odds(points, context, units)
+        ratios = self._log_ratios(points, context, units, -self._base_odds(points, context, units))
+        return self._pooled_odds(points, ratios, context, units)
+
+    def _pooled_odds(
+        self, points: Float64Array, ratios: Float64Array, context: Context, units: PopulationUnits
+    ) -> Float64Array:
+        """Return the log odds (n,) of points (n, d) with log ratios (n,) by `_log_ratios`."""
+        ratio = self._odds(points, ratios, context, units)
         if context.robust is None:
             return ratio
-        background, normal = background_fit(context, units), normal_fit(context, units)
-        outlier = background.log_density(points)
-        distances = [0.5 * fit.distances(points) for fit in (normal, context.robust)]
-        mixture, nearest = (
-            outlier + distance + fit.volume for distance, fit in zip(distances, (normal, context.robust), strict=True)
-        )
+        outlier = background_fit(context, units).log_density(points)
+        fits = normal_fit(context, units), context.robust
+        distances = [0.5 * fit.distances(points) for fit in fits]
+        mixture, nearest = (outlier + distance + fit.volume for distance, fit in zip(distances, fits, strict=True))
         return _pool(context, ratio, mixture, nearest, np.mean(distances, axis=0))
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
@@ -83,17 +97,3 @@ def _pool(
     weight = GAUSSIAN_WEIGHT * narrowness
     pooled = (1 - 2 * weight) * ratio + weight * (mixture + nearest)
     return np.asarray(certainty * pooled + (1 - certainty) * distance)
-
-
-def _measure_divergence(points: Float64Array, context: Context, units: PopulationUnits) -> Divergence:
-    """Measure how far the points (n, d) that `context` was fitted to lie from the population."""
-    background, normal = background_fit(context, units), normal_fit(context, units)
-    everything = np.concatenate([points, units.draws(DRAWS)])
-    distances = np.stack([normal.distances(everything)] * 2)
-    distances[1, : len(points)] = left_out_distances(distances[0, : len(points)], len(points))
-    ratios = -odds_of_distances(background.distances(everything), distances, normal, background)
-    sample = units.sample
-    if context.kernel is not None and sample is not None:  # which leaves out an image's own kernel
-        ratios = density_ratio.log_ratios(everything, context.kernel, sample, ratios)
-    (fitted, population), (left_out, _) = (np.split(each, [len(points)]) for each in ratios)
-    return Divergence.of(fitted, left_out, population)
