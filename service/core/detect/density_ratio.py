@@ -203,10 +203,11 @@ def own_places(points: Float64Array, selected: Float64Array) -> IndexArray:
     return np.array([places.get(point, -1) for point in _rows(points)], dtype=np.intp)
 
 
-def _rows(points: Float64Array) -> Iterator[bytes]:
-    """Yield each of points (n, d) as bytes: equal ones alike, also 0 and -0."""
-    text, step = (points + 0.0).tobytes(), points.shape[1] * points.itemsize
-    return (text[start : start + step] for start in range(0, len(text), step))
+def _rows(points: Float64Array) -> list[bytes]:
+    """Return each of points (n, d) as bytes: equal ones alike, also 0 and -0."""
+    whole = np.dtype((np.void, points.shape[1] * points.itemsize))
+    rows: list[bytes] = np.ascontiguousarray(points + 0.0).view(whole)[:, 0].tolist()
+    return rows
 
 
 def own_weights(places: IndexArray, weights: Float64Array) -> Float64Array:

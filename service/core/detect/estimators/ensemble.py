@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -19,6 +20,28 @@ from service.core.types import Float64Array
 # The weight of each of the two Gaussians in a narrow context, chosen on validation contexts. `density_ratio` has most
 # of the weight, since its odds move over a few nats where the Gaussians' move over hundreds.
 GAUSSIAN_WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class _Gaussians:
+    """How n points stand to two Gaussians: that of the context's normal images, and the population's.
+
+    inlying, outlying  (n,)  squared distances to them
+    """
+
+    normal: Fit
+    background: Fit
+    inlying: Float64Array
+    outlying: Float64Array
+
+    @classmethod
+    def of(cls, points: Float64Array, context: Context, units: PopulationUnits) -> Self:
+        normal, background = normal_fit(context, units), background_fit(context, units)
+        return cls(normal, background, normal.distances(points), background.distances(points))
+
+    def log_ratios(self, inlying: Float64Array) -> Float64Array:
+        """Return the log ratios (..., n) of context to population, if `inlying` (..., n) were the squared distances."""
+        return -odds_of_distances(self.outlying, inlying, self.normal, self.background)
 
 
 class Ensemble(DensityRatio):
@@ -42,35 +65,39 @@ class Ensemble(DensityRatio):
         if len(distinct) <= 2 or not units.live.size:
             return context
         n, everything = len(points), np.concatenate([points, units.draws])
-        background, normal = background_fit(context, units), normal_fit(context, units)
-        outlying, inlying = background.distances(everything), normal.distances(everything)
-        distances = np.stack([inlying, left_out_distances(inlying, len(distinct))])
-        base = -odds_of_distances(outlying, distances, normal, background)
-        ratios = self._log_ratios(everything, context, units, base)  # which leaves out an image's own kernel
+        gaussians = _Gaussians.of(everything, context, units)
+        distances = np.stack([gaussians.inlying, left_out_distances(gaussians.inlying, len(distinct))])
+        # The neighbours of an image are without itself.
+        ratios = self._log_ratios(everything, context, units, gaussians.log_ratios(distances))
         context = replace(
             context,
             robust=robust(points[distinct], noise_floor(context.posterior_variance, units)),
             divergence=Divergence.of(ratios[0, distinct], ratios[1, distinct], ratios[0, n:]),
         )
-        odds = self._pooled_odds(everything, ratios[0], context, units)
+        odds = self._pooled_odds(everything, ratios[0], gaussians, context, units)
         return replace(context, scores=odds[:n], population_scores=odds[n:])
 
     def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-        ratios = self._log_ratios(points, context, units, -self._base_odds(points, context, units))
-        return self._pooled_odds(points, ratios, context, units)
+        gaussians = _Gaussians.of(points, context, units)
+        ratios = self._log_ratios(points, context, units, gaussians.log_ratios(gaussians.inlying))
+        return self._pooled_odds(points, ratios, gaussians, context, units)
 
     def _pooled_odds(
-        self, points: Float64Array, ratios: Float64Array, context: Context, units: PopulationUnits
+        self,
+        points: Float64Array,
+        ratios: Float64Array,
+        gaussians: _Gaussians,
+        context: Context,
+        units: PopulationUnits,
     ) -> Float64Array:
         """Return the log odds (n,) of points (n, d) with log ratios (n,) by `_log_ratios`."""
         ratio = self._odds(points, ratios, context, units)
         if context.robust is None:
             return ratio
-        outlier = background_fit(context, units).log_density(points)
-        fits = normal_fit(context, units), context.robust
-        distances = [0.5 * fit.distances(points) for fit in fits]
-        mixture, nearest = (outlier + distance + fit.volume for distance, fit in zip(distances, fits, strict=True))
-        return _pool(context, ratio, mixture, nearest, np.mean(distances, axis=0))
+        outlier = -0.5 * gaussians.outlying - gaussians.background.volume
+        inlying, nearby = 0.5 * gaussians.inlying, 0.5 * context.robust.distances(points)
+        mixture, nearest = outlier + inlying + gaussians.normal.volume, outlier + nearby + context.robust.volume
+        return _pool(context, ratio, mixture, nearest, (inlying + nearby) / 2)
 
     def shapley_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
         ratio = super().shapley_odds(points, context, units)
