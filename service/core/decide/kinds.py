@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.core.decide.clusters import cluster, describe, part_axes, part_known_axes
+from service.core.decide.clusters import cluster, describe, part_axes, part_known_axes, running_sums, sums_between
 from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_cdf, binomial_pmf
 from service.core.types import BoolArray, Float64Array, IndexArray
 
@@ -229,42 +229,50 @@ def _break_rules(
     """
     n, d = points.shape
     exceptions, share = np.zeros(n, dtype=bool), np.zeros(d)
-    for axis in range(d):
-        low, high, width = _find_rule(np.sort(points[:, axis]), float(floor[axis]), gap)
-        outside = (points[:, axis] < low) | (points[:, axis] > high)
-        count = int(outside.sum())
-        if not fewest <= count <= LARGEST_SHARE * n:
-            continue
-        inside = np.abs(population[:, axis] - (low + high) / 2) <= (high - low + width) / 2
+    low, high, width = _find_rules(np.sort(points, axis=0), floor, gap)
+    outside = (points < low) | (points > high)
+    counts = outside.sum(axis=0)
+    for axis in np.flatnonzero((counts >= fewest) & (counts <= LARGEST_SHARE * n)):
+        count, middle = int(counts[axis]), (low[axis] + high[axis]) / 2
+        inside = np.abs(population[:, axis] - middle) <= (high[axis] - low[axis] + width[axis]) / 2
         usual = (inside.sum() + 1) / (len(population) + 1)
         if beta_cdf(usual, n - count, count + 1) <= chance / d:
-            exceptions, share[axis] = exceptions | outside, count / n
+            exceptions, share[axis] = exceptions | outside[:, axis], count / n
     if exceptions.sum() > LARGEST_SHARE * n:
         return np.zeros(n, dtype=bool), np.zeros(d)
     return exceptions, share
 
 
-def _find_rule(ordered: Float64Array, floor: float, spreads: float) -> tuple[float, float, float]:
-    """Return from where to where the shortest half of an axis, and all that no gap parts from it, reaches, and how wide
-    a gap must be.
+def _find_rules(
+    ordered: Float64Array, floor: Float64Array, spreads: float
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return from where to where the shortest half of each axis, and all that no gap parts from it, reaches, (d,) each,
+    and how wide a gap must be, (d,).
 
-    ordered (n,)  places on the axis, rising; spreads  that a gap must have among many images
+    ordered (n, d)  places on the axes, rising; spreads  that a gap must have among many images
     """
-    n, gaps = len(ordered), np.diff(ordered)
-    half = -(-n // 2)
-    widths = ordered[half - 1 :] - ordered[: n - half + 1]
-    first = int(widths.argmin())
-    deviation = float(np.sqrt(np.square(widths[first] / (2 * UPPER_MEDIAN)) + floor))
+    (n, d), half = ordered.shape, -(-len(ordered) // 2)
+    axes, places = np.arange(d), np.arange(n - 1)[:, None]
+    gaps, widths, sums = (
+        ordered[1:] - ordered[:-1],
+        ordered[half - 1 :] - ordered[: n - half + 1],
+        running_sums(ordered),
+    )
+    first = widths.argmin(axis=0)
+    deviation = np.sqrt(np.square(widths[first, axes] / (2 * UPPER_MEDIAN)) + floor)
+    before, after = places < first, places >= first + half - 1
     while True:
         gap = (spreads + WIDER_GAP / n) * deviation
-        breaks = np.flatnonzero(gaps > gap)
-        below, above = breaks[breaks < first], breaks[breaks >= first + half - 1]
-        low, high = int(below[-1]) + 1 if below.size else 0, int(above[0]) if above.size else n - 1
+        breaks = gaps > gap
+        low = np.where(breaks & before, places + 1, 0).max(axis=0)
+        high = np.where(breaks & after, places, n - 1).min(axis=0)
         # The shortest half of a skewed axis is tighter than what it belongs to.
-        wider = float(np.sqrt(ordered[low : high + 1].var() + floor))
-        if wider <= deviation * (1 + 1e-9):
-            return float(ordered[low]), float(ordered[high]), gap
-        deviation = wider
+        scatter = sums_between(sums, low, high + 1)[1]
+        wider = np.sqrt(scatter / (high + 1 - low) + floor)
+        is_wider = wider > deviation * (1 + 1e-9)
+        if not is_wider.any():
+            return ordered[low, axes], ordered[high, axes], gap
+        deviation = np.where(is_wider, wider, deviation)
 
 
 def _group(members: BoolArray, apart: Float64Array, kinds: int, needed: float = APART) -> Group:
