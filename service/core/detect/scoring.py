@@ -29,6 +29,7 @@ from service.core.detect.posterior import (
 )
 from service.core.detect.standardize import PopulationUnits
 from service.core.detect.wide_batch import error_odds, likeness
+from service.core.distributions import median
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array
 from service.errors import InvalidInput, InvalidOption
@@ -149,7 +150,7 @@ def _outlier_scores(scores: Float64Array, context: Context, native: BoolArray) -
         return scores - context.calibration.zero(share_of_outliers(context))
     if context.source != "batch" or not native.any():
         return scores
-    return np.asarray(scores - np.median(scores[native]))
+    return np.asarray(scores - median(scores[native]))
 
 
 def _share_of_error(context: Context, units: PopulationUnits) -> float:
