@@ -169,23 +169,28 @@ def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
         return None
     sample = _sample(points)
     covariance = np.cov(sample.T) + np.diag(floor)
+    usual_variance, usual_volume = covariance.diagonal(), np.linalg.slogdet(covariance)[1]
     best, smallest, seen = None, DENSE_VOLUME, set[int]()
     for parts in cluster(sample, MOST_PARTS):
         for part in (part for node, part in parts.items() if node not in seen):
             if not max(FEWEST_ALIKE, SMALLEST_DENSE * len(sample)) <= len(part) <= LARGEST_SHARE * len(sample):
                 continue
+            offset = part - part.sum(axis=0) / len(part)
+            scatter = offset.T @ offset
+            variance = scatter.diagonal() / (len(part) - 1) + floor
+            if (variance > DENSE_VARIANCE * usual_variance).any():
+                continue
             # As if one more image had come from the batch.
-            own = (np.cov(part.T, bias=True) * len(part) + covariance) / (len(part) + 1)
-            volume = np.exp((np.linalg.slogdet(own)[1] - np.linalg.slogdet(covariance)[1]) / d)
-            variance = (part.var(axis=0, ddof=1) + floor) / np.diag(covariance)
-            if volume <= smallest and variance.max() <= DENSE_VARIANCE:
+            own = (scatter + covariance) / (len(part) + 1)
+            volume = np.exp((np.linalg.slogdet(own)[1] - usual_volume) / d)
+            if volume <= smallest:
                 best, smallest = part, volume
         seen |= parts.keys()
     if best is None:
         return None
-    offset = points - best.mean(axis=0)
-    members = (np.square(offset) <= 9 * (best.var(axis=0, ddof=1) + floor)).all(axis=1)
-    apart = np.diag(covariance) / (best.var(axis=0, ddof=1) + floor)
+    variance = best.var(axis=0, ddof=1) + floor
+    members = (np.square(points - best.mean(axis=0)) <= 9 * variance).all(axis=1)
+    apart = usual_variance / variance
     return _group(members, apart, 2, needed=NAMED_SHARE * float(apart.max()))
 
 

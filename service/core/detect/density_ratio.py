@@ -195,12 +195,14 @@ def weights_of_base(base: Float64Array) -> Float64Array:
 
 def own_places(points: Float64Array, selected: Float64Array) -> IndexArray:
     """Return where each of points (n, d) stands among the kernel's points (m, d), or -1."""
-    places = {point: place for place, point in enumerate(_rows(selected))}
-    return np.array([places.get(point, -1) for point in _rows(points)], dtype=np.intp)
+    places = {point: place for place, point in enumerate(row_bytes(selected))}
+    return np.array([places.get(point, -1) for point in row_bytes(points)], dtype=np.intp)
 
 
-def _rows(points: Float64Array) -> list[bytes]:
+def row_bytes(points: Float64Array) -> list[bytes]:
     """Return each of points (n, d) as bytes: equal ones alike, also 0 and -0."""
+    if not points.shape[1]:  # numpy has no items of no bytes
+        return len(points) * [b""]
     whole = np.dtype((np.void, points.shape[1] * points.itemsize))
     rows: list[bytes] = np.ascontiguousarray(points + 0.0).view(whole)[:, 0].tolist()
     return rows

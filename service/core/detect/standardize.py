@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
+from service.core.detect.density_ratio import row_bytes
 from service.core.detect.moments import Moments
 from service.core.population import Population
 from service.core.types import Float64Array, IndexArray
@@ -104,7 +105,7 @@ class PopulationUnits:
 def distinct_rows(points: Float64Array) -> IndexArray:
     """Return the first row (m,) of each of points (n, d), to three decimals. If most are copies of one, return all."""
     first: dict[bytes, int] = {}
-    places = [first.setdefault(row.tobytes(), place) for place, row in enumerate(np.round(points, 3) + 0.0)]
+    places = [first.setdefault(row, place) for place, row in enumerate(row_bytes(np.round(points, 3)))]
     if len(first) < FEWEST_DISTINCT or np.bincount(places).max() > len(points) / 2:
         return np.arange(len(points))
     return np.array(list(first.values()))
