@@ -53,8 +53,8 @@ SURVIVORS, CANDIDATES = 8, 4
 SAME_MODE = 0.01
 SMALLEST_RATIO = 1e-9
 TOLERANCE = 1e-3
-# Responsibilities that move by less have settled: whatever the search returns is refined.
-SETTLED = 1e-8
+# Responsibilities that move by less have settled: more steps would change their last digits.
+SETTLED = 1e-12
 
 _LOG_VOLUME = math.log(LOG_RANGE) - 0.5 * math.log(math.pi)
 
