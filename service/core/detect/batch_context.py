@@ -59,12 +59,13 @@ def fit_batch(
     context = fit(latents[members], units.population, estimator=estimator, source="batch")
     left_out = float((native & ~members).sum())
     if units.population.graded and context.calibration is not None:
-        first = _outlier_probability(points, context, units)
+        first = _outlier_probability(points, members, context, units)
         limit = PROBABLE_OF_FEW if members.sum() <= 2 * units.live.size else PROBABLE
         likely = max(limit, _probability_of_last(first[members]))
         probable = members & (first >= likely) & (first > np.median(first[members]))
-        members, left_out = members & ~probable, left_out + float(first[probable].sum())
-        context = fit(latents[members], units.population, estimator=estimator, source="batch")
+        if probable.any():
+            members, left_out = members & ~probable, left_out + float(first[probable].sum())
+            context = fit(latents[members], units.population, estimator=estimator, source="batch")
     scores = _ranking_scores(points, members, context, units)
     if context.calibration is not None and not units.population.graded:
         misfits = _common_misfits(points, scores, members, context, units)
@@ -72,7 +73,8 @@ def fit_batch(
             members, left_out = members & ~misfits, left_out + float(misfits.sum())
             context = fit(latents[members], units.population, estimator=estimator, source="batch")
             scores = _ranking_scores(points, members, context, units)
-    if context.calibration is not None and is_graded(estimator_of(context), units):
+    is_partial = bool((members != native).any())
+    if is_partial and context.calibration is not None and is_graded(estimator_of(context), units):
         # Whether outliers are masked shows in the scores of all images, also of those that were left out.
         context = calibrate_context(with_scores(context, points[native], units), units)
     else:
@@ -139,9 +141,13 @@ def _ranking_scores(points: Float64Array, members: BoolArray, context: Context, 
     return ranking_scores(estimator_of(context), points, context, units, members)
 
 
-def _outlier_probability(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-    """Return the probability (n,) that each of the points (n, d) that `context` was fitted to is an outlier."""
-    scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
+def _outlier_probability(
+    points: Float64Array, members: BoolArray, context: Context, units: PopulationUnits
+) -> Float64Array:
+    """Return the probability (n,) that each of points (n, d), of which `members` (n,) were fitted, is an outlier."""
+    scores = context.scores
+    if scores is None or not members.all():
+        scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
     return np.asarray(expit(posterior_log_odds(scores, points, context, units)))
 
 
