@@ -69,6 +69,18 @@ def median(values: Float64Array) -> Float64Array:
     return np.asarray((ordered[low] + ordered[high]) / 2)
 
 
+def quantile(values: Float64Array, share: float, weights: Float64Array | None = None) -> float:
+    """Return what a `share` of values (n,), n >= 1, lies below: between two values in proportion.
+
+    With weights (n,), not all of them 0: the least value below or at which values have this share of all weight.
+    """
+    if weights is None:
+        return float(np.interp(share * (len(values) - 1), np.arange(len(values)), np.sort(values)))
+    order = values.argsort(kind="stable")
+    cumulative = weights[order].cumsum()
+    return float(values[order[np.searchsorted(cumulative, share * cumulative[-1])]])
+
+
 def ranks(values: Float64Array) -> Float64Array:
     """Return the ranks (n, d) of the values (n, d) in each column, from 1; equal values share their mean rank."""
     result = np.empty(values.shape)

@@ -19,7 +19,7 @@ from service.bundle.store import Bundle
 from service.core.decide.calibration import SHARES
 from service.core.decide.graded_calibration import BEYOND, MASKED, PLACES, find_reaches, tail_power
 from service.core.detect.estimators.registry import estimator_of
-from service.core.detect.posterior import scores_to_calibrate
+from service.core.detect.posterior import with_scores
 from service.core.detect.scoring import score
 from service.core.detect.standardize import PopulationUnits
 from train.benchmarks.photographs import Cell, Half, draw, learn_half
@@ -110,8 +110,10 @@ def _reaches(bundle: Bundle, latents: FloatArray) -> tuple[FloatArray, FloatArra
     units = PopulationUnits.of(bundle.population)
     # The batch's context as the service makes it: probable outliers take no part.
     context = score(latents, bundle.population, estimator=bundle.manifest.default_estimator).context
-    scores, population = scores_to_calibrate(context, units.points(latents), units)
-    reaches, ratios = find_reaches(scores, population, estimator_of(context).smallest_scale)
+    scored = with_scores(context, units.points(latents), units)
+    assert scored.scores is not None
+    assert scored.population_scores is not None
+    reaches, ratios = find_reaches(scored.scores, scored.population_scores, estimator_of(context).smallest_scale)
     return reaches, ratios[TAIL]
 
 

@@ -38,9 +38,19 @@ def cluster(points: Float64Array, most: int) -> Iterator[dict[int, Float64Array]
 
 def describe(points: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Return the centre and the variance (d,) of points (n, d), of which a few may be outliers."""
-    ordered = np.sort(points, axis=0)
-    none = np.zeros(ordered.shape[1], dtype=np.intp)
-    return core(running_sums(ordered), none, none + len(ordered))
+    beyond = int(TRIMMED * len(points))
+    centre, variance = _measure(points)
+    if not beyond:
+        return centre, variance
+    centre_within, within = _measure(np.sort(points, axis=0)[beyond:-beyond])
+    narrower = within < VARIANCE_WITHIN * variance
+    return np.where(narrower, centre_within, centre), np.where(narrower, within / VARIANCE_WITHIN, variance)
+
+
+def _measure(points: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return the mean and the sample variance (d,) of points (n, d), n >= 2."""
+    mean = points.sum(axis=0) / len(points)
+    return mean, np.square(points - mean).sum(axis=0) / (len(points) - 1)
 
 
 def core(sums: Float64Array, start: IndexArray, stop: IndexArray) -> tuple[Float64Array, Float64Array]:

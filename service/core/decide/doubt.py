@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from service.core.decide.calibration import TAILS, Calibration
+from service.core.distributions import quantile
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The heaviest tail of the calibration, F(SHAPE, nu), falls off as a power of this index.
@@ -102,7 +103,7 @@ def temper(probability: Float64Array, scores: Float64Array, alike: BoolArray, sm
     if not flagged.size or flagged[-1] == len(rows) - 1:
         return probability
     count = int(flagged[-1]) + 1
-    height = np.maximum(scores[rows] - np.quantile(scores[rows], ORIGIN), smallest_scale)
+    height = np.maximum(scores[rows] - quantile(scores[rows], ORIGIN), smallest_scale)
     places = -(-np.arange(1, count + 1) // 2)
     chances = _chances(height[1 : count + 1], height[:count], places)
     smallest = np.minimum.accumulate(chances[::-1])[::-1]
@@ -126,7 +127,7 @@ def chance_of_gap(scores: Float64Array, flagged: BoolArray, smallest_scale: floa
     """
     if not flagged.any() or flagged.all():
         return 0.0
-    origin, highest = np.quantile(scores, ORIGIN), scores[~flagged].max()
+    origin, highest = quantile(scores, ORIGIN), scores[~flagged].max()
     usual, unusual = (max(score - origin, smallest_scale) for score in (highest, scores[flagged].min()))
     place = -(-np.count_nonzero(flagged) // 2)
     return float(_chances(np.array([usual]), np.array([unusual]), np.array([place]))[0])

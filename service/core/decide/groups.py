@@ -22,7 +22,7 @@ from service.core.decide.kinds import (
     find_kinds,
     probability_of_misfits,
 )
-from service.core.distributions import normal_deviation
+from service.core.distributions import median, normal_deviation
 from service.core.types import BoolArray, Float64Array, IndexArray
 
 # The odds that a group is alike are even if the rest's centre lies at this squared distance on one latent, in the
@@ -131,16 +131,16 @@ def _distances_apart(group: Float64Array, rest: Float64Array, floor: Float64Arra
 
     Medians: an image that was flagged for another reason must not hide what the others have in common.
     """
-    centre = np.median(group, axis=0)
+    centre = median(group)
     deviation = normal_deviation(group)
     variance = np.square(deviation) + PRIOR_IMAGES / len(group) + floor
-    return np.asarray(np.square(np.median(rest, axis=0) - centre) / variance)
+    return np.asarray(np.square(median(rest) - centre) / variance)
 
 
 def _belong(group: Float64Array, rest: Float64Array, axis: int) -> BoolArray:
     """Return which points of a group (m, d) are nearer on `axis` to its median than half of the way to the rest's."""
-    centre = np.median(group[:, axis])
-    way = abs(np.median(rest[:, axis]) - centre)
+    centre = median(group[:, axis])
+    way = abs(median(rest[:, axis]) - centre)
     return np.asarray(np.abs(group[:, axis] - centre) <= way / 2)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.core.decide.clusters import cluster, describe, part_axes, part_known_axes
+from service.core.decide.clusters import cluster, describe, part_axes, part_known_axes, running_sums, sums_between
 from service.core.distributions import UPPER_MEDIAN, beta_cdf, binomial_cdf, binomial_pmf
 from service.core.types import BoolArray, Float64Array, IndexArray
 
@@ -169,23 +169,28 @@ def find_dense(points: Float64Array, floor: Float64Array) -> Group | None:
         return None
     sample = _sample(points)
     covariance = np.cov(sample.T) + np.diag(floor)
+    usual_variance, usual_volume = covariance.diagonal(), np.linalg.slogdet(covariance)[1]
     best, smallest, seen = None, DENSE_VOLUME, set[int]()
     for parts in cluster(sample, MOST_PARTS):
         for part in (part for node, part in parts.items() if node not in seen):
             if not max(FEWEST_ALIKE, SMALLEST_DENSE * len(sample)) <= len(part) <= LARGEST_SHARE * len(sample):
                 continue
+            offset = part - part.sum(axis=0) / len(part)
+            scatter = offset.T @ offset
+            variance = scatter.diagonal() / (len(part) - 1) + floor
+            if (variance > DENSE_VARIANCE * usual_variance).any():
+                continue
             # As if one more image had come from the batch.
-            own = (np.cov(part.T, bias=True) * len(part) + covariance) / (len(part) + 1)
-            volume = np.exp((np.linalg.slogdet(own)[1] - np.linalg.slogdet(covariance)[1]) / d)
-            variance = (part.var(axis=0, ddof=1) + floor) / np.diag(covariance)
-            if volume <= smallest and variance.max() <= DENSE_VARIANCE:
+            own = (scatter + covariance) / (len(part) + 1)
+            volume = np.exp((np.linalg.slogdet(own)[1] - usual_volume) / d)
+            if volume <= smallest:
                 best, smallest = part, volume
         seen |= parts.keys()
     if best is None:
         return None
-    offset = points - best.mean(axis=0)
-    members = (np.square(offset) <= 9 * (best.var(axis=0, ddof=1) + floor)).all(axis=1)
-    apart = np.diag(covariance) / (best.var(axis=0, ddof=1) + floor)
+    variance = best.var(axis=0, ddof=1) + floor
+    members = (np.square(points - best.mean(axis=0)) <= 9 * variance).all(axis=1)
+    apart = usual_variance / variance
     return _group(members, apart, 2, needed=NAMED_SHARE * float(apart.max()))
 
 
@@ -229,42 +234,50 @@ def _break_rules(
     """
     n, d = points.shape
     exceptions, share = np.zeros(n, dtype=bool), np.zeros(d)
-    for axis in range(d):
-        low, high, width = _find_rule(np.sort(points[:, axis]), float(floor[axis]), gap)
-        outside = (points[:, axis] < low) | (points[:, axis] > high)
-        count = int(outside.sum())
-        if not fewest <= count <= LARGEST_SHARE * n:
-            continue
-        inside = np.abs(population[:, axis] - (low + high) / 2) <= (high - low + width) / 2
+    low, high, width = _find_rules(np.sort(points, axis=0), floor, gap)
+    outside = (points < low) | (points > high)
+    counts = outside.sum(axis=0)
+    for axis in np.flatnonzero((counts >= fewest) & (counts <= LARGEST_SHARE * n)):
+        count, middle = int(counts[axis]), (low[axis] + high[axis]) / 2
+        inside = np.abs(population[:, axis] - middle) <= (high[axis] - low[axis] + width[axis]) / 2
         usual = (inside.sum() + 1) / (len(population) + 1)
         if beta_cdf(usual, n - count, count + 1) <= chance / d:
-            exceptions, share[axis] = exceptions | outside, count / n
+            exceptions, share[axis] = exceptions | outside[:, axis], count / n
     if exceptions.sum() > LARGEST_SHARE * n:
         return np.zeros(n, dtype=bool), np.zeros(d)
     return exceptions, share
 
 
-def _find_rule(ordered: Float64Array, floor: float, spreads: float) -> tuple[float, float, float]:
-    """Return from where to where the shortest half of an axis, and all that no gap parts from it, reaches, and how wide
-    a gap must be.
+def _find_rules(
+    ordered: Float64Array, floor: Float64Array, spreads: float
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return from where to where the shortest half of each axis, and all that no gap parts from it, reaches, (d,) each,
+    and how wide a gap must be, (d,).
 
-    ordered (n,)  places on the axis, rising; spreads  that a gap must have among many images
+    ordered (n, d)  places on the axes, rising; spreads  that a gap must have among many images
     """
-    n, gaps = len(ordered), np.diff(ordered)
-    half = -(-n // 2)
-    widths = ordered[half - 1 :] - ordered[: n - half + 1]
-    first = int(widths.argmin())
-    deviation = float(np.sqrt(np.square(widths[first] / (2 * UPPER_MEDIAN)) + floor))
+    (n, d), half = ordered.shape, -(-len(ordered) // 2)
+    axes, places = np.arange(d), np.arange(n - 1)[:, None]
+    gaps, widths, sums = (
+        ordered[1:] - ordered[:-1],
+        ordered[half - 1 :] - ordered[: n - half + 1],
+        running_sums(ordered),
+    )
+    first = widths.argmin(axis=0)
+    deviation = np.sqrt(np.square(widths[first, axes] / (2 * UPPER_MEDIAN)) + floor)
+    before, after = places < first, places >= first + half - 1
     while True:
         gap = (spreads + WIDER_GAP / n) * deviation
-        breaks = np.flatnonzero(gaps > gap)
-        below, above = breaks[breaks < first], breaks[breaks >= first + half - 1]
-        low, high = int(below[-1]) + 1 if below.size else 0, int(above[0]) if above.size else n - 1
+        breaks = gaps > gap
+        low = np.where(breaks & before, places + 1, 0).max(axis=0)
+        high = np.where(breaks & after, places, n - 1).min(axis=0)
         # The shortest half of a skewed axis is tighter than what it belongs to.
-        wider = float(np.sqrt(ordered[low : high + 1].var() + floor))
-        if wider <= deviation * (1 + 1e-9):
-            return float(ordered[low]), float(ordered[high]), gap
-        deviation = wider
+        scatter = sums_between(sums, low, high + 1)[1]
+        wider = np.sqrt(scatter / (high + 1 - low) + floor)
+        is_wider = wider > deviation * (1 + 1e-9)
+        if not is_wider.any():
+            return ordered[low, axes], ordered[high, axes], gap
+        deviation = np.where(is_wider, wider, deviation)
 
 
 def _group(members: BoolArray, apart: Float64Array, kinds: int, needed: float = APART) -> Group:

@@ -19,11 +19,11 @@ from service.core.detect.estimators.registry import estimator_of
 from service.core.detect.fit import fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.posterior import (
-    POPULATION_SCORES,
     calibrate_context,
     is_graded,
     posterior_log_odds,
     ranking_scores,
+    with_scores,
 )
 from service.core.detect.standardize import PopulationUnits
 from service.core.detect.wide_batch import is_wide, usual_images
@@ -59,12 +59,13 @@ def fit_batch(
     context = fit(latents[members], units.population, estimator=estimator, source="batch")
     left_out = float((native & ~members).sum())
     if units.population.graded and context.calibration is not None:
-        first = _outlier_probability(points, context, units)
+        first = _outlier_probability(points, members, context, units)
         limit = PROBABLE_OF_FEW if members.sum() <= 2 * units.live.size else PROBABLE
         likely = max(limit, _probability_of_last(first[members]))
         probable = members & (first >= likely) & (first > np.median(first[members]))
-        members, left_out = members & ~probable, left_out + float(first[probable].sum())
-        context = fit(latents[members], units.population, estimator=estimator, source="batch")
+        if probable.any():
+            members, left_out = members & ~probable, left_out + float(first[probable].sum())
+            context = fit(latents[members], units.population, estimator=estimator, source="batch")
     scores = _ranking_scores(points, members, context, units)
     if context.calibration is not None and not units.population.graded:
         misfits = _common_misfits(points, scores, members, context, units)
@@ -72,9 +73,10 @@ def fit_batch(
             members, left_out = members & ~misfits, left_out + float(misfits.sum())
             context = fit(latents[members], units.population, estimator=estimator, source="batch")
             scores = _ranking_scores(points, members, context, units)
-    if context.calibration is not None and is_graded(estimator_of(context), units):
+    is_partial = bool((members != native).any())
+    if is_partial and context.calibration is not None and is_graded(estimator_of(context), units):
         # Whether outliers are masked shows in the scores of all images, also of those that were left out.
-        context = calibrate_context(context, points[native], units)
+        context = calibrate_context(with_scores(context, points[native], units), units)
     else:
         context = _with_share(context, int(members.sum()), int(native.sum()), left_out)
     return context, members, scores
@@ -87,7 +89,7 @@ def find_batch_kinds(latents: NDArray[np.floating], native: BoolArray, units: Po
     """
     if native.sum() < FEWEST_TO_SPLIT:
         return None
-    return find_kinds(*_native_points(latents, native, units), units.draws(POPULATION_SCORES))
+    return find_kinds(*_native_points(latents, native, units), units.draws)
 
 
 def _native_points(
@@ -107,7 +109,7 @@ def _clear_misfits(
     kinds as well, nothing is clear.
     """
     misfits = np.zeros(len(latents), dtype=bool)
-    if kinds is not None and _is_clear(kinds, *_native_points(latents, native, units), units.draws(POPULATION_SCORES)):
+    if kinds is not None and _is_clear(kinds, *_native_points(latents, native, units), units.draws):
         misfits[np.flatnonzero(native)[kinds.members]] = True
     return misfits
 
@@ -120,7 +122,7 @@ def _common_misfits(
     rows = np.flatnonzero(members)
     floor = noise_floor(context.posterior_variance, units)
     group = find_common_cause(points[rows], scores[rows], floor)
-    if group is not None and _is_clear(group, points[rows], floor, units.draws(POPULATION_SCORES)):
+    if group is not None and _is_clear(group, points[rows], floor, units.draws):
         misfits[rows[group.members]] = True
     return misfits
 
@@ -139,9 +141,13 @@ def _ranking_scores(points: Float64Array, members: BoolArray, context: Context, 
     return ranking_scores(estimator_of(context), points, context, units, members)
 
 
-def _outlier_probability(points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-    """Return the probability (n,) that each of the points (n, d) that `context` was fitted to is an outlier."""
-    scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
+def _outlier_probability(
+    points: Float64Array, members: BoolArray, context: Context, units: PopulationUnits
+) -> Float64Array:
+    """Return the probability (n,) that each of points (n, d), of which `members` (n,) were fitted, is an outlier."""
+    scores = context.scores
+    if scores is None or not members.all():
+        scores = ranking_scores(estimator_of(context), points, context, units, np.ones(len(points), dtype=bool))
     return np.asarray(expit(posterior_log_odds(scores, points, context, units)))
 
 

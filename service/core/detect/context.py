@@ -37,9 +37,8 @@ class Context:
                         `density_ratio` on a graded population those of the nearest half
     divergence          of `ensemble`: how far its images lie from the population
     calibration         what scores in this context say; None where too few images tell
-    scores              (n,)    what the images score that `calibration` was made with, in their order
-    population_scores   (p,)    what a sample of the population scores in this context, where `calibration` was made
-                        here; neither scores travel with the context
+    scores              (n,)    what the images score that `calibration` is made with, in their order
+    population_scores   (p,)    what a sample of the population scores in this context; neither scores travel with it
     ood_limit           the limit of the foreign check in this context: see `ood.contextual_limit`
     """
 

@@ -55,8 +55,8 @@ ROUNDS = 6
 # The base's log ratio is cut above, where a ratio is as good as certain. Below, what lies beyond counts by its
 # logarithm: the further of two images still ranks first, but how thin a Gaussian is so far out means little.
 SMALLEST_LOG, LARGEST_LOG = -300.0, 50.0
-# Rows whose neighbours are counted at a time.
-ROWS_AT_ONCE = 512
+# Rows whose neighbours are counted at a time, so that their kernels stay in the cache.
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
     step = -(-len(points) // MOST_IMAGES)
     selected = points[::step]
     itself = own_places(points, selected)
-    near = [kernels_between(piece, selected, bandwidth) for piece in _pieces(points)]
+    near = list(kernel_pieces(points, selected, bandwidth))
     density, by_base = population_density(points, sample, bandwidth), weights_of_base(base)
     weights, contamination = np.ones(len(selected)), np.array(START_CONTAMINATION)
     for _ in range(ROUNDS):
@@ -95,15 +95,10 @@ def fit_kernel(points: Float64Array, resolution: Float64Array, sample: Float64Ar
 def log_ratios(points: Float64Array, kernel: Kernel, sample: Float64Array, base: Float64Array) -> Float64Array:
     """Log ratios (..., n) of context to population at points (n, d); `sample` (p, d) as for the fit, bases (..., n)."""
     points, sample = np.round(points, DECIMALS), np.round(sample, DECIMALS)
-    kernels = (kernels_between(piece, kernel.points, kernel.bandwidth) for piece in _pieces(points))
-    near, density = _weight_near(kernels, kernel.weights), population_density(points, sample, kernel.bandwidth)
+    near = _weight_near(kernel_pieces(points, kernel.points, kernel.bandwidth), kernel.weights)
+    density = population_density(points, sample, kernel.bandwidth)
     own = own_weights(own_places(points, kernel.points), kernel.weights)
     return np.log(ratios(near, density, weights_of_base(base), own, kernel.weights.sum()))
-
-
-def _pieces(points: Float64Array) -> Iterator[Float64Array]:
-    """Yield some rows at a time: against a sample of the population, all at once would take kilobytes an image."""
-    return (points[start : start + ROWS_AT_ONCE] for start in range(0, max(len(points), 1), ROWS_AT_ONCE))
 
 
 def _weight_near(near: Iterable[Float32Array], weights: Float64Array) -> Float64Array:
@@ -128,14 +123,15 @@ def choose_bandwidths(points: Float64Array, resolution: Float64Array, sample: Fl
         counts = (there @ there_so_far[:, :, None]).reshape(n, d, -1)[:, free].reshape(n, -1).T
         density = np.maximum(counts / len(sample), fewest)
         likelihood = _log_likelihood((near[free] * near_so_far).reshape(-1, n, n), density.astype(np.float64))
-        place, choice = np.unravel_index(likelihood.argmax(), (free.size, near.shape[1]))
-        if likelihood.max() < best + GAIN:
+        most = int(likelihood.argmax())
+        if likelihood[most] < best + GAIN:
             break
-        best, axis = float(likelihood.max()), free[place]
+        place, choice = divmod(most, near.shape[1])
+        best, axis = float(likelihood[most]), free[place]
         bandwidth[axis] = resolution[axis] * NARROWEST * 2.0**choice
         near_so_far = near_so_far * near[axis, choice]
         there_so_far = there_so_far * there[:, axis * near.shape[1] + choice]
-        free = np.delete(free, place)
+        free = free[free != axis]
     return bandwidth
 
 
@@ -199,14 +195,17 @@ def weights_of_base(base: Float64Array) -> Float64Array:
 
 def own_places(points: Float64Array, selected: Float64Array) -> IndexArray:
     """Return where each of points (n, d) stands among the kernel's points (m, d), or -1."""
-    places = {point: place for place, point in enumerate(_rows(selected))}
-    return np.array([places.get(point, -1) for point in _rows(points)], dtype=np.intp)
+    places = {point: place for place, point in enumerate(row_bytes(selected))}
+    return np.array([places.get(point, -1) for point in row_bytes(points)], dtype=np.intp)
 
 
-def _rows(points: Float64Array) -> Iterator[bytes]:
-    """Yield each of points (n, d) as bytes: equal ones alike, also 0 and -0."""
-    text, step = (points + 0.0).tobytes(), points.shape[1] * points.itemsize
-    return (text[start : start + step] for start in range(0, len(text), step))
+def row_bytes(points: Float64Array) -> list[bytes]:
+    """Return each of points (n, d) as bytes: equal ones alike, also 0 and -0."""
+    if not points.shape[1]:  # numpy has no items of no bytes
+        return len(points) * [b""]
+    whole = np.dtype((np.void, points.shape[1] * points.itemsize))
+    rows: list[bytes] = np.ascontiguousarray(points + 0.0).view(whole)[:, 0].tolist()
+    return rows
 
 
 def own_weights(places: IndexArray, weights: Float64Array) -> Float64Array:
@@ -218,7 +217,7 @@ def population_density(points: Float64Array, sample: Float64Array, bandwidth: Fl
     """Return the density (n,) of the population's sample (p, d) at points (n, d): 1 where no bandwidth is finite."""
     if np.isinf(bandwidth).all():
         return np.ones(len(points))
-    return np.concatenate([density_of(kernels_between(piece, sample, bandwidth)) for piece in _pieces(points)])
+    return np.concatenate([density_of(piece) for piece in kernel_pieces(points, sample, bandwidth)])
 
 
 def density_of(kernels: Float32Array) -> Float64Array:
@@ -229,16 +228,19 @@ def density_of(kernels: Float32Array) -> Float64Array:
 
 def kernels_between(points: Float64Array, others: Float64Array, bandwidth: Float64Array) -> Float32Array:
     """Return kernels (n, m) between points (n, d) and others (m, d): 1 where they coincide."""
+    return np.concatenate(list(kernel_pieces(points, others, bandwidth)))
+
+
+def kernel_pieces(points: Float64Array, others: Float64Array, bandwidth: Float64Array) -> Iterator[Float32Array]:
+    """Yield `kernels_between`, some rows at a time: those of many images and all of the population take megabytes."""
     used = np.flatnonzero(np.isfinite(bandwidth))
-    if not used.size:
-        return np.ones((len(points), len(others)), dtype=np.float32)
     own, theirs = (side[:, used] / bandwidth[used] for side in (points, others))
     # Half the squared gaps in one product: ab - aa/2 - bb/2.
     left = np.column_stack([own, -0.5 * np.square(own).sum(axis=1), np.ones(len(own))])
     right = np.column_stack([theirs, np.ones(len(theirs)), -0.5 * np.square(theirs).sum(axis=1)])
-    kernels: Float32Array = (left @ right.T).astype(np.float32)
-    np.exp(kernels, out=kernels)
-    return kernels
+    for start in range(0, max(len(points), 1), ROWS_AT_ONCE):
+        kernels: Float32Array = (left[start : start + ROWS_AT_ONCE] @ right.T).astype(np.float32)
+        yield np.exp(kernels, out=kernels)
 
 
 def _every_bandwidth(points: Float64Array, others: Float64Array, resolution: Float64Array) -> Float32Array:

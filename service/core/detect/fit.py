@@ -16,9 +16,9 @@ from service.core.detect.estimators.registry import estimator_named, estimator_o
 from service.core.detect.gaussian import Fit
 from service.core.detect.gaussian_odds import noise_floor, normal_fit
 from service.core.detect.moments import Moments
-from service.core.detect.posterior import calibrate_context, posterior_log_odds, ranking_scores
+from service.core.detect.posterior import calibrate_context, posterior_log_odds, ranking_scores, with_scores
 from service.core.detect.standardize import PopulationUnits, canonical_order
-from service.core.distributions import chi2_ppf
+from service.core.distributions import chi2_ppf, quantile
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, EstimatorName, Float64Array, Source
 from service.errors import ContextTooSmall, InvalidInput, ShapeMismatch
@@ -79,7 +79,9 @@ def fit(
     )
     context = estimator_named(estimator).with_images(context, points, units)
     if len(points) >= FEWEST and units.live.size and source != "population":
-        context = calibrate_context(context, points, units)
+        context = calibrate_context(
+            context if context.scores is not None else with_scores(context, points, units), units
+        )
     if len(points) > 2 * units.live.size and source != "population":
         context = replace(context, radius_squared=_radius_squared(points, context, units))
     if context.scores is not None:
@@ -100,11 +102,8 @@ def _radius_squared(points: Float64Array, context: Context, units: PopulationUni
         scores = ranking_scores(estimator, points, context, units, np.zeros(len(points), dtype=bool))
     normal = 1 - expit(posterior_log_odds(scores, points, context, units))
     distances = normal_fit(context, units).distances(points)
-    # Where no image is normal at all, numpy would divide by their weight, which is 0.
-    radius_squared = (
-        np.quantile(distances, INSIDE, weights=normal, method="inverted_cdf") if normal.any() else distances.min()
-    )
-    return min(float(radius_squared), context.radius_squared)
+    radius_squared = quantile(distances, INSIDE, normal) if normal.any() else float(distances.min())
+    return min(radius_squared, context.radius_squared)
 
 
 def merge(contexts: Sequence[Context], population: Population) -> Context:

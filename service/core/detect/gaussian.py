@@ -96,6 +96,6 @@ def shrink_correlations(covariance: Float64Array, size: float) -> Float64Array:
 
     With few points the sampling error of correlations outweighs what they tell.
     """
-    d = len(covariance)
-    factor = size / (size + d)
-    return factor * covariance + (1 - factor) * np.diag(np.diag(covariance))
+    shrunk = size / (size + len(covariance)) * covariance
+    np.fill_diagonal(shrunk, covariance.diagonal())
+    return shrunk

@@ -18,8 +18,6 @@ from service.core.types import BoolArray, Float64Array
 
 # The share of outliers before anything is seen.
 PRIOR_CONTAMINATION = 0.05
-# As many of the population's sample show how outliers score.
-POPULATION_SCORES = 250
 # Misfits that share their cause can pass for normal images. An image of the population passes where its probability of
 # being an outlier is below PASSING. Misfits pull the context towards them, and pass more often: the square root. Where
 # all pass, this share of the most normal images are outliers; in a small batch more, by a share divided by its size.
@@ -104,15 +102,12 @@ def ranking_scores(
     return estimator.distances(points, context, units, members)
 
 
-def calibrate_context(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
-    """Return `context` with a calibration of the scores of points (n, d): those that it was fitted to, or all of its
-    batch.
-
-    n >= `calibration.FEWEST` and d >= 1.
-    """
-    estimator = estimator_of(context)
-    own, population = scores_to_calibrate(context, points, units)
-    scores = own if context.source == "batch" else _stretch(own, points.shape[1])
+def calibrate_context(context: Context, units: PopulationUnits) -> Context:
+    """Return `context` with a calibration of its scores (n,), n >= `calibration.FEWEST`, on one axis or more."""
+    estimator, own, population = estimator_of(context), context.scores, context.population_scores
+    assert own is not None
+    assert population is not None
+    scores = own if context.source == "batch" else _stretch(own, units.live.size)
     if is_graded(estimator, units):
         from service.core.decide.graded_calibration import calibrate_graded  # imports scipy.interpolate
 
@@ -120,13 +115,7 @@ def calibrate_context(context: Context, points: Float64Array, units: PopulationU
         calibration = calibrate_graded(scores, population, estimator.smallest_scale, is_batch=is_batch)
     else:
         calibration = calibrate(scores, population, estimator.smallest_scale)
-    return replace(
-        context,
-        calibration=calibration,
-        contamination=calibration.share,
-        scores=own,
-        population_scores=population,
-    )
+    return replace(context, calibration=calibration, contamination=calibration.share)
 
 
 def _stretch(scores: Float64Array, axes: int) -> Float64Array:
@@ -143,17 +132,20 @@ def is_graded(estimator: Estimator, units: PopulationUnits) -> bool:
     return units.population.graded and estimator.saturates
 
 
-def scores_to_calibrate(
-    context: Context, points: Float64Array, units: PopulationUnits
-) -> tuple[Float64Array, Float64Array]:
-    """Return the scores (n,) of the points (n, d) that `context` was fitted to, and of some of the population (p,)."""
-    estimator, population = estimator_of(context), units.draws(POPULATION_SCORES)
+def with_scores(context: Context, points: Float64Array, units: PopulationUnits) -> Context:
+    """Return `context` with the scores of points (n, d), those that it was fitted to or all of its batch, and of some
+    of the population.
+    """
+    estimator, population = estimator_of(context), units.draws
     if estimator.ranks_by_odds:  # what does not depend on the points is then computed once
         odds = estimator.log_odds(np.concatenate([points, population]), context, units)
-        return odds[: len(points)], odds[len(points) :]
+        return replace(context, scores=odds[: len(points)], population_scores=odds[len(points) :])
     everybody, nobody = np.ones(len(points), dtype=bool), np.zeros(len(population), dtype=bool)
-    scores = estimator.distances(points, context, units, everybody)
-    return scores, estimator.distances(population, context, units, nobody)
+    return replace(
+        context,
+        scores=estimator.distances(points, context, units, everybody),
+        population_scores=estimator.distances(population, context, units, nobody),
+    )
 
 
 def inside(latents: NDArray[np.floating], context: Context, population: Population) -> BoolArray:

@@ -19,7 +19,6 @@ from service.core.detect.fit import HEAVY_CONTAMINATION, check_latents, fit
 from service.core.detect.gaussian_odds import noise_floor
 from service.core.detect.ood import MOST_FOREIGN, is_ood
 from service.core.detect.posterior import (
-    POPULATION_SCORES,
     hidden_share,
     is_graded,
     least_probability,
@@ -30,6 +29,7 @@ from service.core.detect.posterior import (
 )
 from service.core.detect.standardize import PopulationUnits
 from service.core.detect.wide_batch import error_odds, likeness
+from service.core.distributions import median
 from service.core.population import Population
 from service.core.types import DEFAULT_ESTIMATOR, BoolArray, EstimatorName, Float64Array
 from service.errors import InvalidInput, InvalidOption
@@ -150,7 +150,7 @@ def _outlier_scores(scores: Float64Array, context: Context, native: BoolArray) -
         return scores - context.calibration.zero(share_of_outliers(context))
     if context.source != "batch" or not native.any():
         return scores
-    return np.asarray(scores - np.median(scores[native]))
+    return np.asarray(scores - median(scores[native]))
 
 
 def _share_of_error(context: Context, units: PopulationUnits) -> float:
@@ -205,12 +205,12 @@ def _with_groups(
     native = np.flatnonzero(~ood)
     flagged = probability[native] > 0.5
     floor = noise_floor(context.posterior_variance, units)
-    found = find_groups(points[native], flagged, floor, units.draws(POPULATION_SCORES), kinds)
+    found = find_groups(points[native], flagged, floor, units.draws, kinds)
     if not found and not units.population.graded:
         missed = (
             find_common_cause(points[native], scores[native], floor)
             or find_dense(points[native], floor)
-            or find_missed_exceptions(points[native], flagged, floor, units.draws(POPULATION_SCORES))
+            or find_missed_exceptions(points[native], flagged, floor, units.draws)
         )
         found = [missed] if missed else []
     groups = [replace(group, members=native[group.members]) for group in found]

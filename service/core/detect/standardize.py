@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.detect.context import Context
+from service.core.detect.density_ratio import row_bytes
 from service.core.detect.moments import Moments
 from service.core.population import Population
 from service.core.types import Float64Array, IndexArray
 
 # Points are clipped at this many population standard deviations, which keeps every square finite.
 FURTHEST = 1e3
+# As many of the population show what images are that do not belong to a context.
+DRAWS = 250
 # Fewer distinct points than this are no batch: copies then count.
 FEWEST_DISTINCT = 3
 
@@ -49,13 +52,14 @@ class PopulationUnits:
         """Return the population's sample as points (p, d), None where the bundle holds none."""
         return None if self.population.sample is None else self.points(self.population.sample)
 
-    def draws(self, count: int) -> Float64Array:
-        """Return some `count` points (p, d) of the population, always the same: of its sample, else of its Gaussian."""
+    @cached_property
+    def draws(self) -> Float64Array:
+        """Return some DRAWS points (p, d) of the population, always the same: of its sample, else of its Gaussian."""
         sample = self.sample
         if sample is None:
             factor = np.linalg.cholesky(self.correlation)
-            return np.asarray(np.random.default_rng(0).standard_normal((count, len(factor))) @ factor.T)
-        return sample[:: -(-len(sample) // count)]
+            return np.asarray(np.random.default_rng(0).standard_normal((DRAWS, len(factor))) @ factor.T)
+        return np.ascontiguousarray(sample[:: -(-len(sample) // DRAWS)])
 
     @cached_property
     def correlation(self) -> Float64Array:
@@ -63,7 +67,7 @@ class PopulationUnits:
         return np.asarray(self.population.covariance[self._square] / self._scales)
 
     @cached_property
-    def _square(self) -> tuple[NDArray[np.intp], ...]:
+    def _square(self) -> tuple[IndexArray, ...]:
         """Return what takes the live latents (d, d) of a covariance (L, L)."""
         return np.ix_(self.live, self.live)
 
@@ -98,15 +102,15 @@ class PopulationUnits:
         return whole
 
 
-def without_copies(points: Float64Array) -> Float64Array:
-    """Return each of points (n, d) once, in order, to three decimals. If most of them are copies of one, return all."""
+def distinct_rows(points: Float64Array) -> IndexArray:
+    """Return the first row (m,) of each of points (n, d), to three decimals. If most are copies of one, return all."""
     first: dict[bytes, int] = {}
-    places = [first.setdefault(row.tobytes(), place) for place, row in enumerate(np.round(points, 3) + 0.0)]
+    places = [first.setdefault(row, place) for place, row in enumerate(row_bytes(np.round(points, 3)))]
     if len(first) < FEWEST_DISTINCT or np.bincount(places).max() > len(points) / 2:
-        return points
-    return points[list(first.values())]
+        return np.arange(len(points))
+    return np.array(list(first.values()))
 
 
-def canonical_order(points: Float64Array) -> NDArray[np.intp]:
+def canonical_order(points: Float64Array) -> IndexArray:
     """Return an order (n,) of points (n, d) that does not depend on how they came."""
     return np.lexsort(np.vstack([np.zeros(len(points)), points.T]))

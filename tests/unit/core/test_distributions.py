@@ -54,3 +54,17 @@ def test_the_service_starts_without_what_it_seldom_needs():
     seldom = ("scipy.stats", "scipy.interpolate", "scipy.spatial", "scipy.sparse", "sklearn", "pandas")
     program = f"import sys, service.app; print([name for name in {seldom} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_quantiles_are_those_of_numpy(n):
+    random = np.random.default_rng(n)
+    values, weights = random.integers(0, 5, n) + random.choice([0.0, 0.5], n), random.random(n)
+    weights[random.random(n) < 0.3] = 0
+    weights[-1] += 0.1
+    for share in (0.0, 0.25, 0.6, 0.99, 1.0):
+        assert distributions.quantile(values, share) == pytest.approx(np.quantile(values, share))
+        if share:
+            assert distributions.quantile(values, share, weights) == np.quantile(
+                values, share, weights=weights, method="inverted_cdf"
+            )

@@ -99,3 +99,13 @@ def test_the_odds_of_a_context_as_wide_as_the_population_are_distances(populatio
     scores = score(wide, population)
     assert set(np.argsort(scores.rank)[:6]) == set(range(6))
     assert (scores.outlier_probability[6:] < 0.5).all()
+
+
+@pytest.mark.parametrize("copies", [0, 5])
+def test_ensemble_scores_the_images_while_it_is_fitted(population, latents, copies):
+    latents = np.concatenate([latents, latents[:copies]])
+    context, units = fit(latents, population, estimator="ensemble", source="batch"), PopulationUnits.of(population)
+    scores = estimator_of(context).log_odds(units.points(latents), context, units)
+    np.testing.assert_allclose(context.scores, scores)
+    others = estimator_of(context).log_odds(units.draws, context, units)
+    np.testing.assert_allclose(context.population_scores, others)

@@ -5,12 +5,17 @@ import pytest
 
 from service.core.decide.groups import find_common_cause, find_groups
 from service.core.decide.kinds import (
+    NAMED_GAP,
+    RULE_GAP,
+    WIDER_GAP,
+    _find_rules,
     find_dense,
     find_exceptions,
     find_kinds,
     find_missed_exceptions,
     posterior_of_misfits,
 )
+from service.core.distributions import UPPER_MEDIAN
 
 D = 5
 FLOOR = np.full(D, 0.005)
@@ -238,3 +243,32 @@ def test_kinds_beside_a_flagged_group_are_named_as_well():
     assert alike.kinds == 3
     assert len(kinds.members) == 20
     assert kinds.kinds == 2
+
+
+def naive_rule(places, floor, spreads):
+    """Return where the rule of one axis begins and ends, and how wide its gaps are, image by image."""
+    places, n = sorted(places), len(places)
+    half = (n + 1) // 2
+    first = min(range(n - half + 1), key=lambda start: places[start + half - 1] - places[start])
+    deviation = np.hypot((places[first + half - 1] - places[first]) / (2 * UPPER_MEDIAN), floor**0.5)
+    while True:
+        low, high, gap = first, first + half - 1, (spreads + WIDER_GAP / n) * deviation
+        while low > 0 and places[low] - places[low - 1] <= gap:
+            low -= 1
+        while high < n - 1 and places[high + 1] - places[high] <= gap:
+            high += 1
+        wider = np.sqrt(np.var(places[low : high + 1]) + floor)
+        if wider <= deviation * (1 + 1e-9):
+            return places[low], places[high], gap
+        deviation = wider
+
+
+@pytest.mark.parametrize("kind", ["student_t", "laplace", "skewed", "levels"])
+@pytest.mark.parametrize("n", [10, 11, 60])
+def test_the_rules_of_all_axes_are_those_of_each(kind, n):
+    for seed in range(10):
+        points = of_levels((0.1, 0.6, 0.3, 0.0), n, seed)[0] if kind == "levels" else natural(kind, n, seed)
+        for spreads in (RULE_GAP, NAMED_GAP):
+            rules = _find_rules(np.sort(points, axis=0), FLOOR, spreads)
+            naive = [naive_rule(axis.tolist(), FLOOR[0], spreads) for axis in points.T]
+            np.testing.assert_allclose(np.transpose(rules), naive)

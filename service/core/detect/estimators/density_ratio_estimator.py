@@ -55,11 +55,25 @@ class DensityRatio(Mixture):
         return replace(context, kernel=density_ratio.fit_kernel(points, resolution, sample, base))
 
     def log_odds(self, points: Float64Array, context: Context, units: PopulationUnits) -> Float64Array:
-        gaussian, sample = self._base_odds(points, context, units), units.sample
+        ratios = self._log_ratios(points, context, units, -self._base_odds(points, context, units))
+        return self._odds(points, ratios, context, units)
+
+    def _log_ratios(
+        self, points: Float64Array, context: Context, units: PopulationUnits, base: Float64Array
+    ) -> Float64Array:
+        """Return the log ratios (..., n) of context to population at points (n, d), from the Gaussians' (..., n)."""
+        sample = units.sample
         if context.kernel is None or sample is None:
-            return gaussian
-        ratio = -density_ratio.log_ratios(points, context.kernel, sample, -gaussian)
-        ratio = ratio - self._discriminant_shares(points, context, units).sum(axis=1)
+            return base
+        return density_ratio.log_ratios(points, context.kernel, sample, base)
+
+    def _odds(
+        self, points: Float64Array, ratios: Float64Array, context: Context, units: PopulationUnits
+    ) -> Float64Array:
+        """Return the log odds (n,) of points (n, d) with log ratios (n,) by `_log_ratios`."""
+        if context.kernel is None or units.sample is None:
+            return -ratios
+        ratio = -ratios - self._discriminant_shares(points, context, units).sum(axis=1)
         alike = likeness(context.moments, context.posterior_variance, units)
         if alike == 0:
             return np.asarray(ratio)

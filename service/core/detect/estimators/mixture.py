@@ -53,6 +53,8 @@ SURVIVORS, CANDIDATES = 8, 4
 SAME_MODE = 0.01
 SMALLEST_RATIO = 1e-9
 TOLERANCE = 1e-3
+# Responsibilities that move by less have settled: more steps would change their last digits.
+SETTLED = 1e-12
 
 _LOG_VOLUME = math.log(LOG_RANGE) - 0.5 * math.log(math.pi)
 
@@ -160,7 +162,7 @@ def fit_axes(
         before, r = r, _probability(log_odds)
         iterates.append(r)
         terms.append((log_odds, size, odds, narrow, gain))
-        if (r == before).all():  # few images settle soon
+        if np.abs(r - before).max() < SETTLED:  # few images settle soon
             break
     log_odds, *others = map(np.array, zip(*terms, strict=True))
     evidence = _evidence(n, _likelihood(log_odds), *others)

@@ -57,7 +57,7 @@ class Estimator(Protocol):
         """
 
     def with_images(self, context: Context, points: Float64Array, units: PopulationUnits) -> Context:
-        """Return `context` with what the estimator keeps of its images beside their moments."""
+        """Return `context` with what the estimator keeps of its images beside their moments, or with their scores."""
 
     def distances(
         self, points: Float64Array, context: Context, units: PopulationUnits, members: BoolArray

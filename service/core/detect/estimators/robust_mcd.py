@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from service.core.detect.gaussian import Fit, shrink_correlations
@@ -21,8 +23,7 @@ def robust(points: Float64Array, floor: Float64Array) -> Fit:
     """
     n, d = points.shape
     count = max(int(np.ceil(ROBUST_SHARE * n)), 2)
-    # The nearest 75% underestimate the spread: Croux & Haesbroeck's factor (1999) makes it consistent at the Gaussian.
-    consistency = ROBUST_SHARE / chi2_cdf(chi2_ppf(ROBUST_SHARE, d), d + 2)
+    consistency = _consistency(d)
     location = median(points)
     centred = points - location
     variance = np.square(1.4826 * median(np.abs(centred)))
@@ -45,6 +46,12 @@ def robust(points: Float64Array, floor: Float64Array) -> Fit:
         fits.append(fit)
     # Rounded: of equal ones the first, whatever their last digits are.
     return min(fits, key=lambda fit: round(fit.volume, 9))
+
+
+@lru_cache(maxsize=64)
+def _consistency(d: int) -> float:
+    """Return by how much the nearest 75% underestimate the covariance of a Gaussian (Croux & Haesbroeck 1999)."""
+    return float(ROBUST_SHARE / chi2_cdf(chi2_ppf(ROBUST_SHARE, d), d + 2))
 
 
 def _covariance(values: Float64Array) -> Float64Array:
