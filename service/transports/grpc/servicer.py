@@ -172,7 +172,7 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
     call.set_trailing_metadata(((REQUEST_ID, number),))
     with (
         spans.grpc_span(service, name, metadata) as span,
-        logs.call(number, "gRPC", f"/{service}/{name}", call.peer()) as logged,
+        logs.Call(number, "gRPC", f"/{service}/{name}", call.peer()) as logged,
     ):
         try:
             async with asyncio.timeout(timeout_seconds):
