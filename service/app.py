@@ -177,7 +177,8 @@ class Misfit(Routes):
         self.metrics = {"": Metrics(loaded)}
         self.decoder = DecodePool(self.settings)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
-        self.admission = Admission(*limits, self.metrics[""].report_in_flight)  # of all bundles together
+        self.admission = Admission(*limits)  # of all bundles together
+        self.metrics[""].follow(self.admission.in_flight)
         self.dispatchers = {"": self._make_dispatcher(loaded, self.networks, "")}
         for name, directory in self.settings.more_bundles.items():
             bundle = precision.load(directory, self.settings.precision)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 FLUSH_SECONDS = 0.1
@@ -25,6 +25,7 @@ class LateWrites:
         self._observed: defaultdict[Any, list[float]] = defaultdict(list)
         self._added: Counter[Any] = Counter()
         self._values: dict[Any, float] = {}
+        self._followed: dict[Any, Callable[[], float]] = {}
         self._due_in: asyncio.AbstractEventLoop | None = None
 
     def observe(self, histogram: Any, amount: float) -> None:
@@ -42,12 +43,17 @@ class LateWrites:
         self._values[gauge] = value
         self._write_soon()
 
+    def follow(self, gauge: Any, read: Callable[[], float]) -> None:
+        """Set a gauge to what `read` returns, now and whenever anything is written."""
+        self._followed[gauge] = read
+        gauge.set(read())
+
     def write(self) -> None:
         """Write everything now."""
         self._due_in = None
         observed, self._observed = self._observed, defaultdict(list)
         added, self._added = self._added, Counter()
-        values, self._values = self._values, {}
+        values, self._values = self._values | {gauge: read() for gauge, read in self._followed.items()}, {}
         for histogram, amounts in observed.items():
             _observe_all(histogram, amounts)
         for counter, amount in added.items():

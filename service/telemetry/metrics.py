@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Counts
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, get_args
 
@@ -107,10 +108,10 @@ class Metrics(Hooks):
             self._item_errors.labels(kind.code)
         self._report_drift()
 
-    def report_in_flight(self, amounts: dict[str, int]) -> None:
-        """Report the images or bytes in flight, by unit."""
-        for unit, amount in amounts.items():
-            late_writes.set(self._in_flight[unit], amount)
+    def follow(self, in_flight: Mapping[str, int]) -> None:
+        """Report the images and bytes in flight, by unit, as they are whenever something is written."""
+        for unit, gauge in self._in_flight.items():
+            late_writes.follow(gauge, partial(in_flight.__getitem__, unit))
 
     def count_grpc_call(self, method: str, code: str, seconds: float) -> None:
         """Count a gRPC call that has ended with the status `code`, and its duration."""
