@@ -30,19 +30,14 @@ from service.pipeline.pipeline import Pipeline
 from service.settings import Settings, describe_problems, warn_of_unknown_variables
 from service.telemetry import logs
 from service.telemetry.batch_metrics import BatchMetrics
+from service.telemetry.late_writes import late_writes
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import NOT_TRACED
 from service.transports import memory_footprint
 from service.transports.admission import Admission
 from service.transports.dispatch import Dispatcher
 from service.transports.grpc.port import claim_port
-from service.transports.http.middleware import (
-    AccessLog,
-    Authentication,
-    ContentSecurityPolicy,
-    ErrorBodies,
-    UntilSent,
-)
+from service.transports.http.middleware import AccessLog, Envelope
 
 if TYPE_CHECKING:
     from service.inference.local import LocalNetworks
@@ -182,7 +177,8 @@ class Misfit(Routes):
         self.metrics = {"": Metrics(loaded)}
         self.decoder = DecodePool(self.settings)
         limits = self.settings.max_rows_in_flight, self.settings.max_bytes_in_flight
-        self.admission = Admission(*limits, self.metrics[""].report_in_flight)  # of all bundles together
+        self.admission = Admission(*limits)  # of all bundles together
+        self.metrics[""].follow(self.admission.in_flight)
         self.dispatchers = {"": self._make_dispatcher(loaded, self.networks, "")}
         for name, directory in self.settings.more_bundles.items():
             bundle = precision.load(directory, self.settings.precision)
@@ -211,6 +207,7 @@ class Misfit(Routes):
         if self.grpc is not None:
             await self.grpc.stop()
         self.decoder.close()
+        late_writes.write()
 
     async def __is_alive__(self) -> bool:
         """Return whether Inference answers and images can be decoded. Otherwise the probe fails, and all processes
@@ -227,8 +224,5 @@ class Misfit(Routes):
 
 metric_folders.choose_own_folder()
 uvicorn_protocol.bound_connections()
-Misfit.add_asgi_middleware(UntilSent)  # type: ignore[attr-defined]
 Misfit.add_asgi_middleware(AccessLog)  # type: ignore[attr-defined]
-Misfit.add_asgi_middleware(ErrorBodies)  # type: ignore[attr-defined]
-Misfit.add_asgi_middleware(ContentSecurityPolicy)  # type: ignore[attr-defined]
-Misfit.add_asgi_middleware(Authentication)  # type: ignore[attr-defined]
+Misfit.add_asgi_middleware(Envelope)  # type: ignore[attr-defined]

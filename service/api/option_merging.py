@@ -20,6 +20,8 @@ def merge_options(
 ) -> dict[str, object]:
     """Return the options of both places. Raises InvalidOption where they say two things of one option."""
     merged, conflicts = {**query, **body}, []
+    if not (body and query):
+        return merged
     for name in sorted((body.keys() & query.keys()) & options_type.model_fields.keys()):
         field = options_type.model_fields[name]
         adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]

@@ -217,7 +217,7 @@ class RequestBuilder:
         rows = arrays.read_npy(content)
         self.shapes.append(rows.shape)
         # The first line of pixels tells it of nearly all arrays.
-        if rows.dtype == "uint8" and len(rows) and rows[0, 0].max() <= 1 and rows.max() == 1:
+        if rows.dtype == "uint8" and len(rows) and not rows[0, 0].tobytes().strip(b"\0\1") and rows.max() == 1:
             self._notes.append(f"All {len(rows)} images of an array {FAINT}")
         for row, pixels in enumerate(rows):
             self.add_image(field, pixels, f"{name}[{row}]" if name else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -21,6 +22,9 @@ ONE_VALUE_FAULTS = ("float_type", "int_type", "string_type", "bool_type")
 
 def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> OptionsT:
     """Return the options. Raises InvalidOption that names what is wrong, and what the options are."""
+    if not values:
+        defaults: OptionsT = _make_defaults(options_type)
+        return defaults
     if unknown := values.keys() - options_type.model_fields.keys():
         raise InvalidOption(
             f"Unknown option: {', '.join(map(cut_name, sorted(unknown)[:3]))}.",
@@ -32,6 +36,11 @@ def read_options(values: Mapping[str, object], options_type: type[OptionsT]) -> 
         return options_type.model_validate(values)
     except ValidationError as error:
         raise InvalidOption(_describe_problems(error), "GET /docs.json describes every option.") from error
+
+
+@cache
+def _make_defaults(options_type: type[OptionsT]) -> OptionsT:
+    return options_type()
 
 
 def read_contexts(value: object) -> list[PortableContext]:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from service.hosting.private_names import private_names, require, require_in_code
 
 with private_names(__name__):
-    from prometheus_client import mmap_dict, multiprocess, values
+    from prometheus_client import Histogram, mmap_dict, multiprocess, values
 
     require(mmap_dict, "_INITIAL_MMAP_SIZE", "MmapedDict")
     require(mmap_dict.MmapedDict, "_init_value", "read_value", "write_value", "read_all_values_from_file")
     require_in_code(mmap_dict.MmapedDict.__init__, "_f", "_capacity", "_used", "_positions")
     require(values, "MmapedDict", "MultiProcessValue", "ValueClass")
     require(multiprocess, "MmapedDict", "mark_process_dead")
+    require_in_code(Histogram.observe, "_sum", "_buckets", "_upper_bounds")  # for service.telemetry.late_writes
 
 HEADER_BYTES = 8
 

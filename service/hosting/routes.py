@@ -15,7 +15,7 @@ import bentoml
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.endpoints import ENDPOINTS, Endpoint
 from service.hosting.io_descriptors import make_form
@@ -64,7 +64,7 @@ def list_routes(get_service: Callable[[], Routes], bundles: Iterable[str] = ()) 
     return [*endpoints, Route("/metrics", read_metrics)]
 
 
-class _EndpointApp:
+class EndpointApp:
     """The ASGI application of an endpoint. Starlette wraps a function, though not a class, in three more coroutines."""
 
     def __init__(self, endpoint: Endpoint, get_service: Callable[[], Routes], bundle: str) -> None:
@@ -76,9 +76,24 @@ class _EndpointApp:
         await response(scope, receive, send)
 
 
+class EndpointsFirst:
+    """ASGI middleware that hands a request of an endpoint to it, past the router, which tries one route after another.
+
+    The router still answers what has another method.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[Route]) -> None:
+        self._app = app
+        self._apps = {route.path: route.app for route in routes if isinstance(route.app, EndpointApp)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._apps.get(scope["path"]) if scope.get("method") == "POST" else None
+        await (app or self._app)(scope, receive, send)
+
+
 def _make_route(endpoint: Endpoint, get_service: Callable[[], Routes], bundle: str) -> Route:
     prefix = f"/models/{bundle}" if bundle else ""
-    return Route(f"{prefix}/{endpoint.name}", _EndpointApp(endpoint, get_service, bundle), methods=["POST"])
+    return Route(f"{prefix}/{endpoint.name}", EndpointApp(endpoint, get_service, bundle), methods=["POST"])
 
 
 def _make_method(endpoint: Endpoint) -> Any:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests as h11 reads them, less every form that another server might read differently.
+"""HTTP/1.1 requests as llhttp reads them, less every form that another server might read differently.
 
 `service.hosting.uvicorn_protocol` answers 400 to what is refused here.
 """
@@ -7,129 +7,204 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from enum import Enum, auto
+from typing import Any, NoReturn
 
-import h11
+import httptools
 
+from service.hosting.private_names import private_names, require, require_in_code
+
+with private_names(__name__):
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+    require(HttpToolsProtocol, "data_received", "on_body", "on_header", "on_headers_complete", "on_message_begin")
+    require(HttpToolsProtocol, "on_message_complete", "on_response_complete", "_unset_keepalive_if_required")
+    require(HttpToolsProtocol, "_start_asgi_task")
+    require_in_code(HttpToolsProtocol.__init__, "headers", "parser", "pipeline", "transport")
+    require_in_code(HttpToolsProtocol.on_message_begin, "url")
+    require_in_code(RequestResponseCycle.__init__, "more_body", "response_complete")
+
+# Bytes of a head, or of what stands between two parts of a body, at most.
+MOST_HEAD_BYTES = 16 * 1024
 # Even the smallest chunk of a body costs as much time as a kilobyte. FREE_CHUNKS chunks may be of any length. If there
 # are more, their mean length must be MEAN_CHUNK_BYTES or more.
 FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
-# The end of a head, or a header that goes on in the next line (obs-fold), whichever comes first.
-HEAD_END_OR_FOLD = re.compile(rb"\n(?:\r?\n|([ \t]))")
 
-# The begin of HTTP/2 without TLS (RFC 9113, section 3.4). h11 would read a request of the method PRI.
+# The begin of HTTP/2 without TLS (RFC 9113, section 3.4).
 HTTP2_PREFACE = b"PRI * HTTP/2"
 # The begin of a TLS connection: a record of the handshake, of any version.
 TLS_HANDSHAKE = b"\x16\x03"
+TLS = "The client speaks TLS, as for https://. This port speaks HTTP without TLS: call http://."
+HTTP2 = "The client speaks HTTP/2, as gRPC does. This port speaks HTTP/1.1; gRPC has another port."
 # A target in absolute form, which a server must accept (RFC 9112, section 3.2.2).
 ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 ORIGIN = re.compile(rb"\norigin:[ \t]*([!-~]{1,200})[ \t]*\r?\n", re.IGNORECASE)
 NOT_VALID = "The request is not valid HTTP/1.1"
 LONGEST_REASON = 100
-# What h11 quotes of a request.
-BYTES_QUOTED = re.compile(r"bytearray\(b(.*)\)")
 
 
-class StrictConnection(h11.Connection):
+class ClientState(Enum):
+    """What a client does, or the service for it."""
+
+    HEAD = auto()  # it sends a head, or is silent
+    BODY = auto()
+    WAITS = auto()  # for its answer
+
+
+class RefusedRequest(Exception):
+    """A request is refused. The text says why."""
+
+
+class StrictConnection(HttpToolsProtocol):
     """The server's side of an HTTP/1.1 connection. It refuses ambiguous requests (RFC 9112, sections 5.2, 6.1, 6.3).
 
     If a proxy and this server disagree where a request ends, a client can hide a second request in the first one.
     """
 
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER)
-        self.since = time.monotonic()  # when `their_state` last changed
-        self.refusal = ""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.since = time.monotonic()  # when the state last changed
+        self._running: RequestResponseCycle | None = None  # the request that the application works on
+        self._refusal = ""
+        self._due_refusal = ""  # of a request behind one that is not answered yet
         self._head = b""  # of the request, as far as it has come
-        self._unsent: list[bytes] = []  # the head of an answer
+        self._in_head, self._is_read_again = True, False
+        self._unparsed_bytes = 0  # of what has come since the last part of a head or a body
         self._chunks = self._chunk_bytes = 0
 
-    def next_event(self) -> Any:
-        """Return the next event, as h11.Connection does.
+    @property
+    def state(self) -> ClientState:
+        if self._running is None or self._running.response_complete:
+            return ClientState.HEAD
+        return ClientState.BODY if self._running.more_body else ClientState.WAITS
 
-        Raises h11.RemoteProtocolError for a refused request, with the reason in `refusal`.
-        """
-        if self.their_state is h11.IDLE:
-            self._check_head()
+    def data_received(self, data: bytes) -> None:
+        if self._due_refusal:
+            return  # nobody knows where the next request begins
+        self._unset_keepalive_if_required()
+        if self._in_head:
+            self._head = self._head + data if self._head else data
+        self._unparsed_bytes += len(data)
         try:
-            event = super().next_event()
-        except h11.RemoteProtocolError as error:
-            reason = BYTES_QUOTED.sub(r"\1", str(error))[:LONGEST_REASON]
-            self.refusal = self.refusal or f"{NOT_VALID}: {reason}."
-            raise
-        if isinstance(event, h11.Data):
-            self._check_chunk(event)
-        elif isinstance(event, h11.Request):
-            self.since, self._chunks, self._chunk_bytes = time.monotonic(), 0, 0
-            self._check_framing(event)
-            event = _in_origin_form(event)
-        elif isinstance(event, h11.EndOfMessage):
-            self.since = time.monotonic()
-        return event
+            self.parser.feed_data(data)
+            if self._unparsed_bytes > MOST_HEAD_BYTES:
+                self._refuse(f"A head, or what stands between parts of a body, has at most {MOST_HEAD_BYTES} bytes.")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade()
+            if rest := data[upgrade.args[0] :]:
+                self.data_received(rest)
+        except (httptools.HttpParserError, RefusedRequest) as error:
+            self.logger.warning("Invalid HTTP request received.")
+            self._end_with(self._refusal or self._explain(error))
 
-    def send_with_data_passthrough(self, event: Any) -> list[bytes] | None:
-        """Return the bytes of an event, as h11.Connection does; those of an answer's head come with its first part.
+    def _end_with(self, refusal: str) -> None:
+        """Refuse the request that is read, once those before it are answered."""
+        if self.state is ClientState.WAITS:
+            self._due_refusal = refusal
+            if not self._in_head:
+                self.pipeline.popleft()
+        else:
+            self.send_400_response(refusal)
 
-        So a short answer takes one system call, and one packet, instead of two.
+    def _go_on_without_upgrade(self) -> None:
+        """Read the body of a request that offers another protocol, as Java's client does, which nobody takes.
+
+        llhttp leaves that body to the protocol. So another parser reads it, behind a head that has its length.
         """
-        parts = super().send_with_data_passthrough(event)
-        if isinstance(event, h11.Response):
-            self._unsent = parts or []
-            return []
-        if self._unsent:
-            parts, self._unsent = [*self._unsent, *(parts or [])], []
-        return parts
+        framing = (b"content-length", b"transfer-encoding", b"host")
+        lines = [name + b": " + value for name, value in self.headers if name in framing]
+        self.parser, self._is_read_again = httptools.HttpRequestParser(self), True
+        self.parser.feed_data(b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""]))
+
+    def _explain(self, error: Exception) -> str:
+        if self._head.startswith(TLS_HANDSHAKE):
+            return TLS
+        if self._head.startswith(HTTP2_PREFACE):
+            return HTTP2
+        return f"{NOT_VALID}: {str(error)[:LONGEST_REASON]}."
+
+    def send_400_response(self, msg: str) -> None:
+        raise NotImplementedError
 
     @property
     def origin(self) -> str:
         """Return the origin of the page that sent the request, "" where none is named."""
         match = ORIGIN.search(self._head)
-        return match[1].decode() if match else ""
+        named = match[1] if match else dict(self.headers or ()).get(b"origin", b"")
+        return named.decode("latin-1")
 
-    def start_next_cycle(self) -> None:
-        """Wait for the next request, as h11.Connection does."""
-        super().start_next_cycle()
-        self.since = time.monotonic()
+    def on_message_begin(self) -> None:
+        if self._is_read_again:
+            return
+        super().on_message_begin()
+        self._in_head, self._chunks, self._chunk_bytes = True, 0, 0
 
-    def _check_head(self) -> None:
-        """Refuse HTTP/2, and a header that is folded into several lines, which h11 would join."""
-        received, _ = self.trailing_data
-        self._head = received or self._head
-        if received.startswith(TLS_HANDSHAKE):
-            self._refuse("The client speaks TLS, as for https://. This port speaks HTTP without TLS: call http://.")
-        if received.startswith(HTTP2_PREFACE):
-            self._refuse("The client speaks HTTP/2, as gRPC does. This port speaks HTTP/1.1; gRPC has another port.")
-        if (match := HEAD_END_OR_FOLD.search(received)) and match[1]:
-            self._refuse("A header goes on in the next line.")
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what comes behind a body is left out
+            super().on_header(name, value)
 
-    def _check_framing(self, request: h11.Request) -> None:
-        """Refuse a request whose headers do not say clearly where its body ends."""
-        names = [name for name, _ in request.headers]
-        if b"transfer-encoding" in names:
-            if b"content-length" in names:
-                self._refuse("The request has both Content-Length and Transfer-Encoding.")
-            if request.http_version < b"1.1":
-                self._refuse("The request has Transfer-Encoding, which HTTP/1.0 does not know.")
+    def on_headers_complete(self) -> None:
+        if self._is_read_again:
+            self._is_read_again = False
+            return
+        self._check_framing()
+        self.url = _in_origin_form(self.url)
+        super().on_headers_complete()
+        self._in_head, self._head, self._unparsed_bytes, self.since = False, b"", 0, time.monotonic()
 
-    def _check_chunk(self, data: h11.Data) -> None:
+    def on_chunk_header(self) -> None:
         """Count the chunks of a body, and refuse a body of very many small ones."""
-        self._chunks += data.chunk_start
-        self._chunk_bytes += len(data.data)
-        if self._chunks > FREE_CHUNKS and self._chunk_bytes < self._chunks * MEAN_CHUNK_BYTES:
+        self._chunks += 1
+        if self._chunks > FREE_CHUNKS and self._chunk_bytes < (self._chunks - 1) * MEAN_CHUNK_BYTES:
             self._refuse(f"The body comes in {self._chunks} chunks of fewer than {MEAN_CHUNK_BYTES} bytes on average.")
 
-    def _refuse(self, reason: str) -> None:
-        self.refusal = reason
-        raise h11.RemoteProtocolError(reason)
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        self._chunk_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # its body comes now
+        self._in_head, self._unparsed_bytes, self.since = True, 0, time.monotonic()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.since = time.monotonic()
+        super().on_response_complete()
+        if self._due_refusal and self.state is ClientState.HEAD and not self.transport.is_closing():
+            self.send_400_response(self._due_refusal)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _check_framing(self) -> None:
+        """Refuse a request whose headers do not say clearly where it goes, or where its body ends.
+
+        llhttp has refused most of these already.
+        """
+        names, version = [name for name, _ in self.headers], self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._refuse(f"The request is of HTTP/{version}. This port speaks HTTP/1.1.")
+        if names.count(b"host") > 1 or (version == "1.1" and b"host" not in names):
+            self._refuse("The request has no Host, or several.")
+        if b"transfer-encoding" in names:
+            if version == "1.0":
+                self._refuse("The request has Transfer-Encoding, which HTTP/1.0 does not know.")
+            if [value.lower() for name, value in self.headers if name == b"transfer-encoding"] != [b"chunked"]:
+                self._refuse("The request has a Transfer-Encoding other than chunked.")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        self._refusal = reason
+        raise RefusedRequest(reason)
 
 
-def _in_origin_form(request: h11.Request) -> h11.Request:
-    """Return a request whose target begins with a path, also where it came with scheme and host in front of that."""
-    match = ABSOLUTE.match(request.target)
-    if match is None:
-        return request
-    rest = request.target[match.end() :]
-    target = rest if rest.startswith(b"/") else b"/" + rest
-    return h11.Request(
-        method=request.method, target=target, headers=list(request.headers), http_version=request.http_version
-    )
+def _in_origin_form(target: bytes) -> bytes:
+    """Return a target that begins with a path, also where it came with scheme and host in front of that."""
+    if target.startswith(b"/"):
+        return target
+    if (match := ABSOLUTE.match(target)) is None:
+        return b"/" + target
+    rest = target[match.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest

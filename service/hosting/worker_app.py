@@ -6,23 +6,26 @@ Only workers import this module: the supervisor serves nothing, and needs no cli
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from time import perf_counter, time
 from typing import Any
 
 import bentoml
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.bundle import store
 from service.hosting import metric_files, shutdown
 from service.hosting.path_allowlist import PathAllowlist
 from service.hosting.private_names import private_names, require, require_in_code
-from service.hosting.routes import list_routes
+from service.hosting.routes import EndpointsFirst, list_routes
 from service.settings import Settings
 from service.telemetry import logs, tracing
+from service.telemetry.late_writes import late_writes
 from service.transports.http import static_pages
 from service.transports.http.cors import Cors
 from service.transports.open_inference import http as open_inference
@@ -39,6 +42,7 @@ COUNTS = (
 with private_names(__name__):
     from _bentoml_impl.server.app import ContextMiddleware, ServiceAppFactory
     from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.context import server_context
     from bentoml._internal.server.base_app import BaseAppFactory
     from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 
@@ -47,7 +51,9 @@ with private_names(__name__):
     require_in_code(ServiceAppFactory.__init__, "is_main")
     require_in_code(BaseAppFactory.__init__, "timeout")
     require(RunnerTrafficMetricsMiddleware, "_setup")
-    require_in_code(RunnerTrafficMetricsMiddleware._setup, *COUNTS)
+    require_in_code(RunnerTrafficMetricsMiddleware._setup, *COUNTS, "_is_setup")
+    require_in_code(RunnerTrafficMetricsMiddleware.__init__, "app", "skip_paths")
+    require(server_context, "bento_name", "bento_version", "service_name")
 
 
 def build(service: bentoml.Service[Any], add_routes: Callable[[Starlette], ASGIApp], *, is_main: bool) -> ASGIApp:
@@ -75,16 +81,48 @@ def build(service: bentoml.Service[Any], add_routes: Callable[[Starlette], ASGIA
 
 
 class TrafficMetrics(RunnerTrafficMetricsMiddleware):
-    """BentoML's counts of requests. A labelled count is looked up once, and then remembered.
+    """BentoML's counts of requests, written together. A labelled count is looked up once, and then remembered.
 
     `service.hosting.path_allowlist` bounds the paths that are labels.
     """
 
     def _setup(self, *args: Any, **kwargs: Any) -> None:
         super()._setup(*args, **kwargs)
+        service = {"service_name": server_context.bento_name, "service_version": server_context.bento_version}
+        labels = {**service, "runner_name": server_context.service_name}
         for name in COUNTS:
             metric = getattr(self, name)
-            metric.labels = cache(metric.labels)
+            setattr(self, name, cache(partial(metric.labels, **labels)))
+        self._in_progress = Counter[str]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == "/metrics":
+            return await self.app(scope, receive, send)
+        if not self._is_setup:
+            self._setup()
+        path, started, status = scope["path"], perf_counter(), 0
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif not message.get("more_body"):
+                labels = {"endpoint": path, "http_response_code": status}
+                late_writes.inc(self.metrics_request_total(**labels))
+                late_writes.observe(self.metrics_request_duration(**labels), perf_counter() - started)
+            await send(message)
+
+        if path not in self.skip_paths:
+            late_writes.set(self.metrics_last_request_timestamp(), time())
+        self._report_progress(path, 1)
+        try:
+            await self.app(scope, receive, counted_send)
+        finally:
+            self._report_progress(path, -1)
+
+    def _report_progress(self, path: str, change: int) -> None:
+        self._in_progress[path] += change
+        late_writes.set(self.metrics_request_in_progress(endpoint=path), self._in_progress[path])
 
 
 def _leave_out(middleware: Any, server: Starlette) -> None:
@@ -97,17 +135,15 @@ def add_api(server: Starlette, get_service: Callable[[], Any]) -> ASGIApp:
     directories = {"": settings.bundle_directory, **settings.more_bundles}
     manifests = {name: store.read_manifest(directory) for name, directory in directories.items()}
     models = [model for name, each in manifests.items() for model in list_models(each, name).values()]
+    routes = list_routes(get_service, settings.more_bundles)
     # In front of BentoML's own page at /, and of its own routes.
-    server.router.routes[:0] = [
-        *list_routes(get_service, settings.more_bundles),  # first, since the router tries one after the other
-        *static_pages.ROUTES,
-        *open_inference.make_routes(models, get_service),
-    ]
+    server.router.routes[:0] = [*routes, *static_pages.ROUTES, *open_inference.make_routes(models, get_service)]
     _leave_out(ContextMiddleware, server)  # of BentoML's own API methods, which no route leads to
     counts: Any = RunnerTrafficMetricsMiddleware
     middleware: list[Any] = server.user_middleware
     server.user_middleware = [
-        Middleware(TrafficMetrics, **each.kwargs) if each.cls is counts else each for each in middleware
+        *(Middleware(TrafficMetrics, **each.kwargs) if each.cls is counts else each for each in middleware),
+        Middleware(EndpointsFirst, routes=routes),
     ]
     app = PathAllowlist(server)
     origins = settings.cors_origins

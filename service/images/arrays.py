@@ -81,7 +81,7 @@ def _read_npy(
 
     No memory is allocated for a size that only the header claims.
     """
-    header = read_header(content[:HEADER_BYTES], len(content), check)
+    header = read_header(memoryview(content)[:HEADER_BYTES], len(content), check)
     values = np.frombuffer(content, dtype=header.dtype, offset=header.length)
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
 
@@ -107,7 +107,7 @@ def read_header(
     try:
         fields = _parse_header(bytes(head[: start + int.from_bytes(head[8:start], "little")]))
     except Exception as error:  # ValueError, KeyError, TokenError, RecursionError ...: it depends on the damage
-        kind = None if bytes(head[:1]) == b"\x93" else other_files.identify_any(head)
+        kind = None if bytes(head[:1]) == b"\x93" else other_files.identify_any(bytes(head))
         raise InvalidInput(
             f"{length} bytes are not an npy file: {f'it is {kind.name}' if kind else error}.",
             kind.hint if kind else f"Write it with numpy.save. {CURL_HINT}",
@@ -147,6 +147,7 @@ def _check_length(shape: tuple[int, ...], dtype: np.dtype[np.generic], length: i
         )
 
 
+@lru_cache
 def check_images(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     """Raise ShapeMismatch unless an array is (N, H, W) or (N, H, W, C), of real numbers and images that have pixels."""
     if dtype.name not in SAMPLE_TYPES:

@@ -173,12 +173,15 @@ class ChunkedInference:
         # An array of its own: a slice of the rows would keep all of them in memory.
         pixels = rows.pixels if keep_pixels else self.no_images.pixels
         with self.hooks.stage("encode"):
-            async with self._queue.slot(len(rows.pixels), due):
+            units = await self._queue.acquire(len(rows.pixels), due)
+            try:
                 if run_checked is None or familiarity is None:
                     latents, result = await self.networks.encode(rows.pixels), None
                 else:
                     checked = await run_checked(rows.pixels)
                     latents, result = checked.latents, ood.check(checked.reconstruction_error, familiarity)
+            finally:
+                self._queue.release(units)
         if self._head is not None:
             latents = self._head.with_files(latents, rows.sizes)
         return EncodedImages(ids, latents, pixels, result, rows.errors)

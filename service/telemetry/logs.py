@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Literal, Self
 
 from service.telemetry import spans
 
@@ -25,7 +23,11 @@ logger = logging.getLogger(f"{PACKAGE}.access")
 
 @dataclass
 class Call:
-    """A request as the log describes it. `status` is a number of HTTP or a name of gRPC."""
+    """A request as the log describes it. `status` is a number of HTTP or a name of gRPC.
+
+    As a context manager it makes a block the request, and logs it at the block's end. Records of the block's task, and
+    of tasks that it starts, get the request's id.
+    """
 
     request_id: str
     method: str
@@ -35,23 +37,21 @@ class Call:
     images: int = 0
     error: str | None = None
 
+    def __enter__(self) -> Self:
+        self._started, self._token = time.perf_counter(), _call.set(self)
+        return self
 
+    def __exit__(self, *failure: object) -> None:
+        seconds = time.perf_counter() - self._started
+        record = {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
+        record["seconds"] = round(seconds, 6)
+        text = "%s %s %s, %d images, %.3f s"
+        logger.info(text, self.method, self.route, self.status, self.images, seconds, extra=record)
+        _call.reset(self._token)
+
+
+FIELDS = tuple(field.name for field in fields(Call))
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
-
-
-@contextmanager
-def call(request_id: str, method: str, route: str, client: str) -> Iterator[Call]:
-    """Make the block one call, and log it at its end. Records of this task, and of tasks that it starts, get its id."""
-    current, started = Call(request_id, method, route, client), time.perf_counter()
-    token = _call.set(current)
-    try:
-        yield current
-    finally:
-        seconds = time.perf_counter() - started
-        record: dict[str, Any] = vars(current) | {"seconds": round(seconds, 6)}
-        fields = {name: value for name, value in record.items() if value is not None}
-        logger.info("%s %s %s, %d images, %.3f s", method, route, current.status, current.images, seconds, extra=fields)
-        _call.reset(token)
 
 
 def add_images(count: int) -> None:

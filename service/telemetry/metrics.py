@@ -6,10 +6,11 @@ No value of a label comes from a client: this code or the bundle names every one
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter as Counts
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, get_args
 
@@ -20,13 +21,13 @@ from service.pipeline.batch import Batch, EncodedImages
 from service.pipeline.hooks import Hooks, Stage
 from service.telemetry import spans
 from service.telemetry.bundle_label import MetricMaker
+from service.telemetry.late_writes import late_writes
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Histogram
 
 CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-FLUSH_SECONDS = 0.1
 CONTEXT_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -39,7 +40,6 @@ class Metrics(Hooks):
     def __init__(self, bundle: Bundle, registry: CollectorRegistry | None = None, name: str = "") -> None:
         """Make the metrics of `bundle`. `name` is the bundle's, "" for that which is served by default."""
         make = MetricMaker(name, registry)
-        self._amounts: dict[str, int] = {}  # in flight, and not written yet
         self._in_flight = {
             unit: make.gauge(name, text, multiprocess_mode="livesum")
             for unit, name, text in (
@@ -51,13 +51,14 @@ class Metrics(Hooks):
                 ),
             )
         }
-        self._grpc_calls = make.counter("misfit_grpc_calls", "gRPC calls that have ended.", ("method", "code"))
-        self._grpc_seconds = make.histogram(
+        grpc_calls = make.counter("misfit_grpc_calls", "gRPC calls that have ended.", ("method", "code"))
+        grpc_seconds = make.histogram(
             "misfit_grpc_call_seconds",
             "Seconds from a gRPC call's arrival to its end.",
             ("method",),
             buckets=CALL_SECONDS,
         )
+        self._grpc_calls, self._grpc_seconds = cache(grpc_calls.labels), cache(grpc_seconds.labels)
         stage_seconds = make.histogram(
             "misfit_stage_seconds",
             "Seconds in one stage of a request, or of a chunk of it, waiting included.",
@@ -107,24 +108,15 @@ class Metrics(Hooks):
             self._item_errors.labels(kind.code)
         self._report_drift()
 
-    def report_in_flight(self, amounts: dict[str, int]) -> None:
-        """Report the images or bytes in flight, by unit. Within FLUSH_SECONDS only the last amounts are written."""
-        is_first, self._amounts = not self._amounts, self._amounts | amounts
-        if is_first:
-            try:
-                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._write_in_flight)
-            except RuntimeError:  # before the service has started
-                self._write_in_flight()
-
-    def _write_in_flight(self) -> None:
-        for unit, amount in self._amounts.items():
-            self._in_flight[unit].set(amount)
-        self._amounts.clear()
+    def follow(self, in_flight: Mapping[str, int]) -> None:
+        """Report the images and bytes in flight, by unit, as they are whenever something is written."""
+        for unit, gauge in self._in_flight.items():
+            late_writes.follow(gauge, partial(in_flight.__getitem__, unit))
 
     def count_grpc_call(self, method: str, code: str, seconds: float) -> None:
         """Count a gRPC call that has ended with the status `code`, and its duration."""
-        self._grpc_calls.labels(method, code).inc()
-        self._grpc_seconds.labels(method).observe(seconds)
+        late_writes.inc(self._grpc_calls(method, code))
+        late_writes.observe(self._grpc_seconds(method), seconds)
 
     def stage(self, name: Stage) -> MeasuredStage:
         """Measure the time of the block as one stage, and make the block a span of the request's trace."""
@@ -150,7 +142,7 @@ class Metrics(Hooks):
 
     def refresh(self) -> None:
         """Write what is not written at each request. Call this before the metrics are read."""
-        self._write_in_flight()
+        late_writes.write()
         self._report_drift()
 
     def _report_drift(self) -> None:
@@ -178,7 +170,7 @@ class MeasuredStage:
         try:
             self._span.__exit__(kind, error, traceback)
         finally:
-            self._seconds.observe(time.perf_counter() - self._started)
+            late_writes.observe(self._seconds, time.perf_counter() - self._started)
 
 
 def _list_kinds(error: type[MisfitError]) -> list[type[MisfitError]]:

@@ -7,8 +7,8 @@ Bytes are those of a body while it comes, and then also those of the work and it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 from service.errors import Overloaded, TooLarge
 
@@ -27,30 +27,25 @@ class Admission:
         self,
         max_rows: int,
         max_bytes: int,
-        observe: Callable[[dict[str, int]], None] = lambda in_flight: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make an empty count. `observe` gets each count that changes, by its unit; `clock` returns seconds."""
+        """Make an empty count. `clock` returns seconds."""
         self._limits = {"images": max_rows, "bytes": max_bytes}
-        self._observe, self._clock = observe, clock
+        self._clock = clock
         self._refused_images = 0  # images of the last request that found no room, while the service is overloaded
         self._overloaded_until = 0.0
         self._reserved: dict[Ticket, tuple[int, float]] = {}  # images of requests that are being read, and until when
         self.in_flight = {"images": 0, "bytes": 0}
-        observe(self.in_flight)
 
-    @contextmanager
-    def ticket(self) -> Iterator[Ticket]:
-        """Yield a ticket. Everything taken on it is given back when the block ends, also after an error."""
-        ticket = Ticket(self)
-        try:
-            yield ticket
-        finally:
-            self._reserved.pop(ticket, None)
-            for unit, amount in ticket.taken.items():
-                if amount:
-                    self.in_flight[unit] -= amount
-                    self._report(unit)
+    def ticket(self) -> Ticket:
+        """Return a ticket. Everything taken on it is given back when its block ends, also after an error."""
+        return Ticket(self)
+
+    def end(self, ticket: Ticket) -> None:
+        """Give back everything that was taken on a ticket."""
+        self._reserved.pop(ticket, None)
+        for unit, amount in ticket.taken.items():
+            self.in_flight[unit] -= amount
 
     def check(self, announced_bytes: int = 0) -> None:
         """Raise Overloaded if a request that is not read yet would most likely find no room.
@@ -85,7 +80,6 @@ class Admission:
                 self._overloaded_until = self._clock() + OVERLOAD_SECONDS
         self._check(unit, self.in_flight[unit], amount)
         self.in_flight[unit] += amount
-        self._report(unit)
 
     def take_work(self, ticket: Ticket, amount: int) -> None:
         """Count the bytes of a request's work. Raises TooLarge if no request may take so many, else as `take` does."""
@@ -100,13 +94,8 @@ class Admission:
         self.take(ticket, "bytes", amount)
 
     def give_back(self, ticket: Ticket, unit: str, amount: int) -> None:
-        if amount:
-            self.in_flight[unit] -= amount
-            ticket.taken[unit] -= amount
-            self._report(unit)
-
-    def _report(self, unit: str) -> None:
-        self._observe({unit: self.in_flight[unit]})
+        self.in_flight[unit] -= amount
+        ticket.taken[unit] -= amount
 
     def _check(self, unit: str, in_flight: int, amount: int) -> None:
         if in_flight + amount > self._limits[unit]:
@@ -118,12 +107,18 @@ class Admission:
 
 
 class Ticket:
-    """The share of one request in what is in flight."""
+    """The share of one request in what is in flight: its block is the time of the request."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.taken = {"images": 0, "bytes": 0}
         self._work = 0  # of these bytes, those that are not a body's
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._admission.end(self)
 
     def expect(self, announced_bytes: int) -> None:
         """Reserve room before the body is read. `announced_bytes` is its length, or 0 if that is not known."""

@@ -126,7 +126,7 @@ def test_paths_that_do_not_exist_add_no_series(running):
     with httpx.Client(base_url=running.served.url, timeout=60) as client:
         for number in range(1_000):
             path = "".join(letters.choices(string.ascii_letters, k=12))
-            method = ("GET", "POST", "PUT", f"X{number}")[number % 4]
+            method = ("GET", "POST", "PUT", "PROPFIND")[number % 4]
             prefix = ("/", "/score/", "/static_content/", "/metrics/")[number // 4 % 4]
             assert client.request(method, prefix + path).status_code == 404
     assert running.samples().keys() == before
@@ -136,8 +136,10 @@ def test_methods_that_a_path_does_not_have_add_no_series_but_their_status(runnin
     with httpx.Client(base_url=running.served.url, timeout=60, headers=AUTHORIZATION) as client:
         client.request("GET", "/score")
         before = running.samples().keys()
+        for method in ("PUT", "DELETE", "PATCH", "PROPFIND", "TRACE"):
+            assert client.request(method, "/score").status_code == 405
         for number in range(50):
-            assert client.request(f"X{number}", "/score").status_code == 405
+            assert client.request(f"X{number}", "/score").status_code == 400
     assert running.samples().keys() == before
 
 

@@ -48,6 +48,7 @@ from service.transports.grpc.converters import (
     read_stream_chunk,
     serialise_scores,
 )
+from service.transports.time_limits import TimeLimit
 
 STREAM = "ScoreStream"
 # The other service on this port, whose methods are in `service.transports.open_inference.grpc`. No name is in both.
@@ -154,7 +155,7 @@ async def read_message(call: Call, seconds: float) -> bytes:
     Raises TooSlow where it has not come in `seconds`, and InvalidInput where the call ends without one.
     """
     try:
-        async with asyncio.timeout(seconds):
+        with TimeLimit(seconds):
             content = await call.read()
     except TimeoutError:
         raise TooSlow(f"The message has not come in {seconds:g} s.", "Send it faster, or in parts.") from None
@@ -172,10 +173,10 @@ async def answering(name: str, call: Call, metrics: Metrics, timeout_seconds: fl
     call.set_trailing_metadata(((REQUEST_ID, number),))
     with (
         spans.grpc_span(service, name, metadata) as span,
-        logs.call(number, "gRPC", f"/{service}/{name}", call.peer()) as logged,
+        logs.Call(number, "gRPC", f"/{service}/{name}", call.peer()) as logged,
     ):
         try:
-            async with asyncio.timeout(timeout_seconds):
+            with TimeLimit(timeout_seconds):
                 yield
         except asyncio.CancelledError:  # by the client, or at its deadline
             code = grpc.StatusCode.CANCELLED

@@ -1,10 +1,10 @@
-"""ASGI middleware of the HTTP API: access log, tokens, error bodies, and resources that are held until the answer is
-sent.
-"""
+"""ASGI middleware of the HTTP API: the access log, and what is around every request beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.endpoints import ENDPOINTS
 from service.api.wire import REQUEST_ID
-from service.errors import Unauthenticated
 from service.settings import Settings
 from service.telemetry import logs
 from service.transports.auth import Tokens
@@ -39,8 +38,7 @@ class AccessLog:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             return await self._app(scope, receive, send)
         client = ":".join(map(str, scope.get("client") or ()))
-        path = quote(scope["path"])[:MOST_PATH]
-        with logs.call(request_id(scope), scope["method"], path, client) as call:
+        with logs.Call(request_id(scope), scope["method"], _shorten(scope["path"][:MOST_PATH]), client) as call:
 
             async def watched_send(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -50,6 +48,11 @@ class AccessLog:
             return await self._app(scope, receive, watched_send)
 
 
+@lru_cache
+def _shorten(path: str) -> str:
+    return quote(path)[:MOST_PATH]
+
+
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 GRPC_PATHS = ("/misfit.v1.", "/inference.", "/grpc.")
@@ -57,53 +60,29 @@ GRPC_PATHS = ("/misfit.v1.", "/inference.", "/grpc.")
 PLAIN_PATHS = {*OPEN_PATHS[:4], "/docs", "/docs.json", *(f"/{name}" for name in ENDPOINTS)}
 
 UNTIL_SENT = "until_sent"
+# Has browsers load nothing from elsewhere, and run no script that stands in a page. Swagger UI shows pictures of
+# answers as `blob:`, and writes styles into its page.
+CONTENT_SECURITY_POLICY = (
+    b"content-security-policy",
+    b"default-src 'self' data:; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    b"frame-ancestors 'none'",
+)
 
 
-class UntilSent:
-    """Holds what an endpoint enters in `until_sent` until its answer has been sent, or cannot be sent."""
+class Envelope:
+    """What is around every request: a token, the shape of errors, a policy for browsers, and what its answer holds.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    - Requests without a valid token are refused. Probes, metrics and the files of the page at `/` need none.
+    - The errors of BentoML and Starlette get the error body of this service, whose own responses are known by their
+      X-Request-ID. An exception ends here.
+    - What an endpoint enters in `until_sent` is held until its answer has been sent, or cannot be sent.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        with ExitStack() as stack:
-            scope.setdefault("state", {})[UNTIL_SENT] = stack
-            return await self._app(scope, receive, send)
-
-
-def until_sent(request: Request) -> ExitStack:
-    stack: ExitStack = request.scope["state"][UNTIL_SENT]
-    return stack
-
-
-class Authentication:
-    """Refuses requests without a valid token. Probes, metrics and the files of the page at `/` need none."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._tokens = Tokens(Settings().tokens_file)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_guarded = self._tokens.are_needed and scope["type"] == "http"
-        if is_guarded and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
-            try:
-                self._tokens.check(Request(scope).headers.getlist("authorization"))
-            except Unauthenticated as error:
-                return await build_error_response(error, scope)(scope, receive, send)
-        return await self._app(scope, receive, send)
-
-
-class ErrorBodies:
-    """Gives the errors of BentoML and Starlette the error body of this service.
-
-    The service's own responses are known by their X-Request-ID. An exception ends here: above it, BentoML's timeout
-    would wait for a response that never comes.
+    One class does all, since every layer of its own would cost each message of every request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._tokens = Tokens(Settings().tokens_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,20 +92,37 @@ class ErrorBodies:
         async def send_in_shape(message: Message) -> None:
             nonlocal started, replaced
             if message["type"] == "http.response.start":
-                started = True
-                ours = any(name.lower() == REQUEST_ID.encode() for name, _ in message["headers"])
-                if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not ours:
-                    allow = {name.decode(): value.decode() for name, value in message["headers"] if name == b"allow"}
+                started, headers = True, message["headers"]
+                if replaced := message["status"] >= HTTPStatus.BAD_REQUEST and not _is_own(headers):
+                    allow = {name.decode(): value.decode() for name, value in headers if name == b"allow"}
                     await build_framework_error(scope, HTTPStatus(message["status"]), allow)(scope, receive, send)
+                message = {**message, "headers": [*headers, CONTENT_SECURITY_POLICY]}
             if not replaced:
                 await send(message)
 
-        try:
-            await self._app(scope, receive, send_in_shape)
-        except Exception as error:
-            if started:
-                raise
-            await build_error_response(error, scope)(scope, receive, send)
+        with ExitStack() as stack:
+            scope.setdefault("state", {})[UNTIL_SENT] = stack
+            try:
+                self._check_token(scope)
+                await self._app(scope, receive, send_in_shape)
+            except Exception as error:
+                if started:
+                    raise
+                await build_error_response(error, scope)(scope, receive, send_in_shape)
+
+    def _check_token(self, scope: Scope) -> None:
+        """Raise Unauthenticated if the request needs a token, and has no valid one."""
+        if self._tokens.are_needed and scope["path"] not in (*OPEN_PATHS, *static_pages.OPEN_PATHS):
+            self._tokens.check(Request(scope).headers.getlist("authorization"))
+
+
+def until_sent(request: Request) -> ExitStack:
+    stack: ExitStack = request.scope["state"][UNTIL_SENT]
+    return stack
+
+
+def _is_own(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() == REQUEST_ID.encode() for name, _ in headers)
 
 
 def build_not_found(scope: Scope) -> Response:
@@ -136,30 +132,6 @@ def build_not_found(scope: Scope) -> Response:
 def build_metrics_unavailable(scope: Scope) -> Response:
     message, hint = "The counts cannot be read.", "The log says why; everything else is answered."
     return build_error_body(HTTPStatus.SERVICE_UNAVAILABLE, "metrics_unavailable", message, hint, scope)
-
-
-class ContentSecurityPolicy:
-    """Has browsers load nothing from elsewhere, and run no script that stands in a page.
-
-    Swagger UI shows pictures of answers as `blob:`, and writes styles into its page.
-    """
-
-    POLICY = (
-        b"content-security-policy",
-        b"default-src 'self' data:; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        b"frame-ancestors 'none'",
-    )
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], self.POLICY]}
-            await send(message)
-
-        await self._app(scope, receive, send_with_policy)
 
 
 def _suggest_path(path: str) -> str:

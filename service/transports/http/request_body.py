@@ -12,10 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 from service.errors import TooSlow, UnsupportedMediaType
 from service.transports.admission import Ticket
 from service.transports.error_replies import check_length
+from service.transports.time_limits import TimeLimit, timer
 
 T = TypeVar("T")
 # Whoever leaves sooner is noticed then: most requests have been answered by that time, and need no watch.
-WATCH_AFTER_SECONDS = 0.05
+WATCH_AFTER_SECONDS = 0.25
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ticket) -> bytes:
@@ -33,7 +34,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float, ticket: Ti
     ticket.expect(announced_bytes)
     body, length, is_whole = BytesIO(), 0, False  # it grows in place, and hands over what it holds without a copy
     try:
-        async with asyncio.timeout(seconds):
+        with TimeLimit(seconds):
             while not is_whole:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -66,7 +67,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             pass
         has_left = task.cancel()
 
-    timer = loop.call_later(WATCH_AFTER_SECONDS, lambda: watching.append(loop.create_task(end_when_gone())))
+    call = timer.call_later(WATCH_AFTER_SECONDS, lambda: watching.append(loop.create_task(end_when_gone())))
     try:
         return await work
     except asyncio.CancelledError:
@@ -74,6 +75,6 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientDisconnect from None
         raise
     finally:
-        timer.cancel()
+        timer.cancel(call)
         for watch in watching:
             watch.cancel()

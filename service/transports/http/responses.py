@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Iterator
 from http import HTTPStatus
 
 from pydantic import BaseModel
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -30,7 +29,9 @@ from service.transports.http.negotiation import CSV, JSON, PNG, ZIP
 from service.transports.http.request_body import while_connected
 from service.transports.http.score_table import ScoreTable
 from service.transports.open_inference import error_body
+from service.transports.time_limits import TimeLimit
 
+REQUEST_ID_NAME = REQUEST_ID.encode()
 CLIENT_CLOSED_REQUEST = 499  # for the access log: nobody is left to read it
 # Answers of up to so many bytes are sent whole, with their length; larger ones while they are made.
 MOST_WHOLE = 1024 * 1024
@@ -69,7 +70,7 @@ async def respond(
 async def answer_errors(request: Request, response: Awaitable[Response], timeout_seconds: float) -> Response:
     """Return the response, or that to the error which it raises or to its not being there in `timeout_seconds`."""
     try:
-        async with asyncio.timeout(timeout_seconds):
+        with TimeLimit(timeout_seconds):
             return await response
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST, headers={REQUEST_ID: request_id(request.scope)})
@@ -167,5 +168,6 @@ def build_error_body(
 def request_id(scope: Scope) -> str:
     """Return the client's X-Request-ID if it is a plain word, else a new one; the same id for all of one request."""
     if REQUEST_ID not in (state := scope.setdefault("state", {})):
-        state[REQUEST_ID] = request_id_of(Headers(scope=scope).get(REQUEST_ID, ""))
+        sent = next((value for name, value in scope["headers"] if name == REQUEST_ID_NAME), b"")
+        state[REQUEST_ID] = request_id_of(sent.decode("latin-1"))
     return str(state[REQUEST_ID])

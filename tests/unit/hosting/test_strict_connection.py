@@ -1,7 +1,12 @@
 """Requests that another server would read differently are refused, however the network cuts them."""
 
-import h11
+import asyncio
+
 import pytest
+from connections import Transport
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
 
 from service.hosting import strict_connection
 from service.hosting.strict_connection import StrictConnection
@@ -13,6 +18,12 @@ AMBIGUOUS = {
     "both, the other way": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
     "both, by other names": b"POST / HTTP/1.1\r\nHost: x\r\ntransfer-encoding: CHUNKED\r\nCONTENT-LENGTH: 0\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "one length twice": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
+    "bare line feeds": b"POST / HTTP/1.1\nHost: x\nContent-Length: 4\n\n\n \n ",
+    "another coding": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "another version": b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "a path that is no ASCII": b"GET /\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a list of lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\n",
     "a length with a sign": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n",
     "a length that is negative": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
@@ -37,21 +48,43 @@ AMBIGUOUS = {
 }
 
 
-def read(*pieces: bytes) -> list[object]:
-    """Return the events that the pieces lead to, one after the other."""
-    connection, events = StrictConnection(), []
-    for piece in pieces:
-        connection.receive_data(piece)
-        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-            events.append(event)
-    return events
+class Refused(Exception):
+    """The text says why."""
+
+
+class Reader(StrictConnection):
+    """A connection without an application: it keeps the requests that it reads, each as a scope with its body."""
+
+    def __init__(self):
+        super().__init__(Config(None, log_config=None, lifespan="off"), ServerState(), {}, asyncio.get_running_loop())
+        self.connection_made(Transport())
+        self.read = []
+
+    def send_400_response(self, msg):
+        raise Refused(msg)
+
+    def _start_asgi_task(self, cycle, app):
+        self._running = cycle
+        self.read.append(cycle)
+
+
+def read(*pieces: bytes) -> list[RequestResponseCycle]:
+    """Return the requests that the pieces lead to, one after the other."""
+
+    async def run():
+        connection = Reader()
+        for piece in pieces:
+            connection.data_received(piece)
+        return connection.read
+
+    return asyncio.run(run())
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_ambiguous_requests_are_refused_however_they_are_cut(name, step):
     request = AMBIGUOUS[name]
-    with pytest.raises(h11.RemoteProtocolError):
+    with pytest.raises(Refused):
         read(*(request[start : start + step] for start in range(0, len(request), step)))
 
 
@@ -61,27 +94,14 @@ def test_ambiguous_requests_are_refused_however_they_are_cut(name, step):
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na\r\n b\r\n c",  # a body may look like a fold
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n\n \t\r\n0\r\nTrailer: x\r\n\r\n",
-        b"POST / HTTP/1.1\nHost: x\nContent-Length: 4\n\n\n \n ",
     ],
 )
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_plain_requests_are_read_however_they_are_cut(request_, step):
-    events = read(*(request_[start : start + step] for start in range(0, len(request_), step)))
-    assert isinstance(events[0], h11.Request)
-    assert isinstance(events[-1], h11.EndOfMessage)
-
-
-def test_a_second_request_is_checked_as_the_first():
-    connection = StrictConnection()
-    connection.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n")
-    assert [type(connection.next_event()) for _ in range(2)] == [h11.Request, h11.EndOfMessage]
-    for event in (h11.Response(status_code=200, headers=[("content-length", "0")]), h11.EndOfMessage()):
-        connection.send(event)
-    connection.start_next_cycle()
-    with pytest.raises(h11.RemoteProtocolError):
-        connection.next_event()
+    (cycle,) = read(*(request_[start : start + step] for start in range(0, len(request_), step)))
+    assert not cycle.more_body
+    assert not {b"trailer", b"authorization"}.intersection(dict(cycle.scope["headers"]))
 
 
 def chunked(chunk: bytes, count: int) -> bytes:
@@ -91,16 +111,41 @@ def chunked(chunk: bytes, count: int) -> bytes:
 def test_a_body_of_tiny_chunks_is_refused():
     read(chunked(b"x", strict_connection.FREE_CHUNKS))
     read(chunked(b"x" * strict_connection.MEAN_CHUNK_BYTES, 3 * strict_connection.FREE_CHUNKS))
-    with pytest.raises(h11.RemoteProtocolError, match="chunks of fewer than"):
+    with pytest.raises(Refused, match="chunks of fewer than"):
         read(chunked(b"x", strict_connection.FREE_CHUNKS + 1))
 
 
-def test_http2_is_refused_by_its_name():
-    connection = StrictConnection()
-    connection.receive_data(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    with pytest.raises(h11.RemoteProtocolError):
-        connection.next_event()
-    assert connection.refusal.startswith("The client speaks HTTP/2, as gRPC does.")
+@pytest.mark.parametrize("step", [1, 1000])
+def test_http2_is_refused_by_its_name(step):
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    with pytest.raises(Refused, match="The client speaks HTTP/2, as gRPC does"):
+        read(*(preface[start : start + step] for start in range(0, len(preface), step)))
+
+
+@pytest.mark.parametrize("step", [100, 5000])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /" + 40_000 * b"a",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + 40_000 * b"a",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + 5_000 * b"X: a\r\n",
+        CHUNKED + b"1;" + 40_000 * b"a",
+        CHUNKED + b"0\r\nX: " + 40_000 * b"a",
+    ],
+)
+def test_a_head_or_a_trailer_that_does_not_end_is_refused(request_, step):
+    with pytest.raises(Refused, match="at most 16384 bytes"):
+        read(*(request_[start : start + step] for start in range(0, len(request_), step)))
+
+
+def test_a_protocol_that_is_offered_is_not_taken_and_the_connection_goes_on():
+    upgrade = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\n\r\nfull"
+    for pieces in ((upgrade,), (upgrade[:-6], upgrade[-6:-2], upgrade[-2:]), tuple(bytes([byte]) for byte in upgrade)):
+        (cycle,) = read(*pieces)
+        assert (cycle.body, cycle.more_body) == (b"full", False)
+        assert dict(cycle.scope["headers"])[b"upgrade"] == b"h2c"
+    (cycle,) = read(upgrade.replace(b"POST", b"GET").replace(b"Content-Length: 4\r\n", b"").removesuffix(b"full"))
+    assert (cycle.body, cycle.more_body) == (b"", False)
 
 
 @pytest.mark.parametrize(
@@ -111,52 +156,39 @@ def test_http2_is_refused_by_its_name():
         (b"http://x", b"/"),
         (b"http://x?a=1", b"/?a=1"),
         (b"/http://x/score", b"/http://x/score"),
-        (b"*", b"*"),
+        (b"*", b"/*"),
     ],
 )
 def test_a_target_in_absolute_form_is_its_path(target, expected):
-    request, _ = read(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nX-Y: 1\r\n\r\n")
-    assert (request.target, request.method, dict(request.headers)[b"x-y"]) == (expected, b"GET", b"1")
+    (cycle,) = read(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nX-Y: 1\r\n\r\n")
+    path, _, query = expected.partition(b"?")
+    assert (cycle.scope["raw_path"], cycle.scope["query_string"], cycle.scope["method"]) == (path, query, "GET")
+    assert dict(cycle.scope["headers"])[b"x-y"] == b"1"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", "speaks TLS"),
-        (b"GET /a b HTTP/1.1\r\n\r\n", "illegal request line"),
+        (b"GET /a b HTTP/1.1\r\n\r\n", "not valid HTTP/1.1: Expected HTTP"),
         (b"GET / HTTP/1.1\r\n\r\n", "Host"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", "Content-Length"),
         (CHUNKED + b"zz\r\n", "chunk"),
     ],
 )
 def test_a_refusal_says_what_is_wrong(content, reason):
-    connection = StrictConnection()
-    connection.receive_data(content)
-    if content.startswith(CHUNKED):
-        connection.next_event()
-    with pytest.raises(h11.RemoteProtocolError):
-        connection.next_event()
-    assert reason in connection.refusal
+    with pytest.raises(Refused, match=reason):
+        read(content)
 
 
-def test_the_origin_of_a_refused_request_is_known():
-    connection = StrictConnection()
+async def test_the_origin_of_a_refused_request_is_known():
+    connection = Reader()
     assert connection.origin == ""
-    connection.receive_data(b"GET /a b HTTP/1.1\r\nHost: x\r\nORIGIN:  https://app.example.com \r\n\r\n")
-    with pytest.raises(h11.RemoteProtocolError):
-        connection.next_event()
+    with pytest.raises(Refused):
+        connection.data_received(b"GET /a b HTTP/1.1\r\nHost: x\r\nORIGIN:  https://app.example.com \r\n\r\n")
     assert connection.origin == "https://app.example.com"
-
-
-@pytest.mark.parametrize("content", [b"", b"x"])
-def test_the_head_of_an_answer_is_sent_with_the_first_of_its_body(content):
-    connection = StrictConnection()
-    connection.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    while connection.next_event() not in (h11.NEED_DATA, h11.PAUSED):
-        pass
-    length = str(len(content)).encode()
-    head = connection.send(h11.Response(status_code=200, headers=[(b"content-length", length)]))
-    sent = [head, connection.send(h11.Data(data=content)), connection.send(h11.EndOfMessage())]
-    assert sent[0] == b""
-    assert b"".join(sent) == b"HTTP/1.1 200 \r\ncontent-length: " + length + b"\r\n\r\n" + content
-    assert sum(map(bool, sent)) == 1
+    connection = Reader()
+    head = CHUNKED.replace(b"Host", b"Origin: https://app.example.com\r\nHost")
+    with pytest.raises(Refused):
+        connection.data_received(head + b"zz\r\n")
+    assert connection.origin == "https://app.example.com"

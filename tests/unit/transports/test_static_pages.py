@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from service.transports.http import static_pages
-from service.transports.http.middleware import Authentication, ContentSecurityPolicy
+from service.transports.http.middleware import CONTENT_SECURITY_POLICY, Envelope
 
 IMPORT = re.compile(r'^(?:import|export) .*from "\./(\S+)";$', re.MULTILINE)
 ID = re.compile(r'\bfind\("([^"]+)"\)')
@@ -70,7 +70,7 @@ def test_the_page_has_every_element_that_its_scripts_look_for(page):
 def test_nothing_on_the_page_is_from_elsewhere_or_inline(page):
     assert all(address.startswith("./") for address in page.addresses)
     assert page.inline == []
-    policy = dict([ContentSecurityPolicy.POLICY])[b"content-security-policy"].decode()
+    policy = dict([CONTENT_SECURITY_POLICY])[b"content-security-policy"].decode()
     assert "script-src 'self';" in policy
 
 
@@ -84,6 +84,6 @@ def test_the_page_is_open_and_docs_is_not(tmp_path, monkeypatch):
     tokens = tmp_path / "tokens"
     tokens.write_text("0" * 64)
     monkeypatch.setenv("MISFIT_TOKENS_FILE", str(tokens))
-    assert {get(path, Authentication).status_code for path in static_pages.OPEN_PATHS} == {200}
-    assert get("/docs", Authentication).status_code == 401
-    assert get("/page/", Authentication).status_code == 401
+    assert {get(path, Envelope).status_code for path in static_pages.OPEN_PATHS} == {200}
+    assert get("/docs", Envelope).status_code == 401
+    assert get("/page/", Envelope).status_code == 401
