@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from enum import Enum, auto
+from itertools import chain
 from typing import Any, NoReturn
 
 import httptools
@@ -21,11 +22,14 @@ with private_names(__name__):
     require(HttpToolsProtocol, "on_message_complete", "on_response_complete", "_unset_keepalive_if_required")
     require(HttpToolsProtocol, "_start_asgi_task")
     require_in_code(HttpToolsProtocol.__init__, "headers", "parser", "pipeline", "transport")
-    require_in_code(HttpToolsProtocol.on_message_begin, "url")
+    require_in_code(HttpToolsProtocol.on_message_begin, "expect_100_continue", "url")
     require_in_code(RequestResponseCycle.__init__, "more_body", "response_complete")
 
 # Bytes of a head, or of what stands between two parts of a body, at most.
 MOST_HEAD_BYTES = 16 * 1024
+# The parser gets this much at a time, and no more while a request waits behind another: a read has up to 256 KiB, which
+# may be 10,000 requests of 2 kB of objects each.
+PIECE_BYTES = 16 * 1024
 # Even the smallest chunk of a body costs as much time as a kilobyte. FREE_CHUNKS chunks may be of any length. If there
 # are more, their mean length must be MEAN_CHUNK_BYTES or more.
 FREE_CHUNKS, MEAN_CHUNK_BYTES = 1000, 256
@@ -65,8 +69,8 @@ class StrictConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.since = time.monotonic()  # when the state last changed
         self._running: RequestResponseCycle | None = None  # the request that the application works on
-        self._refusal = ""
-        self._due_refusal = ""  # of a request behind one that is not answered yet
+        self._refusal = ""  # after which nobody knows where the next request begins
+        self._rest = b""  # behind a request that waits for the answer to another
         self._head = b""  # of the request, as far as it has come
         self._in_head, self._is_read_again = True, False
         self._unparsed_bytes = 0  # of what has come since the last part of a head or a body
@@ -79,32 +83,43 @@ class StrictConnection(HttpToolsProtocol):
         return ClientState.BODY if self._running.more_body else ClientState.WAITS
 
     def data_received(self, data: bytes) -> None:
-        if self._due_refusal:
-            return  # nobody knows where the next request begins
         self._unset_keepalive_if_required()
+        self._rest = self._rest + data if self._rest else data
+        self._read_on()
+        if self._rest:
+            self.flow.pause_reading()
+
+    def _read_on(self) -> None:
+        """Read what has come, until a request has to wait for the answer to another."""
+        data, start = self._rest, 0
+        while start < len(data) and not self.pipeline and not self._refusal:
+            start += self._read(data[start : start + PIECE_BYTES])
+        self._rest = b"" if self._refusal else data[start:]
+
+    def _read(self, data: bytes) -> int:
+        """Have the parser read a piece. Return how many bytes it has read."""
         if self._in_head:
             self._head = self._head + data if self._head else data
         self._unparsed_bytes += len(data)
         try:
             self.parser.feed_data(data)
             if self._unparsed_bytes > MOST_HEAD_BYTES:
-                self._refuse(f"A head, or what stands between parts of a body, has at most {MOST_HEAD_BYTES} bytes.")
+                self._refuse_long_head()
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade()
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+            return int(upgrade.args[0])
         except (httptools.HttpParserError, RefusedRequest) as error:
             self.logger.warning("Invalid HTTP request received.")
             self._end_with(self._refusal or self._explain(error))
+        return len(data)
 
     def _end_with(self, refusal: str) -> None:
         """Refuse the request that is read, once those before it are answered."""
-        if self.state is ClientState.WAITS:
-            self._due_refusal = refusal
-            if not self._in_head:
-                self.pipeline.popleft()
-        else:
+        self._refusal = refusal
+        if self.state is not ClientState.WAITS:
             self.send_400_response(refusal)
+        elif not self._in_head:
+            self.pipeline.popleft()
 
     def _go_on_without_upgrade(self) -> None:
         """Read the body of a request that offers another protocol, as Java's client does, which nobody takes.
@@ -147,6 +162,8 @@ class StrictConnection(HttpToolsProtocol):
         if self._is_read_again:
             self._is_read_again = False
             return
+        if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) + 4 * len(self.headers) > MOST_HEAD_BYTES:
+            self._refuse_long_head()  # all of it came in one or two pieces
         self._check_framing()
         self.url = _in_origin_form(self.url)
         super().on_headers_complete()
@@ -172,8 +189,12 @@ class StrictConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.since = time.monotonic()
         super().on_response_complete()
-        if self._due_refusal and self.state is ClientState.HEAD and not self.transport.is_closing():
-            self.send_400_response(self._due_refusal)
+        if self.transport.is_closing():
+            return
+        if self._refusal and self.state is ClientState.HEAD:
+            self.send_400_response(self._refusal)
+        elif self._rest:
+            self.data_received(b"")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -189,11 +210,16 @@ class StrictConnection(HttpToolsProtocol):
             self._refuse(f"The request is of HTTP/{version}. This port speaks HTTP/1.1.")
         if names.count(b"host") > 1 or (version == "1.1" and b"host" not in names):
             self._refuse("The request has no Host, or several.")
+        if version == "1.0":
+            self.expect_100_continue = False  # HTTP/1.0 does not know it: 100 Continue would be read as the answer
         if b"transfer-encoding" in names:
             if version == "1.0":
                 self._refuse("The request has Transfer-Encoding, which HTTP/1.0 does not know.")
             if [value.lower() for name, value in self.headers if name == b"transfer-encoding"] != [b"chunked"]:
                 self._refuse("The request has a Transfer-Encoding other than chunked.")
+
+    def _refuse_long_head(self) -> NoReturn:
+        self._refuse(f"A head, or what stands between parts of a body, has at most {MOST_HEAD_BYTES} bytes.")
 
     def _refuse(self, reason: str) -> NoReturn:
         self._refusal = reason

@@ -40,6 +40,7 @@ with private_names(__name__):
     require(HttpToolsProtocol, "timeout_keep_alive_handler")
     require_in_code(HttpToolsProtocol.__init__, "client", "connections", "flow", "loop", "transport")
     require_in_code(RequestResponseCycle.__init__, "disconnected", "message_event", "response_started", "transport")
+    require_in_code(RequestResponseCycle.__init__, "chunked_encoding", "expected_content_length", "keep_alive")
 
 # Seconds that a client may take for the head of a request, or for a TLS handshake.
 HEAD_SECONDS = 10.0
@@ -91,6 +92,7 @@ class BoundedProtocol(StrictConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._disconnect_application()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -109,6 +111,8 @@ class BoundedProtocol(StrictConnection):
         if self._is_refused:
             self.transport.abort()
         else:
+            if self._running is not None:
+                self._running.keep_alive = False  # the requests behind it are not begun
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
@@ -116,16 +120,20 @@ class BoundedProtocol(StrictConnection):
 
         The connection cannot go on, since nobody knows where its next request begins.
         """
-        self._is_refused, is_answering = True, False
-        if self._running is not None and not self._running.response_complete:
-            is_answering = self._running.response_started
-            self._running.disconnected = True  # so that the application stops, and what it sends goes nowhere
-            self._running.message_event.set()
-        if is_answering:
+        self._is_refused = True
+        if self._disconnect_application():
             self.transport.abort()
         else:
             self.transport.write(self._build_refusal(msg))
             self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _disconnect_application(self) -> bool:
+        """Have the application stop. What it sends goes nowhere. Return whether it has begun to answer."""
+        if self._running is None or self._running.response_complete:
+            return False
+        self._running.disconnected = True
+        self._running.message_event.set()
+        return self._running.response_started
 
     def _build_refusal(self, message: str) -> bytes:
         """Return an answer of status 400 as bytes."""
@@ -148,20 +156,22 @@ class BoundedProtocol(StrictConnection):
         If it answers before the whole request has come, add `Connection: close` to the answer, and linger before the
         connection ends.
         """
-        is_early = is_finished = False
-        writer = HeadWithBody(self.transport, cycle)
-        vars(cycle)["transport"] = writer
+        is_early = is_finished = ends_by_close = False
+        if scope["method"] != "HEAD":
+            vars(cycle)["transport"] = HeadWithBody(self.transport, cycle)
 
         async def send_and_hold_the_end(message: Message) -> None:
-            nonlocal is_early, is_finished
+            nonlocal is_early, is_finished, ends_by_close
             if message["type"] == "http.response.start":
                 if is_early := cycle.more_body:
                     message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+                if scope["http_version"] == "1.0" and b"content-length" not in dict(message.get("headers", ())):
+                    ends_by_close, cycle.chunked_encoding = True, False  # HTTP/1.0 knows no chunks
             elif is_early and not message.get("more_body", False):
                 is_finished, message = True, {**message, "more_body": True}
+            if ends_by_close:
+                cycle.expected_content_length = len(message.get("body", b""))
             await send(message)
-            if message["type"] == "http.response.body":
-                writer.flush()
 
         await app(scope, receive, send_and_hold_the_end)
         if is_finished:
@@ -245,7 +255,7 @@ class BoundedProtocol(StrictConnection):
 
 
 class HeadWithBody:
-    """The transport of one answer. It holds the head back until the first part of the body, or `flush`.
+    """The transport of one answer that has a body, if only an empty one. It holds the head back until the body begins.
 
     So a short answer takes one system call, and one packet, instead of two.
     """
@@ -260,12 +270,9 @@ class HeadWithBody:
             self._transport.write(self._head + data if self._head else data)
             self._head = b""
 
-    def flush(self) -> None:
+    def close(self) -> None:
         if self._head:
             self.write(b"")
-
-    def close(self) -> None:
-        self.flush()
         self._transport.close()
 
     def is_closing(self) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 FLUSH_SECONDS = 0.1
 
@@ -18,29 +19,28 @@ FLUSH_SECONDS = 0.1
 class LateWrites:
     """What is to be written to the metrics of this process, FLUSH_SECONDS after the first of it came.
 
-    Where no event loop runs, everything is written at once.
+    Where no event loop runs, everything is written at once. Threads may count as well: what they add to the queue is
+    taken from it once, by whoever writes.
     """
 
     def __init__(self) -> None:
-        self._observed: defaultdict[Any, list[float]] = defaultdict(list)
-        self._added: Counter[Any] = Counter()
-        self._values: dict[Any, float] = {}
+        self._queue: deque[tuple[Literal["observe", "inc", "set"], Any, float]] = deque()
         self._followed: dict[Any, Callable[[], float]] = {}
         self._due_in: asyncio.AbstractEventLoop | None = None
 
     def observe(self, histogram: Any, amount: float) -> None:
         """Add an observation to a histogram that has all of its labels."""
-        self._observed[histogram].append(amount)
+        self._queue.append(("observe", histogram, amount))
         self._write_soon()
 
     def inc(self, counter: Any) -> None:
         """Add 1 to a counter."""
-        self._added[counter] += 1
+        self._queue.append(("inc", counter, 1))
         self._write_soon()
 
     def set(self, gauge: Any, value: float) -> None:
         """Set a gauge. Only the last value is written."""
-        self._values[gauge] = value
+        self._queue.append(("set", gauge, value))
         self._write_soon()
 
     def follow(self, gauge: Any, read: Callable[[], float]) -> None:
@@ -51,21 +51,30 @@ class LateWrites:
     def write(self) -> None:
         """Write everything now."""
         self._due_in = None
-        observed, self._observed = self._observed, defaultdict(list)
-        added, self._added = self._added, Counter()
-        values, self._values = self._values | {gauge: read() for gauge, read in self._followed.items()}, {}
+        observed, added = defaultdict[Any, list[float]](list), Counter[Any]()
+        values = {gauge: read() for gauge, read in self._followed.items()}
+        with suppress(IndexError):
+            while True:
+                kind, metric, amount = self._queue.popleft()
+                if kind == "observe":
+                    observed[metric].append(amount)
+                elif kind == "inc":
+                    added[metric] += 1
+                else:
+                    values[metric] = amount
         for histogram, amounts in observed.items():
             _observe_all(histogram, amounts)
-        for counter, amount in added.items():
-            counter.inc(amount)
+        for counter, count in added.items():
+            counter.inc(count)
         for gauge, value in values.items():
             gauge.set(value)
 
     def _write_soon(self) -> None:
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # before the service has started
-            self.write()
+        except RuntimeError:  # before the service has started, or in a thread: a loop may be about to write
+            if self._due_in is None or self._due_in.is_closed():
+                self.write()
             return
         if self._due_in is not loop:
             self._due_in = loop

@@ -37,13 +37,15 @@ class CoarseTimer:
         if self._loop is not loop:
             return
         now = loop.time()
-        for call in [call for call, (due, _) in self._calls.items() if due <= now]:
-            _, function = self._calls.pop(call)
-            function()
-        if self._calls:
-            loop.call_later(TICK_SECONDS, self._look)
-        else:
-            self._loop = None
+        try:
+            for call in [call for call, (due, _) in self._calls.items() if due <= now]:
+                if call in self._calls:  # no other call has just taken it back
+                    self._calls.pop(call)[1]()
+        finally:  # what is left after an error is called at the next look
+            if self._calls:
+                loop.call_later(TICK_SECONDS, self._look)
+            else:
+                self._loop = None
 
 
 timer = CoarseTimer()

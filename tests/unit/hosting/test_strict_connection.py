@@ -138,6 +138,20 @@ def test_a_head_or_a_trailer_that_does_not_end_is_refused(request_, step):
         read(*(request_[start : start + step] for start in range(0, len(request_), step)))
 
 
+@pytest.mark.parametrize("step", [100, 1_000_000])
+def test_a_long_head_is_refused_although_it_ends(step):
+    def request(length):
+        return b"GET / HTTP/1.1\r\nHost: x\r\nX: " + length * b"a" + b"\r\n\r\n"
+
+    read(*cut(request(16_000), step))
+    with pytest.raises(Refused, match="at most 16384 bytes"):
+        read(*cut(request(16_500), step))
+
+
+def cut(content: bytes, step: int) -> list[bytes]:
+    return [content[start : start + step] for start in range(0, len(content), step)]
+
+
 def test_a_protocol_that_is_offered_is_not_taken_and_the_connection_goes_on():
     upgrade = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 4\r\n\r\nfull"
     for pieces in ((upgrade,), (upgrade[:-6], upgrade[-6:-2], upgrade[-2:]), tuple(bytes([byte]) for byte in upgrade)):
@@ -179,6 +193,13 @@ def test_a_target_in_absolute_form_is_its_path(target, expected):
 def test_a_refusal_says_what_is_wrong(content, reason):
     with pytest.raises(Refused, match=reason):
         read(content)
+
+
+@pytest.mark.parametrize(("version", "expected"), [("1.0", False), ("1.1", True)])
+def test_leave_to_go_on_is_given_to_those_who_know_it(version, expected):
+    head = f"POST / HTTP/{version}\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+    (cycle,) = read(head.encode())
+    assert cycle.waiting_for_100_continue == expected
 
 
 async def test_the_origin_of_a_refused_request_is_known():

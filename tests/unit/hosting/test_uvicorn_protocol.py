@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import random
+import re
 import resource
 
 import pytest
@@ -230,3 +232,141 @@ async def test_what_comes_before_a_refused_request_is_answered_first(opened, cou
     assert (written.count(b"HTTP/1.1 200 "), written.count(b"HTTP/1.1 400 ")) == (count, 1)
     assert written.index(b"HTTP/1.1 400 ") > written.rindex(b"HTTP/1.1 200 ")
     assert b"".join(bodies) == count * b"full"
+
+
+async def echo(scope, receive, send):
+    """Answer with the method, the path and the body of the request."""
+    body, is_whole = b"", False
+    while not is_whole:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, is_whole = body + message["body"], not message["more_body"]
+    answer = f"{scope['method']} {scope['path']} ".encode() + body
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(answer)).encode())]}
+    )
+    await send({"type": "http.response.body", "body": answer})
+
+
+async def write_all(opened, pieces):
+    """Return what a connection to `echo` writes, which may work between the pieces."""
+    protocol = opened(echo)
+    for piece in pieces:
+        if not protocol.transport.is_closing():
+            protocol.data_received(piece)
+        if len(pieces) > 1:
+            await asyncio.sleep(0)
+    while protocol.tasks:
+        await asyncio.gather(*protocol.tasks)
+    return protocol.transport.written
+
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+REQUESTS = [
+    head(length=4) + b"full",
+    head().replace(b"POST", b"HEAD"),
+    CHUNKED + b"3;x=y\r\nabc\r\n1\r\nd\r\n0\r\nTrailer: x\r\n\r\n",
+    head(length=4).replace(b"Host", UPGRADE + b"Host") + b"full",
+    CHUNKED.replace(b"Host", UPGRADE + b"Host") + b"2\r\n\r\n\r\n0\r\n\r\n",
+    b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\r\nGET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+]
+LAST = [
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    BOTH_LENGTHS,
+    CHUNKED + b"1\r\nxyz\r\n0\r\n\r\n",
+    CHUNKED + b"0\r\nContent-Length: 1\r\n\r\n",
+    b"GET / HT",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_answers_do_not_depend_on_how_the_network_cuts_the_requests(opened, seed):
+    generator = random.Random(seed)
+    sent = b"".join(generator.choices(REQUESTS, k=generator.randint(1, 5))) + generator.choice(LAST)
+    cuts = sorted(generator.sample(range(1, len(sent)), 5))
+    ways = [
+        [sent],
+        [sent[at : at + 1] for at in range(len(sent))],
+        [sent[first:last] for first, last in zip([0, *cuts], [*cuts, len(sent)], strict=True)],
+    ]
+    # "100 Continue" depends on how much of the body has come. Each refusal has an ID of its own.
+    written = {
+        re.sub(b"HTTP/1.1 100 Continue\r\n\r\n|HTTP/1.1 400 .*", b"", await write_all(opened, way), flags=re.DOTALL)
+        for way in ways
+    }
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("request_", [REQUESTS[0], REQUESTS[3], REQUESTS[5]])
+async def test_very_many_requests_in_one_read_are_all_answered_and_wait_as_bytes(opened, request_):
+    count = 3000
+    protocol = opened(echo)
+    protocol.data_received(count * request_)
+    most = uvicorn_protocol.LINGER_BYTES // 8
+    assert len(protocol.pipeline) * len(request_) < most
+    while protocol.tasks:
+        assert len(protocol.pipeline) * len(request_) < most
+        await asyncio.gather(*protocol.tasks)
+    assert protocol.transport.written.count(b"HTTP/1.1 200 ") == count
+
+
+@pytest.mark.parametrize("length", [16_000, 16_500])
+async def test_a_long_head_behind_another_request_is_refused(opened, length):
+    long = head().replace(b"Host", b"X: " + length * b"a" + b"\r\nHost")
+    written = await write_all(opened, [head() + long])
+    assert re.findall(rb"HTTP/1.1 (\d+)", written) == [b"200", b"200" if length == 16_000 else b"400"]
+
+
+async def test_a_head_is_answered_before_what_is_refused_behind_it(opened):
+    request = head(length=4).replace(b"POST", b"HEAD") + b"full"
+    written = await write_all(opened, [request + request + CHUNKED + b"zz\r\n"])
+    assert re.findall(rb"HTTP/1.1 (\d+)", written) == [b"200", b"200", b"400"]
+
+
+@pytest.mark.parametrize("pieces", [[b"ab", b"", b"c"], [b""]])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_an_answer_to_http_1_0_has_no_chunks(opened, pieces, method):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number, piece in enumerate(pieces, 1):
+            await send({"type": "http.response.body", "body": piece, "more_body": number < len(pieces)})
+
+    protocol = opened(app)
+    protocol.data_received(method + b" / HTTP/1.0\r\n\r\n")
+    await asyncio.gather(*protocol.tasks)
+    body = b"" if method == b"HEAD" else b"".join(pieces)
+    assert protocol.transport.written == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body
+    assert protocol.transport.is_closing()
+
+
+async def test_an_application_hears_that_its_client_is_gone_although_other_requests_wait(opened):
+    heard = []
+
+    async def app(scope, receive, send):
+        heard.extend([(await receive())["type"], (await receive())["type"]])
+
+    protocol = opened(app)
+    protocol.data_received(head() + head() + head())
+    await asyncio.sleep(0)
+    protocol.transport.abort()
+    protocol.connection_lost(None)
+    await asyncio.gather(*protocol.tasks)
+    assert heard == ["http.request", "http.disconnect"]
+
+
+async def test_a_server_that_stops_answers_what_it_works_on_and_no_more(opened):
+    protocol = opened(echo)
+    protocol.data_received(3 * REQUESTS[0])
+    protocol.shutdown()
+    while protocol.tasks:
+        await asyncio.gather(*protocol.tasks)
+    assert protocol.transport.written.count(b"HTTP/1.1 200 ") == 1
+    assert b"connection: close" in protocol.transport.written
+    assert protocol.transport.is_closing()

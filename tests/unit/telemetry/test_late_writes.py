@@ -1,6 +1,8 @@
 """Metrics that are written later have the values that they would have had at once."""
 
 import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -65,3 +67,34 @@ def test_without_a_loop_or_after_one_that_has_ended_nothing_is_lost(loops):
         asyncio.run(count())
     writes.inc(counter)
     assert registry.get_sample_value("calls_total") == loops + 1
+
+
+@pytest.fixture
+def often():
+    """Threads take turns very often."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("often")
+async def test_nothing_is_lost_where_threads_count_beside_the_loop():
+    (registry, seconds), writes = histogram(), LateWrites()
+    counter = Counter("calls", "Calls.", registry=registry)
+
+    def count():
+        for _ in range(2000):
+            writes.observe(seconds, 0.5)
+            writes.inc(counter)
+
+    with ThreadPoolExecutor(2) as pool:
+        threads = [asyncio.get_running_loop().run_in_executor(pool, count) for _ in range(2)]
+        for _ in range(20):
+            count_here = [writes.inc(counter) for _ in range(100)]
+            writes.write()
+            await asyncio.sleep(0)
+        await asyncio.gather(*threads)
+    writes.write()
+    assert registry.get_sample_value("calls_total") == 4000 + 20 * len(count_here)
+    assert registry.get_sample_value("seconds_count") == 4000

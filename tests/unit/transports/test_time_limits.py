@@ -56,6 +56,19 @@ async def test_a_timer_looks_only_while_calls_wait(monkeypatch):
     assert (called, timer._loop) == (["made"], None)
 
 
+async def test_a_call_that_fails_or_takes_back_another_does_not_stop_the_timer(monkeypatch):
+    monkeypatch.setattr(time_limits, "TICK_SECONDS", 0.01)
+    timer, called, failed = CoarseTimer(), [], []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+    timer.call_later(0, lambda: 1 / 0)
+    timer.call_later(0, lambda: timer.cancel(last))
+    last = timer.call_later(0, lambda: called.append("taken back"))
+    timer.call_later(0, lambda: called.append("at once"))
+    timer.call_later(0.02, lambda: called.append("later"))
+    await asyncio.sleep(0.1)
+    assert (called, timer._loop, [type(error) for error in failed]) == (["at once", "later"], None, [ZeroDivisionError])
+
+
 def test_a_loop_that_ended_with_calls_left_does_not_stop_the_next_one():
     timer, called = CoarseTimer(), []
 
