@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.schemas import ErrorDetail, ErrorResponse
 from service.api.wire import REQUEST_ID
 from service.errors import InvalidInput
+from service.hosting.head_with_body import HeadWithBody
 from service.hosting.private_names import private_names, require, require_in_code
 from service.hosting.strict_connection import ClientState, StrictConnection
 from service.settings import Settings
@@ -252,31 +253,6 @@ class BoundedProtocol(StrictConnection):
         if self.state is not ClientState.WAITS or self._is_refused:
             return self.since
         return max(self._progress_at, self.since) if self.transport.get_write_buffer_size() else None
-
-
-class HeadWithBody:
-    """The transport of one answer that has a body, if only an empty one. It holds the head back until the body begins.
-
-    So a short answer takes one system call, and one packet, instead of two.
-    """
-
-    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
-        self._transport, self._cycle, self._head, self._has_begun = transport, cycle, b"", False
-
-    def write(self, data: bytes) -> None:
-        if self._cycle.response_started and not self._has_begun:  # what comes before is no answer: 100 Continue
-            self._has_begun, self._head = True, data
-        else:
-            self._transport.write(self._head + data if self._head else data)
-            self._head = b""
-
-    def close(self) -> None:
-        if self._head:
-            self.write(b"")
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
 
 
 class RepeatFilter(logging.Filter):

@@ -173,10 +173,7 @@ def photographs(options: argparse.Namespace) -> None:
         "foreign": [entry for _, foreign in measured for entry in foreign],
         "seconds": time.perf_counter() - started,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "photographs.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "README.md").write_text(photographs_report.page(result))
-    print((options.out / "README.md").read_text())
+    _write(result, options.out / "photographs.json", photographs_report.page(result), options.out / "README.md")
 
 
 def reach(options: argparse.Namespace) -> None:
@@ -237,10 +234,7 @@ def _photograph_arms(options: argparse.Namespace) -> None:
         ],
         "seconds": time.perf_counter() - started,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "arms.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "arms.md").write_text(photographs_report.arms_page(result))
-    print((options.out / "arms.md").read_text())
+    _write(result, options.out / "arms.json", photographs_report.arms_page(result), options.out / "arms.md")
 
 
 def _photograph_halves(options: argparse.Namespace) -> None:
@@ -261,10 +255,15 @@ def _photograph_halves(options: argparse.Namespace) -> None:
         ],
         "seconds": time.perf_counter() - started,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "halves.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "halves.md").write_text(photographs_report.halves_page(result))
-    print((options.out / "halves.md").read_text())
+    _write(result, options.out / "halves.json", photographs_report.halves_page(result), options.out / "halves.md")
+
+
+def _write(result: dict[str, Any], data: Path, page: str, document: Path) -> None:
+    """Write a result to the file `data`, and its page to `document`; print the page."""
+    data.parent.mkdir(parents=True, exist_ok=True)
+    data.write_text(json.dumps(result, indent=1) + "\n")
+    document.write_text(page)
+    print(page)
 
 
 def _open(directory: Path) -> tuple[Bundle, OnnxNetworks]:
